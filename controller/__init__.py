@@ -1,0 +1,1 @@
+"""The reconcile loop: introspection, health and registration of endpoints."""

@@ -1,0 +1,1 @@
+"""HTTP in and out: the OpenAI API, authentication, streaming and the admin API."""

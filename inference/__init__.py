@@ -1,0 +1,1 @@
+"""Talking to model servers: schema adapters, transports, tokenizers and chat templates."""

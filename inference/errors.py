@@ -1,0 +1,97 @@
+"""What can go wrong with a model server.
+
+InferenceError
+├── ServerUnreachableError    no connection, or lost before the answer began     retry-safe
+├── ServerBusyError           the server has no room now (queue full, 429, 503)  retry-safe
+├── RequestRefusedError       the server says the request itself is wrong        never retried
+│   └── PromptTooLongError    longer than the engine's input limit               never retried
+├── ServerFailedError         the server failed on this request                  retry-safe before a token
+├── ServerTimeoutError        no byte within the time allowed                    retry-safe before a token
+├── StreamBrokenError         the stream stopped without its end
+├── ProtocolError             an answer that is not of the recognised schema
+└── UnsupportedFeatureError   the lane cannot do what is asked                   never retried
+SchemaError                   introspection found a schema it does not know
+TokenizerError                a model's tokenizer or chat template cannot be used
+"""
+
+from __future__ import annotations
+
+
+class InferenceError(Exception):
+    """A call to a model server failed.
+
+    `retry_safe`: another endpoint may be tried, if no token was pushed.
+    """
+
+    retry_safe = False
+    endpoint_fault = False
+    """Counts against the endpoint's breaker."""
+
+
+class ServerUnreachableError(InferenceError):
+    """No connection to the server, or it was lost before the answer began."""
+
+    retry_safe = True
+    endpoint_fault = True
+
+
+class ServerBusyError(InferenceError):
+    """The server has no room now."""
+
+    retry_safe = True
+
+
+class RequestRefusedError(InferenceError):
+    """The server says that the request itself is wrong; `param` names the field where known."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class PromptTooLongError(RequestRefusedError):
+    """The prompt is longer than the engine's input limit."""
+
+
+class ServerFailedError(InferenceError):
+    """The server failed on this request."""
+
+    retry_safe = True
+    endpoint_fault = True
+
+
+class ServerTimeoutError(InferenceError):
+    """The server sent no byte within the time allowed."""
+
+    retry_safe = True
+    endpoint_fault = True
+
+
+class StreamBrokenError(InferenceError):
+    """The stream stopped without its end: the answer is incomplete."""
+
+    retry_safe = True
+    endpoint_fault = True
+
+
+class ProtocolError(InferenceError):
+    """The server's answer is not of the schema that introspection recognised."""
+
+    retry_safe = True
+    endpoint_fault = True
+
+
+class UnsupportedFeatureError(InferenceError):
+    """The lane cannot do what is asked; `param` names the request's field."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class SchemaError(Exception):
+    """A model's schema is not recognised; the message lists what was found and what is missing."""
+
+
+class TokenizerError(Exception):
+    """A model's tokenizer or chat template cannot be used."""

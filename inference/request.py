@@ -1,0 +1,59 @@
+"""InferenceRequest: one request as the adapters of every lane understand it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Sampling:
+    """How the next token is chosen. None: the engine's own default applies."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_tokens: int | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    log_probs: bool = False
+    """Return the log probability of every chosen token."""
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """What one attempt asks of a model server.
+
+    `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`.
+    """
+
+    id: str
+    model: str
+    stream: bool
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[tuple[int, ...], ...] = ()
+    """`stop` tokenised without special tokens, for lanes that take ids."""
+    prompt_ids: list[int] | None = None
+    prompt_text: str | None = None
+    """The rendered prompt, without a BOS where the server's tokenizer adds its own."""
+    end_id: int | None = None
+    pad_id: int | None = None
+    path: str = "/v1/chat/completions"
+    """Path at an OpenAI-HTTP upstream."""
+    body: dict[str, Any] | None = None
+    """The client's own JSON object, for `openai-http`."""
+    traceparent: str | None = None
+    """W3C trace context sent on."""
+
+
+@dataclass(slots=True, frozen=True)
+class Usage:
+    """Token counts of one finished call, as far as the server told them."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None

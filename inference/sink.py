@@ -1,0 +1,51 @@
+"""Sink: where a model server's answer is pushed as it arrives.
+
+Calls come synchronously from the transport's `data_received`; no task wakes per chunk. Order: `head`
+at most once, then any number of `tokens`/`text`/`data`, then exactly one of `end` or `lost`. After
+`Call.cancel` nothing more is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from inference.errors import InferenceError
+from inference.request import Usage
+
+FinishReason = Literal["stop", "length"]
+
+
+class Sink(Protocol):
+    """Takes one answer."""
+
+    def head(self, content_type: str) -> None:
+        """The server accepted the request; nothing of the answer has been read yet."""
+
+    def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
+        """New generated tokens (token-id lanes), including an end token if the engine emits it."""
+
+    def text(self, delta: str) -> None:
+        """New generated text (text lanes); always a delta, whatever the lane sends."""
+
+    def data(self, data: bytes) -> None:
+        """Bytes of an OpenAI-HTTP answer, to be relayed as they are."""
+
+    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+        """The answer is complete. `reason` is None where the server does not tell."""
+
+    def lost(self, error: InferenceError) -> None:
+        """The call failed, before or after a first token; what was pushed before stays pushed."""
+
+
+class Call(Protocol):
+    """A call under way."""
+
+    def cancel(self) -> None:
+        """Free the engine's slot and call the sink no more. Harmless when already over."""
+
+    def pause(self) -> None:
+        """Stop reading from the server: the client is slower than the engine."""
+
+    def resume(self) -> None:
+        """Read again."""

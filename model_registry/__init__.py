@@ -1,0 +1,1 @@
+"""What exists, what should run and what runs: entities, states, Redis store, snapshot, watcher."""

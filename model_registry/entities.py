@@ -1,0 +1,118 @@
+"""The nouns of the registry: what clients name, what should run, and what runs.
+
+All are immutable values. `Model`, `Deployment`, `Tenant` and `ApiKey` are declared by operators (YAML
+manifests, the admin API); `Endpoint` is registered by the controller and lives only as long as it is renewed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$"),
+    Field(description="1-128 of A-Z a-z 0-9 . _ / -, beginning and ending with a letter or digit"),
+]
+Profile = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+[^\s]*$")]
+LaneName = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "openai-http"]
+EndpointState = Literal["starting", "ready", "draining", "unhealthy", "gone"]
+
+
+class Entity(BaseModel):
+    """Base of everything stored: immutable, and strict about fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(Entity):
+    """What a client names. No weights, no process."""
+
+    name: Name
+    context_length: Annotated[int, Field(gt=0)]
+    """Prompt and answer together, in tokens."""
+    tokenizer: str | None = None
+    """Folder with `tokenizer.json` and `tokenizer_config.json`; needed by every lane but `openai-http`."""
+    chat_template: str | None = None
+    """Jinja text that replaces the tokenizer's own chat template."""
+    aliases: tuple[Name, ...] = ()
+    default_profile: Profile = "balanced"
+    owned_by: str = "enginehouse"
+    description: str | None = None
+    created: Annotated[int, Field(ge=0)] = 0
+    """Unix seconds, shown in `/v1/models`; set by the registry when the model is first stored."""
+
+
+class ServerRef(Entity):
+    """Where a model server listens."""
+
+    http: HttpUrl
+    grpc: str | None = None
+    """`host:port`."""
+    metrics: HttpUrl | None = None
+    api_key_env: str | None = None
+    """Environment variable of the gateway with the bearer token of an OpenAI-HTTP upstream."""
+
+
+class Deployment(Entity):
+    """Desired state: this model, on these servers, under this profile."""
+
+    name: Name
+    model: Name
+    profile: Profile = "balanced"
+    lane: LaneName | Literal["auto"] = "auto"
+    """`auto`: recognised by introspection; the bare `tensorrt_llm` is preferred wherever present."""
+    target: str | None = None
+    """Name on the server (Triton model, or upstream model id). Default: the deployment's model name."""
+    servers: Annotated[tuple[ServerRef, ...], Field(min_length=1)]
+    max_concurrency: Annotated[int, Field(gt=0)] | None = None
+    """Requests in flight per endpoint; default: what the engine says of itself."""
+    transport: Literal["http", "grpc"] = "http"
+    """How token streams of Triton lanes are read."""
+
+
+class Endpoint(Entity):
+    """The address of a ready replica; what the router picks."""
+
+    name: str
+    """`<deployment>@<host>:<port>`."""
+    deployment: Name
+    model: Name
+    profile: Profile
+    lane: LaneName
+    target: str
+    http: HttpUrl
+    grpc: str | None = None
+    metrics: HttpUrl | None = None
+    api_key_env: str | None = None
+    transport: Literal["http", "grpc"] = "http"
+    max_concurrency: Annotated[int, Field(gt=0)] = 64
+    server_schema: Mapping[str, Any] = Field(default_factory=dict)
+    """What introspection recognised (`inference.schema.Schema.as_dict`)."""
+    state: EndpointState = "starting"
+    reason: str | None = None
+    """Why it is not ready."""
+
+
+class Tenant(Entity):
+    """Who is authenticated, limited, scheduled and billed."""
+
+    name: Name
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    allowed_models: tuple[str, ...] | None = None
+    """Model names; None: all."""
+    disabled: bool = False
+
+
+class ApiKey(Entity):
+    """A key of a tenant, hashed at rest."""
+
+    name: Name
+    tenant: Name
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    admin: bool = False
+    """May use the admin API."""
+    disabled: bool = False

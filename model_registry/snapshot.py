@@ -1,0 +1,89 @@
+"""Snapshot: an immutable, numbered view of the registry, indexed for the hot path.
+
+Look-ups never wait, and a snapshot never changes while a request holds it: a newer one replaces the
+reference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
+
+from model_registry.entities import ApiKey, Deployment, Endpoint, Model, Tenant
+
+Stored = Model | Deployment | Endpoint | Tenant | ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the registry held at `version`; build one with `Snapshot.of`."""
+
+    version: int
+    taken_at_s: float
+    """Unix seconds at which the registry was last known to agree with this view."""
+    models: Mapping[str, Model]
+    """By name."""
+    aliases: Mapping[str, str]
+    """Alias -> model name; a model's own name wins over an alias."""
+    deployments: Mapping[str, tuple[Deployment, ...]]
+    """By model name."""
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    """By model name, every state, ordered by endpoint name."""
+    tenants: Mapping[str, Tenant]
+    keys: Mapping[str, ApiKey]
+    """By hex SHA-256 of the key."""
+
+    @classmethod
+    def of(cls, version: int, objects: Iterable[Stored], taken_at_s: float | None = None) -> Snapshot:
+        """Index `objects`; `taken_at_s` defaults to now."""
+        models: dict[str, Model] = {}
+        deployments: defaultdict[str, list[Deployment]] = defaultdict(list)
+        endpoints: defaultdict[str, list[Endpoint]] = defaultdict(list)
+        tenants: dict[str, Tenant] = {}
+        keys: dict[str, ApiKey] = {}
+        for item in objects:
+            match item:
+                case Model():
+                    models[item.name] = item
+                case Deployment():
+                    deployments[item.model].append(item)
+                case Endpoint():
+                    endpoints[item.model].append(item)
+                case Tenant():
+                    tenants[item.name] = item
+                case ApiKey():
+                    keys[item.sha256] = item
+        return cls(
+            version=version,
+            taken_at_s=time.time() if taken_at_s is None else taken_at_s,
+            models=MappingProxyType(models),
+            aliases=MappingProxyType({a: m.name for m in models.values() for a in m.aliases}),
+            deployments=_sorted_groups(deployments),
+            endpoints=_sorted_groups(endpoints),
+            tenants=MappingProxyType(tenants),
+            keys=MappingProxyType(keys),
+        )
+
+    def model(self, name: str) -> Model | None:
+        """The model that `name` or its alias stands for; profile suffixes are the router's business."""
+        found = self.models.get(name)
+        if found is None and (target := self.aliases.get(name)) is not None:
+            found = self.models.get(target)
+        return found
+
+    def age_s(self, now_s: float) -> float:
+        """Seconds since the registry was last known to agree with this view."""
+        return max(0.0, now_s - self.taken_at_s)
+
+
+Named = TypeVar("Named", Deployment, Endpoint)
+
+
+def _sorted_groups(groups: Mapping[str, list[Named]]) -> Mapping[str, tuple[Named, ...]]:
+    return MappingProxyType(
+        {model: tuple(sorted(items, key=lambda item: item.name)) for model, items in groups.items()}
+    )

@@ -1,0 +1,1 @@
+"""OpenTelemetry set-up, names, metrics, logs and supervision of background tasks."""
