@@ -1,0 +1,51 @@
+"""A small real LLM engine on a CPU: in-flight batching over a paged KV cache, in NumPy.
+
+Set OPENBLAS_NUM_THREADS=1 (and OMP_NUM_THREADS=1) before importing NumPy; see `engine.py`.
+"""
+
+from emulator.engine.api import (
+    EngineLimits,
+    EngineOutput,
+    EngineRequest,
+    EngineStats,
+    FinishReason,
+    PerfMetrics,
+    SamplingParams,
+    SchedulerPolicy,
+)
+from emulator.engine.engine import Engine
+from emulator.engine.errors import (
+    EngineClosedError,
+    EngineError,
+    InjectedFaultError,
+    InvalidRequestError,
+    QueueFullError,
+    RequestTooLongError,
+)
+from emulator.engine.faults import Fault, FaultSwitch
+from emulator.engine.pacing import Pacing, StepLoad
+from emulator.engine.weights import ModelConfig, Weights
+
+__all__ = [
+    "Engine",
+    "EngineClosedError",
+    "EngineError",
+    "EngineLimits",
+    "EngineOutput",
+    "EngineRequest",
+    "EngineStats",
+    "Fault",
+    "FaultSwitch",
+    "FinishReason",
+    "InjectedFaultError",
+    "InvalidRequestError",
+    "ModelConfig",
+    "Pacing",
+    "PerfMetrics",
+    "QueueFullError",
+    "RequestTooLongError",
+    "SamplingParams",
+    "SchedulerPolicy",
+    "StepLoad",
+    "Weights",
+]

@@ -1,0 +1,405 @@
+"""The engine: takes requests from any thread and runs them together, step by step, on one thread.
+
+A step plans (`scheduler`), computes one forward pass (`transformer`), chooses tokens (`sampler`),
+waits as long as the paced GPU would (`pacing`), and delivers. The lock guards the mailbox between
+callers and the step thread and the published statistics; nothing is called under it.
+
+NumPy's BLAS should run with one thread per engine (OPENBLAS_NUM_THREADS=1, set before NumPy is
+imported): engines share the machine, and small products do not gain from more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from emulator.engine.api import EngineLimits, EngineOutput, EngineRequest, EngineStats, FinishReason
+from emulator.engine.errors import (
+    EngineClosedError,
+    EngineError,
+    InjectedFaultError,
+    InvalidRequestError,
+    QueueFullError,
+    RequestTooLongError,
+)
+from emulator.engine.faults import Fault, FaultSwitch
+from emulator.engine.generation import Generation, OnOutput
+from emulator.engine.kv_blocks import BlockPool
+from emulator.engine.kv_pool import KvPool
+from emulator.engine.pacing import Pacing, StepLoad
+from emulator.engine.sampler import Choice, choose
+from emulator.engine.scheduler import Scheduler, Work
+from emulator.engine.transformer import Segment, Transformer
+from emulator.engine.weights import Weights
+
+log = logging.getLogger(__name__)
+
+STALLED_POLL_S = 0.02
+CRASH_STATUS = 1
+
+
+class Engine:
+    """In-flight batching over one set of weights. `start` before `submit`; `close` ends what is left.
+
+    Every accepted request gets exactly one final output, whatever happens. Callbacks run on the step
+    thread and should return quickly; one that raises is logged and its request is cancelled.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        limits: EngineLimits,
+        pacing: Pacing | None = None,
+        faults: FaultSwitch | None = None,
+    ) -> None:
+        self.limits = limits
+        self.config = weights.config
+        self.max_seq_len = min(
+            limits.max_seq_len, limits.kv_blocks * limits.tokens_per_block, self.config.max_position_embeddings
+        )
+        self.max_input_len = min(limits.max_input_len, self.max_seq_len - 1)
+        if not limits.enable_chunked_context:
+            self.max_input_len = min(self.max_input_len, limits.max_num_tokens)
+        self._pool = BlockPool(limits.kv_blocks, limits.tokens_per_block, limits.enable_kv_cache_reuse)
+        self._scheduler = Scheduler(limits, self._pool)
+        self._transformer = Transformer(weights, KvPool(self.config, limits.kv_blocks, limits.tokens_per_block))
+        self._pacing = pacing
+        self._faults = faults
+        self._wake = threading.Condition()
+        self._arrived: list[Generation] = []
+        self._cancelled: set[str] = set()
+        self._in_flight: set[str] = set()
+        self._queued = 0
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._totals = {"requests": 0, "cancelled": 0, "input": 0, "output": 0, "overruns": 0, "iterations": 0}
+        self._stats = self._observe([])
+
+    def start(self) -> None:
+        """Starts the step thread."""
+        if self._thread is not None:
+            raise EngineError("the engine was started already")
+        self._thread = threading.Thread(target=self._run, name="engine-step", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends requests in flight with EngineClosedError and joins the step thread; may be called twice."""
+        with self._wake:
+            self._closing.set()
+            self._wake.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def submit(self, request: EngineRequest, on_output: OnOutput) -> None:
+        """Queues a request; its news go to `on_output` on the step thread.
+
+        Raises RequestTooLongError, InvalidRequestError, QueueFullError or EngineClosedError, and then
+        nothing was queued. `max_tokens` is cut to what fits the longest sequence.
+        """
+        generation = self._accept(request, on_output)
+        with self._wake:
+            if self._closing.is_set() or self._thread is None:
+                raise EngineClosedError("the engine is not running")
+            if request.request_id in self._in_flight:
+                raise InvalidRequestError(f"request_id {request.request_id!r} is in flight already")
+            limit = self.limits.max_queue_size
+            if limit is not None and self._queued >= limit:
+                raise QueueFullError(limit)
+            self._in_flight.add(request.request_id)
+            self._queued += 1
+            self._totals["requests"] += 1
+            self._totals["input"] += len(request.input_ids)
+            self._arrived.append(generation)
+            self._wake.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a request at the next step with one empty final output; an unknown id is no error."""
+        with self._wake:
+            if request_id in self._in_flight:
+                self._cancelled.add(request_id)
+                self._wake.notify()
+
+    def stats(self) -> EngineStats:
+        """The state after the last step, with what has arrived since."""
+        with self._wake:
+            stats, active = self._stats, len(self._in_flight)
+            return replace(
+                stats,
+                active_requests=active,
+                waiting_requests=max(0, active - stats.scheduled_requests),
+                total_requests=self._totals["requests"],
+                total_input_tokens=self._totals["input"],
+            )
+
+    def _accept(self, request: EngineRequest, on_output: OnOutput) -> Generation:
+        vocab, length = self.config.vocab_size, len(request.input_ids)
+        if length > self.max_input_len:
+            raise RequestTooLongError(length, self.max_input_len)
+        if length < 1:
+            raise InvalidRequestError("input_ids must hold at least one token")
+        if not 0 <= min(request.input_ids) <= max(request.input_ids) < vocab:
+            raise InvalidRequestError(f"input_ids must lie between 0 and {vocab - 1}")
+        if request.max_tokens < 1:
+            raise InvalidRequestError(f"max_tokens must be at least 1, got {request.max_tokens}")
+        if request.embedding_bias is not None and request.embedding_bias.shape != (vocab,):
+            raise InvalidRequestError(f"embedding_bias must have shape ({vocab},)")
+        for field, words in (("stop_words", request.stop_words), ("bad_words", request.bad_words)):
+            if not all(word and 0 <= min(word) <= max(word) < vocab for word in words):
+                raise InvalidRequestError(f"{field} must be non-empty lists of ids between 0 and {vocab - 1}")
+        _check_sampling(request)
+        generation = Generation(
+            request, on_output, min(length + request.max_tokens, self.max_seq_len), time.monotonic_ns()
+        )
+        generation.fault = Fault.parse(request.fault) if request.fault else None
+        return generation
+
+    def _run(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self._take_in()
+                if not self._step():
+                    self._rest()
+            self._end_all(EngineClosedError("the engine was closed"))
+        except Exception as error:
+            log.exception("engine step failed")
+            self._closing.set()
+            self._take_in()
+            self._end_all(EngineError(f"the engine failed: {error}"))
+
+    def _rest(self) -> None:
+        """Waits for news; while something is in flight but cannot move, looks again soon."""
+        with self._wake:
+            if self._arrived or self._cancelled or self._closing.is_set():
+                return
+            self._wake.wait(STALLED_POLL_S if self._in_flight else None)
+
+    def _take_in(self) -> None:
+        """Moves arrivals and cancellations from the mailbox into the schedule."""
+        with self._wake:
+            arrived, self._arrived = self._arrived, []
+            cancelled, self._cancelled = self._cancelled, set()
+        for generation in arrived:
+            self._scheduler.add(generation)
+        if cancelled:
+            for generation in self._all():
+                if generation.request.request_id in cancelled:
+                    self._finish(generation, "cancelled")
+            self._publish([])
+        self._apply_switch()
+
+    def _all(self) -> list[Generation]:
+        return [*self._scheduler.running, *self._scheduler.waiting]
+
+    def _apply_switch(self) -> None:
+        """Faults of the switch reach every request that has none of its own; turning it off heals them."""
+        if self._faults is None:
+            return
+        changed = self._faults.poll()
+        for generation in self._all():
+            if changed and generation.fault_from_switch:
+                generation.fault, generation.fault_from_switch, generation.hung = None, False, False
+            if generation.fault is None and self._faults.setting is not None:
+                generation.fault = self._faults.take(generation.request.input_ids)
+                generation.fault_from_switch = generation.fault is not None
+        for generation in self._all():
+            fault = generation.fault
+            generation.hung = bool(fault and fault.kind == "hang" and generation.state.produced >= fault.after_tokens)
+
+    def _step(self) -> bool:
+        """Plans, computes and delivers one step; False when nothing could move."""
+        started = time.monotonic()
+        work = self._scheduler.plan()
+        if not work:
+            self._publish([])
+            return False
+        load = _load_of(work)
+        now = time.monotonic_ns()
+        for item in work:
+            item.generation.first_scheduled_ns = item.generation.first_scheduled_ns or now
+        ready, choices = self._compute(work)
+        self._wait_for_pace(load, started, work)
+        if not self._stall(ready):
+            return True
+        self._totals["iterations"] += 1
+        deliveries = [self._advance(generation, choice) for generation, choice in zip(ready, choices, strict=True)]
+        self._publish(work)
+        for deliver in deliveries:
+            deliver()
+        return True
+
+    def _compute(self, work: Sequence[Work]) -> tuple[list[Generation], list[Choice]]:
+        """One forward pass; the generations that got a token, and the tokens."""
+        segments = [_segment(item) for item in work]
+        wanted = [number for number, item in enumerate(work) if item.count == item.generation.remaining]
+        logits = self._transformer.forward(segments, wanted)
+        for item in work:
+            self._scheduler.settle(item)
+        ready = [work[number].generation for number in wanted]
+        return ready, choose(logits, [generation.state for generation in ready])
+
+    def _wait_for_pace(self, load: StepLoad, started: float, work: Sequence[Work]) -> None:
+        delay_s = sum(
+            item.generation.fault.delay_ms
+            for item in work
+            if item.generation.fault and item.generation.fault.kind == "slow"
+        ) * 1e-3
+        if self._pacing is not None:
+            left_s = self._pacing.step_s(load) - (time.monotonic() - started)
+            self._totals["overruns"] += left_s < 0
+            delay_s += max(0.0, left_s)
+        if delay_s > 0:
+            self._closing.wait(delay_s)
+
+    def _stall(self, ready: Sequence[Generation]) -> bool:
+        """Stands still while one of the ready has the fault `hang_engine`; False when closing ended it."""
+        while any(_fires(generation, "hang_engine") for generation in ready):
+            if self._closing.wait(STALLED_POLL_S):
+                return False
+            if self._faults is not None and self._faults.poll():
+                for generation in self._all():
+                    if generation.fault_from_switch:
+                        generation.fault, generation.fault_from_switch = None, False
+        return True
+
+    def _advance(self, generation: Generation, choice: Choice) -> Callable[[], None]:
+        """Takes one token into a generation; returns what remains to be told to its owner."""
+        if (fired := self._fire(generation)) is not None:
+            return fired
+        now = time.monotonic_ns()
+        generation.first_token_ns = generation.first_token_ns or now
+        generation.last_token_ns = now
+        generation.state.append(choice.token)
+        generation.cum_log_prob += choice.log_prob or 0.0
+        self._totals["output"] += 1
+        output = self._output(generation, [choice])
+        fired = self._fire(generation)
+        if fired is not None:
+            return lambda: (self._deliver(generation, output), fired())[1]
+        output.finish_reason = generation.finish_reason()
+        if output.finish_reason is not None:
+            self._end(generation, output)
+        return lambda: self._deliver(generation, output)
+
+    def _fire(self, generation: Generation) -> Callable[[], None] | None:
+        """The end that a fault gives to a generation now, if it does."""
+        if _fires(generation, "crash"):
+            return lambda: os._exit(CRASH_STATUS)
+        if _fires(generation, "error") or _fires(generation, "error_before"):
+            output = self._output(generation, [])
+            output.error = InjectedFaultError("injected fault: error")
+        elif _fires(generation, "truncate"):
+            output = self._output(generation, [])
+        else:
+            return None
+        self._end(generation, output)
+        return lambda: self._deliver(generation, output)
+
+    def _output(self, generation: Generation, choices: Sequence[Choice]) -> EngineOutput:
+        log_probs = [choice.log_prob for choice in choices if choice.log_prob is not None]
+        return EngineOutput(
+            request_id=generation.request.request_id,
+            token_ids=[choice.token for choice in choices],
+            log_probs=log_probs if generation.request.return_log_probs else None,
+            cum_log_prob=generation.cum_log_prob,
+            fault="wrong_tensor" if _fires(generation, "wrong_tensor") else None,
+        )
+
+    def _end(self, generation: Generation, output: EngineOutput) -> None:
+        """Makes an output final; from here on the generation holds nothing."""
+        output.final = True
+        output.perf = generation.perf()
+        self._scheduler.remove(generation)
+        with self._wake:
+            self._in_flight.discard(generation.request.request_id)
+            self._cancelled.discard(generation.request.request_id)
+
+    def _finish(self, generation: Generation, reason: FinishReason | None, error: EngineError | None = None) -> None:
+        output = self._output(generation, [])
+        output.finish_reason, output.error = reason, error
+        self._totals["cancelled"] += reason == "cancelled"
+        self._end(generation, output)
+        self._deliver(generation, output)
+
+    def _deliver(self, generation: Generation, output: EngineOutput) -> None:
+        try:
+            generation.on_output(output)
+        except Exception:
+            log.exception("on_output failed", extra={"request_id": output.request_id})
+            self.cancel(output.request_id)
+
+    def _end_all(self, error: EngineError) -> None:
+        self._take_in()
+        for generation in self._all():
+            self._finish(generation, None, error)
+        self._publish([])
+
+    def _publish(self, work: Sequence[Work]) -> None:
+        stats = self._observe(work)
+        with self._wake:
+            self._stats = stats
+            self._queued = len(self._scheduler.waiting) + len(self._arrived)
+
+    def _observe(self, work: Sequence[Work]) -> EngineStats:
+        pool, scheduler, totals = self._pool, self._scheduler, self._totals
+        context = sum(item.generation.state.produced == 0 for item in work)
+        return EngineStats(
+            active_requests=len(scheduler.running) + len(scheduler.waiting),
+            max_requests=self.limits.max_batch_size,
+            scheduled_requests=len(scheduler.running),
+            context_requests=context,
+            waiting_requests=len(scheduler.waiting),
+            kv_max_blocks=pool.blocks,
+            kv_free_blocks=pool.free,
+            kv_used_blocks=pool.used,
+            kv_tokens_per_block=pool.tokens_per_block,
+            kv_reused_blocks=pool.reused_total,
+            kv_fraction=pool.used / pool.blocks,
+            total_context_tokens=sum(item.count for item in work if item.count > 1),
+            generation_requests=len(work) - context,
+            paused_requests=sum(generation.paused for generation in scheduler.waiting),
+            iteration_counter=totals["iterations"],
+            timestamp_us=time.time_ns() // 1000,
+            total_requests=totals["requests"],
+            total_cancelled=totals["cancelled"],
+            total_input_tokens=totals["input"],
+            total_output_tokens=totals["output"],
+            total_pacing_overruns=totals["overruns"],
+        )
+
+
+def _check_sampling(request: EngineRequest) -> None:
+    sampling = request.sampling
+    if sampling.temperature < 0:
+        raise InvalidRequestError(f"temperature must not be negative, got {sampling.temperature}")
+    if sampling.repetition_penalty <= 0:
+        raise InvalidRequestError(f"repetition_penalty must be above 0, got {sampling.repetition_penalty}")
+    if sampling.top_k < 0:
+        raise InvalidRequestError(f"top_k must not be negative, got {sampling.top_k}")
+    if sampling.seed is not None and sampling.seed < 0:
+        raise InvalidRequestError(f"seed must not be negative, got {sampling.seed}")
+
+
+def _fires(generation: Generation, kind: str) -> bool:
+    fault = generation.fault
+    return fault is not None and fault.kind == kind and generation.state.produced >= fault.after_tokens
+
+
+def _segment(work: Work) -> Segment:
+    generation = work.generation
+    tokens = generation.tokens[generation.computed : generation.computed + work.count]
+    return Segment(tokens=tokens, start=generation.computed, table=generation.table)
+
+
+def _load_of(work: Sequence[Work]) -> StepLoad:
+    decoding = [item for item in work if not item.generation.in_context]
+    chunks = [item for item in work if item.generation.in_context]
+    return StepLoad(
+        prefill_tokens=sum(item.count for item in chunks),
+        context_pairs=sum(item.count * (item.generation.computed + item.count) for item in chunks),
+        decoding=len(decoding),
+        kv_tokens=sum(item.generation.computed for item in decoding),
+    )
