@@ -1,0 +1,1 @@
+"""CPU engines behind the exact tensor schemas of TensorRT-LLM's Triton models."""

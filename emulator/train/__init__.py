@@ -1,0 +1,1 @@
+"""Making the CPU engines' models: corpus, tokenizer, and training in NumPy."""
