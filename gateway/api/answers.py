@@ -1,0 +1,236 @@
+"""Answers: OpenAI's chunks and objects as bytes.
+
+A stream fixes everything but the text once, per choice, so that a delta is two concatenations and one JSON
+string. Every event is complete: `data: {...}` and the blank line. Nothing here knows tokens or tokenizers.
+Source of the shapes: openai-openapi, `CreateChatCompletionStreamResponse` and its siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from inference.request import Usage
+from model_registry.entities import Model
+
+DONE = b"data: [DONE]\n\n"
+FinishReason = Literal["stop", "length"]
+
+_LEAST_LOG_PROB = -9999.0
+"""What OpenAI shows for a token of no probability; JSON has no infinity."""
+_encode = msgspec.json.Encoder().encode
+
+
+class TokenLogprob(Struct):
+    """The chosen token and its natural log probability, as chat answers show it."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[Any]
+
+
+class Choice(Struct):
+    """One finished answer of a request that is not streamed."""
+
+    text: str
+    finish_reason: FinishReason
+    logprobs: Sequence[TokenLogprob] | None = None
+
+
+def token_logprob(piece: bytes, log_prob: float) -> TokenLogprob:
+    """`piece`: the token's own bytes; half a character is shown as OpenAI does, by `bytes:\\x..`."""
+    try:
+        token = piece.decode()
+    except UnicodeDecodeError:
+        token = "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
+    return TokenLogprob(token, log_prob if log_prob > _LEAST_LOG_PROB else _LEAST_LOG_PROB, list(piece), [])
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """OpenAI's `usage`; a count the server did not tell is 0."""
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
+    }
+
+
+class ChatStream:
+    """The events of one streamed chat answer."""
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - OpenAI's own word
+        created: int,
+        model: str,
+        n: int = 1,
+        *,
+        include_usage: bool = False,
+        service_tier: str | None = None,
+        system_fingerprint: str | None = None,
+    ) -> None:
+        head = _open(id, "chat.completion.chunk", created, model, service_tier, system_fingerprint)
+        self._head = b"data: " + head
+        tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._choices = [self._head + b'[{"index":%d,"delta":' % index for index in range(n)]
+        self._deltas = [choice + b'{"content":' for choice in self._choices]
+        self._after_text = b'},"logprobs":null,"finish_reason":null}' + tail
+        self._after_logprobs = b',"refusal":null},"finish_reason":null}' + tail
+        self._tail = tail
+
+    def role(self, index: int) -> bytes:
+        """The first event of a choice."""
+        delta = b'{"role":"assistant","content":"","refusal":null'
+        return self._choices[index] + delta + self._after_text
+
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
+        """New text of a choice, with the log probabilities of the tokens it is made of."""
+        if logprobs is None:
+            return self._deltas[index] + _encode(text) + self._after_text
+        content = b'},"logprobs":{"content":' + _encode(logprobs)
+        return self._deltas[index] + _encode(text) + content + self._after_logprobs
+
+    def finish(self, index: int, reason: FinishReason) -> bytes:
+        """The last event of a choice."""
+        end = b'{},"logprobs":null,"finish_reason":"%b"}' % reason.encode()
+        return self._choices[index] + end + self._tail
+
+    def usage(self, usage: Usage) -> bytes:
+        """The event of `stream_options.include_usage`, sent after every choice has ended."""
+        return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n"
+
+
+class CompletionStream:
+    """The events of one streamed text completion."""
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - OpenAI's own word
+        created: int,
+        model: str,
+        n: int = 1,
+        *,
+        include_usage: bool = False,
+        system_fingerprint: str | None = None,
+    ) -> None:
+        self._head = b"data: " + _open(id, "text_completion", created, model, None, system_fingerprint)
+        self._deltas = [self._head + b'[{"index":%d,"text":' % index for index in range(n)]
+        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._after_text = b',"logprobs":null,"finish_reason":null}' + self._tail
+        self._offsets = [0] * n
+
+    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
+        """New text of a choice, with the log probabilities of the tokens it is made of."""
+        if logprobs is None:
+            return self._deltas[index] + _encode(text) + self._after_text
+        columns = completion_logprobs(logprobs, self._offsets[index])
+        self._offsets[index] += sum(len(entry.token) for entry in logprobs)
+        end = b',"logprobs":' + _encode(columns) + b',"finish_reason":null}' + self._tail
+        return self._deltas[index] + _encode(text) + end
+
+    def finish(self, index: int, reason: FinishReason) -> bytes:
+        """The last event of a choice."""
+        end = b'"","logprobs":null,"finish_reason":"%b"}' % reason.encode()
+        return self._deltas[index] + end + self._tail
+
+    def usage(self, usage: Usage) -> bytes:
+        """The event of `stream_options.include_usage`, sent after every choice has ended."""
+        return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n"
+
+
+def chat_answer(
+    id: str,  # noqa: A002 - OpenAI's own word
+    created: int,
+    model: str,
+    choices: Iterable[Choice],
+    usage: Usage,
+    *,
+    service_tier: str | None = None,
+    system_fingerprint: str | None = None,
+) -> bytes:
+    """The body of a chat answer that is not streamed."""
+    head = _open(id, "chat.completion", created, model, service_tier, system_fingerprint)
+    listed = [_chat_choice(index, choice) for index, choice in enumerate(choices)]
+    return head + _encode(listed) + b',"usage":' + _encode(usage_object(usage)) + b"}"
+
+
+def completion_answer(
+    id: str,  # noqa: A002 - OpenAI's own word
+    created: int,
+    model: str,
+    choices: Iterable[Choice],
+    usage: Usage,
+    *,
+    system_fingerprint: str | None = None,
+) -> bytes:
+    """The body of a text completion that is not streamed."""
+    head = _open(id, "text_completion", created, model, None, system_fingerprint)
+    listed = [_completion_choice(index, choice) for index, choice in enumerate(choices)]
+    return head + _encode(listed) + b',"usage":' + _encode(usage_object(usage)) + b"}"
+
+
+def completion_logprobs(entries: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any]:
+    """Log probabilities in the columns of text completions; `offset` in characters of the answer."""
+    offsets = []
+    for entry in entries:
+        offsets.append(offset)
+        offset += len(entry.token)
+    return {
+        "tokens": [entry.token for entry in entries],
+        "token_logprobs": [entry.logprob for entry in entries],
+        "text_offset": offsets,
+    }
+
+
+def models_answer(models: Iterable[tuple[str, Model]]) -> bytes:
+    """The body of `GET /v1/models`: each model under the name it is shown by."""
+    return _encode({"object": "list", "data": [_model_object(name, model) for name, model in models]})
+
+
+def model_answer(name: str, model: Model) -> bytes:
+    """The body of `GET /v1/models/{name}`."""
+    return _encode(_model_object(name, model))
+
+
+def _open(
+    id: str,  # noqa: A002 - OpenAI's own word
+    object_type: str,
+    created: int,
+    model: str,
+    service_tier: str | None,
+    system_fingerprint: str | None,
+) -> bytes:
+    """The object up to and with `"choices":`."""
+    head: dict[str, Any] = {"id": id, "object": object_type, "created": created, "model": model}
+    if service_tier is not None:
+        head["service_tier"] = service_tier
+    if system_fingerprint is not None:
+        head["system_fingerprint"] = system_fingerprint
+    return _encode(head)[:-1] + b',"choices":'
+
+
+def _chat_choice(index: int, choice: Choice) -> Mapping[str, Any]:
+    logprobs = None if choice.logprobs is None else {"content": choice.logprobs, "refusal": None}
+    message = {"role": "assistant", "content": choice.text, "refusal": None}
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+
+
+def _completion_choice(index: int, choice: Choice) -> Mapping[str, Any]:
+    logprobs = None if choice.logprobs is None else completion_logprobs(choice.logprobs)
+    return {"index": index, "text": choice.text, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+
+
+def _model_object(name: str, model: Model) -> Mapping[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "context_length": model.context_length,
+    }

@@ -1,0 +1,100 @@
+"""Conversation: the messages of a chat request, as a chat template takes them.
+
+Content parts of text are joined by newlines, as vLLM and trtllm-serve do, and `developer` is the newer word
+for `system`, which templates know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.api.errors import bad_request
+from gateway.api.fields import ContentPart, Message
+from gateway.api.unserved import Unsupported
+
+KNOWN_KEYS = frozenset(Message.__struct_fields__)
+_TEMPLATE_ROLES = {"developer": "system"}
+_MAX_NAME_CHARS = 64
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Messages for a chat template, and what of them it would lose."""
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    unsupported: list[Unsupported] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Conversation:
+    """`messages`, checked by role. Raises ApiError 400; `raw` is what the client sent, for unknown keys."""
+    conversation = Conversation()
+    for i, message in enumerate(messages):
+        content = message.content
+        if type(content) is not str:
+            content = _joined(message, f"messages[{i}]", conversation)
+        role = message.role
+        item: dict[str, Any] = {"role": _TEMPLATE_ROLES.get(role, role), "content": content}
+        if message.name is not None:
+            item["name"] = message.name
+        conversation.messages.append(item)
+        if len(raw[i]) > 2 or role == "tool" or role == "function":
+            _read_extras(message, raw[i], f"messages[{i}]", conversation)
+    return conversation
+
+
+def _joined(message: Message, place: str, conversation: Conversation) -> str:
+    """The text of content that is null or an array of parts."""
+    if message.content is None:
+        if message.role == "assistant" and (message.tool_calls or message.function_call or message.audio):
+            return ""
+        if message.role == "assistant" and message.refusal is not None:
+            return message.refusal
+        raise bad_request(
+            f"`{place}.content` is missing. Give a string or an array of content parts.",
+            f"{place}.content",
+            "missing_required_parameter",
+        )
+    if not message.content:
+        raise bad_request(f"`{place}.content` is an empty array. Give a string.", f"{place}.content")
+    parts = (
+        _text_of(part, f"{place}.content[{j}]", conversation)
+        for j, part in enumerate(message.content)
+        if type(part) is ContentPart
+    )
+    return "\n".join(parts)
+
+
+def _text_of(part: ContentPart, place: str, conversation: Conversation) -> str:
+    if part.type not in ("text", "refusal"):
+        why = f"content of type {part.type[:_MAX_NAME_CHARS]} is not served here, only text"
+        conversation.unsupported.append(Unsupported(place, why))
+        return ""
+    text = part.text if part.type == "text" else part.refusal
+    if text is None:
+        param = f"{place}.{part.type}"
+        raise bad_request(f"`{param}` is missing. Give a string.", param, "missing_required_parameter")
+    return text
+
+
+def _read_extras(message: Message, raw: dict[str, Any], place: str, conversation: Conversation) -> None:
+    """What a message holds besides role and text."""
+    if message.role == "tool" and message.tool_call_id is None:
+        param = f"{place}.tool_call_id"
+        message_text = f"`{param}` is missing. Give the id of the tool call that this message answers."
+        raise bad_request(message_text, param, "missing_required_parameter")
+    if message.role == "function" and message.name is None:
+        param = f"{place}.name"
+        raise bad_request(
+            f"`{param}` is missing. Give the function's name.", param, "missing_required_parameter"
+        )
+    if message.role in ("tool", "function"):
+        conversation.unsupported.append(Unsupported(f"{place}.role", "tool calls are not served here"))
+    for key in ("tool_calls", "function_call", "audio"):
+        if getattr(message, key):
+            why = "only text messages are served here"
+            conversation.unsupported.append(Unsupported(f"{place}.{key}", why))
+    conversation.unknown.extend(
+        f"{place}.{key[:_MAX_NAME_CHARS]}" for key in raw if key not in KNOWN_KEYS and raw[key] is not None
+    )
