@@ -1,0 +1,138 @@
+"""Instruments: every metric as Prometheus sees it; docs/metrics.md says how to read them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from telemetry.metric_series import BulkHistogram
+
+# The bucket bounds of the OpenTelemetry GenAI metrics, seconds.
+_DURATION_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TTFT_S: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_ITL_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5)
+_CANCEL_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+_LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Instruments:
+    """The metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        by_model = ("model", "profile")
+        self.requests = Counter(
+            "enginehouse_requests_total",
+            "Requests finished, by how they ended.",
+            (*by_model, "outcome"),
+            registry=registry,
+        )
+        self.request_duration = BulkHistogram(
+            "enginehouse_request_duration_seconds",
+            "From the request's first byte read to its answer's last byte written.",
+            by_model,
+            buckets=_DURATION_S,
+            registry=registry,
+        )
+        self.time_to_first_token = BulkHistogram(
+            "enginehouse_time_to_first_token_seconds",
+            "From the request's first byte read to the first token.",
+            by_model,
+            buckets=_TTFT_S,
+            registry=registry,
+        )
+        self.inter_token_latency = BulkHistogram(
+            "enginehouse_inter_token_latency_seconds",
+            "Mean time between two tokens of one request; one observation per request.",
+            by_model,
+            buckets=_ITL_S,
+            registry=registry,
+        )
+        self.prompt_tokens = Counter(
+            "enginehouse_prompt_tokens_total",
+            "Prompt tokens of finished requests.",
+            by_model,
+            registry=registry,
+        )
+        self.completion_tokens = Counter(
+            "enginehouse_completion_tokens_total",
+            "Tokens generated for finished requests, whatever their outcome.",
+            by_model,
+            registry=registry,
+        )
+        self.requests_in_flight = Gauge(
+            "enginehouse_requests_in_flight",
+            "Requests begun and not finished.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.streams_open = Gauge(
+            "enginehouse_streams_open",
+            "Answers being streamed to clients.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.attempts = Counter(
+            "enginehouse_attempts_total",
+            "Tries on an endpoint, by how they ended.",
+            ("endpoint", "outcome"),
+            registry=registry,
+        )
+        self.retries = Counter(
+            "enginehouse_retries_total",
+            "Requests moved to another try before their first token.",
+            by_model,
+            registry=registry,
+        )
+        self.migrations = Counter(
+            "enginehouse_migrations_total",
+            "Streams continued on another endpoint after their first token.",
+            by_model,
+            registry=registry,
+        )
+        self.cancellations = Counter(
+            "enginehouse_cancellations_total",
+            "Requests whose client left, by how far they had come.",
+            ("phase",),
+            registry=registry,
+        )
+        self.cancel_latency = BulkHistogram(
+            "enginehouse_cancel_latency_seconds",
+            "From the client's leaving to the end of the call to the model server.",
+            (),
+            buckets=_CANCEL_S,
+            registry=registry,
+        )
+        self.breaker_state = Gauge(
+            "enginehouse_breaker_state",
+            "Breaker of an endpoint: 0 closed, 1 half open, 2 open; the worst of all workers.",
+            ("endpoint",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.snapshot_version = Gauge(
+            "enginehouse_snapshot_version",
+            "Registry version in use; the oldest of all workers.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.snapshot_age = Gauge(
+            "enginehouse_snapshot_age_seconds",
+            "Since the registry last agreed with the snapshot in use; the oldest of all workers.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.registry_connected = Gauge(
+            "enginehouse_registry_connected",
+            "1 while every worker reaches the registry.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.loop_lag = BulkHistogram(
+            "enginehouse_loop_lag_seconds",
+            "How late the event loop woke up for a timer; sampled.",
+            (),
+            buckets=_LAG_S,
+            registry=registry,
+        )

@@ -1,0 +1,215 @@
+"""Metrics: what this gateway counts, for Prometheus (docs/metrics.md lists every one).
+
+Call the methods on the event loop; they touch plain numbers. `flush` writes them to prometheus_client, in
+whose multi-process mode (`PROMETHEUS_MULTIPROC_DIR` set before Python starts) all workers share one page.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from telemetry.instruments import Instruments
+from telemetry.metric_labels import (
+    ATTEMPT_OUTCOMES,
+    BREAKER_STATES,
+    CANCEL_PHASES,
+    OTHER,
+    OUTCOMES,
+    AttemptOutcome,
+    BreakerState,
+    CancelPhase,
+    KnownValues,
+    Outcome,
+)
+from telemetry.metric_series import CounterSeries, Flushable, HistogramSeries
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_MAX_MODELS: Final = 256
+_MAX_PROFILES: Final = 16
+_MAX_ENDPOINTS: Final = 512
+
+S = TypeVar("S", bound=Flushable)
+
+
+class Metrics:
+    """Every metric of a gateway process. One per process.
+
+    `multiprocess_dir` is the folder that `PROMETHEUS_MULTIPROC_DIR` names, None for a single worker.
+    """
+
+    def __init__(self, multiprocess_dir: Path | None = None) -> None:
+        self._dir = multiprocess_dir
+        self._instruments = Instruments()
+        self._kept: list[Flushable] = []
+        self._by_model: dict[tuple[str | None, str | None], _ModelSeries] = {}
+        self._attempts: dict[tuple[str, str], CounterSeries] = {}
+        self._cancellations: dict[str, CounterSeries] = {}
+        self._cancel_latency = self._keep(HistogramSeries(self._instruments.cancel_latency))
+        self._loop_lag = self._keep(HistogramSeries(self._instruments.loop_lag))
+        self._models = KnownValues(_MAX_MODELS)
+        self._profiles = KnownValues(_MAX_PROFILES)
+        self._endpoints = KnownValues(_MAX_ENDPOINTS)
+        self._snapshot_taken_at_s: float | None = None
+        self.in_flight = 0
+        """Requests begun and not finished in this process."""
+        self.open_streams = 0
+        """Answers being streamed by this process; the gateway adds and subtracts."""
+
+    def learn(
+        self, models: Iterable[str] = (), profiles: Iterable[str] = (), endpoints: Iterable[str] = ()
+    ) -> None:
+        """Values that may become labels from now on; all others are counted as `other`."""
+        self._models.learn(models)
+        self._profiles.learn(profiles)
+        self._endpoints.learn(endpoints)
+
+    def started(self) -> None:
+        """A request begins; `finish` follows exactly once."""
+        self.in_flight += 1
+
+    def finish(
+        self,
+        model: str | None,
+        profile: str | None,
+        outcome: Outcome,
+        *,
+        duration_s: float,
+        ttft_s: float | None = None,
+        itl_s: float | None = None,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+    ) -> None:
+        """A request is over. `itl_s` is its mean time between tokens; None: it had no such time."""
+        self.in_flight -= 1
+        series = self._by_model.get((model, profile)) or self._model_series(model, profile)
+        series.requests(outcome).value += 1
+        series.duration.observe(duration_s)
+        if ttft_s is not None:
+            series.ttft.observe(ttft_s)
+        if itl_s is not None:
+            series.itl.observe(itl_s)
+        series.prompt_tokens.value += prompt_tokens
+        series.completion_tokens.value += completion_tokens
+
+    def attempt(self, endpoint: str, outcome: AttemptOutcome) -> None:
+        """A try on `endpoint` is over."""
+        series = self._attempts.get((endpoint, outcome)) or self._attempt_series(endpoint, outcome)
+        series.value += 1
+
+    def retried(self, model: str | None, profile: str | None) -> None:
+        """A request moves to another try before its first token."""
+        (self._by_model.get((model, profile)) or self._model_series(model, profile)).retries.value += 1
+
+    def migrated(self, model: str | None, profile: str | None) -> None:
+        """A stream continues on another endpoint after its first token."""
+        (self._by_model.get((model, profile)) or self._model_series(model, profile)).migrations.value += 1
+
+    def cancelled(self, phase: CancelPhase, latency_s: float | None = None) -> None:
+        """A client left; `latency_s` until the call upstream had ended, None where there was none."""
+        phase_label = phase if phase in CANCEL_PHASES else OTHER
+        series = self._cancellations.get(phase_label)
+        if series is None:
+            series = self._keep(CounterSeries(self._instruments.cancellations.labels(phase_label)))
+            self._cancellations[phase_label] = series
+        series.value += 1
+        if latency_s is not None:
+            self._cancel_latency.observe(latency_s)
+
+    def breaker(self, endpoint: str, state: BreakerState) -> None:
+        """The breaker of `endpoint` is now in `state`; only endpoints that were learned are shown."""
+        if (label := self._endpoints.label(endpoint)) != OTHER:
+            self._instruments.breaker_state.labels(label).set(BREAKER_STATES[state])
+
+    def snapshot(self, version: int, taken_at_s: float) -> None:
+        """The registry view in use, known to be right at `taken_at_s` (Unix seconds)."""
+        self._instruments.snapshot_version.set(version)
+        self._snapshot_taken_at_s = taken_at_s
+
+    def registry(self, connected: bool) -> None:
+        """Whether the registry is reached."""
+        self._instruments.registry_connected.set(connected)
+
+    def loop_lag(self, lag_s: float) -> None:
+        """The event loop woke up so much too late."""
+        self._loop_lag.observe(lag_s)
+
+    def flush(self) -> None:
+        """Write everything counted since the last time; call it once a second and before `render`."""
+        for series in self._kept:
+            series.flush()
+        self._instruments.requests_in_flight.set(self.in_flight)
+        self._instruments.streams_open.set(self.open_streams)
+        if self._snapshot_taken_at_s is not None:
+            self._instruments.snapshot_age.set(max(0.0, time.time() - self._snapshot_taken_at_s))
+
+    def render(self) -> bytes:
+        """The page for Prometheus, of all workers; reads files, so call it off the event loop."""
+        if self._dir is None:
+            return generate_latest(self._instruments.registry)
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged, path=str(self._dir))  # type: ignore[no-untyped-call]
+        return generate_latest(merged)
+
+    def _keep(self, series: S) -> S:
+        self._kept.append(series)
+        return series
+
+    def _model_series(self, model: str | None, profile: str | None) -> _ModelSeries:
+        labels = self._models.label(model), self._profiles.label(profile)
+        series = self._by_model.get(labels)
+        if series is None:
+            series = self._by_model[labels] = self._keep(_ModelSeries(self._instruments, *labels))
+        return series
+
+    def _attempt_series(self, endpoint: str, outcome: str) -> CounterSeries:
+        labels = self._endpoints.label(endpoint), outcome if outcome in ATTEMPT_OUTCOMES else OTHER
+        series = self._attempts.get(labels)
+        if series is None:
+            series = self._keep(CounterSeries(self._instruments.attempts.labels(*labels)))
+            self._attempts[labels] = series
+        return series
+
+
+class _ModelSeries:
+    """What the requests of one model under one profile add to."""
+
+    def __init__(self, instruments: Instruments, model: str, profile: str) -> None:
+        def counter(of: Counter) -> CounterSeries:
+            return CounterSeries(of.labels(model, profile))
+
+        self.duration = HistogramSeries(instruments.request_duration.labels(model, profile))
+        self.ttft = HistogramSeries(instruments.time_to_first_token.labels(model, profile))
+        self.itl = HistogramSeries(instruments.inter_token_latency.labels(model, profile))
+        self.prompt_tokens = counter(instruments.prompt_tokens)
+        self.completion_tokens = counter(instruments.completion_tokens)
+        self.retries = counter(instruments.retries)
+        self.migrations = counter(instruments.migrations)
+        self._labels = model, profile
+        self._all_requests = instruments.requests
+        self._requests: dict[str, CounterSeries] = {}
+
+    def requests(self, outcome: str) -> CounterSeries:
+        """The counter of requests that ended with `outcome`."""
+        found = self._requests.get(outcome)
+        if found is None:
+            label = outcome if outcome in OUTCOMES else OTHER
+            found = self._requests.setdefault(
+                label, CounterSeries(self._all_requests.labels(*self._labels, label))
+            )
+        return found
+
+    def flush(self) -> None:
+        """Write all of them."""
+        for histogram in (self.duration, self.ttft, self.itl):
+            histogram.flush()
+        for counter in (self.prompt_tokens, self.completion_tokens, self.retries, self.migrations):
+            counter.flush()
+        for counter in self._requests.values():
+            counter.flush()
