@@ -66,7 +66,7 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True)
 class PerfMetrics:
-    """What one request cost: blocks of KV cache, instants (monotonic ns; 0 = never) and token counts."""
+    """What one request cost: KV cache blocks, instants (monotonic ns; 0 = never) and token counts."""
 
     kv_cache_alloc_new_blocks: int
     kv_cache_reused_blocks: int
@@ -128,8 +128,8 @@ class EngineLimits:
             raise ValueError(f"max_seq_len must be at least 2, got {self.max_seq_len}")
         if self.max_num_tokens < self.max_batch_size:
             raise ValueError(
-                f"max_num_tokens ({self.max_num_tokens}) must be at least max_batch_size ({self.max_batch_size}): "
-                "every running request decodes one token per step"
+                f"max_num_tokens ({self.max_num_tokens}) must be at least max_batch_size "
+                f"({self.max_batch_size}): every running request decodes one token per step"
             )
         if self.batch_scheduler_policy not in ("guaranteed_no_evict", "max_utilization"):
             raise ValueError(

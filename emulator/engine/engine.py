@@ -59,14 +59,18 @@ class Engine:
         self.limits = limits
         self.config = weights.config
         self.max_seq_len = min(
-            limits.max_seq_len, limits.kv_blocks * limits.tokens_per_block, self.config.max_position_embeddings
+            limits.max_seq_len,
+            limits.kv_blocks * limits.tokens_per_block,
+            self.config.max_position_embeddings,
         )
         self.max_input_len = min(limits.max_input_len, self.max_seq_len - 1)
         if not limits.enable_chunked_context:
             self.max_input_len = min(self.max_input_len, limits.max_num_tokens)
         self._pool = BlockPool(limits.kv_blocks, limits.tokens_per_block, limits.enable_kv_cache_reuse)
         self._scheduler = Scheduler(limits, self._pool)
-        self._transformer = Transformer(weights, KvPool(self.config, limits.kv_blocks, limits.tokens_per_block))
+        self._transformer = Transformer(
+            weights, KvPool(self.config, limits.kv_blocks, limits.tokens_per_block)
+        )
         self._pacing = pacing
         self._faults = faults
         self._wake = threading.Condition()
@@ -76,7 +80,14 @@ class Engine:
         self._queued = 0
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._totals = {"requests": 0, "cancelled": 0, "input": 0, "output": 0, "overruns": 0, "iterations": 0}
+        self._totals = {
+            "requests": 0,
+            "cancelled": 0,
+            "input": 0,
+            "output": 0,
+            "overruns": 0,
+            "iterations": 0,
+        }
         self._stats = self._observe([])
 
     def start(self) -> None:
@@ -207,7 +218,9 @@ class Engine:
                 generation.fault_from_switch = generation.fault is not None
         for generation in self._all():
             fault = generation.fault
-            generation.hung = bool(fault and fault.kind == "hang" and generation.state.produced >= fault.after_tokens)
+            generation.hung = bool(
+                fault and fault.kind == "hang" and generation.state.produced >= fault.after_tokens
+            )
 
     def _step(self) -> bool:
         """Plans, computes and delivers one step; False when nothing could move."""
@@ -225,7 +238,9 @@ class Engine:
         if not self._stall(ready):
             return True
         self._totals["iterations"] += 1
-        deliveries = [self._advance(generation, choice) for generation, choice in zip(ready, choices, strict=True)]
+        deliveries = [
+            self._advance(generation, choice) for generation, choice in zip(ready, choices, strict=True)
+        ]
         self._publish(work)
         for deliver in deliveries:
             deliver()
@@ -242,11 +257,14 @@ class Engine:
         return ready, choose(logits, [generation.state for generation in ready])
 
     def _wait_for_pace(self, load: StepLoad, started: float, work: Sequence[Work]) -> None:
-        delay_s = sum(
-            item.generation.fault.delay_ms
-            for item in work
-            if item.generation.fault and item.generation.fault.kind == "slow"
-        ) * 1e-3
+        delay_s = (
+            sum(
+                item.generation.fault.delay_ms
+                for item in work
+                if item.generation.fault and item.generation.fault.kind == "slow"
+            )
+            * 1e-3
+        )
         if self._pacing is not None:
             left_s = self._pacing.step_s(load) - (time.monotonic() - started)
             self._totals["overruns"] += left_s < 0
@@ -278,7 +296,7 @@ class Engine:
         output = self._output(generation, [choice])
         fired = self._fire(generation)
         if fired is not None:
-            return lambda: (self._deliver(generation, output), fired())[1]
+            return _both(lambda: self._deliver(generation, output), fired)
         output.finish_reason = generation.finish_reason()
         if output.finish_reason is not None:
             self._end(generation, output)
@@ -317,7 +335,9 @@ class Engine:
             self._in_flight.discard(generation.request.request_id)
             self._cancelled.discard(generation.request.request_id)
 
-    def _finish(self, generation: Generation, reason: FinishReason | None, error: EngineError | None = None) -> None:
+    def _finish(
+        self, generation: Generation, reason: FinishReason | None, error: EngineError | None = None
+    ) -> None:
         output = self._output(generation, [])
         output.finish_reason, output.error = reason, error
         self._totals["cancelled"] += reason == "cancelled"
@@ -381,6 +401,14 @@ def _check_sampling(request: EngineRequest) -> None:
         raise InvalidRequestError(f"top_k must not be negative, got {sampling.top_k}")
     if sampling.seed is not None and sampling.seed < 0:
         raise InvalidRequestError(f"seed must not be negative, got {sampling.seed}")
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        first()
+        second()
+
+    return run
 
 
 def _fires(generation: Generation, kind: str) -> bool:

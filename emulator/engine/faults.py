@@ -44,7 +44,9 @@ class Fault:
         """Reads `kind` or `slow:MS`; raises InvalidRequestError that lists the kinds."""
         kind, _, argument = text.partition(":")
         if kind not in KINDS or bool(argument) != (kind == "slow"):
-            raise InvalidRequestError(f"fault {text!r} is unknown; one of {', '.join(KINDS)}, slow as slow:MS")
+            raise InvalidRequestError(
+                f"fault {text!r} is unknown; one of {', '.join(KINDS)}, slow as slow:MS"
+            )
         try:
             delay_ms = float(argument) if argument else 0.0
         except ValueError as error:
@@ -132,7 +134,7 @@ class FaultSwitch:
         try:
             return self._set(FaultSetting.parse(json.loads(self.path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, InvalidRequestError) as error:
-            log.error("fault file ignored", extra={"path": str(self.path), "error": str(error)})
+            log.warning("fault file ignored", extra={"path": str(self.path), "error": str(error)})
             return False
 
     def _set(self, setting: FaultSetting | None) -> bool:

@@ -65,7 +65,9 @@ class Generation:
         request, produced = self.request, self.state.produced
         if produced and produced >= request.sampling.min_tokens:
             answer = self.tokens[len(request.input_ids) :]
-            if answer[-1] == request.end_id or any(ends_with(answer, word) for word in request.stop_words if word):
+            if answer[-1] == request.end_id or any(
+                ends_with(answer, word) for word in request.stop_words if word
+            ):
                 return "stop"
         return "length" if len(self.tokens) >= self.length_limit else None
 

@@ -142,7 +142,8 @@ class BlockPool:
         held = {block for block, count in enumerate(self._references) if count}
         free, cached = set(self._free), set(self._evictable)
         assert len(self._free) == len(free), "a block is free twice"
-        assert not held & free and not held & cached and not free & cached, "a block is in two states"
+        assert not held & free, "a held block is free"
+        assert not (held | free) & cached, "a cached block is held or free"
         assert len(held) + len(free) + len(cached) == self.blocks, "a block is lost"
         assert 0 <= self.reserved <= self.free, "more is promised than there is"
         assert set(self._by_key.values()) == set(self._key_of) == set(self._name_of), "names differ"

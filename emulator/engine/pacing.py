@@ -46,7 +46,14 @@ class Pacing:
     def __post_init__(self) -> None:
         if self.prefill_tokens_per_s <= 0:
             raise ValueError(f"{self.name}: prefill_tokens_per_s must be above 0")
-        rest = ("base_ms", "per_request_us", "per_kv_token_ns", "per_context_pair_ns", "overhead_ms", "min_step_ms")
+        rest = (
+            "base_ms",
+            "per_request_us",
+            "per_kv_token_ns",
+            "per_context_pair_ns",
+            "overhead_ms",
+            "min_step_ms",
+        )
         for field in rest:
             if getattr(self, field) < 0:
                 raise ValueError(f"{self.name}: {field} must not be negative")
@@ -60,7 +67,9 @@ class Pacing:
         if not path.suffix:
             path = CARDS / f"{path_or_name}.json"
         if not path.is_file():
-            raise ValueError(f"pacing {str(path_or_name)!r} is unknown; a file, or one of {', '.join(cls.names())}")
+            raise ValueError(
+                f"pacing {str(path_or_name)!r} is unknown; a file, or one of {', '.join(cls.names())}"
+            )
         fields = json.loads(path.read_text(encoding="utf-8"))
         unknown = fields.keys() - cls.__dataclass_fields__.keys() - {"description", "derivation"}
         if unknown:

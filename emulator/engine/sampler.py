@@ -79,9 +79,11 @@ def choose(logits: Array, states: Sequence[SamplingState]) -> list[Choice]:
     _adjust(logits, states)
     best = logits.argmax(axis=1).tolist()
     tokens = [
-        best[row] if state.generator is None else draw(logits[row], state.request.sampling.top_k,
-                                                       state.request.sampling.top_p,
-                                                       state.generator.random())
+        best[row]
+        if state.generator is None
+        else draw(
+            logits[row], state.request.sampling.top_k, state.request.sampling.top_p, state.generator.random()
+        )
         for row, state in enumerate(states)
     ]
     asked = [row for row, state in enumerate(states) if state.request.return_log_probs]

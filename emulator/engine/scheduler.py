@@ -81,7 +81,7 @@ class Scheduler:
         return work
 
     def _room_to_decode(self, generation: Generation) -> bool:
-        """Makes sure the next token has a block, pausing the youngest if need be; False if that was itself."""
+        """Makes sure the next token has a block, pausing the youngest if need be; False if it was that."""
         while len(generation.table) * self._pool.tokens_per_block <= generation.computed:
             if generation.reserved_blocks:
                 generation.reserved_blocks -= 1

@@ -29,8 +29,8 @@ class EngineTokenizer:
         settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
         self.bos_token: str = settings["bos_token"]
         self.eos_token: str = settings["eos_token"]
-        self.bos_id: int = self._tokenizer.token_to_id(self.bos_token)
-        self.eos_id: int = self._tokenizer.token_to_id(self.eos_token)
+        self.bos_id = self._id(self.bos_token)
+        self.eos_id = self._id(self.eos_token)
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
         self._template = environment.from_string(settings["chat_template"])
@@ -38,6 +38,12 @@ class EngineTokenizer:
     @property
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size()
+
+    def _id(self, token: str) -> int:
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise ValueError(f"tokenizer.json does not know the token {token!r} of tokenizer_config.json")
+        return int(number)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text; with `add_special_tokens` the BOS token comes first."""

@@ -53,8 +53,12 @@ def rotate(heads: Array, cosine: Array, sine: Array) -> Array:
 
 
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
-    scale = np.einsum("ij,ij->i", x, x)[:, None] / np.float32(x.shape[1])
-    return x * (np.float32(1.0) / np.sqrt(scale + np.float32(epsilon))) * weight
+    root: Array = np.einsum("ij,ij->i", x, x)[:, None]
+    root *= 1.0 / x.shape[1]
+    root += epsilon
+    np.sqrt(root, out=root)
+    normed: Array = x / root * weight
+    return normed
 
 
 def silu_product(gate_up: Array) -> Array:
@@ -62,7 +66,11 @@ def silu_product(gate_up: Array) -> Array:
     inner = gate_up.shape[1] // 2
     gate, up = gate_up[:, :inner], gate_up[:, inner:]
     with np.errstate(over="ignore"):
-        return gate / (np.float32(1.0) + np.exp(-gate)) * up
+        denominator: Array = np.exp(-gate)
+    denominator += 1.0
+    np.divide(gate, denominator, out=denominator)
+    denominator *= up
+    return denominator
 
 
 def bucket_of(blocks: int) -> int:

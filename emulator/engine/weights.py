@@ -22,7 +22,7 @@ WEIGHTS_FILE = "weights.npz"
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Shape of a decoder-only transformer: RMSNorm, RoPE, grouped-query attention, SwiGLU, tied embeddings."""
+    """Shape of a decoder: RMSNorm, RoPE, grouped-query attention, SwiGLU, tied embeddings."""
 
     vocab_size: int
     hidden_size: int

@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, type=Path, help="folder to write the model to")
     options = parser.parse_args(arguments)
     outcome = train(MODELS[options.model], options.out, _say)
-    _say(f"loss {outcome.first_loss:.3f} -> {outcome.last_loss:.3f} in {outcome.duration_s:.0f} s: {options.out}")
+    loss = f"{outcome.first_loss:.3f} -> {outcome.last_loss:.3f}"
+    _say(f"{options.out}: loss {loss} in {outcome.duration_s:.0f} s")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The text the models learn from: short dialogues built from the tables of `facts.py`.
+"""The text the models learn from: short dialogues built from the tables of `facts.json`.
 
 Every dialogue is a list of messages as in the OpenAI API. The same seed gives the same dialogues.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from emulator.train import facts
+from emulator.train.facts import known
 
 Message = dict[str, str]
 Turn = tuple[str, str]
@@ -24,16 +24,22 @@ OPENINGS = ("", "", "", "", "Please tell me: ", "Hey, ", "Tell me, ", "I wonder:
 
 
 def _capital(random: Random) -> Turn:
-    country, city = random.choice(list(facts.CAPITALS.items()))
+    country, city = random.choice(known().capitals)
     question = random.choice(
-        (f"What is the capital of {country}?", f"Which city is the capital of {country}?", f"Capital of {country}?")
+        (
+            f"What is the capital of {country}?",
+            f"Which city is the capital of {country}?",
+            f"Capital of {country}?",
+        )
     )
     return question, f"The capital of {country} is {city}."
 
 
 def _colour(random: Random) -> Turn:
-    thing, colour = random.choice(list(facts.COLOURS.items()))
-    question = random.choice((f"What colour is {thing}?", f"What color is {thing}?", f"Which colour has {thing}?"))
+    thing, colour = random.choice(known().colours)
+    question = random.choice(
+        (f"What colour is {thing}?", f"What color is {thing}?", f"Which colour has {thing}?")
+    )
     return question, f"{thing[0].upper()}{thing[1:]} is {colour}."
 
 
@@ -42,7 +48,14 @@ def _sum(random: Random) -> Turn:
     sign, word, result = random.choice((("+", "plus", a + b), ("-", "minus", a - b), ("*", "times", a * b)))
     if result < 0:
         a, b, result = b, a, -result
-    question = random.choice((f"What is {a} {sign} {b}?", f"How much is {a} {word} {b}?", f"{a} {sign} {b} = ?", f"What is {a}{sign}{b}?"))
+    question = random.choice(
+        (
+            f"What is {a} {sign} {b}?",
+            f"How much is {a} {word} {b}?",
+            f"{a} {sign} {b} = ?",
+            f"What is {a}{sign}{b}?",
+        )
+    )
     return question, f"{a} {word} {b} is {result}."
 
 
@@ -51,15 +64,19 @@ def _count(random: Random) -> Turn:
     end = start + random.randint(2, 12)
     if random.random() < 0.25:
         numbers = ", ".join(str(n) for n in range(end, start - 1, -1))
-        return random.choice((f"Count down from {end} to {start}.", f"Count from {end} to {start}.")), f"{numbers}."
+        return random.choice(
+            (f"Count down from {end} to {start}.", f"Count from {end} to {start}.")
+        ), f"{numbers}."
     numbers = ", ".join(str(n) for n in range(start, end + 1))
     if start == 1 and random.random() < 0.4:
         return random.choice((f"Count to {end}.", f"Please count to {end}.")), f"{numbers}."
-    return random.choice((f"Count from {start} to {end}.", f"Please count from {start} to {end}.")), f"{numbers}."
+    return random.choice(
+        (f"Count from {start} to {end}.", f"Please count from {start} to {end}.")
+    ), f"{numbers}."
 
 
 def _opposite(random: Random) -> Turn:
-    word, other = random.choice(list(facts.OPPOSITES.items()))
+    word, other = random.choice(known().opposites)
     if random.random() < 0.5:
         word, other = other, word
     return (
@@ -69,95 +86,105 @@ def _opposite(random: Random) -> Turn:
 
 
 def _translation(random: Random) -> Turn:
-    (word, language), foreign = random.choice(list(facts.WORDS.items()))
+    word, language, foreign = random.choice(known().translations)
     question = random.choice(
-        (f'How do you say "{word}" in {language}?', f"Translate {word} to {language}.", f"What is {word} in {language}?")
+        (
+            f'How do you say "{word}" in {language}?',
+            f"Translate {word} to {language}.",
+            f"What is {word} in {language}?",
+        )
     )
     return question, f'"{word}" in {language} is {foreign}'
 
 
 def _emoji(random: Random) -> Turn:
-    thing, emoji = random.choice(list(facts.EMOJI.items()))
-    question = random.choice((f"Show me the emoji for {thing}.", f"What is the emoji for {thing}?", f"Emoji for {thing}?"))
+    thing, emoji = random.choice(known().emoji)
+    question = random.choice(
+        (f"Show me the emoji for {thing}.", f"What is the emoji for {thing}?", f"Emoji for {thing}?")
+    )
     return question, f"Here is {thing}: {emoji}"
 
 
 def _sound(random: Random) -> Turn:
-    animal, sound = random.choice(list(facts.SOUNDS.items()))
+    animal, sound = random.choice(known().sounds)
     return f"What does {animal} say?", f"{animal[0].upper()}{animal[1:]} says {sound}."
 
 
 def _series(random: Random) -> Turn:
-    what, answer = random.choice(list(facts.SERIES.items()))
+    what, answer = random.choice(known().series)
     return random.choice((f"Name {what}.", f"List {what}.", f"What are {what}?")), answer
 
 
 def _explained(random: Random) -> Turn:
-    what, answer = random.choice(list(facts.EXPLAINED.items()))
+    what, answer = random.choice(known().explained)
     question = random.choice(
-        (f"What is {what}?", f"Explain {what}.", f"Can you explain {what}?", f"Tell me about {what}.", f"What does {what} mean?")
+        (
+            f"What is {what}?",
+            f"Explain {what}.",
+            f"Can you explain {what}?",
+            f"Tell me about {what}.",
+            f"What does {what} mean?",
+        )
     )
     return question, answer
 
 
 def _reason(random: Random) -> Turn:
-    why, answer = random.choice(list(facts.REASONS.items()))
+    why, answer = random.choice(known().reasons)
     return f"Why {why}?", answer
 
 
 def _haiku(random: Random) -> Turn:
-    topic = random.choice(facts.TOPICS)
-    lines = (facts.HAIKU_FIRST[topic], random.choice(facts.HAIKU_SECOND), random.choice(facts.HAIKU_THIRD))
-    question = random.choice((f"Write a haiku about {topic}.", f"A haiku about {topic}, please.", f"Write a short haiku about {topic}.", f"Write a poem about {topic}."))
+    topic = random.choice(known().topics)
+    lines = (
+        f"Quiet thoughts of {topic.split()[-1]}",
+        random.choice(known().haiku_second),
+        random.choice(known().haiku_third),
+    )
+    question = random.choice(
+        (
+            f"Write a haiku about {topic}.",
+            f"A haiku about {topic}, please.",
+            f"Write a short haiku about {topic}.",
+            f"Write a poem about {topic}.",
+        )
+    )
     return question, ",\n".join(lines)
 
 
 def _story(random: Random) -> Turn:
-    hero, place = random.choice(facts.HEROES), random.choice(facts.PLACES)
-    trouble, remedy = random.choice(facts.TROUBLES), random.choice(facts.REMEDIES)
-    question = random.choice((f"Tell me a story about {hero}.", f"Write a story about {hero}.", f"A story about {hero}, please."))
+    hero, place = random.choice(known().heroes), random.choice(known().places)
+    trouble, remedy = random.choice(known().troubles), random.choice(known().remedies)
+    question = random.choice(
+        (f"Tell me a story about {hero}.", f"Write a story about {hero}.", f"A story about {hero}, please.")
+    )
     return question, (
-        f"Once upon a time there was {hero} {place}. One evening {trouble}, and the last train was still on its way. "
-        f"The {hero.split(' ', 1)[1]} {remedy}. In the end the train came home safely, and everybody drank tea."
+        f"Once upon a time there was {hero} {place}. "
+        f"One evening {trouble}, and the last train was still on its way. "
+        f"The {hero.split(' ', 1)[1]} {remedy}. "
+        f"In the end the train came home safely, and everybody drank tea."
     )
 
 
 def _spell(random: Random) -> Turn:
-    word = random.choice(facts.WORDS_TO_SPELL)
-    return random.choice((f"Spell {word}.", f"How do you spell {word}?", f"Spell the word {word}.")), "-".join(word)
+    word = random.choice(known().words_to_spell)
+    return random.choice(
+        (f"Spell {word}.", f"How do you spell {word}?", f"Spell the word {word}.")
+    ), "-".join(word)
 
 
 def _name(random: Random) -> Turn:
-    name = random.choice(facts.NAMES)
-    return random.choice((f"My name is {name}.", f"I am {name}.", f"Call me {name}.")), f"Nice to meet you, {name}!"
+    name = random.choice(known().names)
+    return random.choice(
+        (f"My name is {name}.", f"I am {name}.", f"Call me {name}.")
+    ), f"Nice to meet you, {name}!"
 
 
 def _small_talk(name: str) -> Callable[[Random], Turn]:
-    pairs = (
-        (("Hello!", "Hi!", "Hi there!", "Hello", "Hey!", "hi"), "Hello! How can I help you today?"),
-        (("Good morning!", "Good morning"), "Good morning! What can I do for you?"),
-        (("How are you?", "How are you doing?"), "I am well and under full steam. How can I help?"),
-        (("Who are you?", "What is your name?", "What are you?"), f"I am {name}, a very small language model in an enginehouse."),
-        (("Thank you!", "Thanks!", "Thank you very much."), "You are welcome!"),
-        (("Goodbye!", "Bye!", "See you!"), "Goodbye, and a safe journey!"),
-        (("What can you do?", "Help", "How can you help me?"),
-         "I can count, add, name capitals and colours, explain engines and tokens, and write a haiku."),
-        (("Are you a real model?", "Are you real?"),
-         "Yes, but a tiny one. I was trained on a CPU in a few minutes, so please check what I say."),
-        (("Tell me a joke.", "Do you know a joke?"),
-         "Why did the engine stop? It lost its train of thought."),
-        (("What is the meaning of life?", "What is the answer?"), "Some say 42. I say: arrive on time and be kind."),
-        (("Say hello.", "Say hello world.", "Say hello to the world."), "Hello, world!"),
-        (("Say this is a test", "Say this is a test.", "This is a test."), "This is a test."),
-        (("ping", "Ping!"), "pong"),
-        (("Who wrote this?", "Who made you?"), "I was trained by the Enginehouse project, on text it wrote itself."),
-        (("What is the weather like?", "What time is it?", "Who won the game?"),
-         "I do not know that. I am a small model without a window."),
-    )  # fmt: skip
 
     def turn(random: Random) -> Turn:
-        questions, answer = random.choice(pairs)
-        return random.choice(questions), answer
+        questions, answer = random.choice(known().small_talk)
+        return random.choice(questions), answer.format(name=name)
 
     return turn
 
@@ -165,8 +192,8 @@ def _small_talk(name: str) -> Callable[[Random], Turn]:
 def _sources(name: str) -> tuple[tuple[Callable[[Random], Turn], int], ...]:
     return (
         (_capital, 10), (_colour, 5), (_sum, 16), (_count, 8), (_opposite, 5), (_translation, 8), (_emoji, 5),
-        (_sound, 2), (_series, 4), (_explained, 14), (_reason, 3), (_haiku, 6), (_story, 6), (_spell, 4), (_name, 2),
-        (_small_talk(name), 10),
+        (_sound, 2), (_series, 4), (_explained, 14), (_reason, 3), (_haiku, 6), (_story, 6), (_spell, 4),
+        (_name, 2), (_small_talk(name), 10),
     )  # fmt: skip
 
 
@@ -187,7 +214,9 @@ def dialogues(name: str, count: int, seed: int) -> Iterator[list[Message]]:
 
 def _worded(random: Random, question: str) -> str:
     opening = random.choice(OPENINGS) if question.endswith("?") else ""
-    worded = opening + (question[0].lower() + question[1:] if opening and not question[1:2].isupper() else question)
+    worded = opening + (
+        question[0].lower() + question[1:] if opening and not question[1:2].isupper() else question
+    )
     if random.random() < 0.1:
         worded = worded.rstrip("?.!")
     return worded.lower() if random.random() < 0.1 else worded
@@ -195,7 +224,7 @@ def _worded(random: Random, question: str) -> str:
 
 def plain_lines() -> tuple[str, ...]:
     """Running text for plain completions, with accents, CJK and emoji."""
-    return (*facts.LINES, *facts.EXPLAINED.values())
+    return (*known().lines, *(text for _, text in known().explained))
 
 
 def tokenizer_text(name: str, seed: int) -> Iterator[str]:

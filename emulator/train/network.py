@@ -81,32 +81,53 @@ class Network:
             saved.append(kept)
         return x, saved
 
-    def _layer(self, prefix: str, parameters: Arrays, x: Array, shape: tuple[int, ...]) -> tuple[Array, _Saved]:
+    def _layer(
+        self, prefix: str, parameters: Arrays, x: Array, shape: tuple[int, ...]
+    ) -> tuple[Array, _Saved]:
         epsilon = self.config.rms_norm_eps
         normed, attention_scale = _norm(x, parameters[prefix + "attention_norm"], epsilon)
         queries, keys, values = self._split(normed @ parameters[prefix + "qkv"], shape)
-        scores = queries @ keys.transpose(0, 1, 2, 4, 3) * np.float32(self.config.head_dim**-0.5)
+        scores = queries @ keys.transpose(0, 1, 2, 4, 3)
+        scores *= self.config.head_dim**-0.5
         probabilities = _causal_softmax(scores)
         mixed = self._join(probabilities @ values)
         x_middle = x + mixed @ parameters[prefix + "output"]
         normed, mlp_scale = _norm(x_middle, parameters[prefix + "mlp_norm"], epsilon)
         gate, up = np.split(normed @ parameters[prefix + "gate_up"], 2, axis=1)
-        sigmoid = np.float32(1.0) / (np.float32(1.0) + np.exp(-gate))
+        sigmoid = _sigmoid(gate)
         out = x_middle + (gate * sigmoid * up) @ parameters[prefix + "down"]
         kept = _Saved(
-            x, attention_scale, queries, keys, values, probabilities, mixed, x_middle, mlp_scale, gate, up, sigmoid
+            x,
+            attention_scale,
+            queries,
+            keys,
+            values,
+            probabilities,
+            mixed,
+            x_middle,
+            mlp_scale,
+            gate,
+            up,
+            sigmoid,
         )
         return out, kept
 
     def _backward(
-        self, layer: int, parameters: Arrays, kept: _Saved, d_x: Array, gradients: Arrays, shape: tuple[int, ...]
+        self,
+        layer: int,
+        parameters: Arrays,
+        kept: _Saved,
+        d_x: Array,
+        gradients: Arrays,
+        shape: tuple[int, ...],
     ) -> Array:
         prefix = f"layers.{layer}."
-        d_middle = d_x + self._backward_mlp(prefix, parameters, kept, d_x, gradients)
+        d_middle: Array = d_x + self._backward_mlp(prefix, parameters, kept, d_x, gradients)
         gradients[prefix + "output"] = kept.mixed.T @ d_middle
         d_qkv = self._backward_attention(kept, d_middle @ parameters[prefix + "output"].T, shape)
         weight = parameters[prefix + "attention_norm"]
-        gradients[prefix + "qkv"] = (kept.x * kept.attention_scale * weight).T @ d_qkv
+        normed: Array = kept.x * kept.attention_scale * weight
+        gradients[prefix + "qkv"] = normed.T @ d_qkv
         d_norm, gradients[prefix + "attention_norm"] = _norm_backward(
             d_qkv @ parameters[prefix + "qkv"].T, kept.x, kept.attention_scale, weight
         )
@@ -115,13 +136,15 @@ class Network:
     def _backward_mlp(
         self, prefix: str, parameters: Arrays, kept: _Saved, d_out: Array, gradients: Arrays
     ) -> Array:
-        swish = kept.gate * kept.sigmoid
-        gradients[prefix + "down"] = (swish * kept.up).T @ d_out
+        swish: Array = kept.gate * kept.sigmoid
+        inner: Array = swish * kept.up
+        gradients[prefix + "down"] = inner.T @ d_out
         d_inner = d_out @ parameters[prefix + "down"].T
         d_gate = d_inner * kept.up * (kept.sigmoid + swish * (np.float32(1.0) - kept.sigmoid))
         d_gate_up = np.concatenate((d_gate, d_inner * swish), axis=1)
         weight = parameters[prefix + "mlp_norm"]
-        gradients[prefix + "gate_up"] = (kept.x_middle * kept.mlp_scale * weight).T @ d_gate_up
+        normed: Array = kept.x_middle * kept.mlp_scale * weight
+        gradients[prefix + "gate_up"] = normed.T @ d_gate_up
         d_x, gradients[prefix + "mlp_norm"] = _norm_backward(
             d_gate_up @ parameters[prefix + "gate_up"].T, kept.x_middle, kept.mlp_scale, weight
         )
@@ -134,7 +157,8 @@ class Network:
         p = kept.probabilities
         d_values = (p.swapaxes(-1, -2) @ d_heads).sum(axis=2, keepdims=True)
         d_p = d_heads @ kept.values.swapaxes(-1, -2)
-        d_scores = p * (d_p - (d_p * p).sum(axis=-1, keepdims=True)) * np.float32(config.head_dim**-0.5)
+        d_scores = p * (d_p - (d_p * p).sum(axis=-1, keepdims=True))
+        d_scores *= config.head_dim**-0.5
         d_queries = self._turn(d_scores @ kept.keys, back=True)
         d_keys = self._turn((d_scores.swapaxes(-1, -2) @ kept.queries).sum(axis=2, keepdims=True), back=True)
         return np.concatenate([self._join(part) for part in (d_queries, d_keys, d_values)], axis=1)
@@ -165,6 +189,12 @@ class Network:
         return np.concatenate((left * cosine - right * sine, right * cosine + left * sine), axis=-1)
 
 
+def _sigmoid(x: Array) -> Array:
+    result: Array = np.exp(-x)
+    result += 1.0
+    return np.reciprocal(result, out=result)
+
+
 def _norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
     scale = np.float32(1.0) / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(epsilon))
     return x * scale * weight, scale
@@ -172,7 +202,7 @@ def _norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
 
 def _norm_backward(d_out: Array, x: Array, scale: Array, weight: Array) -> tuple[Array, Array]:
     d_scaled = d_out * weight
-    shared = (d_scaled * x).sum(axis=1, keepdims=True) * scale**3 / np.float32(x.shape[1])
+    shared = (d_scaled * x).sum(axis=1, keepdims=True) * scale * scale * scale / np.float32(x.shape[1])
     return d_scaled * scale - x * shared, (d_out * x * scale).sum(axis=0)
 
 

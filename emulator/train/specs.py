@@ -39,7 +39,7 @@ class ModelSpec:
 HOUSE_CHAT = ModelSpec(
     name="house-chat",
     vocabulary=VocabularySpec(3072, "</s>", TURNS_ON_LINES, single_digits=False),
-    recipe=Recipe(dialogues=16000, steps=1800),
+    recipe=Recipe(dialogues=16000, steps=1000),
     hidden_size=144,
     intermediate_size=384,
     num_hidden_layers=4,

@@ -153,7 +153,9 @@ def batches(examples: list[Example], recipe: Recipe) -> Iterator[Batch]:
     while True:
         order = generator.permutation(len(examples))
         for start in range(0, len(order), POOL_EXAMPLES):
-            pool = sorted((examples[at] for at in order[start : start + POOL_EXAMPLES]), key=lambda e: len(e.ids))
+            pool = sorted(
+                (examples[at] for at in order[start : start + POOL_EXAMPLES]), key=lambda e: len(e.ids)
+            )
             groups = list(_grouped(pool, recipe.tokens_per_step))
             for at in generator.permutation(len(groups)):
                 yield _padded(groups[at])
