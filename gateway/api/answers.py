@@ -8,29 +8,25 @@ Source of the shapes: openai-openapi, `CreateChatCompletionStreamResponse` and i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from itertools import accumulate, islice
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from inference.request import Usage
+from inference.sink import FinishReason
 from model_registry.entities import Model
 
 DONE = b"data: [DONE]\n\n"
-FinishReason = Literal["stop", "length"]
-
 _LEAST_LOG_PROB = -9999.0
 """What OpenAI shows for a token of no probability; JSON has no infinity."""
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _encode = msgspec.json.Encoder().encode
 
 
-class TokenLogprob(Struct):
-    """The chosen token and its natural log probability, as chat answers show it."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[Any]
+LogProb = tuple[str, float]
+"""A chosen token's text and its natural log probability."""
 
 
 class Choice(Struct):
@@ -38,16 +34,7 @@ class Choice(Struct):
 
     text: str
     finish_reason: FinishReason
-    logprobs: Sequence[TokenLogprob] | None = None
-
-
-def token_logprob(piece: bytes, log_prob: float) -> TokenLogprob:
-    """`piece`: the token's own bytes; half a character is shown as OpenAI does, by `bytes:\\x..`."""
-    try:
-        token = piece.decode()
-    except UnicodeDecodeError:
-        token = "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
-    return TokenLogprob(token, log_prob if log_prob > _LEAST_LOG_PROB else _LEAST_LOG_PROB, list(piece), [])
+    logprobs: Sequence[LogProb] | None = None
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -89,11 +76,11 @@ class ChatStream:
         delta = b'{"role":"assistant","content":"","refusal":null'
         return self._choices[index] + delta + self._after_text
 
-    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
+    def delta(self, index: int, text: str, logprobs: Sequence[LogProb] | None = None) -> bytes:
         """New text of a choice, with the log probabilities of the tokens it is made of."""
         if logprobs is None:
             return self._deltas[index] + _encode(text) + self._after_text
-        content = b'},"logprobs":{"content":' + _encode(logprobs)
+        content = b'},"logprobs":{"content":' + _encode([_chat_logprob(*entry) for entry in logprobs])
         return self._deltas[index] + _encode(text) + content + self._after_logprobs
 
     def finish(self, index: int, reason: FinishReason) -> bytes:
@@ -125,12 +112,12 @@ class CompletionStream:
         self._after_text = b',"logprobs":null,"finish_reason":null}' + self._tail
         self._offsets = [0] * n
 
-    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None = None) -> bytes:
+    def delta(self, index: int, text: str, logprobs: Sequence[LogProb] | None = None) -> bytes:
         """New text of a choice, with the log probabilities of the tokens it is made of."""
         if logprobs is None:
             return self._deltas[index] + _encode(text) + self._after_text
         columns = completion_logprobs(logprobs, self._offsets[index])
-        self._offsets[index] += sum(len(entry.token) for entry in logprobs)
+        self._offsets[index] += sum(len(token) for token, _ in logprobs)
         end = b',"logprobs":' + _encode(columns) + b',"finish_reason":null}' + self._tail
         return self._deltas[index] + _encode(text) + end
 
@@ -175,16 +162,13 @@ def completion_answer(
     return head + _encode(listed) + b',"usage":' + _encode(usage_object(usage)) + b"}"
 
 
-def completion_logprobs(entries: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any]:
+def completion_logprobs(entries: Sequence[LogProb], offset: int = 0) -> dict[str, Any]:
     """Log probabilities in the columns of text completions; `offset` in characters of the answer."""
-    offsets = []
-    for entry in entries:
-        offsets.append(offset)
-        offset += len(entry.token)
+    ends = accumulate((len(token) for token, _ in entries), initial=offset)
     return {
-        "tokens": [entry.token for entry in entries],
-        "token_logprobs": [entry.logprob for entry in entries],
-        "text_offset": offsets,
+        "tokens": [token for token, _ in entries],
+        "token_logprobs": [max(_LEAST_LOG_PROB, log_prob) for _, log_prob in entries],
+        "text_offset": list(islice(ends, len(entries))),
     }
 
 
@@ -216,9 +200,21 @@ def _open(
 
 
 def _chat_choice(index: int, choice: Choice) -> Mapping[str, Any]:
-    logprobs = None if choice.logprobs is None else {"content": choice.logprobs, "refusal": None}
+    logprobs = None
+    if choice.logprobs is not None:
+        logprobs = {"content": [_chat_logprob(*entry) for entry in choice.logprobs], "refusal": None}
     message = {"role": "assistant", "content": choice.text, "refusal": None}
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
+
+
+def _chat_logprob(token: str, log_prob: float) -> Mapping[str, Any]:
+    """`bytes` is null for a token that is only part of a character: its text is a replacement character."""
+    return {
+        "token": token,
+        "logprob": max(_LEAST_LOG_PROB, log_prob),
+        "bytes": None if _REPLACEMENT in token else list(token.encode()),
+        "top_logprobs": [],
+    }
 
 
 def _completion_choice(index: int, choice: Choice) -> Mapping[str, Any]:

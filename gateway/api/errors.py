@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from inference import errors as inference_errors
+from router import errors as router_errors
 
 INVALID_REQUEST = "invalid_request_error"
 RATE_LIMIT = "rate_limit_error"
@@ -105,13 +106,40 @@ _INFERENCE: Mapping[type[Exception], ErrorShape] = {
     ),
 }
 
-ERROR_TABLE: Mapping[type[Exception], ErrorShape] = MappingProxyType({**_INFERENCE})
+_ROUTER: Mapping[type[Exception], ErrorShape] = {
+    router_errors.RouterError: ErrorShape(
+        503, SERVER_ERROR, "not_routed", "No endpoint could take this request.", retry_after_s=5
+    ),
+    router_errors.UnknownModelError: ErrorShape(404, INVALID_REQUEST, "model_not_found", param="model"),
+    router_errors.ModelNotAllowedError: ErrorShape(
+        403,
+        PERMISSION,
+        "model_not_allowed",
+        "This key may not use the model. GET /v1/models lists those it may.",
+        "model",
+    ),
+    router_errors.NoEndpointsError: ErrorShape(
+        503, SERVER_ERROR, "no_endpoints", "The model has no endpoint that is ready.", retry_after_s=5
+    ),
+    router_errors.AttemptsExhaustedError: ErrorShape(
+        503, SERVER_ERROR, "attempts_exhausted", "Every model server that was tried failed.", retry_after_s=1
+    ),
+}
+
+ERROR_TABLE: Mapping[type[Exception], ErrorShape] = MappingProxyType({**_INFERENCE, **_ROUTER})
 
 
 def shape_of(error: BaseException) -> ErrorShape:
-    """How `error` looks to a client: its own row, its nearest ancestor's, or `internal_error`."""
+    """How `error` looks to a client: its own row, its nearest ancestor's, or `internal_error`.
+
+    When every endpoint was only busy, the capacity exists and is taken: 429, not 503.
+    """
     if isinstance(error, ApiError):
         return error.shape
+    if isinstance(error, router_errors.AttemptsExhaustedError) and isinstance(
+        error.last, inference_errors.ServerBusyError
+    ):
+        return shape_of(error.last)
     row = next((ERROR_TABLE[c] for c in type(error).__mro__ if c in ERROR_TABLE), None)
     if row is None:
         return INTERNAL_ERROR
