@@ -26,11 +26,14 @@ class InferenceError(Exception):
     retry_safe = False
     endpoint_fault = False
     """Counts against the endpoint's breaker."""
+    outcome = "failed"
+    """The attempt's outcome in metrics."""
 
 
 class ServerUnreachableError(InferenceError):
     """No connection to the server, or it was lost before the answer began."""
 
+    outcome = "unreachable"
     retry_safe = True
     endpoint_fault = True
 
@@ -38,11 +41,14 @@ class ServerUnreachableError(InferenceError):
 class ServerBusyError(InferenceError):
     """The server has no room now."""
 
+    outcome = "busy"
     retry_safe = True
 
 
 class RequestRefusedError(InferenceError):
     """The server says that the request itself is wrong; `param` names the field where known."""
+
+    outcome = "refused"
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -63,6 +69,7 @@ class ServerFailedError(InferenceError):
 class ServerTimeoutError(InferenceError):
     """The server sent no byte within the time allowed."""
 
+    outcome = "timeout"
     retry_safe = True
     endpoint_fault = True
 
@@ -70,6 +77,7 @@ class ServerTimeoutError(InferenceError):
 class StreamBrokenError(InferenceError):
     """The stream stopped without its end: the answer is incomplete."""
 
+    outcome = "broken"
     retry_safe = True
     endpoint_fault = True
 
@@ -77,12 +85,15 @@ class StreamBrokenError(InferenceError):
 class ProtocolError(InferenceError):
     """The server's answer is not of the schema that introspection recognised."""
 
+    outcome = "protocol"
     retry_safe = True
     endpoint_fault = True
 
 
 class UnsupportedFeatureError(InferenceError):
     """The lane cannot do what is asked; `param` names the request's field."""
+
+    outcome = "unsupported"
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)

@@ -1,8 +1,8 @@
 """Sink: where a model server's answer is pushed as it arrives.
 
 Calls come synchronously from the transport's `data_received`; no task wakes per chunk. Order: `head`
-at most once, then any number of `tokens`/`text`/`data`, then exactly one of `end` or `lost`. After
-`Call.cancel` nothing more is called.
+at most once, then any number of `tokens`/`text`/`data` with a `flush` after each group, then exactly one of
+`end` or `lost`. After `Call.cancel` nothing more is called.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ class Sink(Protocol):
 
     def data(self, data: bytes) -> None:
         """Bytes of an OpenAI-HTTP answer, to be relayed as they are."""
+
+    def flush(self) -> None:
+        """Everything that one read brought has been pushed: write it out together."""
 
     def end(self, reason: FinishReason | None, usage: Usage) -> None:
         """The answer is complete. `reason` is None where the server does not tell."""

@@ -1,0 +1,128 @@
+"""Accounts: what is counted and traced of every request, once, whatever its ending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from typing import cast
+
+from opentelemetry.util.types import AttributeValue
+
+from gateway.entry import CHAT_PATH, COMPLETION_PATH, Entry
+from model_registry.entities import Endpoint
+from router.profiles import Wish
+from telemetry import names
+from telemetry.metric_labels import AttemptOutcome, CancelPhase, Outcome, outcome_of
+from telemetry.metrics import Metrics
+
+
+class Accounts:
+    """Writes finished requests and attempts into metrics and traces."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def begun(self) -> None:
+        self._metrics.started()
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """An answer is being streamed while the scope lasts."""
+        self._metrics.open_streams += 1
+        try:
+            yield
+        finally:
+            self._metrics.open_streams -= 1
+
+    def attempt(self, endpoint: Endpoint, outcome: str) -> None:
+        self._metrics.attempt(endpoint.name, cast("AttemptOutcome", outcome))
+
+    def retried(self, wish: Wish) -> None:
+        self._metrics.retried(wish.model.name, wish.profile)
+
+    def continued(self, wish: Wish) -> None:
+        self._metrics.migrated(wish.model.name, wish.profile)
+
+    def finished(self, entry: Entry) -> None:
+        """The single finish of a request."""
+        now_s = monotonic()
+        prompt, completion = _tokens(entry)
+        first_s = entry.first_token_s
+        wish = entry.wish
+        if entry.client_left:
+            entry.status = 499
+            entry.error_type = "client_left"
+            self._metrics.cancelled(_phase(entry, first_s))
+        self._metrics.finish(
+            wish.model.name if wish else None,
+            wish.profile if wish else None,
+            _outcome(entry),
+            duration_s=now_s - entry.started_s,
+            ttft_s=first_s - entry.started_s if first_s is not None else None,
+            itl_s=(now_s - first_s) / (completion - 1) if first_s is not None and completion > 1 else None,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+        )
+        entry.trace.finish(entry.status, entry.error_type, lambda: _attributes(entry, prompt, completion))
+
+
+def _tokens(entry: Entry) -> tuple[int, int]:
+    """Prompt and completion tokens; for an answer that broke or was left, what was generated until then."""
+    if entry.finished or not entry.routed:
+        return entry.usage.prompt_tokens or 0, entry.usage.completion_tokens or 0
+    generated = sum(choice.assembler.completion_tokens() for choice in entry.choices if choice.assembler)
+    return entry.usage.prompt_tokens or 0, generated
+
+
+def _outcome(entry: Entry) -> Outcome:
+    if entry.client_left:
+        return "cancelled"
+    if entry.error_type is not None and entry.status == 200:
+        return "broken"
+    return outcome_of(entry.status)
+
+
+def _phase(entry: Entry, first_token_s: float | None) -> CancelPhase:
+    """How far a request had come when its client left."""
+    if not entry.routed:
+        return "parse"
+    if not entry.trace.attempts:
+        return "queue"
+    if first_token_s is not None:
+        return "stream"
+    return "first_token" if entry.trace.attempts[-1].answered_ns is not None else "connect"
+
+
+def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, AttributeValue | None]:
+    """What a kept trace says of the request; never what was written or answered."""
+    api, wish, end = entry.api, entry.wish, entry.finished[0] if entry.finished else None
+    sampling = api.sampling if api else None
+    return {
+        names.OPERATION_NAME: "chat" if entry.kind == "chat" else "text_completion",
+        names.PROVIDER_NAME: "enginehouse",
+        names.REQUEST_MODEL: wish.model.name if wish else None,
+        names.RESPONSE_MODEL: wish.model.name if wish and end else None,
+        names.RESPONSE_ID: entry.request_id,
+        names.REQUEST_STREAM: api.stream if api else None,
+        names.REQUEST_MAX_TOKENS: api.max_tokens if api else None,
+        names.REQUEST_CHOICE_COUNT: api.n if api and api.n > 1 else None,
+        names.REQUEST_TEMPERATURE: sampling.temperature if sampling else None,
+        names.REQUEST_TOP_P: sampling.top_p if sampling else None,
+        names.REQUEST_SEED: sampling.seed if sampling else None,
+        names.USAGE_INPUT_TOKENS: prompt,
+        names.USAGE_OUTPUT_TOKENS: completion,
+        names.USAGE_CACHED_TOKENS: entry.usage.cached_tokens,
+        names.RESPONSE_FINISH_REASONS: [one.reason or "stop" for one in entry.finished] or None,
+        names.HTTP_REQUEST_METHOD: "POST",
+        names.HTTP_ROUTE: CHAT_PATH if entry.kind == "chat" else COMPLETION_PATH,
+        names.REQUEST_ID: entry.request_id,
+        names.TENANT: entry.identity.tenant.name if entry.identity else None,
+        names.PROFILE: wish.profile if wish else None,
+        names.DEPLOYMENT: end.endpoint.deployment if end else None,
+        names.ENDPOINT: end.endpoint.name if end else None,
+        names.LANE: end.endpoint.lane if end else None,
+        names.ATTEMPTS: sum(one.attempts for one in entry.finished) or None,
+        names.MIGRATED: any(one.continued for one in entry.finished) or None,
+        names.CANCELLED_BY: "client" if entry.client_left else "gateway" if entry.cut else None,
+    }

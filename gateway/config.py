@@ -1,0 +1,41 @@
+"""Settings of the HTTP front."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class GatewayConfig(BaseModel):
+    """What one gateway accepts, for how long it serves, and how it stops."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """0: any free port."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that share the port."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    max_depth: Annotated[int, Field(ge=4, le=512)] = 64
+    """Nesting of arrays and objects in a request body."""
+    max_header_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024
+    max_choices: Annotated[int, Field(ge=1, le=128)] = 16
+    """The largest `n`."""
+    default_max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Length of a chat answer when the client sets no limit; never beyond the model's context."""
+    request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """The longest a request may take from its last byte in to its last byte out."""
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 2.0
+    first_byte_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """How long a model server may be silent before its answer begins."""
+    idle_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a model server may be silent within an answer."""
+    drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long requests may go on after SIGTERM before they are cut."""
+    keepalive_timeout_s: Annotated[float, Field(gt=0)] = 75.0
+    write_buffer_high_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
+    """Unsent bytes of a slow client at which the model server is no longer read from."""
+    long_prompt_chars: Annotated[int, Field(ge=0)] = 16_384
+    """Prompts longer than this are tokenised off the event loop."""

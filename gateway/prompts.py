@@ -1,0 +1,123 @@
+"""From a client's request to what model servers are asked: one InferenceRequest per choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from gateway.api.errors import bad_request
+from gateway.api.requests import ApiRequest
+from gateway.config import GatewayConfig
+from inference.request import InferenceRequest
+from inference.tokenizer import ModelTokenizer
+from model_registry.entities import Model
+
+_PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt as text and as the model's token ids."""
+
+    text: str | None
+    ids: list[int]
+
+
+async def read_prompts(api: ApiRequest, tokenizer: ModelTokenizer, config: GatewayConfig) -> list[Prompt]:
+    """The prompts of `api`; long ones are tokenised off the event loop."""
+    if api.messages is not None:
+        long = sum(len(message["content"] or "") for message in api.messages) > config.long_prompt_chars
+        text, ids = (
+            await tokenizer.encode_chat_async(api.messages) if long else tokenizer.encode_chat(api.messages)
+        )
+        return [Prompt(text, ids)]
+    return [await _read(prompt, tokenizer, config) for prompt in api.prompts or ()]
+
+
+async def _read(prompt: str | list[int], tokenizer: ModelTokenizer, config: GatewayConfig) -> Prompt:
+    if not isinstance(prompt, str):
+        if max(prompt) >= tokenizer.vocab_size:
+            raise bad_request(
+                f"`prompt` holds the token id {max(prompt)}; this model's ids end at {tokenizer.vocab_size - 1}.",
+                "prompt",
+            )
+        return Prompt(tokenizer.decode(prompt), prompt)
+    if len(prompt) > config.long_prompt_chars:
+        return Prompt(prompt, await tokenizer.encode_async(prompt))
+    return Prompt(prompt, tokenizer.encode(prompt))
+
+
+def requests_for(
+    api: ApiRequest,
+    model: Model,
+    prompts: list[Prompt],
+    tokenizer: ModelTokenizer,
+    request_id: str,
+    config: GatewayConfig,
+) -> list[InferenceRequest]:
+    """What each choice asks of a Triton lane: `n` for every prompt, in OpenAI's order.
+
+    Raises ApiError 400 `context_length_exceeded`.
+    """
+    stop_ids = tuple(tokenizer.stop_ids(stop) for stop in api.stop)
+    made = []
+    for prompt in prompts:
+        max_tokens = answer_length(api, model, len(prompt.ids), config)
+        for _ in range(api.n):
+            choice = len(made)
+            sampling = api.sampling
+            if choice and sampling.seed is not None:
+                sampling = replace(sampling, seed=sampling.seed + choice)
+            made.append(
+                InferenceRequest(
+                    id=f"{request_id}-{choice}",
+                    model=model.name,
+                    stream=api.stream,
+                    max_tokens=max_tokens,
+                    sampling=sampling,
+                    stop=api.stop,
+                    stop_ids=stop_ids,
+                    prompt_ids=prompt.ids,
+                    prompt_text=prompt.text,
+                    end_id=tokenizer.end_id,
+                    pad_id=tokenizer.pad_id,
+                    path=_PATHS[api.kind],
+                    body=api.raw,
+                )
+            )
+    return made
+
+
+def relayed(api: ApiRequest, model: Model, request_id: str) -> InferenceRequest:
+    """What an OpenAI-HTTP upstream is asked: the client's own body; it makes all choices itself."""
+    return InferenceRequest(
+        id=request_id,
+        model=model.name,
+        stream=api.stream,
+        max_tokens=api.max_tokens or 0,
+        path=_PATHS[api.kind],
+        body=api.raw,
+    )
+
+
+def answer_length(api: ApiRequest, model: Model, prompt_tokens: int, config: GatewayConfig) -> int:
+    """The most tokens the answer may have. Raises ApiError 400 when prompt and answer exceed the context."""
+    left = model.context_length - prompt_tokens
+    param = "messages" if api.messages is not None else "prompt"
+    if left < 1:
+        raise bad_request(
+            f"This model's maximum context length is {model.context_length} tokens; your {param} has "
+            f"{prompt_tokens}. Shorten it.",
+            param,
+            "context_length_exceeded",
+        )
+    if api.max_tokens is None:
+        return min(left, config.default_max_tokens)
+    if api.max_tokens > left:
+        raise bad_request(
+            f"This model's maximum context length is {model.context_length} tokens. You asked for "
+            f"{prompt_tokens + api.max_tokens}: {prompt_tokens} in the {param}, {api.max_tokens} in the answer. "
+            "Reduce either.",
+            param,
+            "context_length_exceeded",
+        )
+    return api.max_tokens

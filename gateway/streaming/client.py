@@ -1,0 +1,144 @@
+"""PushResponse: bytes straight to the client's transport, without a task per chunk.
+
+aiohttp reads the request, keeps the connection and notices a client that leaves; the answer goes past its
+writer, because awaiting each write costs more CPU than everything else the gateway does with a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from inference.sink import Call
+
+_RESUME_POLL_S = 0.02
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+SSE = b"text/event-stream; charset=utf-8"
+JSON = b"application/json"
+
+
+class PushResponse(web.StreamResponse):
+    """One answer, written whole (`respond`) or as a stream (`begin`, `push`, `flush`, `finish`)."""
+
+    def __init__(self, request: web.BaseRequest, headers: bytes, high_water_bytes: int) -> None:
+        super().__init__()
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client left")
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._extra_headers = headers
+        self._high_water_bytes = high_water_bytes
+        self._chunks: list[bytes] = []
+        self._calls: list[Call] = []
+        self._blocked = False
+        self._chunked_body = request.version >= (1, 1)
+        self._keep_alive = request.keep_alive and self._chunked_body
+        self.begun = False
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        """Nothing to prepare: this response writes its own head."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing to end: this response has written its own end."""
+
+    @property
+    def headers_sent(self) -> bool:
+        return self.begun
+
+    def respond(self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b"") -> None:
+        """The whole answer at once."""
+        self.begun = True
+        self.set_status(status)
+        self._transport.write(
+            b"%bcontent-type: %b\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (
+                _STATUS_LINES[status],
+                content_type,
+                self._extra_headers,
+                headers,
+                b"" if self._keep_alive else b"connection: close\r\n",
+                len(body),
+                body,
+            )
+        )
+
+    def begin(self) -> None:
+        """The head of an event stream; goes out with the first flush."""
+        self.begun = True
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked_body else b""
+        connection = b"" if self._keep_alive else b"connection: close\r\n"
+        self._head = b"%bcontent-type: %b\r\ncache-control: no-cache\r\n%b%b%b\r\n" % (
+            _STATUS_LINES[200],
+            SSE,
+            self._extra_headers,
+            framing,
+            connection,
+        )
+
+    _head = b""
+
+    def push(self, data: bytes) -> None:
+        """Add to what the next flush writes."""
+        self._chunks.append(data)
+
+    def flush(self) -> None:
+        """Write what was pushed as one HTTP chunk, in one system call."""
+        chunks = self._chunks
+        if not chunks:
+            return
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        transport = self._transport
+        if self._chunked_body:
+            transport.write(b"%b%x\r\n%b\r\n" % (self._head, len(data), data))
+        else:
+            transport.write(self._head + data)
+        self._head = b""
+        if transport.get_write_buffer_size() > self._high_water_bytes and not self._blocked:
+            self._block()
+
+    def finish(self) -> None:
+        """The clean end of a stream, together with what was pushed last."""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        if not self._chunked_body:
+            self._transport.write(self._head + data)
+        elif data:
+            self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head, len(data), data))
+        else:
+            self._transport.write(self._head + b"0\r\n\r\n")
+        self._head = b""
+
+    def break_off(self) -> None:
+        """End a stream so that no client takes it for complete: the closing chunk never comes."""
+        self.flush()
+        self._keep_alive = False
+        self._transport.close()
+
+    def feeds_from(self, call: Call) -> None:
+        """`call` is paused while the client's buffer is high."""
+        self._calls.append(call)
+        if self._blocked:
+            call.pause()
+
+    def _block(self) -> None:
+        self._blocked = True
+        for call in self._calls:
+            call.pause()
+        self._poll()
+
+    def _poll(self) -> None:
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > self._high_water_bytes // 4:
+            asyncio.get_running_loop().call_later(_RESUME_POLL_S, self._poll)
+            return
+        self._blocked = False
+        for call in self._calls:
+            call.resume()

@@ -1,0 +1,38 @@
+"""Stop strings in streamed text, across any chunk border."""
+
+from __future__ import annotations
+
+
+class StopMatcher:
+    """Lets text through up to the first stop string; holds back only what may be the beginning of one."""
+
+    __slots__ = ("_held", "_longest", "_stops")
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._longest = max(map(len, stops))
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Text that may go out now, and whether a stop string was met (it is cut off, with all after it)."""
+        text = self._held + text
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)], True
+        keep = self._beginning(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], False
+
+    def flush(self) -> str:
+        """What was held back, once it is certain that no stop string follows."""
+        text, self._held = self._held, ""
+        return text
+
+    def _beginning(self, text: str) -> int:
+        """Length of the longest end of `text` that begins a stop string."""
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[-length:]
+            if any(stop.startswith(tail) for stop in self._stops):
+                return length
+        return 0

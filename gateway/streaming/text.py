@@ -1,0 +1,81 @@
+"""Assembler: what an engine generated, as the text a client may see.
+
+One per choice; it outlives attempts, so that a stream continued on another endpoint goes on within a character.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.api.answers import TokenLogprob, token_logprob
+from gateway.streaming.stop import StopMatcher
+from inference.detokenizer import Detokenizer
+from inference.tokenizer import ModelTokenizer
+
+
+class Assembler:
+    """Turns token ids or text deltas into certain text, cut at stop strings; keeps the count."""
+
+    __slots__ = ("_detokenizer", "_log_probs", "_parts", "_stop", "_tokenizer", "ids", "stopped")
+
+    def __init__(self, tokenizer: ModelTokenizer, stop: tuple[str, ...], log_probs: bool) -> None:
+        self._tokenizer = tokenizer
+        self._detokenizer: Detokenizer = tokenizer.detokenizer()
+        self._stop = StopMatcher(stop) if stop else None
+        self._log_probs: list[TokenLogprob] | None = [] if log_probs else None
+        self._parts: list[str] = []
+        """Text of the text lanes, to count its tokens at the end."""
+        self.ids: list[int] = []
+        self.stopped = False
+        """A stop string was met; what follows is dropped."""
+
+    def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> str:
+        """Text that has become certain by `ids`."""
+        if self.stopped:
+            return ""
+        self.ids.extend(ids)
+        if self._log_probs is not None and log_probs is not None:
+            self._remember(ids, log_probs)
+        text = self._detokenizer.push(ids)
+        return self._cut(text) if self._stop is not None and text else text
+
+    def text(self, delta: str) -> str:
+        """Text of a lane that sends text, cut at stop strings."""
+        if self.stopped:
+            return ""
+        self._parts.append(delta)
+        return self._cut(delta) if self._stop is not None else delta
+
+    def flush(self) -> str:
+        """What was held back, once nothing more comes."""
+        if self.stopped:
+            return ""
+        text = self._detokenizer.flush()
+        if self._stop is None:
+            return text
+        return (self._cut(text) if text else "") + ("" if self.stopped else self._stop.flush())
+
+    def take_log_probs(self) -> list[TokenLogprob] | None:
+        """Log probabilities of the tokens since the last call; None where they were not asked for."""
+        if self._log_probs is None:
+            return None
+        taken, self._log_probs = self._log_probs, []
+        return taken
+
+    def completion_tokens(self) -> int:
+        """Tokens of the answer as its tokenizer counts them; the end token is not part of it."""
+        if self._parts:
+            return self._tokenizer.count("".join(self._parts))
+        ends = len(self.ids) > 0 and self.ids[-1] in self._tokenizer.end_ids
+        return len(self.ids) - ends
+
+    def _cut(self, text: str) -> str:
+        assert self._stop is not None
+        text, self.stopped = self._stop.push(text)
+        return text
+
+    def _remember(self, ids: Sequence[int], log_probs: Sequence[float]) -> None:
+        assert self._log_probs is not None
+        for token, log_prob in zip(ids, log_probs, strict=False):
+            if token not in self._tokenizer.end_ids:
+                self._log_probs.append(token_logprob(self._tokenizer.token_bytes(token), log_prob))

@@ -1,0 +1,103 @@
+"""ModelClients: one client per endpoint, chosen by the lane that introspection recognised.
+
+Owned by one event loop; connections outlive registry changes as long as an endpoint keeps its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from inference.grpc_stream import GrpcStreams
+from inference.lane import TritonLane
+from inference.lanes import lane_of
+from inference.openai_http import OpenAiHttp
+from inference.push_http import HttpPool, Timeouts
+from inference.request import InferenceRequest
+from inference.schema import Schema
+from inference.sink import Call, Sink
+from inference.triton_http import TritonHttp
+from model_registry.entities import Endpoint
+
+
+class ModelClient(Protocol):
+    """Starts calls to one endpoint; their answers are pushed to sinks."""
+
+    def start(self, request: InferenceRequest, sink: Sink) -> Call: ...
+
+
+class _TritonGrpc:
+    """Presents the shared gRPC channels as the client of one endpoint."""
+
+    def __init__(self, streams: GrpcStreams, endpoint: Endpoint, lane: TritonLane, schema: Schema) -> None:
+        self._streams = streams
+        self._endpoint = endpoint
+        self._lane = lane
+        self._schema = schema
+
+    def start(self, request: InferenceRequest, sink: Sink) -> Call:
+        return self._streams.start(self._endpoint, self._lane, self._schema, request, sink)
+
+
+class ModelClients:
+    """Clients by endpoint. A changed endpoint gets a new client; connections are shared by origin."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._pools: dict[str, HttpPool] = {}
+        self._grpc = GrpcStreams()
+        self._clients: dict[str, tuple[Endpoint, ModelClient]] = {}
+
+    def of(self, endpoint: Endpoint) -> ModelClient:
+        """The client of `endpoint`; built at its first use."""
+        known = self._clients.get(endpoint.name)
+        if known is not None and (known[0] is endpoint or _same_address(known[0], endpoint)):
+            return known[1]
+        client = self._build(endpoint)
+        self._clients[endpoint.name] = (endpoint, client)
+        return client
+
+    def retain(self, endpoints: Iterable[Endpoint]) -> None:
+        """Forget clients and idle connections of endpoints that are no more."""
+        names, origins = set(), set()
+        for endpoint in endpoints:
+            names.add(endpoint.name)
+            origins.add(_origin(endpoint.http))
+        for name in self._clients.keys() - names:
+            del self._clients[name]
+        for origin in self._pools.keys() - origins:
+            self._pools.pop(origin).retire()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            pool.close()
+        await self._grpc.close()
+
+    def _build(self, endpoint: Endpoint) -> ModelClient:
+        if endpoint.lane == "openai-http":
+            path = urlsplit(endpoint.http).path
+            return OpenAiHttp(self._pool(endpoint), path, endpoint.target, endpoint.api_key_env)
+        schema = Schema.from_dict(dict(endpoint.server_schema))
+        lane = lane_of(schema)
+        if endpoint.transport == "grpc" and endpoint.grpc is not None:
+            return _TritonGrpc(self._grpc, endpoint, lane, schema)
+        return TritonHttp(self._pool(endpoint), endpoint.target, lane)
+
+    def _pool(self, endpoint: Endpoint) -> HttpPool:
+        origin = _origin(endpoint.http)
+        if origin not in self._pools:
+            self._pools[origin] = HttpPool(origin, self._timeouts)
+        return self._pools[origin]
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _same_address(one: Endpoint, other: Endpoint) -> bool:
+    """Whether only what the client does not read has changed (state, reason)."""
+    changed = {"state": other.state, "reason": other.reason}
+    return one.model_copy(update=changed) == other

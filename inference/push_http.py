@@ -1,0 +1,376 @@
+"""HTTP/1.1 connections to model servers that push what they receive.
+
+A pool keeps warm connections to one origin. An exchange is one request on one connection; its receiver is
+called straight from `data_received`, so that no task wakes per chunk (`docs/decisions/0001`). Parsing is
+llhttp's (httptools). Owned by one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import httptools
+
+from inference.errors import (
+    InferenceError,
+    ProtocolError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+    StreamBrokenError,
+)
+
+_SWEEP_S = 0.25
+
+
+class Receiver(Protocol):
+    """Takes one HTTP answer; `lost` and `complete` are each other's alternatives."""
+
+    def head(self, status: int, content_type: str) -> None: ...
+
+    def body(self, data: bytes) -> None: ...
+
+    def flush(self) -> None:
+        """All that one read brought has been handed over."""
+
+    def complete(self) -> None: ...
+
+    def lost(self, error: InferenceError) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long an exchange may take to connect, to begin its answer, and to pause within it."""
+
+    connect_s: float = 2.0
+    first_byte_s: float = 120.0
+    idle_s: float = 60.0
+
+
+class Exchange:
+    """One request and its answer. Cancelling closes the connection: Triton frees the slot when it sees that."""
+
+    __slots__ = ("_connection", "_message", "_pool", "_receiver", "_task", "over", "paused", "reused")
+
+    def __init__(self, pool: HttpPool, message: bytes, receiver: Receiver) -> None:
+        self._pool = pool
+        self._message = message
+        self._receiver: Receiver | None = receiver
+        self._connection: _Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.over = False
+        self.paused = False
+        self.reused = False
+        connection = pool.take_idle()
+        if connection is None:
+            self._dial()
+        else:
+            self.reused = True
+            self._send(connection)
+
+    def cancel(self) -> None:
+        if self.over:
+            return
+        self._finish()
+        if self._task is not None:
+            self._task.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+
+    def pause(self) -> None:
+        self.paused = True
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        self.paused = False
+        if self._connection is not None:
+            self._connection.resume()
+
+    def completed(self) -> None:
+        receiver = self._finish()
+        if receiver is not None:
+            receiver.complete()
+
+    def failed(self, error: InferenceError) -> None:
+        receiver = self._finish()
+        if receiver is not None:
+            receiver.lost(error)
+
+    def disconnected(self, *, answered: bool) -> None:
+        """The connection went away under the request."""
+        if self.over:
+            return
+        if answered:
+            self.failed(StreamBrokenError(f"{self._pool.origin} closed the connection within an answer"))
+        elif self.reused:
+            # The server closed a warm connection as the request went out: it was never looked at.
+            self.reused = False
+            self._connection = None
+            self._dial()
+        else:
+            self.failed(
+                ServerUnreachableError(f"{self._pool.origin} closed the connection without an answer")
+            )
+
+    def _dial(self) -> None:
+        self._task = self._pool.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            connection = await self._pool.connect()
+        except (OSError, TimeoutError) as error:
+            self.failed(
+                ServerUnreachableError(f"cannot connect to {self._pool.origin}: {error or 'timed out'}")
+            )
+            return
+        finally:
+            self._task = None
+        if self.over:
+            connection.release()
+        else:
+            self._send(connection)
+
+    def _send(self, connection: _Connection) -> None:
+        assert self._receiver is not None
+        self._connection = connection
+        connection.begin(self, self._receiver, self._message)
+        if self.paused:
+            connection.pause()
+
+    def _finish(self) -> Receiver | None:
+        receiver, self._receiver = self._receiver, None
+        self.over = True
+        return receiver
+
+
+class HttpPool:
+    """Warm connections to one origin (`http://host:port`)."""
+
+    def __init__(self, origin: str, timeouts: Timeouts, max_idle: int = 512) -> None:
+        parts = urlsplit(origin)
+        self.origin = origin
+        self.host = parts.hostname or "127.0.0.1"
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.authority = parts.netloc.rpartition("@")[2]
+        self.timeouts = timeouts
+        self.loop = asyncio.get_running_loop()
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._idle: deque[_Connection] = deque()
+        self._max_idle = max_idle
+        self._open: set[_Connection] = set()
+        self._closed = False
+        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+
+    def start(self, message: bytes, receiver: Receiver) -> Exchange:
+        """Send `message` (a whole HTTP request); its answer is pushed to `receiver`."""
+        return Exchange(self, message, receiver)
+
+    def take_idle(self) -> _Connection | None:
+        """The most recently used idle connection."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def connect(self) -> _Connection:
+        """A new connection. Raises OSError or TimeoutError."""
+        async with asyncio.timeout(self.timeouts.connect_s):
+            _, connection = await self.loop.create_connection(
+                lambda: _Connection(self), self.host, self.port, ssl=self._tls
+            )
+        return connection
+
+    def opened(self, connection: _Connection) -> None:
+        self._open.add(connection)
+
+    def closed(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+
+    def give_back(self, connection: _Connection) -> None:
+        if self._closed or len(self._idle) >= self._max_idle:
+            connection.abort()
+        else:
+            self._idle.append(connection)
+
+    def retire(self) -> None:
+        """Close idle connections now and busy ones when their exchange ends."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().abort()
+
+    def close(self) -> None:
+        """Close every connection; exchanges under way are lost."""
+        self._closed = True
+        self._sweeper.cancel()
+        for connection in list(self._open):
+            connection.abort()
+        self._idle.clear()
+
+    def _sweep(self) -> None:
+        """One timer for all connections: a timer per request would cost more than it guards."""
+        now = self.loop.time()
+        for connection in list(self._open):
+            connection.check(now)
+        if self._open or not self._closed:
+            self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; serves one exchange at a time."""
+
+    def __init__(self, pool: HttpPool) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._receiver: Receiver | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._content_type = ""
+        self._answered = False
+        self._framed = False
+        """The end of the body is marked; otherwise it ends with the connection."""
+        self._heard_at_s = 0.0
+        self._complete = False
+        self._paused = False
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    # what the exchange asks for
+
+    def begin(self, exchange: Exchange, receiver: Receiver, message: bytes) -> None:
+        assert self._transport is not None
+        self._exchange = exchange
+        self._receiver = receiver
+        self._answered = False
+        self._complete = False
+        self._content_type = ""
+        self._framed = False
+        self._heard_at_s = self._pool.loop.time()
+        self._transport.write(message)
+
+    def release(self) -> None:
+        self._exchange = None
+        self._receiver = None
+        if self.usable:
+            self._pool.give_back(self)
+
+    def abort(self) -> None:
+        self._exchange = None
+        self._receiver = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and self._paused:
+            self._paused = False
+            self._heard_at_s = self._pool.loop.time()
+            self._transport.resume_reading()
+
+    def check(self, now_s: float) -> None:
+        """Give up on an exchange whose server has been silent for too long."""
+        exchange = self._exchange
+        if exchange is None or self._paused:
+            return
+        limits = self._pool.timeouts
+        allowed_s = limits.idle_s if self._answered else limits.first_byte_s
+        if now_s - self._heard_at_s > allowed_s:
+            self.abort()
+            exchange.failed(ServerTimeoutError(f"{self._pool.origin} was silent for {allowed_s:g} s"))
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._pool.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at_s = self._pool.loop.time()
+        receiver = self._receiver
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            self._fail(_cause(error))
+            return
+        except httptools.HttpParserError as error:
+            self._fail(ProtocolError(f"{self._pool.origin} sent malformed HTTP: {error}"))
+            return
+        if receiver is not None and self._receiver is receiver:
+            receiver.flush()
+        if self._complete:
+            self._done()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._pool.closed(self)
+        exchange, self._exchange, self._receiver = self._exchange, None, None
+        if exchange is None:
+            return
+        if self._answered and not self._framed and exc is None:
+            exchange.completed()
+        else:
+            exchange.disconnected(answered=self._answered)
+
+    # httptools callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        match name.lower():
+            case b"content-type":
+                self._content_type = value.decode("latin-1")
+            case b"content-length" | b"transfer-encoding":
+                self._framed = True
+
+    def on_headers_complete(self) -> None:
+        self._answered = True
+        if self._receiver is not None:
+            self._receiver.head(self._parser.get_status_code(), self._content_type)
+
+    def on_body(self, data: bytes) -> None:
+        if self._receiver is not None:
+            self._receiver.body(data)
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+
+    def _done(self) -> None:
+        exchange, self._exchange, self._receiver = self._exchange, None, None
+        self._complete = False
+        if self._parser.should_keep_alive() and self.usable:
+            self.resume()
+            self._pool.give_back(self)
+        elif self._transport is not None:
+            self._transport.close()
+        if exchange is not None:
+            exchange.completed()
+
+    def _fail(self, error: InferenceError) -> None:
+        exchange = self._exchange
+        self.abort()
+        if exchange is not None:
+            exchange.failed(error)
+
+
+def _cause(error: BaseException) -> InferenceError:
+    """What a receiver raised from within a parser callback."""
+    cause = error.__context__ or error.__cause__
+    if isinstance(cause, InferenceError):
+        return cause
+    raise error
+
+
+def http_request(method: str, path: str, authority: str, headers: str, body: bytes) -> bytes:
+    """A whole HTTP/1.1 request; `headers` are lines each ended by CRLF."""
+    head = f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\n{headers}content-length: {len(body)}\r\n\r\n"
+    return head.encode("latin-1") + body

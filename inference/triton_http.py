@@ -1,0 +1,105 @@
+"""Triton's HTTP `generate_stream` as a pushed stream: bytes of server-sent events -> a lane's reader -> a sink."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from inference.classify import classify_error
+from inference.errors import InferenceError, ProtocolError
+from inference.lane import TritonLane
+from inference.push_http import Exchange, HttpPool, http_request
+from inference.request import InferenceRequest
+from inference.sink import Sink
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class TritonHttp:
+    """Calls one Triton model over HTTP."""
+
+    def __init__(self, pool: HttpPool, target: str, lane: TritonLane) -> None:
+        self._pool = pool
+        self._lane = lane
+        self._path = f"/v2/models/{target}/generate_stream"
+
+    def start(self, request: InferenceRequest, sink: Sink) -> Exchange:
+        """Send `request`; never raises for what the server does, that goes to `sink.lost`.
+
+        Raises UnsupportedFeatureError before anything is sent.
+        """
+        self._lane.check(request)
+        tensors = self._lane.tensors(request)
+        tensors["id"] = request.id
+        headers = "content-type: application/json\r\n"
+        if request.traceparent is not None:
+            headers += f"traceparent: {request.traceparent}\r\n"
+        message = http_request("POST", self._path, self._pool.authority, headers, _encode(tensors))
+        return self._pool.start(message, _EventStream(self._lane, request, sink))
+
+
+class _EventStream:
+    """Splits a `generate_stream` body into events (contract sheet 7.1)."""
+
+    __slots__ = ("_partial", "_reader", "_refusal", "_sink", "_status")
+
+    def __init__(self, lane: TritonLane, request: InferenceRequest, sink: Sink) -> None:
+        self._sink = sink
+        self._reader = lane.reader(request, sink)
+        self._partial = b""
+        self._status = 200
+        self._refusal = b""
+
+    def head(self, status: int, content_type: str) -> None:
+        self._status = status
+        if status == 200:
+            self._sink.head(content_type)
+
+    def body(self, data: bytes) -> None:
+        if self._status != 200:
+            self._refusal += data
+            return
+        if self._partial:
+            data = self._partial + data
+        *events, self._partial = data.split(b"\n\n")
+        event = self._reader.event
+        for item in events:
+            event(_outputs(item))
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def complete(self) -> None:
+        if self._status != 200:
+            self._sink.lost(classify_error(self._status, _error_text(self._refusal)))
+        elif self._partial.strip():
+            self._sink.lost(ProtocolError("the server ended within an event"))
+        else:
+            try:
+                self._reader.finish()
+            except InferenceError as error:
+                self._sink.lost(error)
+
+    def lost(self, error: InferenceError) -> None:
+        self._sink.lost(error)
+
+
+def _outputs(event: bytes) -> dict[str, Any]:
+    """One event's outputs, or `{"error": text}`."""
+    if not event.startswith(b"data: "):
+        raise ProtocolError(f"not a server-sent event: {event[:80]!r}")
+    try:
+        return _decode(event[6:])
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"an event is not JSON: {error}") from error
+
+
+def _error_text(body: bytes) -> str:
+    """The text of Triton's `{"error": text}`, which it also sends as a server-sent event."""
+    text = body.removeprefix(b"data: ").strip()
+    try:
+        return str(_decode(text).get("error", text.decode("utf-8", "replace")))
+    except msgspec.DecodeError:
+        return text.decode("utf-8", "replace") or "no text"

@@ -1,0 +1,26 @@
+"""Settings of routing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RouterConfig(BaseModel):
+    """How endpoints are picked and failures handled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """Endpoints tried for one request before its first token, and again after each continued stream."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 3
+    """Failures of an endpoint in a row that open its breaker."""
+    breaker_cooldown_s: Annotated[float, Field(gt=0)] = 2.0
+    """How long an open breaker keeps requests away before one is let through as a probe."""
+    no_endpoint_timeout_s: Annotated[float, Field(ge=0)] = 5.0
+    """How long a request waits for an endpoint while its model has none; then 503 `no_endpoints`."""
+    expected_output_tokens: Annotated[int, Field(ge=1)] = 128
+    """What an answer is assumed to cost in tokens when the client sets no limit."""
+    continue_streams: bool = True
+    """Go on with a broken token-id stream on another endpoint."""

@@ -1,0 +1,41 @@
+"""Why a request gets no endpoint.
+
+RouterError
+├── UnknownModelError        no such model, alias or profile
+├── ModelNotAllowedError     the tenant's policy does not include the model
+├── NoEndpointsError         the model has no endpoint that is ready
+└── AttemptsExhaustedError   every endpoint that was tried failed
+"""
+
+from __future__ import annotations
+
+from inference.errors import InferenceError
+
+
+class RouterError(Exception):
+    """A request could not be routed."""
+
+
+class UnknownModelError(RouterError):
+    """No such model, alias or profile."""
+
+    def __init__(self, name: str, nearest: str | None = None) -> None:
+        hint = f" Did you mean {nearest!r}?" if nearest else " GET /v1/models lists what there is."
+        super().__init__(f"The model {name!r} does not exist or you do not have access to it.{hint}")
+        self.name = name
+
+
+class ModelNotAllowedError(RouterError):
+    """The tenant's policy does not include the model."""
+
+
+class NoEndpointsError(RouterError):
+    """The model has no endpoint that is ready."""
+
+
+class AttemptsExhaustedError(RouterError):
+    """Every endpoint that was tried failed; `last` is the last failure."""
+
+    def __init__(self, message: str, last: InferenceError) -> None:
+        super().__init__(message)
+        self.last = last
