@@ -1,0 +1,1 @@
+"""Triton Python-backend models that stand in for TensorRT-LLM, and the repositories that hold them."""

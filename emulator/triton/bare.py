@@ -1,0 +1,99 @@
+"""The bare `tensorrt_llm` model: token ids in, token ids out, with an engine inside its process.
+
+Behaves as the C++ model does, as far as the wire shows: one response per step and sequence when
+streaming, one per sequence otherwise; the last one carries the final flag; every error is INTERNAL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from emulator.engine import Engine, EngineError, EngineOutput
+from emulator.triton.bare_call import BareCall
+from emulator.triton.bare_request import engine_requests, options_of
+from emulator.triton.cancellation import CancellationPoller, StatsTicker
+from emulator.triton.metrics import EngineMetrics
+from emulator.triton.settings import ModelSettings, build_engine
+from emulator.triton.tensors import FINAL, error_response, parameters_of, scalar, tensors_of
+
+
+class BareModel:
+    """What the Python backend loads; `execute` only hands requests to the engine and returns."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        settings = self._settings = ModelSettings(args)
+        self._engine = build_engine(settings, Path(settings.required("gpt_model_path")))
+        self._echo = not settings.flag("exclude_input_in_output", False)
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._calls: dict[str, set[BareCall]] = {}
+        self._poller = CancellationPoller(settings.seconds("cancellation_check_period_ms", 100))
+        metrics = EngineMetrics(settings.name, settings.version, _kv_pool_bytes(self._engine))
+        self._ticker = StatsTicker(
+            settings.seconds("stats_check_period_ms", 100), lambda: metrics.publish(self._engine.stats())
+        )
+        self._engine.start()
+        self._poller.start()
+        self._ticker.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._take(request, sender)
+            except EngineError as error:
+                sender.send(error_response(str(error)), flags=FINAL)
+
+    def finalize(self) -> None:
+        self._ticker.stop()
+        self._poller.stop()
+        self._engine.close()
+
+    def _take(self, request: Any, sender: Any) -> None:
+        tensors = tensors_of(request)
+        triton_id = request.request_id()
+        if scalar(tensors, "stop", False):
+            self._stop(triton_id)
+            sender.send(pb_utils.InferenceResponse(output_tensors=[]), flags=FINAL)
+            return
+        options = options_of(tensors, frozenset(request.requested_output_names()), self._settings, self._echo)
+        numbers = [str(next(self._numbers)) for _ in range(options.sequences)]
+        call = BareCall(sender, triton_id, options, tensors, numbers, self._engine.cancel, self._ended)
+        work = engine_requests(tensors, options, numbers, parameters_of(request).get("fault"))
+        with self._lock:
+            self._calls.setdefault(triton_id, set()).add(call)
+        self._poller.watch(call)
+        for item in work:
+            try:
+                self._engine.submit(item, call.on_output)
+            except EngineError as error:
+                call.on_output(EngineOutput(item.request_id, [], final=True, error=error))
+
+    def _stop(self, triton_id: str) -> None:
+        """An unknown id is no error: the request may have ended a moment ago."""
+        if not triton_id:
+            raise EngineError("Trying to stop a request but request ID is not provided")
+        with self._lock:
+            calls = list(self._calls.get(triton_id, ()))
+        for call in calls:
+            call.cancel()
+
+    def _ended(self, call: BareCall) -> None:
+        self._poller.forget(call)
+        with self._lock:
+            calls = self._calls.get(call.triton_id, set())
+            calls.discard(call)
+            if not calls:
+                self._calls.pop(call.triton_id, None)
+
+
+def _kv_pool_bytes(engine: Engine) -> int:
+    limits, config = engine.limits, engine.config
+    per_token = 2 * config.num_hidden_layers * config.kv_size * np.dtype(np.float32).itemsize
+    return limits.kv_blocks * limits.tokens_per_block * per_token

@@ -1,0 +1,211 @@
+"""Model repositories whose engines run on the CPU; the schemas are those of the real models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from emulator.engine.api import EngineLimits
+from engine_builder.repository import (
+    Dialect,
+    InstanceGroup,
+    ModelSpec,
+    QueuePolicy,
+    Schema,
+    ensemble_steps,
+    schemas,
+    write_repository,
+)
+
+_MODELS = Path(__file__).parent / "models"
+# Limits that a real engine takes at run time, by parameters of their own.
+_RUNTIME_LIMITS = ("kv_blocks", "batch_scheduler_policy", "enable_kv_cache_reuse", "enable_chunked_context")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One CPU engine: the model folder it runs, its limits, and the GPU engine whose time it keeps.
+
+    `pacing` is a card's name or path, `none` is full CPU speed. `fault_file` may appear while the
+    server runs (see `emulator.engine.faults`).
+    """
+
+    model_dir: Path
+    limits: EngineLimits = field(default_factory=EngineLimits)
+    pacing: str = "none"
+    fault_file: Path | None = None
+    cancellation_check_period_ms: int = 100
+    stats_check_period_ms: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TextModels:
+    """Names of the models around one bare engine. `bls` None leaves BLS out."""
+
+    ensemble: str = "ensemble"
+    preprocessing: str = "preprocessing"
+    postprocessing: str = "postprocessing"
+    bls: str | None = "tensorrt_llm_bls"
+    bls_instances: int = 2
+    accumulate_tokens: bool = False
+    add_special_tokens: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TrtEngineModels:
+    """One bare `tensorrt_llm` model, with text models around it when `text` is given."""
+
+    engine: EngineSpec
+    name: str = "tensorrt_llm"
+    dialect: Dialect = "1.x"
+    decoupled: bool = True
+    text: TextModels | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LlmApiModels:
+    """One `llmapi` model."""
+
+    engine: EngineSpec
+    name: str = "tensorrt_llm"
+    decoupled: bool = True
+
+
+EmulatorModels = TrtEngineModels | LlmApiModels
+
+
+def build_emulator_repository(root: Path, models: Sequence[EmulatorModels]) -> list[str]:
+    """Writes all models to `root` and returns their names, steps before the ensembles that call them."""
+    specs = [spec for group in models for spec in model_specs(group)]
+    write_repository(root, specs)
+    return [spec.name for spec in specs]
+
+
+def model_specs(models: EmulatorModels) -> list[ModelSpec]:
+    """The models of one group, as the repository writer takes them."""
+    if isinstance(models, LlmApiModels):
+        return [_llmapi(models)]
+    specs = [_bare(models)]
+    if models.text is not None:
+        specs += _text_models(models, models.text)
+    return specs
+
+
+def _bare(models: TrtEngineModels) -> ModelSpec:
+    engine = models.engine
+    return _python_model(
+        models.name,
+        "tensorrt_llm",
+        schemas.tensorrt_llm(models.dialect),
+        max_batch_size=engine.limits.max_batch_size,
+        decoupled=models.decoupled,
+        queue=QueuePolicy(engine.limits.max_batch_size, max_queue_size=engine.limits.max_queue_size),
+        parameters={
+            "gpt_model_type": "inflight_fused_batching",
+            "gpt_model_path": str(engine.model_dir),
+            "max_beam_width": "1",
+            "exclude_input_in_output": "false",
+            **_engine_parameters(engine),
+        },
+    )
+
+
+def _llmapi(models: LlmApiModels) -> ModelSpec:
+    parameters = {"emulator_model": str(models.engine.model_dir), **_engine_parameters(models.engine)}
+    return _python_model(
+        models.name, "llmapi", schemas.LLMAPI, decoupled=models.decoupled, parameters=parameters
+    )
+
+
+def _text_models(models: TrtEngineModels, text: TextModels) -> list[ModelSpec]:
+    batch = models.engine.limits.max_batch_size
+    tokenizer = {"tokenizer_dir": str(models.engine.model_dir)}
+    before = {**tokenizer, "add_special_tokens": _flag(text.add_special_tokens)}
+    after = {**tokenizer, "skip_special_tokens": "true"}
+    steps = ensemble_steps(
+        preprocessing=text.preprocessing,
+        tensorrt_llm=models.name,
+        postprocessing=text.postprocessing,
+        dialect=models.dialect,
+    )
+    specs = [
+        _python_model(
+            text.preprocessing,
+            "preprocessing",
+            schemas.PREPROCESSING,
+            max_batch_size=batch,
+            parameters=before,
+        ),
+        _python_model(
+            text.postprocessing,
+            "postprocessing",
+            schemas.POSTPROCESSING,
+            max_batch_size=batch,
+            parameters=after,
+        ),
+        ModelSpec(text.ensemble, schemas.ensemble(models.dialect), max_batch_size=batch, steps=steps),
+    ]
+    return specs if text.bls is None else [*specs, _bls(models, text, text.bls)]
+
+
+def _bls(models: TrtEngineModels, text: TextModels, name: str) -> ModelSpec:
+    spec = _python_model(
+        name,
+        "tensorrt_llm_bls",
+        schemas.tensorrt_llm_bls(models.dialect),
+        max_batch_size=models.engine.limits.max_batch_size,
+        decoupled=models.decoupled,
+        parameters={
+            "accumulate_tokens": _flag(text.accumulate_tokens),
+            "tensorrt_llm_model_name": models.name,
+            "preprocessing_model_name": text.preprocessing,
+            "postprocessing_model_name": text.postprocessing,
+        },
+    )
+    return replace(spec, instances=InstanceGroup(count=text.bls_instances))
+
+
+def _python_model(
+    name: str,
+    kind: str,
+    schema: Schema,
+    *,
+    max_batch_size: int = 0,
+    decoupled: bool = False,
+    queue: QueuePolicy | None = None,
+    parameters: dict[str, str],
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        schema=schema,
+        backend="python",
+        max_batch_size=max_batch_size,
+        decoupled=decoupled,
+        parameters=parameters,
+        queue=queue,
+        model_file=_MODELS / kind / "model.py",
+    )
+
+
+def _engine_parameters(engine: EngineSpec) -> dict[str, str]:
+    limits = engine.limits
+    built = {key: value for key, value in asdict(limits).items() if key not in _RUNTIME_LIMITS}
+    parameters = {
+        "batch_scheduler_policy": limits.batch_scheduler_policy,
+        "max_tokens_in_paged_kv_cache": str(limits.kv_blocks * limits.tokens_per_block),
+        "enable_kv_cache_reuse": _flag(limits.enable_kv_cache_reuse),
+        "enable_chunked_context": _flag(limits.enable_chunked_context),
+        "cancellation_check_period_ms": str(engine.cancellation_check_period_ms),
+        "stats_check_period_ms": str(engine.stats_check_period_ms),
+        "emulator_limits": json.dumps(built),
+        "emulator_pacing": engine.pacing,
+    }
+    if engine.fault_file is not None:
+        parameters["emulator_fault_file"] = str(engine.fault_file)
+    return parameters
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

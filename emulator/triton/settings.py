@@ -1,0 +1,88 @@
+"""What a model's `config.pbtxt` tells its Python code: parameters by their real names, and our own.
+
+Parameters with the prefix `emulator_` say what a real engine folder would hold (limits fixed at
+build) or what no real engine has (pacing card, fault file).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emulator.engine import Engine, EngineLimits, FaultSwitch, Pacing, Weights
+
+_TRUE = {"true", "True", "TRUE", "1"}
+_FALSE = {"false", "False", "FALSE", "0"}
+
+
+class ModelSettings:
+    """One model's configuration. An unset `${placeholder}` and an empty text count as not given."""
+
+    def __init__(self, args: Mapping[str, str]) -> None:
+        config: dict[str, Any] = json.loads(args["model_config"])
+        self.name: str = args["model_name"]
+        self.version: str = args["model_version"]
+        self.max_batch_size: int = config["max_batch_size"]
+        self.decoupled: bool = config.get("model_transaction_policy", {}).get("decoupled", False)
+        self.outputs = frozenset(tensor["name"] for tensor in config["output"])
+        policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
+        self.max_queue_size: int | None = policy.get("max_queue_size") or None
+        self._parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+
+    def text(self, key: str) -> str | None:
+        """A parameter as it stands; None when it is not given."""
+        value = self._parameters.get(key, "")
+        return None if not value or value.startswith("${") else value
+
+    def required(self, key: str) -> str:
+        """A parameter that the model cannot do without; ValueError names it."""
+        value = self.text(key)
+        if value is None:
+            raise ValueError(f"model {self.name} needs the parameter {key}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.text(key)
+        if value is None:
+            return default
+        if value not in _TRUE | _FALSE:
+            raise ValueError(f"model {self.name}: parameter {key} must be true or false, got {value!r}")
+        return value in _TRUE
+
+    def seconds(self, key: str, default_ms: float) -> float:
+        """A parameter in milliseconds, as seconds."""
+        return float(self.text(key) or default_ms) / 1e3
+
+
+def build_engine(settings: ModelSettings, model_dir: Path) -> Engine:
+    """The engine that a model's parameters describe, not started yet."""
+    return Engine(
+        Weights.load(model_dir),
+        limits_from(settings),
+        pacing=Pacing.load(settings.text("emulator_pacing") or "none"),
+        faults=_fault_switch(settings),
+    )
+
+
+def limits_from(settings: ModelSettings) -> EngineLimits:
+    """Build limits from `emulator_limits` (JSON), run-time limits from the real parameters."""
+    fields: dict[str, Any] = json.loads(settings.text("emulator_limits") or "{}")
+    built = EngineLimits(**fields)
+    fields["kv_blocks"] = built.kv_blocks
+    max_tokens = settings.text("max_tokens_in_paged_kv_cache")
+    if max_tokens is not None:
+        fields["kv_blocks"] = max(1, int(max_tokens) // built.tokens_per_block)
+    policy = settings.text("batch_scheduler_policy")
+    if policy is not None:
+        fields["batch_scheduler_policy"] = policy
+    fields["enable_kv_cache_reuse"] = settings.flag("enable_kv_cache_reuse", built.enable_kv_cache_reuse)
+    fields["enable_chunked_context"] = settings.flag("enable_chunked_context", False)
+    fields["max_queue_size"] = settings.max_queue_size or built.max_queue_size
+    return EngineLimits(**fields)
+
+
+def _fault_switch(settings: ModelSettings) -> FaultSwitch | None:
+    path = settings.text("emulator_fault_file")
+    return FaultSwitch(path) if path else None
