@@ -16,7 +16,8 @@ import msgspec
 REDACTED: Final = "[redacted]"
 
 _SECRET_NAME = re.compile(
-    r"(^|[_.-])(authorization|cookie|password|passwd|secret|credentials?|bearer|api[_-]?key|admin[_-]?key|access[_-]?token|auth[_-]?token)s?($|[_.-])",
+    r"(^|[_.-])(authorization|cookie|password|passwd|secret|credential|bearer|"
+    r"(api|admin|private)[_-]?key|(access|auth|refresh)[_-]?token)s?($|[_.-])",
     re.IGNORECASE,
 )
 _CONTENT_NAME = re.compile(
@@ -25,7 +26,7 @@ _CONTENT_NAME = re.compile(
     re.IGNORECASE,
 )
 _SECRETS_IN_TEXT: Final = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 " + REDACTED),
+    (re.compile(r"(?i)\b(bearer|basic)\s+(?=\S*[0-9=])[\w.~+/=-]{8,}"), r"\1 " + REDACTED),
     (re.compile(r"\b(sk|eh|hf|nvapi|ghp|glpat)[-_][A-Za-z0-9_-]{8,}"), REDACTED),
     (re.compile(r"(\w+://[^\s/:@]*):[^\s/@]+@"), r"\1:" + REDACTED + "@"),
 )
