@@ -144,9 +144,10 @@ class EngineLimits:
 class EngineStats:
     """One look at the engine, taken after a step; names follow the `nv_trt_llm_*` metric families.
 
-    `active` counts everything accepted and not ended, `scheduled` what the last step computed,
-    `context` those of them still in prefill; `waiting` is `active - scheduled`. Used blocks are held
-    by requests; free ones include cached blocks that may be evicted. The totals only grow.
+    `active` counts everything accepted and not ended, `scheduled` what holds a slot, `context` what
+    the last step computed of prompts; `waiting` is `active - scheduled`. Used blocks are held by
+    requests; free ones include cached blocks that may be evicted; reused ones count hits since the
+    start. The totals only grow.
     """
 
     active_requests: int

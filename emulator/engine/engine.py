@@ -18,15 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from emulator.engine.api import EngineLimits, EngineOutput, EngineRequest, EngineStats, FinishReason
+from emulator.engine.checks import check_request
 from emulator.engine.errors import (
     EngineClosedError,
     EngineError,
     InjectedFaultError,
     InvalidRequestError,
     QueueFullError,
-    RequestTooLongError,
 )
-from emulator.engine.faults import Fault, FaultSwitch
+from emulator.engine.faults import FaultSwitch
 from emulator.engine.generation import Generation, OnOutput
 from emulator.engine.kv_blocks import BlockPool
 from emulator.engine.kv_pool import KvPool
@@ -111,15 +111,17 @@ class Engine:
         Raises RequestTooLongError, InvalidRequestError, QueueFullError or EngineClosedError, and then
         nothing was queued. `max_tokens` is cut to what fits the longest sequence.
         """
-        generation = self._accept(request, on_output)
+        check_request(request, self.config.vocab_size, self.max_input_len)
+        limit = min(len(request.input_ids) + request.max_tokens, self.max_seq_len)
+        generation = Generation(request, on_output, limit, time.monotonic_ns())
         with self._wake:
             if self._closing.is_set() or self._thread is None:
                 raise EngineClosedError("the engine is not running")
             if request.request_id in self._in_flight:
                 raise InvalidRequestError(f"request_id {request.request_id!r} is in flight already")
-            limit = self.limits.max_queue_size
-            if limit is not None and self._queued >= limit:
-                raise QueueFullError(limit)
+            most = self.limits.max_queue_size
+            if most is not None and self._queued >= most:
+                raise QueueFullError(most)
             self._in_flight.add(request.request_id)
             self._queued += 1
             self._totals["requests"] += 1
@@ -145,28 +147,6 @@ class Engine:
                 total_requests=self._totals["requests"],
                 total_input_tokens=self._totals["input"],
             )
-
-    def _accept(self, request: EngineRequest, on_output: OnOutput) -> Generation:
-        vocab, length = self.config.vocab_size, len(request.input_ids)
-        if length > self.max_input_len:
-            raise RequestTooLongError(length, self.max_input_len)
-        if length < 1:
-            raise InvalidRequestError("input_ids must hold at least one token")
-        if not 0 <= min(request.input_ids) <= max(request.input_ids) < vocab:
-            raise InvalidRequestError(f"input_ids must lie between 0 and {vocab - 1}")
-        if request.max_tokens < 1:
-            raise InvalidRequestError(f"max_tokens must be at least 1, got {request.max_tokens}")
-        if request.embedding_bias is not None and request.embedding_bias.shape != (vocab,):
-            raise InvalidRequestError(f"embedding_bias must have shape ({vocab},)")
-        for field, words in (("stop_words", request.stop_words), ("bad_words", request.bad_words)):
-            if not all(word and 0 <= min(word) <= max(word) < vocab for word in words):
-                raise InvalidRequestError(f"{field} must be non-empty lists of ids between 0 and {vocab - 1}")
-        _check_sampling(request)
-        generation = Generation(
-            request, on_output, min(length + request.max_tokens, self.max_seq_len), time.monotonic_ns()
-        )
-        generation.fault = Fault.parse(request.fault) if request.fault else None
-        return generation
 
     def _run(self) -> None:
         try:
@@ -196,10 +176,7 @@ class Engine:
         for generation in arrived:
             self._scheduler.add(generation)
         if cancelled:
-            for generation in self._all():
-                if generation.request.request_id in cancelled:
-                    self._finish(generation, "cancelled")
-            self._publish([])
+            self._finish([g for g in self._all() if g.request.request_id in cancelled], "cancelled")
         self._apply_switch()
 
     def _all(self) -> list[Generation]:
@@ -209,18 +186,19 @@ class Engine:
         """Faults of the switch reach every request that has none of its own; turning it off heals them."""
         if self._faults is None:
             return
-        changed = self._faults.poll()
+        if self._faults.poll():
+            self._heal()
+        if self._faults.setting is None:
+            return
         for generation in self._all():
-            if changed and generation.fault_from_switch:
-                generation.fault, generation.fault_from_switch, generation.hung = None, False, False
-            if generation.fault is None and self._faults.setting is not None:
+            if generation.fault is None:
                 generation.fault = self._faults.take(generation.request.input_ids)
                 generation.fault_from_switch = generation.fault is not None
+
+    def _heal(self) -> None:
         for generation in self._all():
-            fault = generation.fault
-            generation.hung = bool(
-                fault and fault.kind == "hang" and generation.state.produced >= fault.after_tokens
-            )
+            if generation.fault_from_switch:
+                generation.fault, generation.fault_from_switch = None, False
 
     def _step(self) -> bool:
         """Plans, computes and delivers one step; False when nothing could move."""
@@ -261,7 +239,7 @@ class Engine:
             sum(
                 item.generation.fault.delay_ms
                 for item in work
-                if item.generation.fault and item.generation.fault.kind == "slow"
+                if item.generation.fault and item.generation.fires("slow")
             )
             * 1e-3
         )
@@ -274,13 +252,11 @@ class Engine:
 
     def _stall(self, ready: Sequence[Generation]) -> bool:
         """Stands still while one of the ready has the fault `hang_engine`; False when closing ended it."""
-        while any(_fires(generation, "hang_engine") for generation in ready):
+        while any(generation.fires("hang_engine") for generation in ready):
             if self._closing.wait(STALLED_POLL_S):
                 return False
             if self._faults is not None and self._faults.poll():
-                for generation in self._all():
-                    if generation.fault_from_switch:
-                        generation.fault, generation.fault_from_switch = None, False
+                self._heal()
         return True
 
     def _advance(self, generation: Generation, choice: Choice) -> Callable[[], None]:
@@ -304,12 +280,12 @@ class Engine:
 
     def _fire(self, generation: Generation) -> Callable[[], None] | None:
         """The end that a fault gives to a generation now, if it does."""
-        if _fires(generation, "crash"):
+        if generation.fires("crash"):
             return lambda: os._exit(CRASH_STATUS)
-        if _fires(generation, "error") or _fires(generation, "error_before"):
+        if generation.fires("error") or generation.fires("error_before"):
             output = self._output(generation, [])
             output.error = InjectedFaultError("injected fault: error")
-        elif _fires(generation, "truncate"):
+        elif generation.fires("truncate"):
             output = self._output(generation, [])
         else:
             return None
@@ -323,7 +299,7 @@ class Engine:
             token_ids=[choice.token for choice in choices],
             log_probs=log_probs if generation.request.return_log_probs else None,
             cum_log_prob=generation.cum_log_prob,
-            fault="wrong_tensor" if _fires(generation, "wrong_tensor") else None,
+            fault="wrong_tensor" if generation.fires("wrong_tensor") else None,
         )
 
     def _end(self, generation: Generation, output: EngineOutput) -> None:
@@ -336,13 +312,17 @@ class Engine:
             self._cancelled.discard(generation.request.request_id)
 
     def _finish(
-        self, generation: Generation, reason: FinishReason | None, error: EngineError | None = None
+        self, generations: Sequence[Generation], reason: FinishReason | None, error: EngineError | None = None
     ) -> None:
-        output = self._output(generation, [])
-        output.finish_reason, output.error = reason, error
-        self._totals["cancelled"] += reason == "cancelled"
-        self._end(generation, output)
-        self._deliver(generation, output)
+        """Ends generations between steps, all before the first of their owners hears of it."""
+        outputs = [self._output(generation, []) for generation in generations]
+        for generation, output in zip(generations, outputs, strict=True):
+            output.finish_reason, output.error = reason, error
+            self._totals["cancelled"] += reason == "cancelled"
+            self._end(generation, output)
+        self._publish([])
+        for generation, output in zip(generations, outputs, strict=True):
+            self._deliver(generation, output)
 
     def _deliver(self, generation: Generation, output: EngineOutput) -> None:
         try:
@@ -353,9 +333,7 @@ class Engine:
 
     def _end_all(self, error: EngineError) -> None:
         self._take_in()
-        for generation in self._all():
-            self._finish(generation, None, error)
-        self._publish([])
+        self._finish(self._all(), None, error)
 
     def _publish(self, work: Sequence[Work]) -> None:
         stats = self._observe(work)
@@ -391,29 +369,12 @@ class Engine:
         )
 
 
-def _check_sampling(request: EngineRequest) -> None:
-    sampling = request.sampling
-    if sampling.temperature < 0:
-        raise InvalidRequestError(f"temperature must not be negative, got {sampling.temperature}")
-    if sampling.repetition_penalty <= 0:
-        raise InvalidRequestError(f"repetition_penalty must be above 0, got {sampling.repetition_penalty}")
-    if sampling.top_k < 0:
-        raise InvalidRequestError(f"top_k must not be negative, got {sampling.top_k}")
-    if sampling.seed is not None and sampling.seed < 0:
-        raise InvalidRequestError(f"seed must not be negative, got {sampling.seed}")
-
-
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         first()
         second()
 
     return run
-
-
-def _fires(generation: Generation, kind: str) -> bool:
-    fault = generation.fault
-    return fault is not None and fault.kind == kind and generation.state.produced >= fault.after_tokens
 
 
 def _segment(work: Work) -> Segment:

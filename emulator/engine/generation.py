@@ -32,9 +32,8 @@ class Generation:
     last_name: int = ROOT
     reserved_blocks: int = 0
     paused: bool = False
-    fault: Fault | None = None
+    fault: Fault | None = field(init=False)
     fault_from_switch: bool = False
-    hung: bool = False
     cum_log_prob: float = 0.0
     reused_blocks: int = 0
     allocated_blocks: int = 0
@@ -44,6 +43,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         self.state = SamplingState(self.request, list(self.request.input_ids))
+        self.fault = Fault.parse(self.request.fault) if self.request.fault else None
 
     @property
     def tokens(self) -> list[int]:
@@ -59,6 +59,16 @@ class Generation:
     def in_context(self) -> bool:
         """True while the prompt (or, after a pause, everything so far) is being computed."""
         return self.remaining > 1 or self.state.produced == 0
+
+    @property
+    def hung(self) -> bool:
+        """True while a fault keeps the request from moving."""
+        return self.fires("hang")
+
+    def fires(self, kind: str) -> bool:
+        """True once the request's fault is of this kind and enough tokens were delivered."""
+        fault = self.fault
+        return fault is not None and fault.kind == kind and self.state.produced >= fault.after_tokens
 
     def finish_reason(self) -> FinishReason | None:
         """Why the tokens so far are the whole answer; None when they are not."""

@@ -31,14 +31,9 @@ class SamplingState:
 
     def __post_init__(self) -> None:
         sampling = self.request.sampling
-        penalised = (
-            sampling.repetition_penalty != 1.0
-            or sampling.presence_penalty != 0.0
-            or sampling.frequency_penalty != 0.0
-        )
         self.counts = None
         self.generator = None if sampling.greedy else np.random.Generator(np.random.PCG64(sampling.seed))
-        self.adjusted = penalised or bool(self.request.bad_words) or sampling.min_tokens > 0
+        self.adjusted = self.penalised or bool(self.request.bad_words) or sampling.min_tokens > 0
 
     @property
     def penalised(self) -> bool:
