@@ -24,7 +24,10 @@ def tool(name: str) -> Path:
     binary.parent.mkdir(exist_ok=True)
     fresh = binary.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
-        [compiler(), *FLAGS, "-o", str(fresh), str(source), "-lm"], capture_output=True, text=True, check=False
+        [compiler(), *FLAGS, "-o", str(fresh), str(source), "-lm"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise BenchError(f"cannot compile {source.name}:\n{done.stderr}")

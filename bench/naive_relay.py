@@ -1,7 +1,8 @@
 """The relay everyone writes first: aiohttp server, aiohttp client, JSON parsed and dumped per event.
 
-The yardstick of the benchmark. It does none of a gateway's work (no keys, routing, limits, traces); uvloop, a frozen
-garbage collector and an unlimited connection pool are on, so that it loses by its shape and not by a default.
+The yardstick of the benchmark. It does none of a gateway's work (no keys, routing, limits, traces); uvloop,
+a frozen garbage collector and an unlimited connection pool are on, so that it loses by its shape and not by
+a default.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def main() -> None:
     parser.add_argument("--upstream", required=True)
     options = parser.parse_args()
     uvloop.install()
-    web.run_app(application(options.upstream), host="127.0.0.1", port=options.port, access_log=None, print=None)
+    web.run_app(
+        application(options.upstream), host="127.0.0.1", port=options.port, access_log=None, print=None
+    )
 
 
 if __name__ == "__main__":

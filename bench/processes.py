@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from bench.build import BenchError
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 STOP_TIMEOUT_S = 8.0
+ROOT = Path(__file__).parents[1]
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,11 @@ class Process:
     ) -> None:
         self.command = list(command)
         self.log = log
+
+        def pinned_and_not_outliving_us() -> None:
+            os.sched_setaffinity(0, {core})
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
         with log.open("ab") as sink:
             self._child = subprocess.Popen(
                 self.command,
@@ -53,8 +62,9 @@ class Process:
                 stdout=subprocess.PIPE if read_stdout else sink,
                 stderr=sink,
                 env={**os.environ, **(environment or {})},
+                cwd=ROOT,
                 start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - the runner has one thread
+                preexec_fn=pinned_and_not_outliving_us,
                 text=True,
             )
 
@@ -79,7 +89,9 @@ class Process:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if self._child.poll() is not None:
-                raise BenchError(f"{self.command[0]} ended with {self._child.returncode}; {self.last_words()}")
+                raise BenchError(
+                    f"{self.command[0]} ended with {self._child.returncode}; {self.last_words()}"
+                )
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.command[0]} was not ready in {timeout_s:.0f} s; {self.last_words()}")
             time.sleep(0.05)

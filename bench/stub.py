@@ -45,7 +45,9 @@ class Stub:
         deadline = time.monotonic() + timeout_s
         while (seen := self.counters())["active"] != count:
             if time.monotonic() > deadline:
-                raise BenchError(f"{seen['active']} streams open at the stub after {timeout_s:.0f} s, not {count}")
+                raise BenchError(
+                    f"{seen['active']} streams open at the stub after {timeout_s:.0f} s, not {count}"
+                )
             time.sleep(0.02)
         return seen
 

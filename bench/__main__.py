@@ -1,0 +1,180 @@
+"""`python -m bench`: the gateway beside a direct call, a naive relay and installed peers, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import report, tokenizer, triton_schema
+from bench.build import BenchError
+from bench.gateway_under_test import TRITON_MODEL, House, openai_objects, triton_objects
+from bench.load import Target
+from bench.processes import Cores
+from bench.scenarios import SCENARIOS, Scale, Setting, warm
+from bench.stub import Stub
+from bench.subjects import Subject, Surroundings, subjects
+from model_registry.entities import ServerRef
+
+OUT = Path(__file__).parent / "out"
+ANSWER_TOKENS = {"openai": 100, "triton": 1}
+
+
+def main() -> int:
+    """Run, show, write; 0 when every bar is met, 1 when one is missed, 2 when nothing could be measured."""
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console = Console()
+    try:
+        measured = measure(options, console)
+    except BenchError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was left running")
+        return 130
+    report.show(measured, console)
+    result = report.result(measured)
+    write(options.out, report.markdown(measured), result, console)
+    print("RESULT " + json.dumps(result, separators=(",", ":")))
+    return 0 if result["ok"] else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short: for a look, not for figures")
+    parser.add_argument(
+        "--reps", type=int, default=None, help="repetitions, interleaved (default 3; quick 1)"
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        help="comma list of lanes (openai, triton), subjects (direct, naive, gateway …) and scenarios "
+        f"({', '.join(SCENARIOS)}); what is not named of each is left out",
+    )
+    parser.add_argument(
+        "--peers", default="", help="comma list of folders with programs of peers, besides PATH"
+    )
+    parser.add_argument(
+        "--sample-ratio", type=float, default=None, help="share of requests traced (default: ours)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="markdown file; a .json beside it (default bench/out/)"
+    )
+    return parser.parse_args()
+
+
+def chosen(only: str, peers: list[Path]) -> tuple[list[Subject], list[str]]:
+    """Subjects and scenarios that `--only` leaves; raises BenchError for a word that names nothing."""
+    words = {word.strip() for word in only.split(",") if word.strip()}
+    every = subjects(peers)
+    lanes, names = {subject.lane for subject in every}, {subject.name for subject in every}
+    if unknown := words - lanes - names - SCENARIOS.keys():
+        known = ", ".join(sorted({*lanes, *names, *SCENARIOS}))
+        raise BenchError(f"--only names {', '.join(sorted(unknown))}; known are {known}")
+    kept = [
+        subject
+        for subject in every
+        if (subject.lane in words or not words & lanes) and (subject.name in words or not words & names)
+    ]
+    return kept, [name for name in SCENARIOS if name in words or not words & SCENARIOS.keys()]
+
+
+def measure(options: argparse.Namespace, console: Console) -> report.Measured:
+    """All repetitions of all subjects, interleaved, each subject freshly started."""
+    peers = [Path(folder) for folder in options.peers.split(",") if folder]
+    rows, scenarios = chosen(options.only, peers)
+    scale = Scale.quick() if options.quick else Scale()
+    repetitions = options.reps or (1 if options.quick else 3)
+    measured = report.Measured()
+    with surroundings(options.sample_ratio) as around, progress(console) as bar:
+        task = bar.add_task("", total=repetitions * len(rows) * len(scenarios))
+        for repetition in range(repetitions):
+            for subject in rows:
+                title = f"{subject.lane} · {subject.name} · {repetition + 1}/{repetitions}"
+                bar.update(task, description=title)
+                with subject.running(around) as target:
+                    answer_tokens = ANSWER_TOKENS[subject.lane]
+                    setting = Setting(
+                        around.cores, around.stub, beside(target, around.stub), scale, answer_tokens
+                    )
+                    warm(setting)
+                    for name in scenarios:
+                        bar.update(task, description=f"{title} · {name}")
+                        measured.add(subject.lane, subject.name, SCENARIOS[name](setting))
+                        bar.advance(task)
+                measured.failures += [
+                    f"{subject.lane} {subject.name} {failure}" for failure in setting.failures
+                ]
+                measured.other_cores += setting.other_cores
+    return measured
+
+
+def beside(target: Target, stub: Stub) -> Target:
+    """`target` with the stub's CPU told too, so that it does not pass for other load."""
+    return replace(target, beside={**target.beside, "stub": (stub.process.pid,)})
+
+
+@contextmanager
+def surroundings(sample_ratio: float | None) -> Iterator[Surroundings]:
+    """The stub and a folder for everything else; both gone when the block ends."""
+    cores = Cores.of_this_machine()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enginehouse-bench-")))
+        stub = Stub(cores.load, folder / "stub.log", stub_options(folder))
+        stack.callback(stub.close)
+        words = tokenizer.write(folder / "tokenizer")
+        objects = openai_objects(stub.url) + triton_objects(ServerRef(http=stub.url), words)
+        house = House(cores, folder, objects, sample_ratio)
+        stack.callback(house.close)
+        yield Surroundings(cores, folder, stub, words, house)
+
+
+def stub_options(folder: Path) -> list[str]:
+    """Options that make the stub a Triton with the bare `tensorrt_llm` and the benchmark's vocabulary."""
+    described = {
+        "metadata": triton_schema.metadata(TRITON_MODEL),
+        "config": triton_schema.config(TRITON_MODEL),
+    }
+    options = [
+        "--id-base",
+        tokenizer.ID_BASE,
+        "--id-count",
+        tokenizer.ID_COUNT,
+        "--tick-us",
+        tokenizer.TICK_US,
+    ]
+    for name, document in described.items():
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(document))
+        options += [f"--{name}", path]
+    return [str(option) for option in options]
+
+
+def progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def write(out: Path | None, text: str, result: dict[str, Any], console: Console) -> None:
+    """The markdown, and the result as JSON beside it."""
+    path = out or OUT / f"{time.strftime('%Y%m%d-%H%M%S')}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1))
+    console.print(f"written to {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
