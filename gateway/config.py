@@ -37,5 +37,3 @@ class GatewayConfig(BaseModel):
     keepalive_timeout_s: Annotated[float, Field(gt=0)] = 75.0
     write_buffer_high_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     """Unsent bytes of a slow client at which the model server is no longer read from."""
-    long_prompt_chars: Annotated[int, Field(ge=0)] = 16_384
-    """Prompts longer than this are tokenised off the event loop."""

@@ -44,7 +44,7 @@ class Entry:
     wish: Wish | None = None
     choices: Sequence[Choice] = ()
     finished: Sequence[Finished] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def first_token_s(self) -> float | None:

@@ -139,7 +139,7 @@ class Generation:
         if tokenizer is None:
             requests = [relayed(api, wish.model, entry.request_id)]
         else:
-            prompts = await read_prompts(api, tokenizer, self._config)
+            prompts = await read_prompts(api, tokenizer)
             requests = requests_for(api, wish.model, prompts, tokenizer, entry.request_id, self._config)
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
         entry.routed = True

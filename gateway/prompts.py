@@ -22,28 +22,24 @@ class Prompt:
     ids: list[int]
 
 
-async def read_prompts(api: ApiRequest, tokenizer: ModelTokenizer, config: GatewayConfig) -> list[Prompt]:
-    """The prompts of `api`; long ones are tokenised off the event loop."""
+async def read_prompts(api: ApiRequest, tokenizer: ModelTokenizer) -> list[Prompt]:
+    """The prompts of `api`; long ones are tokenised off the event loop.
+
+    Raises RequestRefusedError where the chat template refuses, ApiError for ids the model does not have.
+    """
     if api.messages is not None:
-        long = sum(len(message["content"] or "") for message in api.messages) > config.long_prompt_chars
-        text, ids = (
-            await tokenizer.encode_chat_async(api.messages) if long else tokenizer.encode_chat(api.messages)
-        )
-        return [Prompt(text, ids)]
-    return [await _read(prompt, tokenizer, config) for prompt in api.prompts or ()]
+        text = tokenizer.render(api.messages)
+        return [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
+    return [await _read(prompt, tokenizer) for prompt in api.prompts or ()]
 
 
-async def _read(prompt: str | list[int], tokenizer: ModelTokenizer, config: GatewayConfig) -> Prompt:
-    if not isinstance(prompt, str):
-        if max(prompt) >= tokenizer.vocab_size:
-            raise bad_request(
-                f"`prompt` holds the token id {max(prompt)}; this model's ids end at {tokenizer.vocab_size - 1}.",
-                "prompt",
-            )
-        return Prompt(tokenizer.decode(prompt), prompt)
-    if len(prompt) > config.long_prompt_chars:
+async def _read(prompt: str | list[int], tokenizer: ModelTokenizer) -> Prompt:
+    if isinstance(prompt, str):
         return Prompt(prompt, await tokenizer.encode_async(prompt))
-    return Prompt(prompt, tokenizer.encode(prompt))
+    largest, last = max(prompt), tokenizer.vocab_size - 1
+    if largest > last:
+        raise bad_request(f"`prompt` holds the token id {largest}; this model's ids end at {last}.", "prompt")
+    return Prompt(tokenizer.decode(prompt), prompt)
 
 
 def requests_for(
@@ -58,7 +54,8 @@ def requests_for(
 
     Raises ApiError 400 `context_length_exceeded`.
     """
-    stop_ids = tuple(tokenizer.stop_ids(stop) for stop in api.stop)
+    stops = (tuple(tokenizer.encode(stop, add_special_tokens=False)) for stop in api.stop)
+    stop_ids = (*tokenizer.stop_ids, *stops)
     made = []
     for prompt in prompts:
         max_tokens = answer_length(api, model, len(prompt.ids), config)
@@ -115,8 +112,8 @@ def answer_length(api: ApiRequest, model: Model, prompt_tokens: int, config: Gat
     if api.max_tokens > left:
         raise bad_request(
             f"This model's maximum context length is {model.context_length} tokens. You asked for "
-            f"{prompt_tokens + api.max_tokens}: {prompt_tokens} in the {param}, {api.max_tokens} in the answer. "
-            "Reduce either.",
+            f"{prompt_tokens + api.max_tokens}: {prompt_tokens} in the {param}, {api.max_tokens} in the "
+            "answer. Reduce either.",
             param,
             "context_length_exceeded",
         )

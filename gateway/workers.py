@@ -154,7 +154,7 @@ class Workers:
         finally:
             del self._processes[index]
             if self._plan.metrics_dir is not None:
-                mark_process_dead(process.pid, str(self._plan.metrics_dir))
+                mark_process_dead(process.pid, str(self._plan.metrics_dir))  # type: ignore[no-untyped-call]
 
     async def _spawn(self, index: int, ready_fd: int) -> asyncio.subprocess.Process:
         """Start the process; it alone then holds `ready_fd`."""

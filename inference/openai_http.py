@@ -98,10 +98,10 @@ class _Whole:
         self._status = 200
         self._parts: list[bytes] = []
 
-    def head(self, status: int, content_type: str) -> None:
+    def head(self, status: int) -> None:
         self._status = status
         if status == 200:
-            self._sink.head(content_type)
+            self._sink.head()
 
     def body(self, data: bytes) -> None:
         self._parts.append(data)
@@ -139,10 +139,10 @@ class _Stream:
         self._done = False
         self._refused = b""
 
-    def head(self, status: int, content_type: str) -> None:
+    def head(self, status: int) -> None:
         self._status = status
         if status == 200:
-            self._sink.head(content_type)
+            self._sink.head()
 
     def body(self, data: bytes) -> None:
         if self._status != 200:

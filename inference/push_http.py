@@ -25,12 +25,13 @@ from inference.errors import (
 )
 
 _SWEEP_S = 0.25
+_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Receiver(Protocol):
     """Takes one HTTP answer; `lost` and `complete` are each other's alternatives."""
 
-    def head(self, status: int, content_type: str) -> None: ...
+    def head(self, status: int) -> None: ...
 
     def body(self, data: bytes) -> None: ...
 
@@ -52,7 +53,7 @@ class Timeouts:
 
 
 class Exchange:
-    """One request and its answer. Cancelling closes the connection: Triton frees the slot when it sees that."""
+    """One request and its answer. Cancelling closes the connection: that is how a server learns of it."""
 
     __slots__ = ("_connection", "_message", "_pool", "_receiver", "_task", "over", "paused", "reused")
 
@@ -230,12 +231,12 @@ class _Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._receiver: Receiver | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._content_type = ""
         self._answered = False
         self._framed = False
         """The end of the body is marked; otherwise it ends with the connection."""
         self._heard_at_s = 0.0
         self._complete = False
+        self._reusable = False
         self._paused = False
 
     @property
@@ -250,7 +251,6 @@ class _Connection(asyncio.Protocol):
         self._receiver = receiver
         self._answered = False
         self._complete = False
-        self._content_type = ""
         self._framed = False
         self._heard_at_s = self._pool.loop.time()
         self._transport.write(message)
@@ -325,17 +325,14 @@ class _Connection(asyncio.Protocol):
 
     # httptools callbacks
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        match name.lower():
-            case b"content-type":
-                self._content_type = value.decode("latin-1")
-            case b"content-length" | b"transfer-encoding":
-                self._framed = True
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        if name.lower() in _FRAMING:
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         self._answered = True
         if self._receiver is not None:
-            self._receiver.head(self._parser.get_status_code(), self._content_type)
+            self._receiver.head(self._parser.get_status_code())
 
     def on_body(self, data: bytes) -> None:
         if self._receiver is not None:
@@ -343,11 +340,12 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = True
+        self._reusable = self._parser.should_keep_alive()  # known only until the parser looks further
 
     def _done(self) -> None:
         exchange, self._exchange, self._receiver = self._exchange, None, None
         self._complete = False
-        if self._parser.should_keep_alive() and self.usable:
+        if self._reusable and self.usable:
             self.resume()
             self._pool.give_back(self)
         elif self._transport is not None:

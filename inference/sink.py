@@ -19,7 +19,7 @@ FinishReason = Literal["stop", "length"]
 class Sink(Protocol):
     """Takes one answer."""
 
-    def head(self, content_type: str) -> None:
+    def head(self) -> None:
         """The server accepted the request; nothing of the answer has been read yet."""
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:

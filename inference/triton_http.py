@@ -1,4 +1,4 @@
-"""Triton's HTTP `generate_stream` as a pushed stream: bytes of server-sent events -> a lane's reader -> a sink."""
+"""Triton's HTTP `generate_stream` as a pushed stream: bytes -> events -> a lane's reader -> a sink."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class _EventStream:
         self._status = 200
         self._refusal = b""
 
-    def head(self, status: int, content_type: str) -> None:
+    def head(self, status: int) -> None:
         self._status = status
         if status == 200:
-            self._sink.head(content_type)
+            self._sink.head()
 
     def body(self, data: bytes) -> None:
         if self._status != 200:

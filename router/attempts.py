@@ -1,7 +1,8 @@
 """The attempt loop: one request, as many endpoints as it takes, one end.
 
 A failed attempt's lease is back before the next pick. Before the first token a safe failure moves on; after
-it, a token-id stream goes on at another endpoint with what was generated so far, and anything else ends broken.
+it, a token-id stream goes on at another endpoint with what was generated so far, and anything else ends
+broken.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ class Answer(Sink, Protocol):
     started: bool
     """Something of the answer was pushed: another attempt may not begin anew."""
 
-    def attempt_begins(
-        self, endpoint: Endpoint, trace: AttemptTrace, settle: Callable[[Outcome], None]
-    ) -> None:
+    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
         """A new attempt pushes from now on; `settle` takes what its `end` or `lost` said."""
 
     def attempt_runs(self, call: Call) -> None:
@@ -156,7 +155,7 @@ class Router:
         request.traceparent = trace.traceparent
         with self.ledger.lease(endpoint.name, job.tokens) as load:
             load.breaker = load.breaker.dispatched(now_s, self.config)
-            answer.attempt_begins(endpoint, trace, lambda outcome: _settle(done, outcome))
+            answer.attempt_begins(trace, lambda outcome: _settle(done, outcome))
             try:
                 call = self._clients.of(endpoint).start(request, answer)
             except InferenceError as error:

@@ -17,7 +17,6 @@ from gateway.streaming.text import Assembler
 from inference.errors import InferenceError
 from inference.request import InferenceRequest, Usage
 from inference.sink import Call, FinishReason
-from model_registry.entities import Endpoint
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
 
@@ -45,9 +44,7 @@ class Choice:
         self._settle: Callable[[Outcome], None] | None = None
         self._call: Call | None = None
 
-    def attempt_begins(
-        self, endpoint: Endpoint, trace: AttemptTrace, settle: Callable[[Outcome], None]
-    ) -> None:
+    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
         self._trace = trace
         self._settle = settle
 
@@ -67,7 +64,7 @@ class Choice:
     _known = 0
     """Generated tokens that are part of the current attempt's prompt."""
 
-    def head(self, content_type: str) -> None:
+    def head(self) -> None:
         if self._trace is not None:
             self._trace.answered()
 
@@ -102,10 +99,8 @@ class StreamedChoice(Choice):
         self._opening = opening
         self._response = response
 
-    def attempt_begins(
-        self, endpoint: Endpoint, trace: AttemptTrace, settle: Callable[[Outcome], None]
-    ) -> None:
-        super().attempt_begins(endpoint, trace, settle)
+    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
+        super().attempt_begins(trace, settle)
         if self.started:
             trace.first_token()
 
@@ -173,10 +168,8 @@ class WholeChoice(Choice):
         self._parts: list[str] = []
         self.body: bytes | None = None
 
-    def attempt_begins(
-        self, endpoint: Endpoint, trace: AttemptTrace, settle: Callable[[Outcome], None]
-    ) -> None:
-        super().attempt_begins(endpoint, trace, settle)
+    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
+        super().attempt_begins(trace, settle)
         if self._parts and self._make_assembler is not None:
             self.assembler = self._make_assembler()
         self._parts = []

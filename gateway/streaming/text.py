@@ -1,6 +1,7 @@
 """Assembler: what an engine generated, as the text a client may see.
 
-One per choice; it outlives attempts, so that a stream continued on another endpoint goes on within a character.
+One per choice; it outlives attempts, so that a stream continued on another endpoint goes on within a
+character.
 """
 
 from __future__ import annotations

@@ -1,0 +1,184 @@
+"""One gateway process: everything it is made of, built once, in order, and closed in reverse.
+
+`python -m enginehouse.gateway_process` reads its settings from the environment. `gateway.workers` gives it a
+seat at a shared port; on its own it listens on the configured one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+
+from enginehouse.settings import Settings, load
+from gateway.accounting import Accounts
+from gateway.app import make_app
+from gateway.discovery import Discovery, Readiness
+from gateway.generation import Generation
+from gateway.worker_seat import WORKER_VARIABLE, WorkerSeat, reusable_socket
+from gateway.workers import METRICS_VARIABLE
+from inference.client import ModelClients
+from inference.push_http import Timeouts
+from inference.tokenizer import Tokenizers
+from model_registry.connection import connect
+from model_registry.snapshot import Snapshot
+from model_registry.store import RegistryStore
+from model_registry.watcher import Watcher
+from router.attempts import Router
+from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
+from telemetry.logs import Logs
+from telemetry.metrics import Metrics
+from telemetry.tracing import Tracing
+
+_log = logging.getLogger(__name__)
+_HOUSEKEEPING_S = 1.0
+_BACKLOG = 4096
+_SHUTDOWN_S = 2.0
+"""For what is left of requests that were cut."""
+
+
+class GatewayProcess:
+    """The parts of one running gateway process; `gateway_process` builds and closes it."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
+        config = settings.gateway
+        self.settings = settings
+        self.metrics = metrics
+        self.store = RegistryStore(connect(settings.registry), settings.registry.name)
+        self.watcher = Watcher(
+            self.store, settings.registry.snapshot_path, self._registry_changed, config=settings.registry
+        )
+        self.supervisor = Supervisor()
+        self.tokenizers = Tokenizers()
+        accounts = Accounts(metrics)
+        timeouts = Timeouts(config.connect_timeout_s, config.first_byte_timeout_s, config.idle_timeout_s)
+        self.clients = ModelClients(timeouts)
+        self.router = Router(settings.router, self.clients, self.snapshot, accounts)
+        self.generation = Generation(config, self.snapshot, self.tokenizers, self.router, tracing, accounts)
+        self.drain = Drain(lambda: self.generation.in_flight, deadline_s=config.drain_timeout_s)
+
+    def snapshot(self) -> Snapshot:
+        """The registry as last known."""
+        return self.watcher.current
+
+    def readiness(self) -> Readiness:
+        """Whether this process should be sent requests."""
+        if self.drain.draining:
+            return Readiness(False, "draining")
+        if not self.supervisor.healthy:
+            return Readiness(False, "; ".join(f"{n}: {why}" for n, why in self.supervisor.problems.items()))
+        if self.snapshot().stale:
+            return Readiness(False, "the registry has not been seen yet")
+        return Readiness(True, "")
+
+    def start(self) -> None:
+        """Begin the background work."""
+        self.supervisor.start("registry-watcher", self.watcher.run(), restart_after_s=None)
+        self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
+        self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
+
+    async def close(self) -> None:
+        """End the background work and every connection."""
+        await self.supervisor.close()
+        await self.clients.close()
+        self.tokenizers.close()
+        await self.store.close()
+
+    def _registry_changed(self, snapshot: Snapshot) -> None:
+        endpoints = [endpoint for group in snapshot.endpoints.values() for endpoint in group]
+        self.metrics.learn(
+            snapshot.models,
+            {endpoint.profile for endpoint in endpoints} | {"latency", "balanced", "throughput"},
+            (endpoint.name for endpoint in endpoints),
+        )
+        self.metrics.snapshot(snapshot.version, snapshot.taken_at_s)
+        self.router.registry_changed()
+
+    def _keep_house(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for name, load_ in self.router.ledger.loads().items():
+            self.metrics.breaker(name, load_.breaker.state(now_s, self.settings.router))
+        self.metrics.registry(self.watcher.connected)
+        self.metrics.snapshot(self.snapshot().version, self.snapshot().taken_at_s)
+        self.metrics.flush()
+
+
+@asynccontextmanager
+async def gateway_process(settings: Settings) -> AsyncIterator[GatewayProcess]:
+    """All parts, running; closed in reverse at the end."""
+    metrics_dir = os.environ.get(METRICS_VARIABLE)
+    tracing = Tracing(settings.telemetry)
+    process = GatewayProcess(settings, Metrics(Path(metrics_dir) if metrics_dir else None), tracing)
+    try:
+        process.start()
+        yield process
+    finally:
+        await process.close()
+        await asyncio.to_thread(tracing.close)
+
+
+async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    config = settings.gateway
+    async with gateway_process(settings) as process:
+        discovery = Discovery(process.snapshot, process.readiness, process.metrics)
+        app = make_app(process.generation, discovery, [], config.max_body_bytes)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_S,
+            handler_cancellation=True,
+            keepalive_timeout=config.keepalive_timeout_s,
+            max_field_size=config.max_header_bytes,
+            max_line_size=config.max_header_bytes,
+            auto_decompress=True,
+        )
+        await runner.setup()
+        if seat is None:
+            listening = reusable_socket(config.host, config.port)
+            listening.listen(_BACKLOG)
+            listening.setblocking(False)
+        else:
+            listening = seat.listen()
+        site = web.SockSite(runner, listening, backlog=_BACKLOG)
+        await site.start()
+        process.drain.listen()
+        freeze_gc()
+        if seat is not None:
+            seat.report_ready()
+        _log.info("gateway listens", extra={"host": config.host, "port": listening.getsockname()[1]})
+
+        async def stop_accepting() -> None:
+            process.generation.is_draining = True
+            await site.stop()
+
+        async def cut() -> None:
+            process.generation.cut()
+            await runner.cleanup()
+
+        await process.drain.run(stop_accepting, cut)
+        _log.info("gateway closed")
+
+
+def main() -> None:
+    """Run one gateway process."""
+    seat = WorkerSeat.of(os.environ)
+    if seat is not None:
+        seat.take()
+    environment = {name: value for name, value in os.environ.items() if name != WORKER_VARIABLE}
+    settings = load(environment=environment).settings
+    logs = Logs(settings.telemetry)
+    try:
+        uvloop.run(serve(settings, seat))
+    finally:
+        logs.close()
+
+
+if __name__ == "__main__":
+    main()
