@@ -1,0 +1,231 @@
+"""What the metrics page says, for one worker and for several."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from telemetry.instruments import Instruments
+from telemetry.metric_labels import ATTEMPT_OUTCOMES, CANCEL_PHASES, OUTCOMES, outcome_of
+from telemetry.metrics import Metrics
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def page(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample by its name and sorted labels."""
+    metrics.flush()
+    return samples(metrics.render().decode())
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return page(metrics).get((f"enginehouse_{name}", tuple(sorted(labels.items()))))
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    made = Metrics()
+    made.learn(models=["m"], profiles=["latency"], endpoints=["d@h:1"])
+    return made
+
+
+def test_a_finished_request_is_counted_everywhere_once(metrics: Metrics) -> None:
+    metrics.started()
+    metrics.finish(
+        "m", "latency", "ok", duration_s=0.5, ttft_s=0.03, itl_s=0.004, prompt_tokens=7, completion_tokens=5
+    )
+    by_model = {"model": "m", "profile": "latency"}
+    found = {
+        name: value(metrics, name, **by_model)
+        for name in (
+            "request_duration_seconds_sum",
+            "time_to_first_token_seconds_sum",
+            "inter_token_latency_seconds_sum",
+            "prompt_tokens_total",
+            "completion_tokens_total",
+        )
+    }
+    assert list(found.values()) == [0.5, 0.03, 0.004, 7, 5]
+    assert value(metrics, "requests_total", **by_model, outcome="ok") == 1
+    assert value(metrics, "requests_in_flight") == 0
+
+
+def test_observations_fall_into_the_buckets_that_prometheus_would_choose(metrics: Metrics) -> None:
+    """A bound belongs to its bucket, and what is above all bounds is in +Inf only."""
+    plain = Instruments().request_duration.labels("m", "latency")
+    for seconds in (0.0, 0.01, 0.0100001, 5.12, 81.92, 100.0):
+        metrics.started()
+        metrics.finish("m", "latency", "ok", duration_s=seconds)
+        plain.observe(seconds)
+    expected = {
+        s.labels["le"]: s.value for m in plain.collect() for s in m.samples if s.name.endswith("_bucket")
+    }
+    for bound, count in expected.items():
+        found = value(metrics, "request_duration_seconds_bucket", model="m", profile="latency", le=bound)
+        assert found == count
+
+
+def test_flushing_twice_counts_once(metrics: Metrics) -> None:
+    metrics.attempt("d@h:1", "ok")
+    metrics.flush()
+    metrics.flush()
+    assert value(metrics, "attempts_total", endpoint="d@h:1", outcome="ok") == 1
+
+
+def test_names_from_clients_never_become_labels(metrics: Metrics) -> None:
+    for number in range(50):
+        metrics.started()
+        metrics.finish(f"made-up-{number}", None, "invalid", duration_s=0.1)
+        metrics.attempt(f"gone@h:{number}", "failed")
+    assert value(metrics, "requests_total", model="other", profile="other", outcome="invalid") == 50
+    assert value(metrics, "attempts_total", endpoint="other", outcome="failed") == 50
+    assert not [key for key in page(metrics) if "made-up" in str(key) or "gone" in str(key)]
+
+
+def test_a_fleet_that_changes_for_ever_stays_within_a_bound(metrics: Metrics) -> None:
+    for number in range(2000):
+        metrics.learn(endpoints=[f"d@10.0.0.{number}:8000"])
+        metrics.attempt(f"d@10.0.0.{number}:8000", "ok")
+    shown = {labels for name, labels in page(metrics) if name == "enginehouse_attempts_total"}
+    assert len(shown) == 512
+    assert value(metrics, "attempts_total", endpoint="other", outcome="ok") == 2000 - 511
+
+
+def test_an_outcome_outside_the_known_ones_is_other(metrics: Metrics) -> None:
+    metrics.started()
+    metrics.finish("m", "latency", "nonsense", duration_s=0.1)  # type: ignore[arg-type]
+    metrics.attempt("d@h:1", "nonsense")  # type: ignore[arg-type]
+    metrics.cancelled("nonsense")  # type: ignore[arg-type]
+    text = " ".join(str(key) for key in page(metrics))
+    assert "nonsense" not in text
+    assert value(metrics, "cancellations_total", phase="other") == 1
+
+
+def test_gauges_say_what_was_last_set(metrics: Metrics) -> None:
+    metrics.started()
+    metrics.open_streams += 2
+    metrics.breaker("d@h:1", "open")
+    metrics.breaker("unknown", "open")
+    metrics.snapshot(12, taken_at_s=0.0)
+    metrics.registry(connected=True)
+    assert value(metrics, "requests_in_flight") == 1
+    assert value(metrics, "streams_open") == 2
+    assert value(metrics, "breaker_state", endpoint="d@h:1") == 2
+    assert value(metrics, "breaker_state", endpoint="unknown") is None
+    assert value(metrics, "snapshot_version") == 12
+    assert (value(metrics, "snapshot_age_seconds") or 0) > 1e9
+    assert value(metrics, "registry_connected") == 1
+
+
+def test_cancellations_and_moves_are_counted(metrics: Metrics) -> None:
+    metrics.cancelled("stream", 0.03)
+    metrics.cancelled("queue")
+    metrics.retried("m", "latency")
+    metrics.migrated("m", "latency")
+    metrics.loop_lag(0.002)
+    assert value(metrics, "cancellations_total", phase="stream") == 1
+    assert value(metrics, "cancel_latency_seconds_count") == 1
+    assert value(metrics, "retries_total", model="m", profile="latency") == 1
+    assert value(metrics, "migrations_total", model="m", profile="latency") == 1
+    assert value(metrics, "loop_lag_seconds_count") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, "ok"),
+        (400, "invalid"),
+        (401, "denied"),
+        (404, "invalid"),
+        (429, "limited"),
+        (499, "cancelled"),
+        (500, "failed"),
+        (503, "unavailable"),
+        (504, "timeout"),
+    ],
+)
+def test_every_status_has_an_outcome(status: int, outcome: str) -> None:
+    assert outcome_of(status) == outcome
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from telemetry.metrics import Metrics
+
+metrics = Metrics(Path(sys.argv[1]))
+metrics.learn(models=["m"], profiles=["latency"])
+for _ in range(int(sys.argv[2])):
+    metrics.started()
+    metrics.finish("m", "latency", "ok", duration_s=0.5, completion_tokens=3)
+metrics.started()
+metrics.snapshot(int(sys.argv[2]), 0.0)
+metrics.flush()
+print(metrics.render().decode() if len(sys.argv) > 3 else "", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_all_workers_share_one_page(tmp_path: Path) -> None:
+    """Counters and histograms add up; gauges of living workers add up or show the worst."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", WORKER, str(tmp_path), *arguments]
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    with start("10") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "\n"
+        with start("4", "show") as second:
+            text, _ = second.communicate()
+        first.communicate()
+    found = samples(text)
+    by_model = (("model", "m"), ("profile", "latency"))
+    assert found["enginehouse_completion_tokens_total", by_model] == 42
+    assert found["enginehouse_request_duration_seconds_count", by_model] == 14
+    assert found["enginehouse_requests_in_flight", ()] == 2
+    assert found["enginehouse_snapshot_version", ()] == 4
+
+
+def documented() -> dict[str, tuple[str, tuple[str, ...], str]]:
+    """Name -> type, labels and meaning, as docs/metrics.md has them."""
+    rows = re.findall(
+        r"^\| `(enginehouse_\w+)` \| (\w+) \| (.+?) \| (.+?) \|$", DOCUMENT.read_text(), re.MULTILINE
+    )
+    return {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in rows}
+
+
+def test_the_document_lists_every_metric_and_nothing_else() -> None:
+    instruments = [each for each in vars(Instruments()).values() if hasattr(each, "describe")]
+    described = {}
+    for instrument in instruments:
+        (family,) = instrument.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
+    assert len(described) == 18
+    assert documented() == described
+
+
+def test_the_document_lists_every_label_value() -> None:
+    text = DOCUMENT.read_text().split("## Label values")[1].split("## Questions")[0]
+    assert (
+        set(re.findall(r"`([a-z_]+)`", text)) - {"outcome", "phase"}
+        == OUTCOMES | ATTEMPT_OUTCOMES | CANCEL_PHASES
+    )
