@@ -92,13 +92,13 @@ class ChatBody(Body, kw_only=True):
     web_search_options: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
     reasoning_effort: str | None = None
-    verbosity: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
-    safety_identifier: str | None = None
+    safety_identifier: Annotated[str, Meta(max_length=64)] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
 
 
 class CompletionBody(Body, kw_only=True):
@@ -178,10 +178,10 @@ FITS: Mapping[str, str] = {
     "verbosity": "one of low, medium, high",
     "store": _BOOLEAN,
     "metadata": "an object whose values are strings",
-    "safety_identifier": _STRING,
+    "safety_identifier": "a string of up to 64 characters",
     "prompt_cache_key": _STRING,
     "prompt_cache_options": _OBJECT,
-    "prompt_cache_retention": "in_memory or 24h",
+    "prompt_cache_retention": "one of in_memory, 24h",
     "prompt": "a string, an array of strings, an array of token ids or an array of such arrays",
     "prompt[]": "a string, a token id or an array of token ids",
     "prompt[][]": "a token id: an integer of at least 0",

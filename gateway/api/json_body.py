@@ -171,7 +171,8 @@ def _malformed(body: bytes, error: Exception) -> ApiError:
     if isinstance(error, UnicodeDecodeError):
         message = "The body is not UTF-8. Send JSON in UTF-8."
     elif (place := _PLACE.search(str(error))) is not None:
-        message = f"The body is not valid JSON: unexpected character at byte {place[1]}."
+        at = int(place[1]) - ("trailing" in str(error))  # msgspec tells the byte after the first one too many
+        message = f"The body is not valid JSON: unexpected character at byte {at}."
     else:
         message = f"The body is not valid JSON: it ends too early, after {len(body)} bytes."
     return bad_request(message, code="invalid_json")

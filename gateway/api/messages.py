@@ -31,15 +31,14 @@ def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Con
     """`messages`, checked by role. Raises ApiError 400; `raw` is what the client sent, for unknown keys."""
     conversation = Conversation()
     for i, message in enumerate(messages):
-        content = message.content
-        if type(content) is not str:
-            content = _joined(message, f"messages[{i}]", conversation)
+        plain = type(message.content) is str
+        content = message.content if plain else _joined(message, f"messages[{i}]", conversation)
         role = message.role
         item: dict[str, Any] = {"role": _TEMPLATE_ROLES.get(role, role), "content": content}
         if message.name is not None:
             item["name"] = message.name
         conversation.messages.append(item)
-        if len(raw[i]) > 2 or role == "tool" or role == "function":
+        if not plain or len(raw[i]) > 2 or role == "tool" or role == "function":
             _read_extras(message, raw[i], f"messages[{i}]", conversation)
     return conversation
 
