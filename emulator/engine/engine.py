@@ -388,7 +388,9 @@ def _load_of(work: Sequence[Work]) -> StepLoad:
     chunks = [item for item in work if item.generation.in_context]
     return StepLoad(
         prefill_tokens=sum(item.count for item in chunks),
-        context_pairs=sum(item.count * (item.generation.computed + item.count) for item in chunks),
+        context_pairs=sum(
+            item.count * item.generation.computed + item.count * (item.count + 1) // 2 for item in chunks
+        ),
         decoding=len(decoding),
         kv_tokens=sum(item.generation.computed for item in decoding),
     )

@@ -6,7 +6,7 @@ A card is a JSON file in `cards/` with the parameters below and their source. On
       + per_kv_token_ns * kv_tokens + per_context_pair_ns * pairs + overhead_ms
 
 where tokens counts prompt and decoded tokens of the step, kv_tokens the context of the decoding
-requests, and pairs sums chunk length times context length over prompt chunks.
+requests, and pairs every prompt token with itself and each token before it.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Pacing:
         """Reads a card by file path or by name; the name `none` is full CPU speed, hence None."""
         if path_or_name == OFF:
             return None
-        path = Path(path_or_name)
-        if not path.suffix:
-            path = CARDS / f"{path_or_name}.json"
+        path = CARDS / f"{path_or_name}.json"
+        if not path.is_file():
+            path = Path(path_or_name)
         if not path.is_file():
             raise ValueError(
                 f"pacing {str(path_or_name)!r} is unknown; a file, or one of {', '.join(cls.names())}"

@@ -113,7 +113,12 @@ def make_client(weights: Weights) -> Iterator[MakeClient]:
 
     def make(pacing: Pacing | None = None, faults: FaultSwitch | None = None, **limits: Any) -> Client:
         base = EngineLimits(
-            max_batch_size=16, max_num_tokens=64, max_seq_len=256, max_input_len=200, tokens_per_block=4, kv_blocks=256
+            max_batch_size=16,
+            max_num_tokens=64,
+            max_seq_len=256,
+            max_input_len=200,
+            tokens_per_block=4,
+            kv_blocks=256,
         )
         engine = Engine(weights, replace(base, **limits), pacing, faults)
         engine.start()

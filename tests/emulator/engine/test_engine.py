@@ -269,7 +269,9 @@ def test_max_tokens_is_cut_to_the_longest_sequence(make_client: MakeClient) -> N
 
 
 def test_a_prompt_that_is_too_long_is_refused(client: Client) -> None:
-    with pytest.raises(RequestTooLongError, match=r"Prompt length \(201\) exceeds maximum input length \(200\)"):
+    with pytest.raises(
+        RequestTooLongError, match=r"Prompt length \(201\) exceeds maximum input length \(200\)"
+    ):
         client.send("r", prompt(1, 201))
 
 

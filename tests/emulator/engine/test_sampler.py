@@ -45,7 +45,10 @@ def reference_draw(row: list[float], top_k: int, top_p: float, uniform: float) -
 
 @settings(max_examples=300, deadline=None)
 @given(
-    logit_rows, st.integers(0, 220), st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]), st.floats(0, 1, exclude_max=True)
+    logit_rows,
+    st.integers(0, 220),
+    st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
+    st.floats(0, 1, exclude_max=True),
 )
 def test_draw_is_top_k_then_top_p_then_inverse_distribution(
     row: list[int], top_k: int, top_p: float, uniform: float
