@@ -18,7 +18,7 @@ from aiohttp import web
 from jinja2 import Template
 from tokenizers import Tokenizer
 
-from bench.naive_relay import SESSION, UPSTREAM, healthy, session
+from bench.naive_relay import SESSION, UPSTREAM, events, healthy, session
 
 TOKENIZER = web.AppKey("tokenizer", Tokenizer)
 TEMPLATE = web.AppKey("template", Template)
@@ -34,12 +34,12 @@ async def chat(request: web.Request) -> web.StreamResponse:
     async with request.app[SESSION].post(url, json=tensors) as answer:
         answer.raise_for_status()
         if not streaming:
-            ids = [token async for line in answer.content for token in _ids(line)]
+            ids = [token async for data in events(answer.content) for token in _ids(data)]
             return web.json_response(_completion(request.app, identity, body, tensors, ids))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        async for line in answer.content:
-            for token in _ids(line):
+        async for data in events(answer.content):
+            for token in _ids(data):
                 text = request.app[TOKENIZER].decode([token])
                 await response.write(_event(identity, body["model"], {"content": text}, None))
         await response.write(_event(identity, body["model"], {}, "length") + b"data: [DONE]\n\n")
@@ -60,10 +60,8 @@ def _tensors(app: web.Application, body: dict[str, Any], streaming: bool) -> dic
     }
 
 
-def _ids(line: bytes) -> list[int]:
-    if not line.startswith(b"data: "):
-        return []
-    ids = json.loads(line[6:])["output_ids"]
+def _ids(data: bytes) -> list[int]:
+    ids = json.loads(data)["output_ids"]
     return ids if isinstance(ids, list) else [ids]
 
 

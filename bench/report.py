@@ -147,7 +147,8 @@ def _judged(verdict: Judged) -> dict[str, Any]:
 
 def machine() -> str:
     """One line about where this ran."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{system}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def disturbance(measured: Measured) -> str:
