@@ -1,0 +1,76 @@
+"""Which of our errors a server's status and text stand for.
+
+Triton's C++ `tensorrtllm` backend answers INTERNAL (500) for everything, caller mistakes included, so the
+text decides before the status does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from inference.errors import (
+    InferenceError,
+    PromptTooLongError,
+    RequestRefusedError,
+    ServerBusyError,
+    ServerFailedError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+    StreamBrokenError,
+)
+
+_TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), error)
+    for pattern, error in (
+        (
+            r"prompt length .*exceeds|exceeds? (the )?max(imum)?[ _](input|sequence|seq|context)",
+            PromptTooLongError,
+        ),
+        (r"maximum queue size|queue (is )?full|too many requests", ServerBusyError),
+        (r"request timeout expired|deadline exceeded", ServerTimeoutError),
+        (
+            r"stub process .* is not healthy|stub process.*(exited|died)|failed to (initialize|launch).*stub",
+            ServerUnreachableError,
+        ),
+        (
+            r"request for unknown model|is not ready|no version is available|is unloading",
+            ServerUnreachableError,
+        ),
+        (r"request cancelled|was cancelled|shutting down", StreamBrokenError),
+        (r"unexpected shape|unexpected datatype|unexpected (inference )?input", RequestRefusedError),
+        (r"missing input|unable to parse|out of (the )?vocab|invalid argument", RequestRefusedError),
+        (r"only supported if model is deployed using decoupled", ServerFailedError),
+    )
+)
+_STATUSES: dict[int, Callable[[str], InferenceError]] = {
+    400: RequestRefusedError,
+    404: ServerUnreachableError,
+    408: ServerTimeoutError,
+    413: RequestRefusedError,
+    422: RequestRefusedError,
+    429: ServerBusyError,
+    502: ServerUnreachableError,
+    503: ServerBusyError,
+    504: ServerTimeoutError,
+}
+_LONGEST_TEXT = 500
+
+
+def classify_error(status: int, message: str) -> InferenceError:
+    """The error that `message`, sent with HTTP `status` (200: within a stream), stands for.
+
+    The text kept is the last line of a traceback, so that no code of the server reaches a client.
+    """
+    text = _essence(message)
+    for pattern, error in _TEXTS:
+        if pattern.search(message):
+            return error(text)
+    return _STATUSES.get(status, ServerFailedError)(text)
+
+
+def _essence(message: str) -> str:
+    """BLS sends whole Python tracebacks: their last line says what happened."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = lines[-1] if lines and "Traceback (most recent call last)" in message else " ".join(lines)
+    return text[:_LONGEST_TEXT] or "the server gave no reason"

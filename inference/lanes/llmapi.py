@@ -1,0 +1,130 @@
+"""Lane of the `llmapi` model: text in, the whole text so far in each response.
+
+It reports neither tokens nor their count. Numbers may come as strings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from inference.classify import classify_error
+from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.outputs import cached_tokens, is_finished, text
+from inference.lanes.sampling import SamplingTensors, unsupported
+from inference.lanes.text import Deltas, prompt_text
+from inference.request import InferenceRequest, Usage
+from inference.schema import Schema
+from inference.sink import FinishReason, Sink
+
+_SAMPLING = {
+    "temperature": ("sampling_param_temperature",),
+    "top_p": ("sampling_param_top_p",),
+    "top_k": ("sampling_param_top_k",),
+    "seed": ("sampling_param_seed",),
+    "presence_penalty": ("sampling_param_presence_penalty",),
+    "frequency_penalty": ("sampling_param_frequency_penalty",),
+}
+_FLAGS = (
+    "return_finish_reason",
+    "sampling_param_exclude_input_from_output",
+    "sampling_param_return_perf_metrics",
+)
+_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class LlmApiLane:
+    """Schema of the `llmapi` model."""
+
+    name = "llmapi"
+    needs: Literal["ids", "text"] = "text"
+
+    def __init__(self, schema: Schema) -> None:
+        declared = schema.inputs
+        self.schema = schema
+        self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._always = {flag: True for flag in _FLAGS if flag in declared}
+        self._has_streaming = "streaming" in declared
+        self._has_stop = "sampling_param_stop" in declared
+        self.tells_reason = "return_finish_reason" in declared and "finish_reason" in schema.outputs
+        self.proves_end = (
+            "sampling_param_return_perf_metrics" in declared and "last_token_time_ns" in schema.outputs
+        )
+
+    def check(self, request: InferenceRequest) -> None:
+        """Raise UnsupportedFeatureError for what this model carries no tensor for."""
+        if request.stream and not (self.schema.decoupled and self._has_streaming):
+            raise unsupported(self.name, "stream")
+        if request.stop and not self._has_stop:
+            raise unsupported(self.name, "stop")
+        if request.sampling.log_probs:
+            raise unsupported(self.name, "logprobs")
+        self._sampling.check(request.sampling)
+
+    def tensors(self, request: InferenceRequest) -> dict[str, Any]:
+        """Inputs by name; `prompt_text` must be set. `text_input` is one-dimensional."""
+        tensors: dict[str, Any] = {
+            "text_input": [prompt_text(request, self.name)],
+            "sampling_param_max_tokens": request.max_tokens,
+            **self._always,
+            **self._sampling.tensors(request.sampling),
+        }
+        if self._has_streaming:
+            tensors["streaming"] = request.stream
+        if request.stop:
+            tensors["sampling_param_stop"] = list(request.stop)
+        return tensors
+
+    def reader(self, request: InferenceRequest, sink: Sink) -> LlmApiReader:
+        del request  # whole and streamed answers are read alike
+        return LlmApiReader(self, sink)
+
+
+class LlmApiReader:
+    """Reads one answer of the `llmapi` model."""
+
+    __slots__ = ("_deltas", "_lane", "_last", "_over", "_sink")
+
+    def __init__(self, lane: LlmApiLane, sink: Sink) -> None:
+        self._lane = lane
+        self._sink = sink
+        self._deltas = Deltas()
+        self._last: dict[str, Any] | None = None
+        self._over = False
+
+    def event(self, outputs: dict[str, Any]) -> None:
+        """One response. Raises ProtocolError when it is not of the schema."""
+        so_far = text(outputs, "text_output")
+        if so_far is None:
+            self._failed(outputs)
+            return
+        self._last = outputs
+        if new := self._deltas.push(so_far):
+            self._sink.text(new)
+
+    def finish(self) -> None:
+        """The server ended the stream: whole with a finish reason or the metrics of a finished request."""
+        if self._over:
+            return
+        self._over = True
+        if self._last is None:
+            self._sink.lost(StreamBrokenError("the server ended the stream before a first response"))
+            return
+        reason = _REASONS.get((text(self._last, "finish_reason") or "").lower())
+        told = self._lane.tells_reason or self._lane.proves_end
+        if reason is None and told and not is_finished(self._last):
+            self._sink.lost(StreamBrokenError("the server ended the stream before the engine had finished"))
+            return
+        if held := self._deltas.flush():
+            self._sink.text(held)
+        self._sink.end(reason, self._usage(self._last))
+
+    def _failed(self, outputs: dict[str, Any]) -> None:
+        if "error" not in outputs:
+            raise ProtocolError(f"a response without text_output: {', '.join(outputs)[:80] or 'nothing'}")
+        if not self._over:
+            self._over = True
+            self._sink.lost(classify_error(200, str(outputs["error"])))
+
+    def _usage(self, last: dict[str, Any]) -> Usage:
+        blocks = self._lane.schema.tokens_per_block
+        return Usage(cached_tokens=cached_tokens(last, "kv_cache_reused_block", blocks, None))

@@ -1,0 +1,53 @@
+"""Outputs of one Triton response: scalar or list, number or number in a string."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inference.errors import ProtocolError
+
+
+def number(outputs: Mapping[str, Any], name: str) -> int | None:
+    """A count or time; None where absent. `llmapi` models send them as strings.
+
+    Raises ProtocolError when it is no number.
+    """
+    value = outputs.get(name)
+    if value.__class__ is list:
+        value = value[0] if value else None
+    if value is None or value.__class__ is int:
+        return value
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"output {name} should be a number and is {str(value)[:40]!r}") from error
+
+
+def text(outputs: Mapping[str, Any], name: str) -> str | None:
+    """A text; None where absent. Raises ProtocolError when it is none."""
+    value = outputs.get(name)
+    if value.__class__ is list:
+        value = value[0] if value else None
+    if value is None or isinstance(value, str):
+        return value
+    raise ProtocolError(f"output {name} should be text and is {str(value)[:40]!r}")
+
+
+def is_finished(outputs: Mapping[str, Any]) -> bool:
+    """Whether the engine's metrics say that this was its last response.
+
+    The engine sets `last_token_time_ns` when it finishes a request; before that it is 0 or absent.
+    """
+    return bool(number(outputs, "last_token_time_ns"))
+
+
+def cached_tokens(
+    outputs: Mapping[str, Any], reused: str, tokens_per_block: int | None, prompt_tokens: int | None
+) -> int | None:
+    """Prompt tokens that came from the KV cache, by its count of reused blocks."""
+    blocks = number(outputs, reused)
+    if blocks is None or tokens_per_block is None:
+        return None
+    tokens = blocks * tokens_per_block
+    return tokens if prompt_tokens is None else min(tokens, prompt_tokens)

@@ -1,0 +1,197 @@
+"""Lane of the bare `tensorrt_llm` model: token ids in, token ids out.
+
+The default wherever present: exact counts, clean cancellation, log probabilities. The number tensors
+(`return_num_*`) stay off because ids are counted here and each costs bytes in every streamed response; the
+performance metrics are on because only they prove that an answer is whole when the engine leaves out its end token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, chain
+from typing import Any, Literal
+
+from inference.classify import classify_error
+from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.outputs import cached_tokens, is_finished
+from inference.lanes.sampling import SamplingTensors, unsupported
+from inference.request import InferenceRequest, Usage
+from inference.schema import Schema
+from inference.sink import FinishReason, Sink
+
+_SAMPLING = {
+    "temperature": ("temperature",),
+    "top_p": ("runtime_top_p",),
+    "top_k": ("runtime_top_k",),
+    "min_tokens": ("min_tokens", "min_length"),  # 1.x, ≤ 0.19
+    "seed": ("seed", "random_seed"),  # 1.x, ≤ 0.19
+    "presence_penalty": ("presence_penalty",),
+    "frequency_penalty": ("frequency_penalty",),
+    "repetition_penalty": ("repetition_penalty",),
+}
+
+
+class BareLane:
+    """The bare model's schema, in the dialect its inputs show."""
+
+    name = "tensorrt_llm"
+    needs: Literal["ids", "text"] = "ids"
+
+    def __init__(self, schema: Schema) -> None:
+        declared = schema.inputs
+        self.schema = schema
+        self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._always = {
+            flag: True for flag in ("exclude_input_in_output", "return_perf_metrics") if flag in declared
+        }
+        self._has_streaming = "streaming" in declared
+        self._has_stop_words = "stop_words_list" in declared
+        self._has_log_probs = "return_log_probs" in declared and "output_log_probs" in schema.outputs
+        self._ids = tuple(name for name in ("end_id", "pad_id") if name in declared)
+        self.proves_end = "return_perf_metrics" in declared and "last_token_time_ns" in schema.outputs
+
+    def check(self, request: InferenceRequest) -> None:
+        """Raise UnsupportedFeatureError for what this engine declares no tensor for."""
+        if request.stream and not (self.schema.decoupled and self._has_streaming):
+            raise unsupported(self.name, "stream")
+        if request.stop_ids and not self._has_stop_words:
+            raise unsupported(self.name, "stop")
+        if request.sampling.log_probs and not self._has_log_probs:
+            raise unsupported(self.name, "logprobs")
+        self._sampling.check(request.sampling)
+
+    def tensors(self, request: InferenceRequest) -> dict[str, Any]:
+        """Inputs by name; `prompt_ids` must be set."""
+        ids = request.prompt_ids
+        if ids is None:
+            raise ValueError("the tensorrt_llm lane needs request.prompt_ids")
+        tensors: dict[str, Any] = {
+            "input_ids": ids,
+            "input_lengths": len(ids),
+            "request_output_len": request.max_tokens,
+            **self._always,
+            **self._sampling.tensors(request.sampling),
+        }
+        if self._has_streaming:
+            tensors["streaming"] = request.stream
+        if request.stop_ids:
+            tensors["stop_words_list"] = words_list(request.stop_ids)
+        if request.sampling.log_probs:
+            tensors["return_log_probs"] = True
+        for name in self._ids:
+            value = getattr(request, name)
+            if value is not None:
+                tensors[name] = value
+        return tensors
+
+    def reader(self, request: InferenceRequest, sink: Sink) -> BareReader:
+        return BareReader(self, request, sink)
+
+
+def words_list(words: Sequence[Sequence[int]]) -> list[int]:
+    """Stop or bad words as a flat row-major [2, n]: all ids, then where each word ends, padded with -1."""
+    ids = list(chain.from_iterable(words))
+    ends = list(accumulate(len(word) for word in words))
+    width = max(len(ids), len(ends))
+    return ids + [0] * (width - len(ids)) + ends + [-1] * (width - len(ends))
+
+
+class BareReader:
+    """Reads one answer. `event` runs once per token."""
+
+    __slots__ = ("_ids", "_lane", "_last", "_over", "_request", "_sink", "_wants_log_probs")
+
+    def __init__(self, lane: BareLane, request: InferenceRequest, sink: Sink) -> None:
+        self._lane = lane
+        self._request = request
+        self._sink = sink
+        self._wants_log_probs = request.sampling.log_probs
+        self._ids: list[int] = []
+        self._last: dict[str, Any] | None = None
+        self._over = False
+
+    def event(self, outputs: dict[str, Any]) -> None:
+        """One response. Raises ProtocolError when it is not of the schema."""
+        token = outputs.get("output_ids")
+        if token.__class__ is int and token >= 0:  # type: ignore[operator]  # one token: nearly every time
+            ids = [token]
+        else:
+            ids = self._several(outputs, token)
+            if not ids:
+                return
+        self._last = outputs
+        self._ids += ids
+        if self._wants_log_probs:
+            self._sink.tokens(ids, _newest_log_probs(outputs, len(ids)))
+        else:
+            self._sink.tokens(ids, None)
+
+    def finish(self) -> None:
+        """The server ended the stream; whether the answer is whole is asked of the answer itself."""
+        if self._over:
+            return
+        self._over = True
+        if self._last is None:
+            self._sink.lost(StreamBrokenError("the server ended the stream before a first response"))
+            return
+        reason = self._reason(self._last)
+        if reason is None:
+            self._sink.lost(
+                StreamBrokenError(f"the server ended the stream after {len(self._ids)} tokens, unfinished")
+            )
+            return
+        self._sink.end(reason, self._usage(self._last))
+
+    def _several(self, outputs: dict[str, Any], ids: Any) -> list[int]:
+        """Ids of a response with any number of tokens but one; an error ends the answer."""
+        if ids is None:
+            self._failed(outputs)
+            return []
+        self._last = outputs
+        if ids.__class__ is int:  # a lone -1: padding
+            return []
+        if ids.__class__ is not list or any(token.__class__ is not int for token in ids):
+            raise ProtocolError(f"output_ids should be token ids and is {str(ids)[:40]!r}")
+        length = outputs.get("sequence_length")
+        if length.__class__ is int and length < len(ids):  # type: ignore[operator]
+            ids = ids[:length]
+        while ids and ids[-1] < 0:
+            ids.pop()
+        return list(ids)
+
+    def _failed(self, outputs: dict[str, Any]) -> None:
+        if "error" not in outputs:
+            raise ProtocolError(f"a response without output_ids: {', '.join(outputs)[:80] or 'nothing'}")
+        if not self._over:
+            self._over = True
+            self._sink.lost(classify_error(200, str(outputs["error"])))
+
+    def _reason(self, last: dict[str, Any]) -> FinishReason | None:
+        """Why the answer ended; None when it is not whole."""
+        ids, request = self._ids, self._request
+        if ids and (ids[-1] == request.end_id or any(_ends_with(ids, word) for word in request.stop_ids)):
+            return "stop"
+        if len(ids) >= request.max_tokens:
+            return "length"
+        if is_finished(last) or not self._lane.proves_end:
+            return "stop"
+        return None
+
+    def _usage(self, last: dict[str, Any]) -> Usage:
+        prompt = len(self._request.prompt_ids or ())
+        cached = cached_tokens(last, "kv_cache_reused_blocks", self._lane.schema.tokens_per_block, prompt)
+        return Usage(prompt, len(self._ids), cached)
+
+
+def _ends_with(ids: list[int], word: Sequence[int]) -> bool:
+    return bool(word) and ids[-len(word) :] == list(word)
+
+
+def _newest_log_probs(outputs: dict[str, Any], count: int) -> list[float]:
+    """Log probabilities of the newest ids: some engines send those of the whole answer in each response."""
+    values = outputs.get("output_log_probs")
+    if values.__class__ is not list:
+        values = [] if values is None else [values]
+    if len(values) < count:
+        raise ProtocolError(f"{count} new tokens came with {len(values)} log probabilities")
+    return [float(value) for value in values[-count:]]
