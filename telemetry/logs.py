@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import sys
+import threading
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
@@ -19,6 +20,8 @@ import msgspec
 
 from telemetry.config import TelemetryConfig
 from telemetry.redaction import Redactor
+
+_logger = logging.getLogger(__name__)
 
 _QUEUE_LINES: Final = 10_000
 _STANDARD_FIELDS: Final = frozenset(
@@ -40,7 +43,7 @@ class Logs:
         self._handler = _LineHandler(self._lines, _formatter(config))
         output = logging.StreamHandler(stream or sys.stderr)
         output.setFormatter(logging.Formatter("%(message)s"))
-        self._listener = QueueListener(self._lines, output)
+        self._listener = _Listener(self._lines, output)
         self._root = logging.getLogger()
         self._before = self._root.handlers[:], self._root.level
         self._root.handlers[:] = [self._handler]
@@ -52,11 +55,27 @@ class Logs:
         """Lines lost because the output did not keep up."""
         return self._handler.dropped
 
-    def close(self) -> None:
-        """Write what is waiting and put the former logging set-up back."""
+    def close(self, timeout_s: float = 2.0) -> bool:
+        """Write what is waiting and put the former logging set-up back. False: the output hangs."""
+        if self.dropped:
+            _logger.warning("log lines dropped: the output was too slow", extra={"lines": self.dropped})
         self._root.handlers[:], level = self._before
         self._root.setLevel(level)
-        self._listener.stop()
+        closing = threading.Thread(target=self._listener.stop, name="logs-close", daemon=True)
+        closing.start()
+        closing.join(timeout_s)
+        return not closing.is_alive()
+
+
+class _Listener(QueueListener):
+    """Waits for room to say that it is the end; the standard one fails when the queue is full."""
+
+    def __init__(self, lines: queue.Queue[Any], output: logging.Handler) -> None:
+        super().__init__(lines, output)
+        self._lines = lines
+
+    def enqueue_sentinel(self) -> None:
+        self._lines.put(None)
 
 
 class _LineHandler(QueueHandler):
