@@ -1,0 +1,103 @@
+# Everything a contributor or CI calls. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+START := $(shell date +%s)
+RUN := .venv/bin/python
+PORT ?= 8080
+ARGS ?=
+
+took = echo "$(1) took $$(( $$(date +%s) - $(START) )) s"
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+## Set-up ----------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: ## Make the environments of the demo: .venv and Triton's own
+	@tools/setup-venv.sh bare
+	@$(MAKE) -j2 setup-venv setup-triton
+
+.PHONY: setup-venv
+setup-venv:
+	@tools/setup-venv.sh run
+
+.PHONY: setup-dev
+setup-dev: ## Make the environments of the tests
+	@tools/setup-venv.sh bare
+	@$(MAKE) -j2 setup-venv-dev setup-triton
+
+.PHONY: setup-venv-dev
+setup-venv-dev:
+	@tools/setup-venv.sh dev
+
+# Fails only where a real Triton could run and its environment cannot be made; elsewhere it says why and goes on.
+.PHONY: setup-triton
+setup-triton:
+	@$(RUN) -m enginehouse.local.install_triton
+
+## Run -------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C stops it (PORT=…, ARGS=…)
+	@$(RUN) -m enginehouse up --demo --since $(START) --port $(PORT) $(ARGS)
+
+## Prove -----------------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
+	@$(MAKE) check
+	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
+	env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
+	$(RUN) tools/left_running.py "$$mark" || status=1; \
+	$(call took,make test); \
+	exit $$status
+
+.PHONY: check
+check: setup-dev lint types imports bench-quick ## Lint, types, import rules and a quick micro-benchmark
+
+.PHONY: lint
+lint:
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check --quiet .
+
+.PHONY: types
+types:
+	@$(RUN) -m mypy
+
+.PHONY: imports
+imports:
+	@.venv/bin/lint-imports
+
+.PHONY: bench-quick
+bench-quick:
+	@$(RUN) -m bench.micro --quick
+
+.PHONY: bench
+bench: setup-dev ## Compare the gateway with a direct call and a plain relay, on one core
+	@$(RUN) -m bench
+
+## Keep ------------------------------------------------------------------------------------------
+
+.PHONY: format
+format: ## Format and fix what can be fixed
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+.PHONY: lock
+lock: ## Make the lock files anew from pyproject.toml
+	@command -v uv >/dev/null || { echo "error: uv is not on PATH" >&2; echo "  pip install uv" >&2; exit 1; }
+	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		pyproject.toml requirements/build.in --extra local -o requirements/run.lock
+	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		pyproject.toml requirements/build.in --extra dev -o requirements/dev.lock
+
+.PHONY: clean
+clean: ## Remove environments and caches
+	rm -rf .venv .triton .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/build bench/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,133 @@
+"""Calls of the commands to a gateway: the admin API, and one streamed chat turn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import aiohttp
+
+from enginehouse.connection import Connection
+from enginehouse.errors import ApiError
+
+CONNECT_TIMEOUT_S = 5.0
+ADMIN_TIMEOUT_S = 30.0
+
+
+class AdminApi:
+    """The admin API of one gateway; use as `async with`."""
+
+    def __init__(self, connection: Connection) -> None:
+        if connection.admin_key is None:
+            raise ApiError("no admin key is known", "give --key, or set ENGINEHOUSE_ADMIN_KEY")
+        self._connection = connection
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {connection.admin_key}"},
+            timeout=aiohttp.ClientTimeout(total=ADMIN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        )
+
+    async def __aenter__(self) -> AdminApi:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._session.close()
+
+    async def get(self, path: str) -> Any:
+        """JSON of a GET; `path` begins below the admin root."""
+        return await self._call("GET", path)
+
+    async def post(self, path: str, body: Any) -> Any:
+        """JSON of a POST."""
+        return await self._call("POST", path, body)
+
+    async def delete(self, path: str) -> Any:
+        """JSON of a DELETE."""
+        return await self._call("DELETE", path)
+
+    async def _call(self, method: str, path: str, body: Any = None) -> Any:
+        url = f"{self._connection.admin_url}/{path}"
+        with _reachable(self._connection.root):
+            async with self._session.request(method, url, json=body) as response:
+                if response.status >= 400:
+                    raise await _refusal(response)
+                return await response.json() if response.content_length != 0 else None
+
+
+Event = dict[str, Any]
+
+
+@asynccontextmanager
+async def chat_stream(connection: Connection, body: dict[str, Any]) -> AsyncIterator[AsyncGenerator[Event]]:
+    """The chunks of one streamed chat completion; leaving early closes the connection, which cancels it."""
+    headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
+    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        with _reachable(connection.root):
+            async with session.post(
+                f"{connection.base_url}/chat/completions", json={**body, "stream": True}
+            ) as response:
+                if response.status >= 400:
+                    raise await _refusal(response)
+                yield _events(response)
+
+
+async def model_names(connection: Connection) -> list[str]:
+    """What `/v1/models` lists."""
+    headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
+    timeout = aiohttp.ClientTimeout(total=ADMIN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        with _reachable(connection.root):
+            async with session.get(f"{connection.base_url}/models") as response:
+                if response.status >= 400:
+                    raise await _refusal(response)
+                return [item["id"] for item in (await response.json())["data"]]
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
+    async for line in response.content:
+        data = line.decode().strip()
+        if not data.startswith("data:"):
+            continue
+        payload = data.removeprefix("data:").strip()
+        if payload == "[DONE]":
+            return
+        event: Event = json.loads(payload)
+        if "error" in event:
+            raise ApiError(f"the answer broke off: {event['error'].get('message', 'no reason given')}")
+        yield event
+    raise ApiError("the answer broke off: the connection ended before its end was sent")
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ApiError:
+    text = await response.text()
+    try:
+        error = json.loads(text)["error"]
+        message = error["message"] if isinstance(error, dict) else str(error)
+    except (ValueError, KeyError, TypeError):
+        message = text.strip()[:500] or response.reason or "no reason given"
+    return ApiError(f"{message} (HTTP {response.status})", _remedy(response.status), response.status)
+
+
+def _remedy(status: int) -> str | None:
+    if status == 401:
+        return "give the right key: --key, ENGINEHOUSE_API_KEY or ENGINEHOUSE_ADMIN_KEY"
+    if status == 403:
+        return "this key may not do that: an admin key is needed for the registry"
+    return None
+
+
+@contextmanager
+def _reachable(root: str) -> Iterator[None]:
+    """Turns failures of the connection into one sentence."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as error:
+        raise ApiError(
+            f"cannot reach the gateway at {root}", "is it running? start one with `enginehouse up`"
+        ) from error
+    except aiohttp.ClientError as error:
+        raise ApiError(f"the connection to {root} failed: {error}") from error
+    except TimeoutError as error:
+        raise ApiError(f"the gateway at {root} did not answer in time") from error

@@ -1,0 +1,74 @@
+"""The `enginehouse` command: its sub-commands, and how what stops one is shown.
+
+Commands live in `enginehouse.commands`, one module each; they import what they need when they run, so
+that `enginehouse --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from enginehouse.commands.apply import apply
+from enginehouse.commands.chat import chat
+from enginehouse.commands.config import config
+from enginehouse.commands.controller import controller
+from enginehouse.commands.delete import delete
+from enginehouse.commands.doctor import doctor
+from enginehouse.commands.gateway import gateway
+from enginehouse.commands.get import describe, get
+from enginehouse.commands.keys import keys
+from enginehouse.commands.traces import traces
+from enginehouse.commands.up import up
+from enginehouse.commands.version import version
+from enginehouse.errors import CommandError
+
+INTERRUPTED = 130
+
+RUN = "Run"
+USE = "Use a running stack"
+REGISTRY = "What should run"
+HOUSE = "This machine"
+
+app = typer.Typer(
+    name="enginehouse",
+    help="One OpenAI-compatible endpoint in front of a whole fleet of Triton-hosted TensorRT-LLM engines.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `enginehouse up`, then, in another terminal, `enginehouse chat`.",
+)
+app.command(rich_help_panel=RUN)(up)
+app.command(rich_help_panel=RUN)(gateway)
+app.command(rich_help_panel=RUN)(controller)
+app.command(rich_help_panel=USE)(chat)
+app.command(rich_help_panel=USE)(traces)
+app.command(rich_help_panel=REGISTRY)(apply)
+app.command(rich_help_panel=REGISTRY)(get)
+app.command(rich_help_panel=REGISTRY)(describe)
+app.command(rich_help_panel=REGISTRY)(delete)
+app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
+app.command(rich_help_panel=HOUSE)(doctor)
+app.command(rich_help_panel=HOUSE)(config)
+app.command(rich_help_panel=HOUSE)(version)
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        app()
+    except CommandError as error:
+        report(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def report(error: CommandError) -> None:
+    """Say on stderr what stopped the command, and below it what to do."""
+    sys.stderr.write(f"error: {error.message}\n")
+    for line in (error.remedy or "").splitlines():
+        sys.stderr.write(f"  {line}\n")

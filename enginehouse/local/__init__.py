@@ -1,0 +1,1 @@
+"""The embedded default: Redis, Triton, controller and gateway on this machine."""

@@ -1,0 +1,68 @@
+"""From the arguments of `enginehouse up` to a running stack."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from enginehouse.chat import Conversation
+from enginehouse.connection import Connection
+from enginehouse.local.stack import DEMO_STACK, LocalStack, read_stack
+from enginehouse.local.state_dir import default_state_dir
+from enginehouse.local.up import LocalRun, UpOptions
+from enginehouse.settings import load
+
+DEMO_QUESTION = "What is an engine house?"
+
+
+@dataclass(frozen=True, slots=True)
+class UpArguments:
+    """As typed; None where nothing was said."""
+
+    port: int | None
+    host: str | None
+    state_dir: Path | None
+    workers: int | None
+    ready_file: Path | None
+    fallback: bool
+    pacing: str
+    trace_ratio: float | None
+    stack: Path | None
+    demo: bool
+    since: float | None
+
+
+def run_up(arguments: UpArguments) -> None:
+    """Serve until asked to stop."""
+    gateway = load().settings.gateway
+    options = UpOptions(
+        stack=read_stack(arguments.stack) if arguments.stack else DEMO_STACK,
+        state_dir=arguments.state_dir or default_state_dir(),
+        host=arguments.host or gateway.host,
+        port=gateway.port if arguments.port is None else arguments.port,
+        workers=arguments.workers or gateway.workers,
+        ready_file=arguments.ready_file,
+        fallback=arguments.fallback,
+        pacing=arguments.pacing,
+        trace_ratio=arguments.trace_ratio,
+        begun_s=arguments.since,
+    )
+    run = LocalRun(options, Console(), _show_one_answer if arguments.demo else None)
+    asyncio.run(run.run())
+
+
+async def _show_one_answer(connection: Connection, stack: LocalStack) -> None:
+    """What `make demo` ends its start with: a real answer, as it is made."""
+    model = stack.models[0].name
+    _write(f'\n$ enginehouse chat -m {model} "{DEMO_QUESTION}"\n')
+    await Conversation(connection, model, options={"max_tokens": 80}).answer(DEMO_QUESTION, _write)
+    _write("\n\nThe stack keeps running; Ctrl-C stops it.\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

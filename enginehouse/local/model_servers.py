@@ -1,0 +1,187 @@
+"""ModelServers: the processes that hold a stack's engines, and where each deployment finds its engine.
+
+Real Triton where this machine can run it; elsewhere the same CPU engines behind an OpenAI-HTTP server.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+
+from emulator.engine.api import EngineLimits
+from emulator.triton.repository import (
+    EmulatorModels,
+    EngineSpec,
+    LlmApiModels,
+    TextModels,
+    TrtEngineModels,
+    build_emulator_repository,
+)
+from enginehouse.errors import SettingsError
+from enginehouse.local.ports import free_port
+from enginehouse.local.service import CommandService, Service
+from enginehouse.local.stack import DeploymentEntry, EngineEntry, LocalStack, ServerEntry
+from enginehouse.local.state_dir import StateDir
+from enginehouse.local.triton import TritonProcess
+from enginehouse.local.triton_environment import TritonEnvironment
+from model_registry.entities import LaneName, ServerRef
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "emulator" / "models"
+TRITON_READY_TIMEOUT_S = 120.0
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a deployment's engine is, in the registry's words."""
+
+    server: ServerRef
+    lane: LaneName | str
+    target: str
+
+
+class ModelServers(Protocol):
+    """All model servers of a stack."""
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """Their processes, in the order of the stack."""
+
+    @property
+    def shm_prefixes(self) -> Sequence[str]:
+        """How the names of their shared-memory regions begin."""
+
+    @property
+    def said_as(self) -> str:
+        """What kind of server it is, for the panel."""
+
+    def placement(self, deployment: DeploymentEntry) -> Placement:
+        """Where to find a deployment's engine; only after the services have started."""
+
+    def addresses(self) -> list[dict[str, str | None]]:
+        """`http`, `grpc` and `metrics` of every server; only after the services have started."""
+
+
+def weights_folder(weights: str) -> Path:
+    """Folder of a shipped model. Raises SettingsError naming those there are."""
+    folder = WEIGHTS / weights
+    if not (folder / "tokenizer.json").exists():
+        shipped = ", ".join(sorted(item.parent.name for item in WEIGHTS.glob("*/tokenizer.json")))
+        raise SettingsError(f"no weights named {weights!r}", f"there are: {shipped}")
+    return folder
+
+
+class TritonServers:
+    """One real `tritonserver` for each server of the stack."""
+
+    def __init__(
+        self, stack: LocalStack, state: StateDir, triton: TritonEnvironment, pacing: str, progress: Progress
+    ) -> None:
+        self._processes = {
+            server.name: _triton(server, state, triton, pacing, progress) for server in stack.servers
+        }
+        self.services: Sequence[TritonProcess] = tuple(self._processes.values())
+        self.shm_prefixes = [process.shm_prefix for process in self.services]
+        self.said_as = "Triton Inference Server: " + ", ".join(self._processes)
+
+    def placement(self, deployment: DeploymentEntry) -> Placement:
+        process = self._processes[deployment.server]
+        reference = ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
+        return Placement(reference, deployment.lane, deployment.target)
+
+    def addresses(self) -> list[dict[str, str | None]]:
+        return [
+            {"http": process.http_url, "grpc": process.grpc_url, "metrics": process.metrics_url}
+            for process in self.services
+        ]
+
+
+def _triton(
+    server: ServerEntry, state: StateDir, triton: TritonEnvironment, pacing: str, progress: Progress
+) -> TritonProcess:
+    repository = state.servers / server.name
+    names = build_emulator_repository(repository, [_models(engine, pacing) for engine in server.engines])
+    return TritonProcess(
+        server.name,
+        triton,
+        repository,
+        state.log(server.name),
+        load=names,
+        progress=progress,
+        ready_timeout_s=TRITON_READY_TIMEOUT_S,
+    )
+
+
+def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
+    engine = EngineSpec(
+        weights_folder(entry.weights),
+        _limits(entry),
+        pacing=pacing,
+        cancellation_check_period_ms=entry.cancellation_check_period_ms,
+    )
+    if entry.runtime == "llmapi":
+        return LlmApiModels(engine, entry.name)
+    return TrtEngineModels(
+        engine, entry.name, text=TextModels(bls_instances=4) if entry.text_models else None
+    )
+
+
+def _limits(entry: EngineEntry) -> EngineLimits:
+    limits: dict[str, Any] = dict(entry.limits)
+    try:
+        return EngineLimits(**limits)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"engine {entry.name}: limits cannot be used", str(error)) from error
+
+
+class FallbackServers:
+    """One OpenAI-HTTP server for each engine of the stack, where a real Triton cannot run."""
+
+    def __init__(self, stack: LocalStack, state: StateDir, pacing: str) -> None:
+        self._stack = stack
+        self._ports: dict[tuple[str, str], int] = {}
+        services = []
+        for server in stack.servers:
+            for engine in server.engines:
+                port = self._ports[server.name, engine.name] = free_port()
+                services.append(_openai_server(server.name, engine, port, pacing, state))
+        self.services: Sequence[Service] = tuple(services)
+        self.shm_prefixes: Sequence[str] = ()
+        self.said_as = "OpenAI-HTTP servers (no Triton on this machine)"
+
+    def placement(self, deployment: DeploymentEntry) -> Placement:
+        engine = self._stack.engine_of(deployment)
+        port = self._ports[deployment.server, engine.name]
+        return Placement(ServerRef(http=f"http://127.0.0.1:{port}"), "openai-http", engine.weights)
+
+    def addresses(self) -> list[dict[str, str | None]]:
+        return [
+            {"http": f"http://127.0.0.1:{port}", "grpc": None, "metrics": f"http://127.0.0.1:{port}/metrics"}
+            for port in self._ports.values()
+        ]
+
+
+def _openai_server(server: str, engine: EngineEntry, port: int, pacing: str, state: StateDir) -> Service:
+    name = f"{server}-{engine.name}"
+    command = [sys.executable, "-m", "emulator.openai_server", str(weights_folder(engine.weights))]
+    command += ["--port", str(port), "--pacing", pacing]
+    return CommandService(name, command, state.log(name), probe=http_probe(f"http://127.0.0.1:{port}/health"))
+
+
+def http_probe(url: str) -> Callable[[], Any]:
+    """Asks `url` whether it answers 200."""
+
+    async def answers() -> bool:
+        timeout = aiohttp.ClientTimeout(total=2)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    return answers

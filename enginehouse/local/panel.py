@@ -1,0 +1,53 @@
+"""Panel: what an operator needs to know once the stack is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+
+def curl_example(base_url: str, api_key: str, model: str) -> str:
+    """A streamed answer with nothing but curl."""
+    return (
+        f"curl -N {base_url}/chat/completions -H 'Authorization: Bearer {api_key}' "
+        "-H 'Content-Type: application/json' "
+        f"""-d '{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"Hello"}}]}}'"""
+    )
+
+
+def sdk_example(base_url: str, api_key: str, model: str) -> str:
+    """The same with the `openai` SDK, as one line of Python."""
+    return (
+        f"""python -c 'from openai import OpenAI; c = OpenAI(base_url="{base_url}", api_key="{api_key}"); """
+        f"""[print(p.choices[0].delta.content or "", end="", flush=True) for p in """
+        f"""c.chat.completions.create(model="{model}", stream=True, """
+        """messages=[{"role": "user", "content": "Hello"}]) if p.choices]'"""
+    )
+
+
+def show(
+    console: Console, ready: Mapping[str, Any], profiles: Mapping[str, list[str]], took_s: float
+) -> None:
+    """Print address, keys, models with their profiles, what to try and how to stop."""
+    facts = Table.grid(padding=(0, 2))
+    for name in ("base_url", "api_key", "admin_key"):
+        facts.add_row(name.replace("_", " ").replace("url", "URL"), f"[bold]{ready[name]}[/]")
+    for model, names in profiles.items():
+        facts.add_row("model", f"[bold]{model}[/]  " + " ".join(f"{model}:{name}" for name in names))
+    facts.add_row("servers", ready["model_servers"])
+    facts.add_row("logs", f"{ready['state_dir']}/logs")
+    facts.add_row("stop", "Ctrl-C")
+    console.print(Panel(facts, title=f"Enginehouse is ready after {took_s:.1f} s", expand=False))
+    model = next(iter(profiles))
+    console.print("Try, in another terminal:")
+    for line in (
+        f'enginehouse chat -m {model} "What is an engine house?"',
+        curl_example(ready["base_url"], ready["api_key"], model),
+        sdk_example(ready["base_url"], ready["api_key"], model),
+        "enginehouse traces",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

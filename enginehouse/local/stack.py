@@ -1,0 +1,212 @@
+"""LocalStack: which model servers, models and deployments `up` runs. `DEMO_STACK` is the default.
+
+A value only; `--stack FILE` reads another one from YAML.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from enginehouse.errors import SettingsError
+from model_registry.entities import LaneName, Name, Profile
+
+MIB = 1024**2
+BASE_MEMORY_BYTES = 450 * MIB
+"""Redis, controller, this process and a gateway of one worker."""
+WORKER_MEMORY_BYTES = 120 * MIB
+SERVER_MEMORY_BYTES = 200 * MIB
+"""A `tritonserver` before it loads anything."""
+ENGINE_MEMORY_BYTES = 220 * MIB
+"""The stub process of one CPU engine, with its weights and KV cache."""
+TEXT_MODELS_MEMORY_BYTES = 350 * MIB
+"""The stub processes of preprocessing, postprocessing and BLS."""
+
+TEXT_MODELS = ("ensemble", "preprocessing", "postprocessing", "tensorrt_llm_bls")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineEntry(_Value):
+    """One CPU engine on a model server."""
+
+    weights: str
+    """Which of the shipped models it runs."""
+    runtime: Literal["trt-engine", "llmapi"] = "trt-engine"
+    name: str = "tensorrt_llm"
+    """Its model name on the server."""
+    text_models: bool = False
+    """Put preprocessing, postprocessing, ensemble and BLS around it, under their usual names."""
+    limits: dict[str, int | bool | str] = Field(default_factory=dict)
+    """Fields of `emulator.engine.api.EngineLimits`; the rest keep their defaults."""
+    cancellation_check_period_ms: Annotated[int, Field(gt=0)] = 50
+
+    @property
+    def served_names(self) -> frozenset[str]:
+        """The model names a deployment may target."""
+        return frozenset({self.name, *(TEXT_MODELS if self.text_models else ())})
+
+
+class ServerEntry(_Value):
+    """One model server process."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+    engines: Annotated[tuple[EngineEntry, ...], Field(min_length=1)]
+
+    def engine(self, target: str) -> EngineEntry | None:
+        """The engine behind a model name of this server."""
+        return next((engine for engine in self.engines if target in engine.served_names), None)
+
+
+class ModelEntry(_Value):
+    """What clients name; its tokenizer is that of `weights`."""
+
+    name: Name
+    weights: str
+    context_length: Annotated[int, Field(gt=0)] = 2048
+    description: str | None = None
+    default_profile: Profile = "balanced"
+    aliases: tuple[Name, ...] = ()
+
+
+class DeploymentEntry(_Value):
+    """This model on that server."""
+
+    name: Name
+    model: Name
+    server: str
+    target: str
+    profile: Profile = "balanced"
+    lane: LaneName | Literal["auto"] = "auto"
+    max_concurrency: Annotated[int, Field(gt=0)] | None = None
+
+
+class LocalStack(_Value):
+    """A whole stack; its names agree with each other."""
+
+    servers: Annotated[tuple[ServerEntry, ...], Field(min_length=1)]
+    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
+    deployments: Annotated[tuple[DeploymentEntry, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        models = {model.name for model in self.models}
+        servers = {server.name: server for server in self.servers}
+        for deployment in self.deployments:
+            if deployment.model not in models:
+                raise ValueError(f"deployment {deployment.name}: no model {deployment.model!r}")
+            if deployment.server not in servers:
+                raise ValueError(f"deployment {deployment.name}: no server {deployment.server!r}")
+            if servers[deployment.server].engine(deployment.target) is None:
+                raise ValueError(
+                    f"deployment {deployment.name}: "
+                    f"server {deployment.server!r} has no model {deployment.target!r}"
+                )
+        return self
+
+    def engine_of(self, deployment: DeploymentEntry) -> EngineEntry:
+        """The engine that serves a deployment."""
+        server = next(server for server in self.servers if server.name == deployment.server)
+        engine = server.engine(deployment.target)
+        if engine is None:
+            raise KeyError(deployment.target)
+        return engine
+
+
+DEMO_STACK = LocalStack(
+    servers=(
+        ServerEntry(
+            name="triton-0",
+            engines=(
+                EngineEntry(
+                    weights="house-chat",
+                    text_models=True,
+                    limits={"max_batch_size": 16, "max_num_tokens": 512, "kv_blocks": 512},
+                ),
+            ),
+        ),
+        ServerEntry(
+            name="triton-1",
+            engines=(
+                EngineEntry(
+                    weights="house-chat",
+                    name="house-chat",
+                    limits={"max_batch_size": 128, "max_num_tokens": 2048, "kv_blocks": 2048},
+                ),
+                EngineEntry(weights="depot-chat", runtime="llmapi", name="depot-chat"),
+            ),
+        ),
+    ),
+    models=(
+        ModelEntry(
+            name="house-chat",
+            weights="house-chat",
+            default_profile="latency",
+            description="Chat by token ids, on two engines: one built for latency, one for throughput",
+        ),
+        ModelEntry(name="depot-chat", weights="depot-chat", description="Chat by the LLM API model"),
+        ModelEntry(name="yard-chat", weights="house-chat", description="Chat by the Triton ensemble"),
+        ModelEntry(name="kiosk-chat", weights="house-chat", description="Chat by business logic scripting"),
+    ),
+    deployments=(
+        DeploymentEntry(
+            name="house-chat-latency",
+            model="house-chat",
+            profile="latency",
+            server="triton-0",
+            target="tensorrt_llm",
+        ),
+        DeploymentEntry(
+            name="house-chat-throughput",
+            model="house-chat",
+            profile="throughput",
+            server="triton-1",
+            target="house-chat",
+        ),
+        DeploymentEntry(name="depot-chat", model="depot-chat", server="triton-1", target="depot-chat"),
+        DeploymentEntry(
+            name="yard-chat", model="yard-chat", server="triton-0", target="ensemble", lane="ensemble"
+        ),
+        DeploymentEntry(
+            name="kiosk-chat",
+            model="kiosk-chat",
+            server="triton-0",
+            target="tensorrt_llm_bls",
+            lane="tensorrt_llm_bls",
+        ),
+    ),
+)
+
+
+def read_stack(path: Path) -> LocalStack:
+    """A stack from YAML; raises SettingsError naming the field."""
+    try:
+        values: Any = yaml.safe_load(path.read_text())
+        return LocalStack.model_validate(values)
+    except OSError as error:
+        raise SettingsError(f"stack file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"stack file {path}: {error}") from error
+    except ValidationError as error:
+        problems = "\n".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'stack'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise SettingsError(f"stack file {path} cannot be used", problems) from error
+
+
+def needed_memory_bytes(stack: LocalStack, workers: int = 1) -> int:
+    """An estimate of what the whole stack takes, from measured process sizes."""
+    engines = [engine for server in stack.servers for engine in server.engines]
+    return (
+        BASE_MEMORY_BYTES
+        + (workers - 1) * WORKER_MEMORY_BYTES
+        + len(stack.servers) * SERVER_MEMORY_BYTES
+        + len(engines) * ENGINE_MEMORY_BYTES
+        + sum(TEXT_MODELS_MEMORY_BYTES for engine in engines if engine.text_models)
+    )
