@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -36,16 +36,25 @@ class Snapshot:
     tenants: Mapping[str, Tenant]
     keys: Mapping[str, ApiKey]
     """By hex SHA-256 of the key."""
+    stale: bool = False
+    """Not confirmed by the registry since this process began: read from disk, or empty for want of it."""
 
     @classmethod
-    def of(cls, version: int, objects: Iterable[Stored], taken_at_s: float | None = None) -> Snapshot:
-        """Index `objects`; `taken_at_s` defaults to now."""
+    def of(
+        cls,
+        version: int,
+        objects: Iterable[Stored],
+        taken_at_s: float | None = None,
+        *,
+        stale: bool = False,
+    ) -> Snapshot:
+        """Index `objects`, in the order of their names; `taken_at_s` defaults to now."""
         models: dict[str, Model] = {}
         deployments: defaultdict[str, list[Deployment]] = defaultdict(list)
         endpoints: defaultdict[str, list[Endpoint]] = defaultdict(list)
         tenants: dict[str, Tenant] = {}
         keys: dict[str, ApiKey] = {}
-        for item in objects:
+        for item in sorted(objects, key=lambda item: item.name):
             match item:
                 case Model():
                     models[item.name] = item
@@ -62,10 +71,11 @@ class Snapshot:
             taken_at_s=time.time() if taken_at_s is None else taken_at_s,
             models=MappingProxyType(models),
             aliases=MappingProxyType({a: m.name for m in models.values() for a in m.aliases}),
-            deployments=_sorted_groups(deployments),
-            endpoints=_sorted_groups(endpoints),
+            deployments=_groups(deployments),
+            endpoints=_groups(endpoints),
             tenants=MappingProxyType(tenants),
             keys=MappingProxyType(keys),
+            stale=stale,
         )
 
     def model(self, name: str) -> Model | None:
@@ -75,6 +85,16 @@ class Snapshot:
             found = self.models.get(target)
         return found
 
+    def objects(self) -> Iterator[Stored]:
+        """Everything in it, kind by kind."""
+        yield from self.models.values()
+        for deployments in self.deployments.values():
+            yield from deployments
+        for endpoints in self.endpoints.values():
+            yield from endpoints
+        yield from self.tenants.values()
+        yield from self.keys.values()
+
     def age_s(self, now_s: float) -> float:
         """Seconds since the registry was last known to agree with this view."""
         return max(0.0, now_s - self.taken_at_s)
@@ -83,7 +103,5 @@ class Snapshot:
 Named = TypeVar("Named", Deployment, Endpoint)
 
 
-def _sorted_groups(groups: Mapping[str, list[Named]]) -> Mapping[str, tuple[Named, ...]]:
-    return MappingProxyType(
-        {model: tuple(sorted(items, key=lambda item: item.name)) for model, items in groups.items()}
-    )
+def _groups(groups: Mapping[str, list[Named]]) -> Mapping[str, tuple[Named, ...]]:
+    return MappingProxyType({model: tuple(items) for model, items in groups.items()})

@@ -1,0 +1,63 @@
+"""Cache: the last view of the registry on disk, for a process that starts while Redis is away.
+
+The file holds tenants and key hashes, so only its owner may read it. It is replaced whole, never changed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from model_registry.changes import Position, read
+from model_registry.kinds import Ref, encode
+from model_registry.snapshot import Stored
+
+log = logging.getLogger(__name__)
+FORMAT = 1
+
+
+class Cached(NamedTuple):
+    """A view as it was when written."""
+
+    position: Position
+    objects: Mapping[Ref, Stored]
+    taken_at_s: float
+
+
+def save(path: Path, cached: Cached) -> None:
+    """Replace the file atomically, mode 0600. Raises OSError."""
+    content = {
+        "format": FORMAT,
+        "position": cached.position,
+        "taken_at_s": cached.taken_at_s,
+        "objects": [[*ref, encode(item)] for ref, item in cached.objects.items()],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def restore(path: Path) -> Cached | None:
+    """What the file holds; None when there is none, or, with a log line, when it cannot be used."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r} is not {FORMAT}")
+        lineage, version, last = content["position"]
+        found = {(kind, name): read(kind, name, document) for kind, name, document in content["objects"]}
+        objects = {ref: item for ref, item in found.items() if item is not None}
+        return Cached(Position(str(lineage), int(version), str(last)), objects, float(content["taken_at_s"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("registry cache ignored", extra={"path": str(path), "error": repr(error)})
+        return None

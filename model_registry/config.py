@@ -1,0 +1,42 @@
+"""Settings of the registry: where Redis is, how long to wait for it, how long endpoints live unrenewed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+RedisUrl = Annotated[str, StringConstraints(pattern=r"^(rediss?|unix)://\S+$")]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class RegistryConfig(BaseModel):
+    """The registry as one process sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    """`redis://`, `rediss://` (TLS) or `unix://`, with user and password if Redis asks for them."""
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = "default"
+    """Hash tag of every key, so that several registries can share one Redis."""
+    endpoint_ttl_s: Seconds = 10.0
+    """How long an endpoint outlives its last renewal by a controller, by Redis time."""
+    snapshot_path: Path | None = None
+    """File that keeps the last snapshot over restarts; None: a restart needs Redis to know any model."""
+    connect_timeout_s: Seconds = 1.0
+    command_timeout_s: Seconds = 2.0
+    """How long a silent Redis is waited for; must be above `block_s`."""
+    block_s: Seconds = 1.0
+    """How long the watcher waits for a push before it checks that it has missed nothing."""
+    backoff_max_s: Seconds = 2.0
+    """Longest pause between attempts to reach Redis again."""
+    max_changes: Annotated[int, Field(gt=0)] = 4096
+    """Change records kept; a watcher further behind loads everything anew."""
+
+    @model_validator(mode="after")
+    def block_is_shorter_than_timeout(self) -> RegistryConfig:
+        """A blocking read that outlasts the timeout would look like a dead Redis."""
+        if self.block_s >= self.command_timeout_s:
+            raise ValueError("block_s must be below command_timeout_s")
+        return self

@@ -1,0 +1,98 @@
+"""What can go wrong with the registry.
+
+RegistryError
+├── RegistryUnavailableError      Redis is away, slow, loading, full or refuses us; try again later
+│   └── RegistryReadOnlyError     Redis answers reads only (a replica, or a failover under way)
+├── RegistryBusyError             the registry changed under every attempt to change it
+├── UnknownObjectError            no object of that kind and name
+├── DanglingReferenceError        an object names another that does not exist
+├── NameTakenError                a name, alias or key hash would stand for two things
+├── InUseError                    an object that others need cannot be deleted
+├── IllegalTransitionError        a state that may not follow the present one
+├── LeadershipLostError           the writer is not the leader any more
+├── UnknownKindError              no such kind of object
+└── ManifestErrors                manifests with mistakes; carries every one of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class RegistryError(Exception):
+    """An operation on the registry failed; nothing was changed unless said otherwise."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """Redis is away, slow, loading, full or refuses us; a write may or may not have happened."""
+
+
+class RegistryReadOnlyError(RegistryUnavailableError):
+    """Redis answers reads only."""
+
+
+class RegistryBusyError(RegistryError):
+    """The registry changed under every attempt to change it."""
+
+
+class UnknownObjectError(RegistryError):
+    """No object of that kind and name."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"no {kind} named {name!r} in the registry")
+        self.kind = kind
+        self.name = name
+
+
+class DanglingReferenceError(RegistryError):
+    """An object names another that does not exist."""
+
+    def __init__(self, kind: str, name: str, field: str, target_kind: str, target: str) -> None:
+        super().__init__(
+            f"{kind} {name!r}: {field} names {target_kind} {target!r}, which does not exist; "
+            f"apply the {target_kind} first or together with it"
+        )
+        self.kind = kind
+        self.name = name
+        self.field = field
+        self.target = target
+
+
+class NameTakenError(RegistryError):
+    """A name, alias or key hash would stand for two things."""
+
+
+class InUseError(RegistryError):
+    """An object that others need cannot be deleted."""
+
+    def __init__(self, kind: str, name: str, users: Iterable[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.users = tuple(users)
+        super().__init__(
+            f"{kind} {name!r} is used by {', '.join(self.users)}; delete those first, or delete with cascade"
+        )
+
+
+class IllegalTransitionError(RegistryError):
+    """A state that may not follow the present one."""
+
+    def __init__(self, noun: str, present: str, wanted: str, allowed: Iterable[str]) -> None:
+        self.present = present
+        self.wanted = wanted
+        self.allowed = tuple(sorted(allowed))
+        choices = ", ".join(self.allowed) or "nothing"
+        super().__init__(f"{noun} cannot go from {present!r} to {wanted!r}; allowed from there: {choices}")
+
+
+class LeadershipLostError(RegistryError):
+    """The writer is not the leader any more; its write was refused."""
+
+
+class UnknownKindError(RegistryError):
+    """No such kind of object."""
+
+    def __init__(self, kind: str, allowed: Iterable[str]) -> None:
+        self.kind = kind
+        self.allowed = tuple(allowed)
+        super().__init__(f"unknown kind {kind!r}; one of: {', '.join(self.allowed)}")

@@ -1,0 +1,65 @@
+"""Kinds: what the registry stores, what each kind is called, and its JSON document.
+
+A document written by a newer release may hold fields this one does not know: they are ignored when read,
+so that releases can run side by side; what people write (manifests) is held to the known fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import ValidationError
+
+from model_registry.entities import ApiKey, Deployment, Endpoint, Entity, Model, Tenant
+from model_registry.errors import UnknownKindError
+from model_registry.snapshot import Stored
+
+Ref = tuple[str, str]
+"""(kind, name)."""
+
+KINDS: Mapping[str, type[Stored]] = MappingProxyType(
+    {"Model": Model, "Deployment": Deployment, "Endpoint": Endpoint, "Tenant": Tenant, "ApiKey": ApiKey}
+)
+DECLARED: tuple[str, ...] = ("Model", "Deployment", "Tenant", "ApiKey")
+"""Kinds that operators write; the rest is written by the controller."""
+
+_SPELLINGS: Mapping[str, str] = MappingProxyType(
+    {spelling: kind for kind in KINDS for spelling in (kind.lower(), f"{kind.lower()}s")}
+    | {"key": "ApiKey", "keys": "ApiKey", "api-key": "ApiKey", "api-keys": "ApiKey"}
+    | {"api_key": "ApiKey", "api_keys": "ApiKey"}
+)
+
+
+def kind_named(spelling: str) -> str:
+    """The kind that `spelling` stands for: any case, singular or plural. Raises UnknownKindError."""
+    kind = _SPELLINGS.get(spelling.strip().lower())
+    if kind is None:
+        raise UnknownKindError(spelling, KINDS)
+    return kind
+
+
+def kind_of(item: Stored) -> str:
+    """`Model`, `Deployment`, ..."""
+    return type(item).__name__
+
+
+def ref_of(item: Stored) -> Ref:
+    """Kind and name."""
+    return kind_of(item), item.name
+
+
+def encode(item: Stored) -> str:
+    """The JSON document of `item`; equal items have equal documents."""
+    return item.model_dump_json()
+
+
+def decode(kind: str, document: str) -> Stored:
+    """The item in a JSON document. Raises pydantic's ValidationError."""
+    entity: type[Entity] = KINDS[kind]
+    try:
+        item = entity.model_validate_json(document)
+    except ValidationError:
+        item = entity.model_validate_json(document, extra="ignore")
+    assert isinstance(item, Model | Deployment | Endpoint | Tenant | ApiKey)
+    return item

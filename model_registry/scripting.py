@@ -1,0 +1,32 @@
+"""Scripts: the Lua files beside this module, each run by name with the registry's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+
+from model_registry.connection import redis_errors
+
+NAMES = ("claim", "commit", "load", "renew", "resign", "sweep")
+
+
+def source(name: str) -> str:
+    """The text that Redis runs: the shared prelude, then the script."""
+    folder = files("model_registry") / "scripts"
+    return "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", name))
+
+
+class Scripts:
+    """The scripts of one registry. Redis is sent a text once and its hash from then on."""
+
+    def __init__(self, redis: Redis, keys: Sequence[str]) -> None:
+        self._scripts = {name: redis.register_script(source(name)) for name in NAMES}
+        self._keys = list(keys)
+
+    async def run(self, name: str, *args: str | int) -> Any:
+        """Run one script; what it returns is said in its header."""
+        with redis_errors():
+            return await self._scripts[name](keys=self._keys, args=args)

@@ -1,0 +1,48 @@
+-- Changes objects: all of them or none.
+-- ARGV[1] lineage and [2] version the writer has read, both "" to skip that check
+--     [3] versions begin above this   [4] records to keep
+--     [5] leadership's holder, "" to write unfenced   [6] its token
+--     [7] time to live in ms of the endpoints put, "" to leave deadlines alone
+--     then four per operation: op, kind's index, name, document
+--       need: the object must exist          same: its document must be this one
+--       put: store                           del: remove
+-- Returns {"ok", version} | {"stale"} | {"fenced"} | {"missing", kind, name} | {"changed", kind, name}.
+-- What is stored already or absent already is not recorded; with nothing to record the version stays.
+if fenced(ARGV[5], ARGV[6]) then return { "fenced" } end
+if ARGV[2] ~= "" then
+  local lineage = redis.call("HGET", META, "lineage") or ""
+  if lineage ~= ARGV[1] or text(version_now()) ~= ARGV[2] then return { "stale" } end
+end
+
+local writes = {}
+for i = 8, #ARGV, 4 do
+  local op, index, name, document = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
+  local stored = redis.call("HGET", kind_key(index), name)
+  if op == "need" then
+    if not stored then return { "missing", KIND_NAMES[index], name } end
+  elseif op == "same" then
+    if stored ~= document then return { "changed", KIND_NAMES[index], name } end
+  else
+    writes[#writes + 1] = { op, index, name, document, stored }
+  end
+end
+
+local changes = {}
+for _, write in ipairs(writes) do
+  local op, index, name, document, stored = write[1], write[2], write[3], write[4], write[5]
+  if op == "put" then
+    if index == ENDPOINT and ARGV[7] ~= "" then
+      redis.call("ZADD", DEADLINES, text(now_ms() + tonumber(ARGV[7])), name)
+    end
+    if stored ~= document then
+      redis.call("HSET", kind_key(index), name, document)
+      changes[#changes + 1] = { "put", KIND_NAMES[index], name, document }
+    end
+  elseif stored then
+    redis.call("HDEL", kind_key(index), name)
+    if index == ENDPOINT then redis.call("ZREM", DEADLINES, name) end
+    changes[#changes + 1] = { "del", KIND_NAMES[index], name, "" }
+  end
+end
+if #changes == 0 then return { "ok", version_now() } end
+return { "ok", record(changes, tonumber(ARGV[3]), ARGV[4]) }

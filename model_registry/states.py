@@ -1,0 +1,29 @@
+"""States that may follow each other, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from model_registry.entities import EndpointState
+from model_registry.errors import IllegalTransitionError
+
+Transitions = Mapping[str, frozenset[str]]
+
+ENDPOINT: Mapping[EndpointState, frozenset[EndpointState]] = MappingProxyType(
+    {
+        "starting": frozenset({"ready", "unhealthy", "draining", "gone"}),
+        "ready": frozenset({"unhealthy", "draining", "gone"}),
+        "unhealthy": frozenset({"starting", "ready", "draining", "gone"}),
+        "draining": frozenset({"gone"}),
+        "gone": frozenset(),
+    }
+)
+"""A draining endpoint never serves again under the same registration; `gone` is stored by deletion."""
+
+
+def check_endpoint(name: str, present: EndpointState, wanted: EndpointState) -> None:
+    """Raise IllegalTransitionError unless `wanted` may follow `present`; staying put is always legal."""
+    allowed = ENDPOINT[present]
+    if wanted != present and wanted not in allowed:
+        raise IllegalTransitionError(f"Endpoint {name!r}", present, wanted, allowed)

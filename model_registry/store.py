@@ -1,0 +1,319 @@
+"""Store: the registry in Redis, written by short scripts so that readers see whole versions only.
+
+Every change moves `version` on by one and leaves one record in a capped stream, which watchers follow.
+Rules between objects are checked in Python on the version just read, and the script that writes refuses if
+that version has passed meanwhile; then it is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from redis.asyncio import Redis
+
+from model_registry import changes, integrity, states
+from model_registry.changes import ChangeRecord, Contents, Position
+from model_registry.connection import redis_errors
+from model_registry.entities import Endpoint, EndpointState, Model
+from model_registry.errors import LeadershipLostError, RegistryBusyError, UnknownObjectError
+from model_registry.keys import KIND_INDEX, Keys
+from model_registry.kinds import Ref, encode, ref_of
+from model_registry.scripting import Scripts
+from model_registry.snapshot import Snapshot, Stored
+
+ATTEMPTS = 32
+"""Tries of a write whose registry changes under it; each later one waits a little longer."""
+
+Outcome = Literal["created", "configured", "unchanged", "deleted"]
+Names = list[str]
+Items = list[Stored]
+Records = list[ChangeRecord]
+_EndpointChange = Callable[[Endpoint | None], Endpoint]
+
+
+class Leadership(NamedTuple):
+    """A claim to be the one controller; a write that carries an outdated one is refused."""
+
+    holder: str
+    token: int
+
+
+class Applied(NamedTuple):
+    """What a change came to, object by object."""
+
+    version: int
+    outcomes: tuple[tuple[Ref, Outcome], ...]
+
+
+class Renewal(NamedTuple):
+    """Which names are not registered, and the Redis time in ms at which the others were renewed."""
+
+    missing: tuple[str, ...]
+    as_of_ms: int
+
+
+class RegistryStore:
+    """The registry called `name` in a Redis, reached by a client that decodes its answers (`connect`).
+
+    Every method raises RegistryUnavailableError when Redis is away, slow or refuses to write.
+    """
+
+    def __init__(self, redis: Redis, name: str = "default", *, max_changes: int = 4096) -> None:
+        if not redis.connection_pool.connection_kwargs.get("decode_responses"):
+            raise ValueError(
+                "RegistryStore needs a client with decode_responses=True; see connection.connect"
+            )
+        self.name = name
+        self._redis = redis
+        self._keys = Keys(name)
+        self._scripts = Scripts(redis, self._keys.all)
+        self._max_changes = max_changes
+
+    # -- objects ------------------------------------------------------------------------------------------
+
+    async def apply(self, objects: Sequence[Stored], *, delete: Sequence[Ref] = ()) -> int:
+        """Store `objects` and delete the `(kind, name)` of `delete`, all or nothing; returns the version."""
+        return (await self.transact(objects, delete=delete)).version
+
+    async def transact(
+        self,
+        objects: Sequence[Stored],
+        *,
+        delete: Sequence[Ref] = (),
+        cascade: bool = False,
+        floor: int = 0,
+        dry_run: bool = False,
+    ) -> Applied:
+        """As `apply`, and tells what became of each object.
+
+        `cascade` deletes those that need a deleted one too. `floor`: the new version will be above it.
+        Raises DanglingReferenceError, NameTakenError, InUseError, UnknownObjectError (a deletion of nothing).
+        """
+        for attempt in range(ATTEMPTS):
+            contents = await self.contents()
+            puts = _with_created(_last_of_each(objects), contents)
+            gone = _plan(puts, delete, contents, cascade)
+            outcomes = _outcomes(puts, gone, contents)
+            if dry_run:
+                return Applied(contents.position.version, outcomes)
+            args = [_op("put", *ref_of(item), encode(item)) for item in puts]
+            args += [_op("del", *ref) for ref in sorted(gone)]
+            reply = await self._commit(args, seen=contents.position, floor=floor)
+            if reply[0] == "ok":
+                return Applied(int(reply[1]), outcomes)
+            await _pause(attempt)
+        raise RegistryBusyError("the registry kept changing under this write; try again")
+
+    async def get(self, kind: str, name: str) -> Stored | None:
+        """One object, or None."""
+        with redis_errors():
+            document = await self._redis.hget(self._keys.of(kind.lower()), name)
+        return None if document is None else changes.read(kind, name, str(document))
+
+    async def list(self, kind: str) -> Items:
+        """All objects of a kind, by name."""
+        contents = await self.contents()
+        return [item for (of_kind, _), item in sorted(contents.objects.items()) if of_kind == kind]
+
+    async def delete(self, kind: str, name: str, *, cascade: bool = False) -> int:
+        """Delete one object; returns the version. Raises UnknownObjectError, InUseError."""
+        return (await self.transact((), delete=((kind, name),), cascade=cascade)).version
+
+    async def load(self) -> Snapshot:
+        """Everything, now."""
+        contents = await self.contents()
+        return Snapshot.of(contents.position.version, contents.objects.values())
+
+    # -- for watchers -------------------------------------------------------------------------------------
+
+    async def contents(self) -> Contents:
+        """Everything at one version, and where in the history that is."""
+        return changes.contents_of(await self._scripts.run("load"))
+
+    async def position(self) -> Position:
+        """How far the registry is."""
+        with redis_errors():
+            reply = await self._redis.hmget(self._keys.meta, ["lineage", "version", "last"])
+        return changes.position_of(reply)
+
+    async def changes(self, after: str, block_s: float) -> Records:
+        """Records that follow the change id `after`; waits up to `block_s` for a first one.
+
+        Raises ValueError for a record that is not one of ours.
+        """
+        with redis_errors():
+            reply: Any = await self._redis.xread(
+                {self._keys.changes: after}, count=512, block=max(1, int(block_s * 1000))
+            )
+        return changes.records_of(reply)
+
+    # -- endpoints ----------------------------------------------------------------------------------------
+
+    async def register_endpoint(
+        self, endpoint: Endpoint, ttl_s: float, *, leadership: Leadership | None = None
+    ) -> int:
+        """Store an endpoint that lapses after `ttl_s` unless renewed; returns the version.
+
+        Raises UnknownObjectError without its deployment, IllegalTransitionError, LeadershipLostError.
+        """
+        return await self._put_endpoint(endpoint.name, lambda _: endpoint, ttl_s, leadership)
+
+    async def set_endpoint_state(
+        self,
+        name: str,
+        state: EndpointState,
+        reason: str | None = None,
+        *,
+        ttl_s: float | None = None,
+        leadership: Leadership | None = None,
+    ) -> int:
+        """Move an endpoint to `state`; `ttl_s` also resets when it lapses. `gone` removes it.
+
+        Raises UnknownObjectError, IllegalTransitionError, LeadershipLostError.
+        """
+
+        def moved(present: Endpoint | None) -> Endpoint:
+            if present is None:
+                raise UnknownObjectError("Endpoint", name)
+            return present.model_copy(update={"state": state, "reason": reason})
+
+        return await self._put_endpoint(name, moved, ttl_s, leadership)
+
+    async def renew(
+        self, names: Iterable[str], ttl_s: float, *, leadership: Leadership | None = None
+    ) -> Renewal:
+        """Let endpoints live `ttl_s` from now."""
+        reply = await self._scripts.run("renew", _ms(ttl_s), *_fence(leadership), *names)
+        _check_fence(reply)
+        return Renewal(tuple(reply[2:]), int(reply[1]))
+
+    async def sweep(self, *, as_of_ms: int | None = None, leadership: Leadership | None = None) -> Names:
+        """Remove endpoints that have lapsed by Redis time; returns their names.
+
+        `as_of_ms` (of a Renewal): only those that had lapsed by then, so that a Redis which stood still
+        between a renewal and this does not take the renewed ones.
+        """
+        cutoff = "" if as_of_ms is None else as_of_ms
+        reply = await self._scripts.run("sweep", cutoff, self._max_changes, *_fence(leadership))
+        _check_fence(reply)
+        return [str(name) for name in reply[1:]]
+
+    # -- leadership ---------------------------------------------------------------------------------------
+
+    async def claim_leadership(self, holder: str, ttl_s: float) -> Leadership | None:
+        """Become or stay the leader for `ttl_s`; None while another is. `holder` is unique to a process."""
+        token, _ = await self._scripts.run("claim", holder, _ms(ttl_s))
+        return Leadership(holder, int(token)) if int(token) else None
+
+    async def resign_leadership(self, leadership: Leadership) -> bool:
+        """Let another lead at once; False when the claim was lost already."""
+        return bool(await self._scripts.run("resign", *_fence(leadership)))
+
+    # -- inner --------------------------------------------------------------------------------------------
+
+    async def _put_endpoint(
+        self, name: str, change: _EndpointChange, ttl_s: float | None, leadership: Leadership | None
+    ) -> int:
+        for attempt in range(ATTEMPTS):
+            with redis_errors():
+                stored = await self._redis.hget(self._keys.of("endpoint"), name)
+            present = None if stored is None else changes.read("Endpoint", name, str(stored))
+            assert present is None or isinstance(present, Endpoint)
+            wanted = change(present)
+            if present is not None:
+                states.check_endpoint(name, present.state, wanted.state)
+            args = [_op("same", "Endpoint", name, str(stored))] if stored is not None else []
+            if wanted.state == "gone":
+                args.append(_op("del", "Endpoint", name))
+            else:
+                args.append(_op("put", "Endpoint", name, encode(wanted)))
+            if present is None:
+                args.append(_op("need", "Deployment", wanted.deployment))
+            reply = await self._commit(args, leadership=leadership, ttl_s=ttl_s)
+            if reply[0] == "ok":
+                return int(reply[1])
+            if reply[0] == "missing":
+                raise UnknownObjectError(reply[1], reply[2])
+            await _pause(attempt)
+        raise RegistryBusyError(f"Endpoint {name!r} kept changing under this write; try again")
+
+    async def _commit(
+        self,
+        operations: Iterable[tuple[Any, ...]],
+        *,
+        seen: Position | None = None,
+        floor: int = 0,
+        leadership: Leadership | None = None,
+        ttl_s: float | None = None,
+    ) -> Any:
+        head = ("", "") if seen is None else (seen.lineage, str(seen.version))
+        ttl_ms = "" if ttl_s is None else _ms(ttl_s)
+        flat = [part for operation in operations for part in operation]
+        reply = await self._scripts.run(
+            "commit", *head, floor, self._max_changes, *_fence(leadership), ttl_ms, *flat
+        )
+        _check_fence(reply)
+        return reply
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def _op(op: str, kind: str, name: str, document: str = "") -> tuple[Any, ...]:
+    return op, KIND_INDEX[kind], name, document
+
+
+def _fence(leadership: Leadership | None) -> tuple[str, str]:
+    return ("", "") if leadership is None else (leadership.holder, str(leadership.token))
+
+
+def _check_fence(reply: Sequence[Any]) -> None:
+    if reply[0] == "fenced":
+        raise LeadershipLostError("another controller leads now; this write was refused")
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(random.uniform(0, min(0.1, 0.002 * attempt)))
+
+
+def _last_of_each(objects: Iterable[Stored]) -> Items:
+    return list({ref_of(item): item for item in objects}.values())
+
+
+def _with_created(objects: Iterable[Stored], contents: Contents) -> Items:
+    """Give every model the time at which it was first stored, in Unix seconds of Redis."""
+    dated: Items = []
+    for item in objects:
+        if isinstance(item, Model):
+            stored = contents.objects.get(ref_of(item))
+            known = stored.created if isinstance(stored, Model) else item.created
+            item = item.model_copy(update={"created": known or contents.now_ms // 1000})
+        dated.append(item)
+    return dated
+
+
+def _plan(puts: Items, delete: Sequence[Ref], contents: Contents, cascade: bool) -> set[Ref]:
+    """Check the change against the rules; returns everything that is deleted by it."""
+    for ref in delete:
+        if ref not in contents.objects:
+            raise UnknownObjectError(*ref)
+    after = {ref: item for ref, item in contents.objects.items() if ref not in set(delete)}
+    after.update({ref_of(item): item for item in puts})
+    gone = integrity.deletion(delete, after, cascade) - {ref_of(item) for item in puts}
+    for ref in gone:
+        after.pop(ref, None)
+    integrity.check_put(puts, after)
+    return gone
+
+
+def _outcomes(puts: Items, gone: Iterable[Ref], contents: Contents) -> tuple[tuple[Ref, Outcome], ...]:
+    outcomes: list[tuple[Ref, Outcome]] = []
+    for item in puts:
+        stored = contents.objects.get(ref_of(item))
+        outcome: Outcome = "created" if stored is None else "unchanged" if stored == item else "configured"
+        outcomes.append((ref_of(item), outcome))
+    return (*outcomes, *((ref, "deleted") for ref in sorted(gone)))
