@@ -177,16 +177,16 @@ class Engine:
             self._scheduler.add(generation)
         if cancelled:
             self._finish([g for g in self._all() if g.request.request_id in cancelled], "cancelled")
-        self._apply_switch()
+        self._apply_switch(anyone_new=bool(arrived))
 
     def _all(self) -> list[Generation]:
         return [*self._scheduler.running, *self._scheduler.waiting]
 
-    def _apply_switch(self) -> None:
+    def _apply_switch(self, anyone_new: bool) -> None:
         """Faults of the switch reach every request that has none of its own; turning it off heals them."""
         if self._faults is None:
             return
-        if self._faults.poll():
+        if self._faults.poll(now_please=anyone_new):
             self._heal()
         if self._faults.setting is None:
             return

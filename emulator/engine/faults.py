@@ -91,8 +91,9 @@ class FaultSwitch:
     """A JSON file that turns a fault on and off for a whole model while it runs.
 
     `{"fault": "error", "after_tokens": 3, "count": 1, "match_token_ids": [5, 6]}`; all but `fault`
-    optional. Looked at every 20 ms at most, by modification time; absent means off. A file that
-    cannot be read is logged and changes nothing. Used by the step thread only.
+    optional. Looked at whenever a request arrives, and every 20 ms while the engine works, by
+    modification time; absent means off. A file that cannot be read is logged and changes nothing.
+    Used by the step thread only.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -102,10 +103,10 @@ class FaultSwitch:
         self._next_look = 0.0
         self._left: int | None = None
 
-    def poll(self) -> bool:
-        """Looks at the file when it is time; True when the setting changed."""
+    def poll(self, now_please: bool = False) -> bool:
+        """Looks at the file when it is time, or now; True when the setting changed."""
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_look and not now_please:
             return False
         self._next_look = now + POLL_PERIOD_S
         stamp = self._stamp()

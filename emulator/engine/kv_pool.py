@@ -26,7 +26,8 @@ class KvPool:
         shape = (config.num_hidden_layers, blocks, self.heads, tokens_per_block, self.head_dim)
         self.keys = np.zeros(shape, dtype=np.float32)
         self.values = np.zeros(shape, dtype=np.float32)
-        self._row_shape = (config.num_hidden_layers, blocks * self.heads, tokens_per_block * self.head_dim)
+        self._row_size = tokens_per_block * self.head_dim
+        self._scratch = np.empty((2, 0), dtype=np.float32)
 
     def write(self, layer: int, blocks: Index, slots: Index, keys: Array, values: Array) -> None:
         """Stores keys and values [tokens, heads, head_dim] at (block, slot) of each token."""
@@ -38,11 +39,25 @@ class KvPool:
         return tables[:, None, :] * self.heads + np.arange(self.heads)[None, :, None]
 
     def gather(self, layer: int, rows: Index) -> tuple[Array, Array]:
-        """Keys and values [requests, heads, blocks * tokens_per_block, head_dim] of the rows."""
+        """Keys and values [requests, heads, blocks * tokens_per_block, head_dim] of the rows.
+
+        They lie in scratch memory that the next call overwrites.
+        """
+        needed = rows.size * self._row_size
+        if needed > self._scratch.shape[1]:
+            self._scratch = np.empty((2, needed), dtype=np.float32)
         shape = (*rows.shape[:2], rows.shape[2] * self.tokens_per_block, self.head_dim)
-        keys = self.keys.reshape(self._row_shape)[layer].take(rows, axis=0).reshape(shape)
-        values = self.values.reshape(self._row_shape)[layer].take(rows, axis=0).reshape(shape)
+        keys, values = (
+            self._take(pool[layer], rows, scratch[:needed]).reshape(shape)
+            for pool, scratch in zip((self.keys, self.values), self._scratch, strict=True)
+        )
         return keys, values
+
+    def _take(self, pool: Array, rows: Index, scratch: Array) -> Array:
+        """Copies rows of one layer; `clip` spares the check that makes NumPy copy twice."""
+        out = scratch.reshape(-1, self._row_size)
+        taken: Array = pool.reshape(-1, self._row_size).take(rows.reshape(-1), axis=0, out=out, mode="clip")
+        return taken
 
 
 def padded_tables(tables: Sequence[Sequence[int]], width: int) -> Index:
