@@ -29,7 +29,8 @@ class BodyLimits(BaseModel):
     max_body_bytes: Annotated[int, Field(gt=0)] = 8 * 1024 * 1024
     max_depth: Annotated[int, Field(ge=8, le=200)] = 64
     """Arrays and objects inside each other."""
-    max_messages: Annotated[int, Field(gt=0)] = 10_000
+    max_containers: Annotated[int, Field(gt=0)] = 50_000
+    """Arrays and objects in all: what reading the rest of a body costs grows with them, not with text."""
     max_choices: Annotated[int, Field(ge=1, le=128)] = 16
     """Answers per request: `n`, times the number of prompts."""
 
@@ -47,7 +48,7 @@ _PLACE = re.compile(r"\(byte (\d+)\)")
 _NULL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _MAX_DIGITS = 400
 _MAX_PATH_CHARS = 200
-_MAX_EXPLAINED_BYTES = 256 * 1024
+_MAX_EXPLAINED_BYTES = 64 * 1024
 """Reading a refused body again is slow; of a longer one only the place is told."""
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -64,8 +65,8 @@ def decode_object(body: bytes, limits: BodyLimits) -> dict[str, Any]:
         raise _explain(body, error, limits) from None
     if type(decoded) is not dict:
         raise bad_request(f"The body must be a JSON object, not {kind_of(decoded)}.", code="invalid_json")
-    if body.count(b"{") + body.count(b"[") > limits.max_depth and not _fits(decoded, limits.max_depth):
-        raise _too_deep(limits)
+    if body.count(b"{") + body.count(b"[") > limits.max_depth:
+        _measure(decoded, limits)
     if b"\\u0000" in body and (null := _NULL_ESCAPE.search(body)) is not None:
         raise _explain(body, ValueError(f"(byte {null.end()})"), limits)
     return decoded
@@ -138,10 +139,11 @@ def _first_offence(tree: Any) -> tuple[str, str] | None:
 
 
 def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Every scalar with its path, and every key as a scalar at its object's path."""
+    """Every scalar with its path, and every key as a scalar at its object's path; long paths are cut."""
     waiting: list[tuple[str, Any]] = [("", tree)]
     while waiting:
         path, value = waiting.pop()
+        path = path[:_MAX_PATH_CHARS]
         if isinstance(value, dict):
             for key, item in reversed(value.items()):
                 waiting.append((f"{path}.{key}" if path else key, item))
@@ -162,7 +164,7 @@ def _bad_text(text: str) -> str | None:
 
 
 def _forbidden(path: str, why: str) -> ApiError:
-    param = path[:_MAX_PATH_CHARS].encode("ascii", "backslashreplace").decode() or None
+    param = path.encode("ascii", "backslashreplace").decode() or None
     place = f"`{param}`" if param else "The body"
     return bad_request(f"{place} holds {why}. Remove or replace it.", param, "invalid_json")
 
@@ -173,6 +175,8 @@ def _malformed(body: bytes, error: Exception) -> ApiError:
     elif (place := _PLACE.search(str(error))) is not None:
         at = int(place[1]) - ("trailing" in str(error))  # msgspec tells the byte after the first one too many
         message = f"The body is not valid JSON: unexpected character at byte {at}."
+    elif "out of range" in str(error):
+        message = "The body holds a number out of range. Remove or replace it."
     else:
         message = f"The body is not valid JSON: it ends too early, after {len(body)} bytes."
     return bad_request(message, code="invalid_json")
@@ -183,10 +187,15 @@ def _too_deep(limits: BodyLimits) -> ApiError:
     return bad_request(message, code="invalid_json")
 
 
-def _fits(tree: Any, max_depth: int) -> bool:
-    """Whether no more than `max_depth` containers are inside each other."""
-    level = [tree]
-    for _ in range(max_depth):
+def _measure(tree: dict[str, Any], limits: BodyLimits) -> None:
+    """Raise ApiError 400 when containers are too many or too deep inside each other."""
+    level: list[Any] = [tree]
+    found = 0
+    for _ in range(limits.max_depth):
+        found += len(level)
+        if found > limits.max_containers:
+            message = f"The body has more than the {limits.max_containers} arrays and objects allowed here."
+            raise bad_request(message, code="invalid_json")
         level = [
             child
             for node in level
@@ -194,5 +203,5 @@ def _fits(tree: Any, max_depth: int) -> bool:
             if type(child) is dict or type(child) is list
         ]
         if not level:
-            return True
-    return False
+            return
+    raise _too_deep(limits)

@@ -71,8 +71,6 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
     """The body of `POST /v1/chat/completions`. Raises ApiError 400 or 413, nothing else."""
     raw = decode_object(body, limits)
     chat = typed(raw, ChatBody)
-    if len(chat.messages) > limits.max_messages:
-        raise bad_request(f"`messages` has more than the {limits.max_messages} allowed here.", "messages")
     if chat.top_logprobs and not chat.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`. Set `logprobs` to true.", "top_logprobs")
     conversation = read_conversation(chat.messages, raw["messages"])

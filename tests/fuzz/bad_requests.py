@@ -60,10 +60,10 @@ VERBATIM = tuple(map(Verbatim, (
 )))  # fmt: skip
 NAMES = (
     "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "n", "temperature", "top_p",
-    "top_k", "min_tokens", "repetition_penalty", "seed", "stop", "stream", "stream_options", "logprobs",
-    "tools", "a.b", "top_logprobs", "tool_choice", "response_format", "logit_bias", "user", "service_tier", "metadata",
-    "best_of", "echo", "suffix", "temprature", "maxTokens", "__proto__", "", "model\x00", "žluť", "x" * 3000,
-    "messages[0]", "$", "`", "\ud800",
+    "min_tokens", "repetition_penalty", "seed", "stop", "stream", "stream_options", "logprobs", "top_k",
+    "tools", "tool_choice", "response_format", "logit_bias", "user", "service_tier", "metadata", "best_of",
+    "echo", "suffix", "temprature", "maxTokens", "__proto__", "", "model\x00", "žluť", "x" * 3000, "a.b", "$",
+    "messages[0]", "`", "\ud800", "top_logprobs",
 )  # fmt: skip
 
 

@@ -95,6 +95,15 @@ def test_depth_counts_levels_not_brackets() -> None:
     assert refusal(b'{"a":' + deepest + b"}").code == "invalid_json"
 
 
+def test_too_many_arrays_and_objects_are_refused() -> None:
+    """Brackets within text are none."""
+    limits = BodyLimits(max_containers=100, max_depth=8)
+    assert decode_object(json.dumps({"a": [[]] * 98, "b": "[" * 500}).encode(), limits)
+    assert "more than the 100 arrays and objects" in str(
+        refusal(json.dumps({"a": [[]] * 99}).encode(), limits)
+    )
+
+
 def test_a_long_body_is_413() -> None:
     limits = BodyLimits(max_body_bytes=10)
     assert decode_object(b'{"a":1234}', limits) == {"a": 1234}
@@ -104,9 +113,10 @@ def test_a_long_body_is_413() -> None:
 
 def test_a_long_refused_body_is_not_read_again() -> None:
     """The place is told, not the field: finding it would take longer than decoding ever does."""
-    error = refusal(b'{"a": "' + b"x" * 300_000 + b'", "b": NaN}')
-    assert (error.param, error.code) == (None, "invalid_json")
-    assert "at byte 300015" in str(error)
+    for value, says in ((b"NaN}", "at byte 300015"), (b"1e999}", "out of range"), (b"1", "ends too early")):
+        error = refusal(b'{"a": "' + b"x" * 300_000 + b'", "b": ' + value)
+        assert (error.param, error.code) == (None, "invalid_json")
+        assert says in str(error)
 
 
 def test_of_a_repeated_key_the_last_value_counts() -> None:
@@ -114,6 +124,8 @@ def test_of_a_repeated_key_the_last_value_counts() -> None:
 
 
 def test_a_hostile_path_is_cut_and_printable() -> None:
-    error = refusal(json.dumps({"\ud800x" * 5000: float("nan")}).encode())
-    assert error.param is None or error.param.isascii()
-    assert len(str(error)) < 1000
+    for key in ("ž" * 5000, "\u202e\n`", "a.b[0]"):
+        error = refusal(json.dumps({key: {key: float("nan")}}).encode())
+        assert error.param is not None
+        assert error.param.isascii()
+        assert len(str(error)) < 2000
