@@ -7,7 +7,6 @@ streaming, one per sequence otherwise; the last one carries the final flag; ever
 from __future__ import annotations
 
 import itertools
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 from emulator.engine import Engine, EngineError, EngineOutput
 from emulator.triton.bare_call import BareCall
 from emulator.triton.bare_request import engine_requests, options_of
-from emulator.triton.cancellation import CancellationPoller, StatsTicker
+from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned
 from emulator.triton.metrics import EngineMetrics
 from emulator.triton.settings import ModelSettings, build_engine
 from emulator.triton.tensors import FINAL, error_response, parameters_of, scalar, tensors_of
@@ -31,13 +30,12 @@ class BareModel:
         self._engine = build_engine(settings, Path(settings.required("gpt_model_path")))
         self._echo = not settings.flag("exclude_input_in_output", False)
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._calls: dict[str, set[BareCall]] = {}
-        self._poller = CancellationPoller(settings.seconds("cancellation_check_period_ms", 100))
+        self._calls = OpenCalls()
+        period_s = settings.seconds("cancellation_check_period_ms", 100)
+        self._poller = Ticker("cancellation", period_s, lambda: cancel_abandoned(self._calls))
         metrics = EngineMetrics(settings.name, settings.version, _kv_pool_bytes(self._engine))
-        self._ticker = StatsTicker(
-            settings.seconds("stats_check_period_ms", 100), lambda: metrics.publish(self._engine.stats())
-        )
+        period_s = settings.seconds("stats_check_period_ms", 100)
+        self._ticker = Ticker("stats", period_s, lambda: metrics.publish(self._engine.stats()))
         self._engine.start()
         self._poller.start()
         self._ticker.start()
@@ -47,7 +45,7 @@ class BareModel:
             sender = request.get_response_sender()
             try:
                 self._take(request, sender)
-            except EngineError as error:
+            except Exception as error:  # whatever it is, the client is told, as by the C++ model
                 sender.send(error_response(str(error)), flags=FINAL)
 
     def finalize(self) -> None:
@@ -64,11 +62,9 @@ class BareModel:
             return
         options = options_of(tensors, frozenset(request.requested_output_names()), self._settings, self._echo)
         numbers = [str(next(self._numbers)) for _ in range(options.sequences)]
-        call = BareCall(sender, triton_id, options, tensors, numbers, self._engine.cancel, self._ended)
+        call = BareCall(sender, triton_id, options, tensors, numbers, self._engine.cancel, self._calls.remove)
         work = engine_requests(tensors, options, numbers, parameters_of(request).get("fault"))
-        with self._lock:
-            self._calls.setdefault(triton_id, set()).add(call)
-        self._poller.watch(call)
+        self._calls.add(call)
         for item in work:
             try:
                 self._engine.submit(item, call.on_output)
@@ -76,21 +72,9 @@ class BareModel:
                 call.on_output(EngineOutput(item.request_id, [], final=True, error=error))
 
     def _stop(self, triton_id: str) -> None:
-        """An unknown id is no error: the request may have ended a moment ago."""
         if not triton_id:
             raise EngineError("Trying to stop a request but request ID is not provided")
-        with self._lock:
-            calls = list(self._calls.get(triton_id, ()))
-        for call in calls:
-            call.cancel()
-
-    def _ended(self, call: BareCall) -> None:
-        self._poller.forget(call)
-        with self._lock:
-            calls = self._calls.get(call.triton_id, set())
-            calls.discard(call)
-            if not calls:
-                self._calls.pop(call.triton_id, None)
+        self._calls.cancel(triton_id)
 
 
 def _kv_pool_bytes(engine: Engine) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,8 @@ import triton_python_backend_utils as pb_utils
 
 from emulator.engine import EngineOutput, PerfMetrics
 from emulator.triton.bare_request import BareOptions, prompt_of
-from emulator.triton.tensors import FINAL, Tensors, error_response
+from emulator.triton.calls import OpenCall
+from emulator.triton.tensors import Tensors, error_response
 
 _INT32_PERF = ("kv_cache_alloc_new_blocks", "kv_cache_reused_blocks", "kv_cache_alloc_total_blocks")
 _INT64_PERF = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
@@ -27,7 +27,7 @@ class _Sequence:
     log_probs: list[float] = field(default_factory=list)
 
 
-class BareCall:
+class BareCall(OpenCall):
     """Open until every sequence ended; `on_ended` is called once, after the final response."""
 
     def __init__(
@@ -40,12 +40,10 @@ class BareCall:
         cancel: Callable[[str], None],
         on_ended: Callable[[BareCall], None],
     ) -> None:
-        self.sender = sender
-        self.triton_id = triton_id
+        super().__init__(sender, triton_id)
         self._options = options
         self._cancel = cancel
         self._on_ended = on_ended
-        self._lock = threading.Lock()
         self._sequences: dict[str, _Sequence] = {}
         for position, number in enumerate(numbers):
             item, index = divmod(position, options.return_sequences)
@@ -60,7 +58,7 @@ class BareCall:
 
     def on_output(self, output: EngineOutput) -> None:
         """News from the engine, or from a refused submission."""
-        with self._lock:  # held while sending, so that nothing follows the final response
+        with self._lock:
             sequence = self._sequences[output.request_id]
             if output.final:
                 del self._sequences[output.request_id]
@@ -69,13 +67,8 @@ class BareCall:
             sequence.tokens += output.token_ids
             sequence.log_probs += output.log_probs or []
             if output.final or self._options.streaming:
-                self._send(self._response(sequence, output), last=not self._sequences)
-
-    def _send(self, response: Any, *, last: bool) -> None:
-        try:
-            self.sender.send(response, flags=FINAL if last else 0)
-        finally:
-            if last:
+                self.send(self._response(sequence, output), final=not self._sequences)
+            if not self._sequences:
                 self._on_ended(self)
 
     def _response(self, sequence: _Sequence, output: EngineOutput) -> Any:

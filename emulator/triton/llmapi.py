@@ -7,7 +7,6 @@ final response ends the stream, as in the real model.
 from __future__ import annotations
 
 import itertools
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 
 from emulator.engine import EngineError, EngineOutput, EngineRequest, SamplingParams
 from emulator.engine.tokenizer import EngineTokenizer
-from emulator.triton.cancellation import CancellationPoller
+from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned
 from emulator.triton.llmapi_call import LlmApiCall, LlmApiOptions
 from emulator.triton.settings import ModelSettings, build_engine
 from emulator.triton.tensors import (
@@ -44,9 +43,9 @@ class LlmApiModel:
         self._engine = build_engine(settings, Path(model_dir))
         self._tokenizer = EngineTokenizer(model_dir)
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._calls: dict[str, set[LlmApiCall]] = {}
-        self._poller = CancellationPoller(settings.seconds("cancellation_check_period_ms", 100))
+        self._calls = OpenCalls()
+        period_s = settings.seconds("cancellation_check_period_ms", 100)
+        self._poller = Ticker("cancellation", period_s, lambda: cancel_abandoned(self._calls))
         self._engine.start()
         self._poller.start()
 
@@ -55,7 +54,7 @@ class LlmApiModel:
             sender = request.get_response_sender()
             try:
                 self._take(request, sender)
-            except EngineError as error:
+            except Exception as error:  # whatever it is, the client is told, as by the real model
                 sender.send(error_response(_ERROR + str(error)), flags=FINAL)
 
     def finalize(self) -> None:
@@ -66,17 +65,15 @@ class LlmApiModel:
         tensors = tensors_of(request)
         triton_id = request.request_id()
         if scalar(tensors, "stop", False):
-            self._stop(triton_id)
+            self._calls.cancel(triton_id)
             sender.send(error_response(_CANCELLED, pb_utils.TritonError.CANCELLED), flags=FINAL)
             return
         options = self._options(tensors)
         work = self._engine_request(tensors, options, parameters_of(request).get("fault"))
         call = LlmApiCall(
-            sender, triton_id, work.request_id, options, self._tokenizer, self._engine, self._ended
+            sender, triton_id, work.request_id, options, self._tokenizer, self._engine, self._calls.remove
         )
-        with self._lock:
-            self._calls.setdefault(triton_id, set()).add(call)
-        self._poller.watch(call)
+        self._calls.add(call)
         try:
             self._engine.submit(work, call.on_output)
         except EngineError as error:
@@ -123,20 +120,6 @@ class LlmApiModel:
             return_log_probs=options.cumulative_logprob,
             fault=fault,
         )
-
-    def _stop(self, triton_id: str) -> None:
-        with self._lock:
-            calls = list(self._calls.get(triton_id, ()))
-        for call in calls:
-            call.cancel()
-
-    def _ended(self, call: LlmApiCall) -> None:
-        self._poller.forget(call)
-        with self._lock:
-            calls = self._calls.get(call.triton_id, set())
-            calls.discard(call)
-            if not calls:
-                self._calls.pop(call.triton_id, None)
 
 
 def _samples(tensors: Tensors) -> bool:

@@ -11,7 +11,8 @@ import triton_python_backend_utils as pb_utils
 
 from emulator.engine import Engine, EngineOutput, PerfMetrics
 from emulator.engine.tokenizer import EngineTokenizer
-from emulator.triton.tensors import FINAL, error_response, string_tensor
+from emulator.triton.calls import OpenCall
+from emulator.triton.tensors import error_response, string_tensor
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _TIMES = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
@@ -32,7 +33,7 @@ class LlmApiOptions:
     stops: tuple[str, ...]
 
 
-class LlmApiCall:
+class LlmApiCall(OpenCall):
     """Open until the engine's final output; `on_ended` is called once, after the final response."""
 
     def __init__(
@@ -45,8 +46,7 @@ class LlmApiCall:
         engine: Engine,
         on_ended: Callable[[LlmApiCall], None],
     ) -> None:
-        self.sender = sender
-        self.triton_id = triton_id
+        super().__init__(sender, triton_id)
         self._engine_id = engine_id
         self._options = options
         self._tokenizer = tokenizer
@@ -69,15 +69,15 @@ class LlmApiCall:
 
     def _send(self, output: EngineOutput) -> None:
         if output.error is not None:
-            self.sender.send(error_response(f"Error generating request: {output.error}"), flags=FINAL)
+            self.send(error_response(f"Error generating request: {output.error}"), final=True)
         elif output.finish_reason == "cancelled":
-            self.sender.send(flags=FINAL)
+            self.send(None, final=True)
         elif not self._options.decoupled:
-            self.sender.send(self._response(output), flags=FINAL)
+            self.send(self._response(output), final=True)
         else:
-            self.sender.send(self._response(output))
+            self.send(self._response(output), final=False)
             if output.final:
-                self.sender.send(flags=FINAL)
+                self.send(None, final=True)
 
     def _response(self, output: EngineOutput) -> Any:
         options = self._options

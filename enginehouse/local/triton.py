@@ -29,7 +29,7 @@ SHM_GROWTH_BYTES = 1 << 20
 POLL_S = 0.05
 PORT_TRIES = 5
 _ADDRESS_IN_USE = re.compile(
-    r"address already in use|failed to bind|unable to (?:bind|start)|socket .* failed", re.I
+    r"address already in use|failed to bind|unable to (?:bind|start)|socket .* failed", re.IGNORECASE
 )
 _TROUBLE = re.compile(r"^[EF]\d{4} |error|exception|traceback|UNAVAILABLE|failed", re.IGNORECASE)
 _BENIGN = re.compile(r"NVML|DCGM|CUDA|failed to (?:load|get).*nvml|pinned memory", re.IGNORECASE)
@@ -168,7 +168,7 @@ class TritonProcess:
         waiting = set(self._load)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while self.pid is not None:
-                if await _answers(session, f"{self.http_url}/v2/health/live"):
+                if self._listens():
                     for model in sorted(waiting):
                         if await _answers(session, f"{self.http_url}/v2/models/{model}/ready"):
                             waiting.discard(model)
@@ -177,6 +177,10 @@ class TritonProcess:
                         return True
                 await asyncio.sleep(POLL_S)
         return False
+
+    def _listens(self) -> bool:
+        """By its own log, since somebody else may answer at a port that this server failed to bind."""
+        return f"Started HTTPService at {HOST}:{self.ports.http}" in self._log_text()
 
     async def _take_other_ports(self, tries_left: int) -> None:
         """Somebody may have taken a free port between our look and the server's bind."""

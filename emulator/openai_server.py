@@ -1,0 +1,418 @@
+"""A small OpenAI-HTTP server over the CPU engine, for where the real Triton cannot run, and for tests.
+
+`python -m emulator.openai_server --model-dir DIR --name NAME [--model-dir …] --port 0 --ready-file F`
+serves `/v1/chat/completions`, `/v1/completions`, `/v1/models` and `/health` on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from emulator.engine import (
+    Engine,
+    EngineError,
+    EngineLimits,
+    EngineOutput,
+    EngineRequest,
+    FaultSwitch,
+    Pacing,
+    QueueFullError,
+    SamplingParams,
+    Weights,
+)
+from emulator.engine.tokenizer import EngineTokenizer
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_DEFAULT_MAX_TOKENS = 256
+_MODELS = web.AppKey("models", dict[str, "ServedModel"])
+_numbers = itertools.count(1)
+
+
+class BadRequestError(Exception):
+    """The request cannot be served as written; the text names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One engine under one name."""
+
+    name: str
+    engine: Engine
+    tokenizer: EngineTokenizer
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        model_dir: Path,
+        limits: EngineLimits | None = None,
+        pacing: str = "none",
+        fault_file: Path | None = None,
+    ) -> ServedModel:
+        """Reads the model folder; the engine is not started."""
+        faults = FaultSwitch(fault_file) if fault_file else None
+        engine = Engine(Weights.load(model_dir), limits or EngineLimits(), Pacing.load(pacing), faults)
+        return cls(name, engine, EngineTokenizer(model_dir))
+
+
+@dataclass(slots=True)
+class Piece:
+    """New text of one choice, or its end, with the exact token counts so far."""
+
+    index: int
+    text: str = ""
+    finish_reason: str | None = None
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, read and checked."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    stops: tuple[str, ...]
+    sampling: SamplingParams
+    choices: int
+    stream: bool
+    include_usage: bool
+    fault: str | None
+
+
+def create_app(models: Sequence[ServedModel]) -> web.Application:
+    """The application; starts the engines with itself and closes them at its end."""
+    app = web.Application()
+    app[_MODELS] = {model.name: model for model in models}
+    app.router.add_get("/health", _health)
+    app.router.add_get("/v1/models", _models)
+    app.router.add_post("/v1/chat/completions", _chat)
+    app.router.add_post("/v1/completions", _completions)
+    app.cleanup_ctx.append(_engines)
+    return app
+
+
+async def _engines(app: web.Application) -> AsyncIterator[None]:
+    engines = [model.engine for model in app[_MODELS].values()]
+    for engine in engines:
+        engine.start()
+    yield
+    await asyncio.gather(*(asyncio.to_thread(engine.close) for engine in engines))
+
+
+async def _health(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def _models(request: web.Request) -> web.Response:
+    cards = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "emulator"} for name in request.app[_MODELS]
+    ]
+    return web.json_response({"object": "list", "data": cards})
+
+
+async def _chat(request: web.Request) -> web.StreamResponse:
+    return await _serve(request, chat=True)
+
+
+async def _completions(request: web.Request) -> web.StreamResponse:
+    return await _serve(request, chat=False)
+
+
+async def _serve(request: web.Request, *, chat: bool) -> web.StreamResponse:
+    try:
+        body = await request.json()
+        if not isinstance(body, dict):
+            raise BadRequestError("the body must be a JSON object")
+        model = request.app[_MODELS].get(str(body.get("model")))
+        if model is None:
+            return _error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
+        ask = read_ask(body, model.tokenizer, chat=chat)
+        answer = Answer(model.name, chat=chat)
+        if ask.stream:
+            return await _stream(request, model, ask, answer)
+        return web.json_response(await _whole(model, ask, answer))
+    except QueueFullError as error:
+        return _error(429, str(error), "rate_limit_exceeded")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return _error(400, f"the body is not JSON: {error}", None)
+    except (BadRequestError, EngineError) as error:
+        return _error(400, str(error), None)
+
+
+async def _stream(request: web.Request, model: ServedModel, ask: Ask, answer: Answer) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    tokens: dict[int, int] = {}
+    async with aclosing(generate(model, ask)) as pieces:
+        piece: Piece | None = await anext(pieces)  # a refusal comes before the status
+        await response.prepare(request)
+        await response.write(_event(answer.opening(ask.choices)))
+        try:
+            while piece is not None:
+                tokens[piece.index] = piece.output_tokens
+                await response.write(_event(answer.chunk(piece)))
+                piece = await anext(pieces, None)
+        except EngineError as error:  # broken under 200: say so, and leave out [DONE]
+            await response.write(_event({"error": {"message": str(error), "type": "server_error"}}))
+            return response
+    if ask.include_usage:
+        usage = _usage(len(ask.prompt), sum(tokens.values()))
+        await response.write(_event({**answer.head(chunk=True), "choices": [], "usage": usage}))
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
+
+
+async def _whole(model: ServedModel, ask: Ask, answer: Answer) -> dict[str, Any]:
+    texts = [""] * ask.choices
+    ends = [Piece(index) for index in range(ask.choices)]
+    async with aclosing(generate(model, ask)) as pieces:
+        async for piece in pieces:
+            texts[piece.index] += piece.text
+            ends[piece.index] = piece
+    choices = [answer.choice(index, texts[index], ends[index].finish_reason) for index in range(ask.choices)]
+    usage = _usage(len(ask.prompt), sum(end.output_tokens for end in ends))
+    return {**answer.head(chunk=False), "choices": choices, "usage": usage}
+
+
+async def generate(model: ServedModel, ask: Ask) -> AsyncGenerator[Piece, None]:
+    """Pieces of all choices as they come. Leaving early cancels what still runs in the engine."""
+    loop = asyncio.get_running_loop()
+    news: asyncio.Queue[EngineOutput] = asyncio.Queue()
+
+    def deliver(output: EngineOutput) -> None:
+        loop.call_soon_threadsafe(news.put_nowait, output)
+
+    texts = {
+        f"o{next(_numbers)}": ChoiceText(index, model.tokenizer, ask.stops) for index in range(ask.choices)
+    }
+    running = set(texts)
+    try:
+        for number, text in texts.items():
+            request = _engine_request(number, text.index, ask, model.tokenizer)
+            model.engine.submit(request, deliver)
+        while running:
+            output = await news.get()
+            if output.error is not None:
+                raise output.error
+            piece = texts[output.request_id].add(output)
+            if output.final or piece.finish_reason:
+                running.discard(output.request_id)
+                if not output.final:
+                    model.engine.cancel(output.request_id)
+                yield piece
+            elif piece.text and output.request_id in running:
+                yield piece
+    finally:
+        for number in running:
+            model.engine.cancel(number)
+
+
+class ChoiceText:
+    """Turns the tokens of one choice into text: whole characters only, nothing past a stop string."""
+
+    def __init__(self, index: int, tokenizer: EngineTokenizer, stops: Sequence[str]) -> None:
+        self.index = index
+        self._tokenizer = tokenizer
+        self._stops = stops
+        self._tokens: list[int] = []
+        self._sent = 0
+        self._ended = False
+
+    def add(self, output: EngineOutput) -> Piece:
+        """The piece that follows from one output; empty while a character or stop string may be open."""
+        if self._ended:
+            return Piece(self.index, output_tokens=len(self._tokens))
+        self._tokens += output.token_ids
+        text = self._tokenizer.decode(self._tokens)
+        cut = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
+        reason: str | None = output.finish_reason
+        if cut is not None:
+            text, reason, self._ended = text[:cut], "stop", True
+        elif not output.final:
+            text = text.rstrip(_REPLACEMENT)
+            text = text[: len(text) - _open_tail(text, self._stops)]
+        new, self._sent = text[self._sent :], max(self._sent, len(text))
+        return Piece(self.index, new, reason, len(self._tokens))
+
+
+def _open_tail(text: str, stops: Sequence[str]) -> int:
+    """Length of the longest end of `text` with which a stop string begins."""
+    lengths = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
+    return max(lengths, default=0)
+
+
+def read_ask(body: dict[str, Any], tokenizer: EngineTokenizer, *, chat: bool) -> Ask:
+    """Reads a body in OpenAI's words; BadRequestError names the field that is wrong."""
+    stop = body.get("stop") or ()
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or _DEFAULT_MAX_TOKENS
+    seed = body.get("seed")
+    try:
+        return Ask(
+            prompt=tuple(_chat_prompt(body, tokenizer) if chat else _text_prompt(body, tokenizer)),
+            max_tokens=int(limit),
+            stops=stops,
+            sampling=SamplingParams(
+                temperature=_number(body, "temperature", 1.0),
+                top_p=_number(body, "top_p", 1.0),
+                presence_penalty=_number(body, "presence_penalty", 0.0),
+                frequency_penalty=_number(body, "frequency_penalty", 0.0),
+                seed=None if seed is None else int(seed) % 2**64,
+            ),
+            choices=int(body.get("n") or 1),
+            stream=bool(body.get("stream")),
+            include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+            fault=body.get("fault"),
+        )
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise BadRequestError(f"a field has the wrong type: {error}") from error
+
+
+def _chat_prompt(body: dict[str, Any], tokenizer: EngineTokenizer) -> list[int]:
+    messages = body.get("messages")
+    if not messages:
+        raise BadRequestError("messages must not be empty")
+    plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+    return tokenizer.encode(tokenizer.render_chat(plain), add_special_tokens=False)
+
+
+def _text_prompt(body: dict[str, Any], tokenizer: EngineTokenizer) -> list[int]:
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
+        return prompt
+    if not isinstance(prompt, str):
+        raise BadRequestError("prompt must be one text or one list of token ids")
+    return tokenizer.encode(prompt)
+
+
+def _number(body: dict[str, Any], name: str, default: float) -> float:
+    value = body.get(name)
+    return default if value is None else float(value)
+
+
+def _engine_request(number: str, index: int, ask: Ask, tokenizer: EngineTokenizer) -> EngineRequest:
+    params = ask.sampling
+    if params.seed is not None and index:
+        params = SamplingParams(
+            temperature=params.temperature,
+            top_p=params.top_p,
+            presence_penalty=params.presence_penalty,
+            frequency_penalty=params.frequency_penalty,
+            seed=(params.seed + index) % 2**64,
+        )
+    return EngineRequest(
+        request_id=number,
+        input_ids=ask.prompt,
+        max_tokens=ask.max_tokens,
+        end_id=tokenizer.eos_id,
+        sampling=params,
+        fault=ask.fault,
+    )
+
+
+class Answer:
+    """Bodies of one answer, in the words of chat or of text completions."""
+
+    def __init__(self, model: str, *, chat: bool) -> None:
+        self._model = model
+        self._chat = chat
+        self._id = f"{'chatcmpl' if chat else 'cmpl'}-{next(_numbers)}"
+        self._created = int(time.time())
+
+    def head(self, *, chunk: bool) -> dict[str, Any]:
+        name = "text_completion"
+        if self._chat:
+            name = "chat.completion.chunk" if chunk else "chat.completion"
+        return {"id": self._id, "object": name, "created": self._created, "model": self._model}
+
+    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+        said: dict[str, Any] = (
+            {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        )
+        return {"index": index, **said, "logprobs": None, "finish_reason": finish_reason}
+
+    def opening(self, choices: int) -> dict[str, Any]:
+        """The first event: the role of every choice, no text yet."""
+        said: dict[str, Any] = {"delta": {"role": "assistant", "content": ""}} if self._chat else {"text": ""}
+        empty = [
+            {"index": index, **said, "logprobs": None, "finish_reason": None} for index in range(choices)
+        ]
+        return {**self.head(chunk=True), "choices": empty}
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        said: dict[str, Any] = {"delta": {"content": piece.text}} if self._chat else {"text": piece.text}
+        choice = {"index": piece.index, **said, "logprobs": None, "finish_reason": piece.finish_reason}
+        return {**self.head(chunk=True), "choices": [choice]}
+
+
+def _usage(prompt: int, output: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _error(status: int, message: str, code: str | None) -> web.Response:
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return web.json_response({"error": error}, status=status)
+
+
+async def _run(models: Sequence[ServedModel], host: str, port: int, ready_file: Path | None) -> None:
+    runner = web.AppRunner(create_app(models), handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        address = runner.addresses[0]
+        ready = json.dumps({"base_url": f"http://{host}:{address[1]}/v1", "models": [m.name for m in models]})
+        if ready_file is not None:
+            scratch = ready_file.with_name(f"{ready_file.name}.part")
+            scratch.write_text(ready, encoding="utf-8")
+            scratch.rename(ready_file)
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serves until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m emulator.openai_server")
+    parser.add_argument(
+        "--model-dir", type=Path, action="append", required=True, help="folder; may be repeated"
+    )
+    parser.add_argument(
+        "--name", action="append", required=True, help="one per --model-dir, in the same order"
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes any free one")
+    parser.add_argument("--ready-file", type=Path, help="written once it serves: base_url and models")
+    parser.add_argument("--pacing", default="none", help="card of the GPU engine whose time is kept")
+    parser.add_argument("--fault-file", type=Path, help="switch file of fault hooks")
+    options = parser.parse_args(arguments)
+    if len(options.name) != len(options.model_dir):
+        parser.error("give one --name for each --model-dir")
+    models = [
+        ServedModel.load(name, folder, pacing=options.pacing, fault_file=options.fault_file)
+        for name, folder in zip(options.name, options.model_dir, strict=True)
+    ]
+    asyncio.run(_run(models, options.host, options.port, options.ready_file))
+
+
+if __name__ == "__main__":
+    main()

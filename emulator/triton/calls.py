@@ -1,0 +1,114 @@
+"""Calls in progress, and noticing that their clients left.
+
+As the C++ model does, a thread asks Triton about every open call each `cancellation_check_period_ms`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from emulator.triton.tensors import FINAL
+
+log = logging.getLogger(__name__)
+
+
+class OpenCall:
+    """One Triton request that is being answered; everything sent goes through here.
+
+    Triton forgets a request with its final response, and crashes when asked about it afterwards: so
+    sending and asking exclude each other.
+    """
+
+    def __init__(self, sender: Any, triton_id: str) -> None:
+        self.triton_id = triton_id
+        self._sender = sender
+        self._lock = threading.RLock()
+        self._ended = False
+
+    def send(self, response: Any | None, *, final: bool) -> None:
+        """Sends a response, or only the end. Nothing can follow the end."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = final
+            if response is None:
+                self._sender.send(flags=FINAL)
+            elif final and response.has_error():
+                # In one message with the final flag, a model that calls this one never sees the end.
+                self._sender.send(response)
+                self._sender.send(flags=FINAL)
+            else:
+                self._sender.send(response, flags=FINAL if final else 0)
+
+    def client_left(self) -> bool:
+        """True when Triton was told that nobody waits for this answer any more."""
+        with self._lock:
+            return not self._ended and bool(self._sender.is_cancelled())
+
+    def cancel(self) -> None:
+        """Stops the engine's work for this call."""
+        raise NotImplementedError
+
+
+class OpenCalls:
+    """All open calls of one model, by their Triton request id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: dict[str, set[OpenCall]] = {}
+
+    def add(self, call: OpenCall) -> None:
+        with self._lock:
+            self._calls.setdefault(call.triton_id, set()).add(call)
+
+    def remove(self, call: OpenCall) -> None:
+        with self._lock:
+            calls = self._calls.get(call.triton_id, set())
+            calls.discard(call)
+            if not calls:
+                self._calls.pop(call.triton_id, None)
+
+    def all(self) -> list[OpenCall]:
+        with self._lock:
+            return [call for calls in self._calls.values() for call in calls]
+
+    def cancel(self, triton_id: str) -> None:
+        """Cancels what runs under an id; an unknown one is no error, it may have ended a moment ago."""
+        with self._lock:
+            calls = list(self._calls.get(triton_id, ()))
+        for call in calls:
+            call.cancel()
+
+
+class Ticker:
+    """Calls `work` every `period_s` on a thread of its own until stopped."""
+
+    def __init__(self, name: str, period_s: float, work: Callable[[], None]) -> None:
+        self._period_s = period_s
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period_s):
+            try:
+                self._work()
+            except Exception:
+                log.exception("%s failed", self._thread.name)
+
+
+def cancel_abandoned(calls: OpenCalls) -> None:
+    """Cancels the calls whose clients left; cancelling twice does no harm."""
+    for call in calls.all():
+        if call.client_left():
+            call.cancel()
