@@ -31,7 +31,6 @@ _STEADY_AFTER_S: Final = 10.0
 _MAX_EARLY_ENDS: Final = 5
 _FIRST_DELAY_S: Final = 0.1
 _MAX_DELAY_S: Final = 5.0
-_KILL_AFTER_DRAIN_S: Final = 5.0
 
 
 class WorkersError(Exception):
@@ -51,7 +50,9 @@ class WorkersPlan:
     environment: Mapping[str, str]
     """Environment of the workers."""
     drain_deadline_s: float
-    """How long workers may take to finish their requests; 5 s later they are killed."""
+    """How long workers may take to finish their requests."""
+    kill_after_s: float = 5.0
+    """How long past that they may take to end; then they are killed."""
     metrics_dir: Path | None = None
     """Folder through which the workers share their metrics; emptied at the start."""
 
@@ -199,7 +200,7 @@ class Workers:
         for index, keeper in enumerate(keepers):
             if index not in self._processes:
                 keeper.cancel()
-        _, late = await asyncio.wait(keepers, timeout=self._plan.drain_deadline_s + _KILL_AFTER_DRAIN_S)
+        _, late = await asyncio.wait(keepers, timeout=self._plan.drain_deadline_s + self._plan.kill_after_s)
         if late:
             _logger.error("workers killed: they did not end in time", extra={"workers": len(late)})
             self._signal_all(signal.SIGKILL)

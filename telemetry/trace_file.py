@@ -9,13 +9,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind, StatusCode
+
+_KINDS = {kind: kind.name.lower() for kind in SpanKind}
 
 _logger = logging.getLogger(__name__)
 
@@ -128,18 +131,17 @@ def read_spans(path: Path) -> Iterator[SpanRecord]:
 
 
 def _record(span: ReadableSpan) -> SpanRecord:
-    context, parent = span.get_span_context(), span.parent
-    attributes: Mapping[str, Any] = span.attributes or {}
+    context, parent, attributes = span.get_span_context(), span.parent, span.attributes
     return SpanRecord(
         trace_id=f"{context.trace_id:032x}" if context else "",
         span_id=f"{context.span_id:016x}" if context else "",
         parent_id=f"{parent.span_id:016x}" if parent else None,
         name=span.name,
-        kind=span.kind.name.lower(),
+        kind=_KINDS[span.kind],
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
-        error=not span.status.is_ok,
-        attributes=dict(attributes),
+        error=span.status.status_code is StatusCode.ERROR,
+        attributes=attributes if isinstance(attributes, dict) else dict(attributes or {}),
         events=[SpanEvent(event.name, event.timestamp) for event in span.events],
         service=str(span.resource.attributes.get("service.name", "")),
     )

@@ -1,0 +1,61 @@
+"""A tiny worker for the tests of gateway.workers: streams as slowly as it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from aiohttp import web
+
+from gateway.worker_seat import WorkerSeat
+from telemetry.lifecycle import Drain
+
+DEADLINE_S = 10.0
+
+
+class Worker:
+    def __init__(self) -> None:
+        self.in_flight = 0
+
+    async def pid(self, request: web.Request) -> web.Response:
+        return web.Response(text=str(os.getpid()))
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """Streams the numbers below `to`, one line every 20 ms."""
+        self.in_flight += 1
+        try:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for number in range(int(request.query["to"])):
+                await response.write(f"{number}\n".encode())
+                await asyncio.sleep(0.02)
+            await response.write_eof()
+            return response
+        finally:
+            self.in_flight -= 1
+
+
+async def serve(seat: WorkerSeat) -> None:
+    worker = Worker()
+    drain = Drain(lambda: worker.in_flight, deadline_s=DEADLINE_S)
+    drain.listen()
+    app = web.Application()
+    app.add_routes([web.get("/pid", worker.pid), web.get("/count", worker.count)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)  # 0 would mean: wait for ever
+    await runner.setup()
+    site = web.SockSite(runner, seat.listen())
+    await site.start()
+    seat.report_ready()
+    await drain.run(site.stop, runner.cleanup)
+
+
+def main() -> None:
+    seat = WorkerSeat.of(os.environ)
+    if seat is None:
+        raise SystemExit("worker_script is started by gateway.workers")
+    seat.take()
+    asyncio.run(serve(seat))
+
+
+if __name__ == "__main__":
+    main()
