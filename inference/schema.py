@@ -1,7 +1,7 @@
 """Schema: what a Triton model takes and gives, and so which lane speaks to it.
 
-Recognised from tensor names and types alone, never from the model's name. Sources of the names: the templates of
-TensorRT-LLM's Triton models from 0.9 to 1.2.1 and their `llmapi` successor.
+Recognised from tensor names and types alone, never from the model's name. Sources of the names: the templates
+of TensorRT-LLM's Triton models from 0.9 to 1.2.1 and their `llmapi` successor.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Schema:
     def from_dict(cls, value: Mapping[str, Any]) -> Schema:
         """The schema that `as_dict` gave. Raises SchemaError when it is not one."""
         try:
-            tensors = {
-                side: {name: Tensor(kind, tuple(shape)) for name, (kind, shape) in value[side].items()}
-                for side in ("inputs", "outputs")
-            }
-            return cls(**{name: value[name] for name in _PLAIN_FIELDS if name in value}, **tensors)
+            return cls(
+                inputs=_stored_tensors(value["inputs"]),
+                outputs=_stored_tensors(value["outputs"]),
+                **{name: value[name] for name in _PLAIN_FIELDS if name in value},
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise SchemaError(f"not a stored schema: {error!r}") from error
 
@@ -176,6 +176,10 @@ def parameter(config: Mapping[str, Any], name: str) -> str | None:
 def is_true(value: str | None) -> bool:
     """How TensorRT-LLM's models read a boolean parameter."""
     return value in {"True", "true", "TRUE", "1"}
+
+
+def _stored_tensors(value: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: Tensor(kind, tuple(shape)) for name, (kind, shape) in value.items()}
 
 
 def _tensors(declared: Any) -> dict[str, Tensor]:

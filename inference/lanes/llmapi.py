@@ -93,6 +93,8 @@ class LlmApiReader:
 
     def event(self, outputs: dict[str, Any]) -> None:
         """One response. Raises ProtocolError when it is not of the schema."""
+        if self._over:
+            return
         so_far = text(outputs, "text_output")
         if so_far is None:
             self._failed(outputs)
@@ -121,9 +123,8 @@ class LlmApiReader:
     def _failed(self, outputs: dict[str, Any]) -> None:
         if "error" not in outputs:
             raise ProtocolError(f"a response without text_output: {', '.join(outputs)[:80] or 'nothing'}")
-        if not self._over:
-            self._over = True
-            self._sink.lost(classify_error(200, str(outputs["error"])))
+        self._over = True
+        self._sink.lost(classify_error(200, str(outputs["error"])))
 
     def _usage(self, last: dict[str, Any]) -> Usage:
         blocks = self._lane.schema.tokens_per_block

@@ -1,8 +1,8 @@
 """Lane of text models around the bare engine: `ensemble` and `tensorrt_llm_bls`.
 
-Streamed text is a delta, or with BLS's `accumulate_tokens` all of the text so far. The server decodes the tokens of
-each delta on their own: a character whose bytes were spread over two responses arrives as U+FFFD and is passed on
-so, because what it was is lost.
+Streamed text is a delta, or with BLS's `accumulate_tokens` all of the text so far. The server decodes the
+tokens of each delta on their own: a character whose bytes were spread over two responses arrives as U+FFFD
+and is passed on so, because what it was is lost.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ class TextReader:
 
     def event(self, outputs: dict[str, Any]) -> None:
         """One response. Raises ProtocolError when it is not of the schema."""
+        if self._over:
+            return
         chunk = text(outputs, "text_output")
         if chunk is None:
             self._failed(outputs)
@@ -166,9 +168,8 @@ class TextReader:
     def _failed(self, outputs: dict[str, Any]) -> None:
         if "error" not in outputs:
             raise ProtocolError(f"a response without text_output: {', '.join(outputs)[:80] or 'nothing'}")
-        if not self._over:
-            self._over = True
-            self._sink.lost(classify_error(200, str(outputs["error"])))
+        self._over = True
+        self._sink.lost(classify_error(200, str(outputs["error"])))
 
     def _reason(self, at_limit: bool) -> FinishReason | None:
         if at_limit:

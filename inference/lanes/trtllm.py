@@ -2,7 +2,8 @@
 
 The default wherever present: exact counts, clean cancellation, log probabilities. The number tensors
 (`return_num_*`) stay off because ids are counted here and each costs bytes in every streamed response; the
-performance metrics are on because only they prove that an answer is whole when the engine leaves out its end token.
+performance metrics are on because they prove that an answer is whole when the engine leaves out its end
+token.
 """
 
 from __future__ import annotations
@@ -112,8 +113,10 @@ class BareReader:
 
     def event(self, outputs: dict[str, Any]) -> None:
         """One response. Raises ProtocolError when it is not of the schema."""
+        if self._over:
+            return
         token = outputs.get("output_ids")
-        if token.__class__ is int and token >= 0:  # type: ignore[operator]  # one token: nearly every time
+        if token.__class__ is int and token >= 0:  # one token: nearly every time
             ids = [token]
         else:
             ids = self._several(outputs, token)
@@ -153,7 +156,7 @@ class BareReader:
         if ids.__class__ is not list or any(token.__class__ is not int for token in ids):
             raise ProtocolError(f"output_ids should be token ids and is {str(ids)[:40]!r}")
         length = outputs.get("sequence_length")
-        if length.__class__ is int and length < len(ids):  # type: ignore[operator]
+        if length.__class__ is int and length < len(ids):
             ids = ids[:length]
         while ids and ids[-1] < 0:
             ids.pop()
@@ -162,9 +165,8 @@ class BareReader:
     def _failed(self, outputs: dict[str, Any]) -> None:
         if "error" not in outputs:
             raise ProtocolError(f"a response without output_ids: {', '.join(outputs)[:80] or 'nothing'}")
-        if not self._over:
-            self._over = True
-            self._sink.lost(classify_error(200, str(outputs["error"])))
+        self._over = True
+        self._sink.lost(classify_error(200, str(outputs["error"])))
 
     def _reason(self, last: dict[str, Any]) -> FinishReason | None:
         """Why the answer ended; None when it is not whole."""
