@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -107,24 +108,26 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     refuse_unknown(variables)
     values = read_file(path) if path else {}
     try:
-        settings = _sourced(values)()
+        settings = _sourced(values, variables)()
     except ValidationError as error:
         raise _explained(error, path, values, variables) from error
     return Loaded(settings, path, values, variables)
 
 
-def _sourced(file_values: Mapping[str, Any]) -> type[Settings]:
+def _sourced(file_values: Mapping[str, Any], environment: Mapping[str, str]) -> type[Settings]:
     class Sourced(Settings):
         @classmethod
         def settings_customise_sources(
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings calls by name
-            env_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(file_values))
+            variables = EnvSettingsSource(settings_cls)
+            variables.env_vars = {name.lower(): value for name, value in environment.items()}
+            return variables, InitSettingsSource(settings_cls, init_kwargs=dict(file_values))
 
     return Sourced
 
@@ -158,7 +161,9 @@ def refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def _suggestion(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    field = name.removeprefix(PREFIX)
+    nearest = sorted(variable for variable in known if variable.endswith(f"{DELIMITER}{field}"))
+    nearest = nearest or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return (
         f"did you mean {nearest[0]}?"
         if nearest

@@ -1,0 +1,130 @@
+"""A local stack is a value that becomes a manifest which the registry accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from enginehouse.errors import SettingsError
+from enginehouse.local.manifest import applied_names, stack_manifest
+from enginehouse.local.model_servers import FallbackServers, Placement, weights_folder
+from enginehouse.local.ready import names_to_ask
+from enginehouse.local.stack import DEMO_STACK, DeploymentEntry, needed_memory_bytes, read_stack
+from enginehouse.local.state_dir import StateDir
+from model_registry.entities import Deployment, Model, ServerRef
+
+SMALL = """
+servers:
+  - name: triton-0
+    engines:
+      - {weights: house-chat, text_models: true}
+models:
+  - {name: house-chat, weights: house-chat}
+deployments:
+  - {name: house-chat, model: house-chat, server: triton-0, target: tensorrt_llm}
+"""
+
+
+def _place(deployment: DeploymentEntry) -> Placement:
+    server = ServerRef(
+        http="http://127.0.0.1:8000", grpc="127.0.0.1:8001", metrics="http://127.0.0.1:8002/metrics"
+    )
+    return Placement(server, deployment.lane, deployment.target)
+
+
+def _objects(text: str) -> list[Model | Deployment]:
+    kinds: dict[str, type[Model | Deployment]] = {"Model": Model, "Deployment": Deployment}
+    return [kinds[item.pop("kind")].model_validate(item) for item in yaml.safe_load_all(text)]
+
+
+def test_the_demo_shows_many_models_and_schemas() -> None:
+    """One model under two profiles, and every schema of TensorRT-LLM."""
+    objects = _objects(stack_manifest(DEMO_STACK, _place))
+    deployments = [item for item in objects if isinstance(item, Deployment)]
+    assert {"house-chat", "depot-chat", "yard-chat", "kiosk-chat"} == {
+        item.name for item in objects if isinstance(item, Model)
+    }
+    assert {"latency", "throughput"} == {item.profile for item in deployments if item.model == "house-chat"}
+    assert {"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "house-chat", "depot-chat"} == {
+        str(item.target) for item in deployments
+    }
+
+
+def test_models_come_before_what_names_them_and_find_their_tokenizer() -> None:
+    """The manifest can be applied in the order in which it is written."""
+    objects = _objects(stack_manifest(DEMO_STACK, _place))
+    kinds = [type(item) for item in objects]
+    assert kinds == sorted(kinds, key=[Model, Deployment].index)
+    assert all(
+        Path(str(item.tokenizer), "tokenizer.json").exists() for item in objects if isinstance(item, Model)
+    )
+
+
+def test_every_model_is_asked_under_every_profile_before_the_stack_is_ready() -> None:
+    """Readiness means that each way to each model answers."""
+    assert names_to_ask(DEMO_STACK) == [
+        "depot-chat:balanced",
+        "house-chat:latency",
+        "house-chat:throughput",
+        "kiosk-chat:balanced",
+        "yard-chat:balanced",
+    ]
+
+
+def test_without_triton_each_engine_has_one_server(state: StateDir) -> None:
+    """Deployments of one engine share its address, whatever schema they would have used."""
+    servers = FallbackServers(DEMO_STACK, state, "none")
+    places = {item.name: servers.placement(item) for item in DEMO_STACK.deployments}
+    assert len(servers.services) == 3
+    assert {place.lane for place in places.values()} == {"openai-http"}
+    assert places["yard-chat"].server == places["kiosk-chat"].server == places["house-chat-latency"].server
+    assert places["house-chat-throughput"].server != places["house-chat-latency"].server
+
+
+def test_what_an_earlier_run_applied_is_known_from_its_manifest(tmp_path: Path) -> None:
+    """So that objects which are no longer wanted can be deleted."""
+    path = tmp_path / "stack.yaml"
+    assert applied_names(path) == set()
+    path.write_text(stack_manifest(DEMO_STACK, _place))
+    assert ("Deployment", "yard-chat") in applied_names(path)
+    assert len(applied_names(path)) == len(DEMO_STACK.models) + len(DEMO_STACK.deployments)
+
+
+def test_a_stack_is_read_from_yaml(tmp_path: Path) -> None:
+    """And needs less memory than the demo."""
+    path = tmp_path / "stack.yaml"
+    path.write_text(SMALL)
+    stack = read_stack(path)
+    assert [model.name for model in stack.models] == ["house-chat"]
+    assert needed_memory_bytes(stack) < needed_memory_bytes(DEMO_STACK)
+    assert needed_memory_bytes(stack, workers=2) > needed_memory_bytes(stack)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "told"),
+    [
+        ("server: triton-9", "server: triton-0", "no server 'triton-9'"),
+        ("target: bert", "target: tensorrt_llm", "has no model 'bert'"),
+        ("model: nobody", "model: house-chat", "no model 'nobody'"),
+        ("weight: house-chat", "weights: house-chat", "weight"),
+    ],
+)
+def test_a_stack_that_does_not_agree_with_itself_is_refused(
+    tmp_path: Path, wrong: str, right: str, told: str
+) -> None:
+    """With the file, the field and the name that is wrong."""
+    path = tmp_path / "stack.yaml"
+    path.write_text(SMALL.replace(right, wrong))
+    with pytest.raises(SettingsError) as refused:
+        read_stack(path)
+    assert str(path) in refused.value.message
+    assert told in (refused.value.remedy or "")
+
+
+def test_unknown_weights_are_refused_with_those_there_are() -> None:
+    """The operator sees what is shipped."""
+    with pytest.raises(SettingsError) as refused:
+        weights_folder("gpt-9")
+    assert "depot-chat, house-chat" in (refused.value.remedy or "")
