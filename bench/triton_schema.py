@@ -1,75 +1,59 @@
-"""What makes the stub pass for a Triton with the bare `tensorrt_llm`: its metadata and configuration."""
+"""The bare `tensorrt_llm` model as the benchmark serves it: from a real Triton, or from the stub."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
+
+from bench import tokenizer
+from engine_builder.repository import ModelSpec, TensorSpec, model_config, schemas
+
 MAX_BATCH_SIZE = 4096
-INPUTS = {
-    "input_ids": ("INT32", [-1]),
-    "input_lengths": ("INT32", [1]),
-    "request_output_len": ("INT32", [1]),
-    "end_id": ("INT32", [1]),
-    "pad_id": ("INT32", [1]),
-    "stop_words_list": ("INT32", [2, -1]),
-    "bad_words_list": ("INT32", [2, -1]),
-    "beam_width": ("INT32", [1]),
-    "temperature": ("FP32", [1]),
-    "runtime_top_k": ("INT32", [1]),
-    "runtime_top_p": ("FP32", [1]),
-    "repetition_penalty": ("FP32", [1]),
-    "presence_penalty": ("FP32", [1]),
-    "frequency_penalty": ("FP32", [1]),
-    "min_tokens": ("INT32", [1]),
-    "seed": ("UINT64", [1]),
-    "return_log_probs": ("BOOL", [1]),
-    "exclude_input_in_output": ("BOOL", [1]),
-    "stop": ("BOOL", [1]),
-    "streaming": ("BOOL", [1]),
-}
-REQUIRED = frozenset({"input_lengths", "request_output_len"})
-OUTPUTS = {"output_ids": ("INT32", [-1, -1]), "sequence_length": ("INT32", [-1])}
-PARAMETERS = {
-    "gpt_model_type": "inflight_fused_batching",
-    "batch_scheduler_policy": "max_utilization",
-    "cancellation_check_period_ms": "20",
-    "exclude_input_in_output": "true",
-}
+MODEL_FILE = Path(__file__).parent / "triton_model" / "model.py"
 
 
-def metadata(model: str) -> dict[str, Any]:
-    """What `GET /v2/models/<model>` answers."""
+def spec(name: str, interval_us: int = 0) -> ModelSpec:
+    """The model with TensorRT-LLM's own schema; in a real Triton, `interval_us` lies between its steps."""
+    return ModelSpec(
+        name,
+        schemas.tensorrt_llm("1.x"),
+        backend="python",
+        max_batch_size=MAX_BATCH_SIZE,
+        decoupled=True,
+        parameters={
+            "gpt_model_type": "inflight_fused_batching",
+            "id_base": str(tokenizer.ID_BASE),
+            "id_count": str(tokenizer.ID_COUNT),
+            "tick_us": str(tokenizer.TICK_US),
+            "interval_us": str(interval_us),
+        },
+        model_file=MODEL_FILE,
+    )
+
+
+def metadata(name: str) -> dict[str, Any]:
+    """What `GET /v2/models/<name>` answers."""
+    schema = spec(name).schema
     return {
-        "name": model,
+        "name": name,
         "versions": ["1"],
-        "platform": "tensorrtllm",
-        "inputs": [_described(name, kind, dims) for name, (kind, dims) in INPUTS.items()],
-        "outputs": [_described(name, kind, dims) for name, (kind, dims) in OUTPUTS.items()],
+        "platform": "python",
+        "inputs": [_described(tensor) for tensor in schema.inputs],
+        "outputs": [_described(tensor) for tensor in schema.outputs],
     }
 
 
-def config(model: str) -> dict[str, Any]:
-    """What `GET /v2/models/<model>/config` answers, as far as anyone reads it."""
-    return {
-        "name": model,
-        "platform": "",
-        "backend": "tensorrtllm",
-        "max_batch_size": MAX_BATCH_SIZE,
-        "input": [
-            {"name": name, "data_type": f"TYPE_{kind}", "dims": dims, "optional": name not in REQUIRED}
-            for name, (kind, dims) in INPUTS.items()
-        ],
-        "output": [
-            {"name": name, "data_type": f"TYPE_{kind}", "dims": dims}
-            for name, (kind, dims) in OUTPUTS.items()
-        ],
-        "parameters": {name: {"string_value": value} for name, value in PARAMETERS.items()},
-        "model_transaction_policy": {"decoupled": True},
-        "dynamic_batching": {"default_queue_policy": {"max_queue_size": 0}},
-        "instance_group": [{"name": f"{model}_0", "kind": "KIND_CPU", "count": 1, "gpus": []}],
-    }
+def config(name: str) -> dict[str, Any]:
+    """What `GET /v2/models/<name>/config` answers, without the defaults that Triton fills in."""
+    document: dict[str, Any] = MessageToDict(model_config(spec(name)), preserving_proto_field_name=True)
+    for tensor in (*document["input"], *document["output"]):
+        tensor["dims"] = [int(dim) for dim in tensor["dims"]]  # protobuf's JSON writes int64 as text
+    return document
 
 
-def _described(name: str, kind: str, dims: list[int]) -> dict[str, Any]:
-    # The server adds the batch dimension to what the configuration says.
-    return {"name": name, "datatype": kind, "shape": [-1, *dims]}
+def _described(tensor: TensorSpec) -> dict[str, Any]:
+    # The server adds the batch dimension to what the configuration says, and calls strings bytes.
+    datatype = "BYTES" if tensor.dtype == "STRING" else tensor.dtype
+    return {"name": tensor.name, "datatype": datatype, "shape": [-1, *tensor.dims]}

@@ -51,7 +51,7 @@ typedef struct connection {
     int started, usage, close_after, dead;
     long left, total;
     uint64_t due, interval_ns;
-    char model[128];
+    char model[128], id[160];
     struct connection *next_dead;
 } connection;
 
@@ -203,8 +203,8 @@ static void say_token(connection *c, char *b, int *n) {
     else if (c->format == COMPLETION)
         put_chunk(b, n, TEXT_HEAD "{\"index\":0,\"text\":\" t%016llu\",\"logprobs\":null,\"finish_reason\":null}]}\n\n", t);
     else
-        put_chunk(b, n, "data: {\"model_name\":\"%s\",\"model_version\":\"1\",\"output_ids\":%ld,\"sequence_length\":1}\n\n",
-                  c->model, token_id());
+        put_chunk(b, n, "data: {%s\"model_name\":\"%s\",\"model_version\":\"1\",\"output_ids\":%ld,\"sequence_length\":1}\n\n",
+                  c->id, c->model, token_id());
 }
 static void say_last(connection *c, char *b, int *n) {
     if (c->format == CHAT)
@@ -269,7 +269,7 @@ static void reply_openai(connection *c, long count) {
 static void reply_triton(connection *c, long count, int as_event) {
     static char body[1 << 16], framed[1 << 17];
     if (count > 4000) count = 4000;
-    int n = sprintf(body, "%s{\"model_name\":\"%s\",\"model_version\":\"1\",\"output_ids\":", as_event ? "data: " : "", c->model);
+    int n = sprintf(body, "%s{%s\"model_name\":\"%s\",\"model_version\":\"1\",\"output_ids\":", as_event ? "data: " : "", c->id, c->model);
     if (count > 1) body[n++] = '[';
     for (long i = 0; i < count; i++) n += sprintf(body + n, i ? ",%ld" : "%ld", token_id());
     if (count > 1) body[n++] = ']';
@@ -331,6 +331,9 @@ static void post_openai(connection *c, char *body, int n) {
 static void post_triton(connection *c, const char *path, char *body, int n, int as_stream) {
     const char *name = path + strlen("/v2/models/");
     snprintf(c->model, sizeof c->model, "%.*s", (int)strcspn(name, "/"), name);
+    char *id = json_value(body, n, "\"id\"");
+    c->id[0] = 0;
+    if (id && *id == '"') snprintf(c->id, sizeof c->id, "\"id\":\"%.*s\",", (int)strcspn(id + 1, "\""), id + 1);
     long count = json_long(body, n, "\"request_output_len\"", 0);
     if (count < 1) return reply_json(c, "400 Bad Request", "{\"error\":\"request_output_len is missing\"}");
     if (as_stream && json_true(body, n, "\"streaming\"")) return start_stream(c, count, 0);

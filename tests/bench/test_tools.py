@@ -90,14 +90,19 @@ def test_generate_answers_as_triton_does(stub: Stub) -> None:
     )
     first = json.loads(events[0].removeprefix("data: "))
     assert isinstance(first["output_ids"], int)
+    assert "id" not in first
     assert first["sequence_length"] == 1
     assert len(events) == 3
+    named = ask(stub, "/v2/models/m/generate", bodies.tensorrt_llm(stream=False, tokens=1) | {"id": "a-1"})
+    assert json.loads(named)["id"] == "a-1"
     whole = json.loads(ask(stub, "/v2/models/m/generate", bodies.tensorrt_llm(stream=False, tokens=4)))
     assert len(whole["output_ids"]) == whole["sequence_length"] == 4
 
 
 def test_ids_are_of_the_vocabulary(cores: Cores, tmp_path: Path) -> None:
     stub = Stub(cores.load, tmp_path / "stub.log", stub_options(tmp_path))
+    named = ask(stub, "/v2/models/m/generate", bodies.tensorrt_llm(stream=False, tokens=1) | {"id": "a-1"})
+    assert json.loads(named)["id"] == "a-1"
     whole = json.loads(ask(stub, "/v2/models/m/generate", bodies.tensorrt_llm(stream=False, tokens=50)))
     stub.close()
     limit = tokenizer.ID_BASE + tokenizer.ID_COUNT
