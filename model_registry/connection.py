@@ -1,9 +1,10 @@
-"""Connections to Redis, and what its errors mean to us."""
+"""Connections to Redis: how long its answers are waited for, and what its errors mean to us."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import redis.exceptions
 from redis.asyncio import Redis
@@ -15,27 +16,31 @@ from model_registry.errors import RegistryReadOnlyError, RegistryUnavailableErro
 
 
 def connect(config: RegistryConfig) -> Redis:
-    """A client that answers or fails within `connect_timeout_s` + `command_timeout_s`; connects on first use.
+    """A client for `RegistryStore`; it connects on first use.
 
-    A lost connection is tried once more: a pooled one may have died unnoticed since its last use. A timeout
-    is not, so that a paused Redis costs one timeout and not several.
+    A lost connection is tried once more: a pooled one may have died unnoticed since its last use. There is
+    no `socket_timeout`: with one, redis-py sends through `asyncio.wait_for`, which on Python 3.11 can lose
+    the cancellation of a task. `answer` bounds the waiting instead.
     """
     return Redis.from_url(
         config.redis_url,
         decode_responses=True,
         protocol=2,
         socket_connect_timeout=config.connect_timeout_s,
-        socket_timeout=config.command_timeout_s,
+        socket_timeout=None,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
     )
 
 
-@contextmanager
-def redis_errors() -> Iterator[None]:
-    """Turn errors of Redis and of the way to it into ours."""
+@asynccontextmanager
+async def answer(within_s: float) -> AsyncIterator[None]:
+    """Wait no longer for Redis than `within_s`; turn its errors, and those of the way to it, into ours."""
     try:
-        yield
+        async with asyncio.timeout(within_s):
+            yield
+    except TimeoutError as error:
+        raise RegistryUnavailableError(f"Redis did not answer within {within_s:g} s") from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise RegistryUnavailableError(f"Redis cannot be reached: {error}") from error
     except redis.exceptions.RedisError as error:

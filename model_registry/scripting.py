@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from model_registry.connection import redis_errors
+from model_registry.connection import answer
 
 NAMES = ("claim", "commit", "load", "renew", "resign", "sweep")
 
@@ -22,11 +22,12 @@ def source(name: str) -> str:
 class Scripts:
     """The scripts of one registry. Redis is sent a text once and its hash from then on."""
 
-    def __init__(self, redis: Redis, keys: Sequence[str]) -> None:
+    def __init__(self, redis: Redis, keys: Sequence[str], answer_within_s: float) -> None:
         self._scripts = {name: redis.register_script(source(name)) for name in NAMES}
         self._keys = list(keys)
+        self._answer_within_s = answer_within_s
 
     async def run(self, name: str, *args: str | int) -> Any:
         """Run one script; what it returns is said in its header."""
-        with redis_errors():
+        async with answer(self._answer_within_s):
             return await self._scripts[name](keys=self._keys, args=args)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from redis.asyncio import Redis
 
 from model_registry import changes, integrity, states
 from model_registry.changes import ChangeRecord, Contents, Position
-from model_registry.connection import redis_errors
+from model_registry.config import RegistryConfig
+from model_registry.connection import answer
 from model_registry.entities import Endpoint, EndpointState, Model
 from model_registry.errors import LeadershipLostError, RegistryBusyError, UnknownObjectError
 from model_registry.keys import KIND_INDEX, Keys
@@ -61,7 +62,14 @@ class RegistryStore:
     Every method raises RegistryUnavailableError when Redis is away, slow or refuses to write.
     """
 
-    def __init__(self, redis: Redis, name: str = "default", *, max_changes: int = 4096) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        name: str = "default",
+        *,
+        max_changes: int = 4096,
+        answer_within_s: float = 2.0,
+    ) -> None:
         if not redis.connection_pool.connection_kwargs.get("decode_responses"):
             raise ValueError(
                 "RegistryStore needs a client with decode_responses=True; see connection.connect"
@@ -69,8 +77,16 @@ class RegistryStore:
         self.name = name
         self._redis = redis
         self._keys = Keys(name)
-        self._scripts = Scripts(redis, self._keys.all)
+        self._scripts = Scripts(redis, self._keys.all, answer_within_s)
         self._max_changes = max_changes
+        self._answer_within_s = answer_within_s
+
+    @classmethod
+    def of(cls, redis: Redis, config: RegistryConfig) -> Self:
+        """The registry that `config` describes; `redis` comes from `connect(config)`."""
+        return cls(
+            redis, config.name, max_changes=config.max_changes, answer_within_s=config.command_timeout_s
+        )
 
     # -- objects ------------------------------------------------------------------------------------------
 
@@ -109,7 +125,7 @@ class RegistryStore:
 
     async def get(self, kind: str, name: str) -> Stored | None:
         """One object, or None."""
-        with redis_errors():
+        async with answer(self._answer_within_s):
             document = await self._redis.hget(self._keys.of(kind.lower()), name)
         return None if document is None else changes.read(kind, name, str(document))
 
@@ -135,7 +151,7 @@ class RegistryStore:
 
     async def position(self) -> Position:
         """How far the registry is."""
-        with redis_errors():
+        async with answer(self._answer_within_s):
             reply = await self._redis.hmget(self._keys.meta, ["lineage", "version", "last"])
         return changes.position_of(reply)
 
@@ -144,7 +160,7 @@ class RegistryStore:
 
         Raises ValueError for a record that is not one of ours.
         """
-        with redis_errors():
+        async with answer(block_s + self._answer_within_s):
             reply: Any = await self._redis.xread(
                 {self._keys.changes: after}, count=512, block=max(1, int(block_s * 1000))
             )
@@ -218,7 +234,7 @@ class RegistryStore:
         self, name: str, change: _EndpointChange, ttl_s: float | None, leadership: Leadership | None
     ) -> int:
         for attempt in range(ATTEMPTS):
-            with redis_errors():
+            async with answer(self._answer_within_s):
                 stored = await self._redis.hget(self._keys.of("endpoint"), name)
             present = None if stored is None else changes.read("Endpoint", name, str(stored))
             assert present is None or isinstance(present, Endpoint)

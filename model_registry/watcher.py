@@ -36,8 +36,7 @@ Resync = Literal["connect", "gap", "missed", "unreadable"]
 class Watcher:
     """Follows the registry from `start` to `close` (or inside `async with`).
 
-    `on_change` is called on the event loop with every new snapshot; it must not block. The timeouts of
-    `config` must be those of the store's connection.
+    `on_change` is called on the event loop with every new snapshot; it must not block.
     """
 
     def __init__(
@@ -91,6 +90,7 @@ class Watcher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._save_if_changed()
             if not self._task.cancelled() and (error := self._task.exception()) is not None:
                 raise error
 
@@ -111,8 +111,7 @@ class Watcher:
                 tasks.create_task(self._follow())
         finally:
             self.connected = False
-            if self._unsaved.is_set():
-                self._save()
+            self._save_if_changed()
 
     async def wait_for(self, version: int, timeout_s: float = 1.0) -> bool:
         """Wait until `current` is at least `version` and nothing is held back; False when it took longer."""
@@ -188,7 +187,8 @@ class Watcher:
             return
         self._published = self.current
         self._changed.set()
-        self._unsaved.set()
+        if not self.current.stale:
+            self._unsaved.set()
         if self._on_change is not None:
             try:
                 self._on_change(self.current)
@@ -214,16 +214,21 @@ class Watcher:
         while True:
             await self._unsaved.wait()
             await asyncio.sleep(CACHE_DEBOUNCE_S)
-            self._unsaved.clear()
-            await asyncio.to_thread(self._save)
+            await asyncio.to_thread(self._save, self._take_unsaved())
 
-    def _save(self) -> None:
-        if self._cache_path is None or self.current.stale:
+    def _save_if_changed(self) -> None:
+        if self._unsaved.is_set():
+            self._save(self._take_unsaved())
+
+    def _take_unsaved(self) -> Cached:
+        self._unsaved.clear()
+        return Cached(self._view.basis, self._view.objects, self._confirmed_at_s)
+
+    def _save(self, cached: Cached) -> None:
+        if self._cache_path is None:
             return
-        view = self._view
         try:
-            cache.save(self._cache_path, Cached(view.basis, view.objects, self._confirmed_at_s))
+            cache.save(self._cache_path, cached)
         except OSError as error:
-            log.warning(
-                "registry cache not written", extra={"path": str(self._cache_path), "error": str(error)}
-            )
+            path = str(self._cache_path)
+            log.warning("registry cache not written", extra={"path": path, "error": str(error)})
