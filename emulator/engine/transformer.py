@@ -2,14 +2,16 @@
 
 Prompt chunks and single decoded tokens of different requests share every matrix product; only
 attention looks at requests one group at a time. A request's numbers do not depend on its company:
-the rows of a product are padded to a multiple of `ROW_MULTIPLE`, and requests share an attention
-group only when their own context lengths fall into the same bucket. (The same prompt cut into
-different chunks, or found in the cache, differs in the last bits.)
+the rows of a product are padded to a multiple of `ROW_MULTIPLE`, from which on OpenBLAS computes a
+row alike in products of any height (tests hold it to that), and requests share an attention group
+only when their own context lengths fall into the same bucket. The limit: the same prompt cut into
+different chunks, or found in the cache, differs in the last bits, so a seeded answer may differ
+where two tokens are as good as equally likely.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ from emulator.engine.kv_pool import Index, KvPool, padded_tables
 from emulator.engine.weights import Array, LayerWeights, ModelConfig, Weights
 
 ROW_MULTIPLE = 16
+ATTENTION_ROWS = 128  # prompt tokens attended at a time, so that their scores stay in cache
 MASKED = np.float32(-1e30)
 
 
@@ -90,7 +93,7 @@ class _DecodeGroup:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """One prompt chunk: its place in the flat list, its cache rows and its causal mask."""
+    """A piece of a prompt chunk: its place in the flat list, its cache rows and its causal mask."""
 
     start: int
     stop: int
@@ -214,7 +217,7 @@ class Transformer:
                 width = bucket_of(-(-segment.end // self._pool.tokens_per_block))
                 buckets.setdefault(width, []).append((offset, segment))
             else:
-                chunks.append(self._chunk(offset, segment))
+                chunks.extend(self._chunks(offset, segment))
             offset += len(segment.tokens)
         return [self._group(width, members) for width, members in buckets.items()], chunks
 
@@ -228,16 +231,19 @@ class Transformer:
             mask=np.where(hidden, MASKED, np.float32(0.0))[:, None, None, :],
         )
 
-    def _chunk(self, offset: int, segment: Segment) -> _Chunk:
-        width = -(-segment.end // self._pool.tokens_per_block)
-        reach = np.arange(width * self._pool.tokens_per_block)
-        hidden = reach[None, :] > np.arange(segment.start, segment.end)[:, None]
-        return _Chunk(
-            start=offset,
-            stop=offset + len(segment.tokens),
-            rows=self._pool.rows(padded_tables([segment.table], width)),
-            mask=np.where(hidden, MASKED, np.float32(0.0))[None, None],
-        )
+    def _chunks(self, offset: int, segment: Segment) -> Iterator[_Chunk]:
+        """A long segment in pieces, each with the context that its own last token sees."""
+        for start in range(segment.start, segment.end, ATTENTION_ROWS):
+            end = min(start + ATTENTION_ROWS, segment.end)
+            width = -(-end // self._pool.tokens_per_block)
+            reach = np.arange(width * self._pool.tokens_per_block)
+            hidden = reach[None, :] > np.arange(start, end)[:, None]
+            yield _Chunk(
+                start=offset + start - segment.start,
+                stop=offset + end - segment.start,
+                rows=self._pool.rows(padded_tables([segment.table], width)),
+                mask=np.where(hidden, MASKED, np.float32(0.0))[None, None],
+            )
 
 
 def _softmax(scores: Array) -> Array:
