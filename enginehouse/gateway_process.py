@@ -128,7 +128,7 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
     config = settings.gateway
     async with gateway_process(settings) as process:
         discovery = Discovery(process.snapshot, process.readiness, process.metrics)
-        app = make_app(process.generation, discovery, [], config.max_body_bytes)
+        app = make_app(process.generation, discovery, [], config.limits.max_body_bytes)
         runner = web.AppRunner(
             app,
             access_log=None,

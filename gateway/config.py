@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.json_body import BodyLimits
+
 
 class GatewayConfig(BaseModel):
     """What one gateway accepts, for how long it serves, and how it stops."""
@@ -17,12 +19,8 @@ class GatewayConfig(BaseModel):
     """0: any free port."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that share the port."""
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
-    max_depth: Annotated[int, Field(ge=4, le=512)] = 64
-    """Nesting of arrays and objects in a request body."""
+    limits: BodyLimits = Field(default_factory=BodyLimits)
     max_header_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024
-    max_choices: Annotated[int, Field(ge=1, le=128)] = 16
-    """The largest `n`."""
     default_max_tokens: Annotated[int, Field(ge=1)] = 1024
     """Length of a chat answer when the client sets no limit; never beyond the model's context."""
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0

@@ -66,7 +66,6 @@ class Generation:
         accounts: Accounts,
     ) -> None:
         self._config = config
-        self._limits = BodyLimits(config.max_body_bytes, config.max_depth, max_choices=config.max_choices)
         self._snapshot = snapshot
         self._tokenizers = tokenizers
         self._router = router
@@ -128,7 +127,7 @@ class Generation:
         snapshot = self._snapshot()
         headers = request.headers
         identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
-        api = entry.api = _PARSERS[entry.kind](await self._body(request), self._limits)
+        api = entry.api = _PARSERS[entry.kind](await self._body(request), self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
         _check_allowed(identity, wish.model)
@@ -150,12 +149,12 @@ class Generation:
 
     async def _body(self, request: web.Request) -> bytes:
         declared = request.content_length
-        if declared is not None and declared > self._config.max_body_bytes:
-            raise request_too_large(self._config.max_body_bytes)
+        if declared is not None and declared > self._config.limits.max_body_bytes:
+            raise request_too_large(self._config.limits.max_body_bytes)
         try:
             return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
-            raise request_too_large(self._config.max_body_bytes) from error
+            raise request_too_large(self._config.limits.max_body_bytes) from error
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""

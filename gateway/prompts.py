@@ -56,7 +56,7 @@ def requests_for(
     """
     stops = (tuple(tokenizer.encode(stop, add_special_tokens=False)) for stop in api.stop)
     stop_ids = (*tokenizer.stop_ids, *stops)
-    made = []
+    made: list[InferenceRequest] = []
     for prompt in prompts:
         max_tokens = answer_length(api, model, len(prompt.ids), config)
         for _ in range(api.n):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
-from gateway.api.answers import TokenLogprob
+from gateway.api.answers import LogProb
 from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
 from inference.errors import InferenceError
@@ -24,7 +24,7 @@ from telemetry.request_trace import AttemptTrace
 class Events(Protocol):
     """Encodes the events of one streamed answer (`gateway.api.answers`)."""
 
-    def delta(self, index: int, text: str, logprobs: Sequence[TokenLogprob] | None) -> bytes: ...
+    def delta(self, index: int, text: str, logprobs: Sequence[LogProb] | None) -> bytes: ...
 
     def finish(self, index: int, reason: FinishReason) -> bytes: ...
 

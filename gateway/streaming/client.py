@@ -30,7 +30,7 @@ class PushResponse(web.StreamResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left")
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._transport: asyncio.Transport = transport
         self._extra_headers = headers
         self._high_water_bytes = high_water_bytes
         self._chunks: list[bytes] = []
@@ -54,7 +54,7 @@ class PushResponse(web.StreamResponse):
         """The whole answer at once."""
         self.begun = True
         self.set_status(status)
-        self._transport.write(
+        self._write(
             b"%bcontent-type: %b\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
             % (
                 _STATUS_LINES[status],
@@ -95,9 +95,9 @@ class PushResponse(web.StreamResponse):
         chunks.clear()
         transport = self._transport
         if self._chunked_body:
-            transport.write(b"%b%x\r\n%b\r\n" % (self._head, len(data), data))
+            self._write(b"%b%x\r\n%b\r\n" % (self._head, len(data), data))
         else:
-            transport.write(self._head + data)
+            self._write(self._head + data)
         self._head = b""
         if transport.get_write_buffer_size() > self._high_water_bytes and not self._blocked:
             self._block()
@@ -107,12 +107,17 @@ class PushResponse(web.StreamResponse):
         data = b"".join(self._chunks)
         self._chunks.clear()
         if not self._chunked_body:
-            self._transport.write(self._head + data)
+            self._write(self._head + data)
         elif data:
-            self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head, len(data), data))
+            self._write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head, len(data), data))
         else:
-            self._transport.write(self._head + b"0\r\n\r\n")
+            self._write(self._head + b"0\r\n\r\n")
         self._head = b""
+
+    def _write(self, data: bytes) -> None:
+        """A client that has left is noticed by the request's task; until then its bytes go nowhere."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def break_off(self) -> None:
         """End a stream so that no client takes it for complete: the closing chunk never comes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.api.answers import TokenLogprob, token_logprob
+from gateway.api.answers import LogProb
 from gateway.streaming.stop import StopMatcher
 from inference.detokenizer import Detokenizer
 from inference.tokenizer import ModelTokenizer
@@ -23,7 +23,7 @@ class Assembler:
         self._tokenizer = tokenizer
         self._detokenizer: Detokenizer = tokenizer.detokenizer()
         self._stop = StopMatcher(stop) if stop else None
-        self._log_probs: list[TokenLogprob] | None = [] if log_probs else None
+        self._log_probs: list[LogProb] | None = [] if log_probs else None
         self._parts: list[str] = []
         """Text of the text lanes, to count its tokens at the end."""
         self.ids: list[int] = []
@@ -56,7 +56,7 @@ class Assembler:
             return text
         return (self._cut(text) if text else "") + ("" if self.stopped else self._stop.flush())
 
-    def take_log_probs(self) -> list[TokenLogprob] | None:
+    def take_log_probs(self) -> list[LogProb] | None:
         """Log probabilities of the tokens since the last call; None where they were not asked for."""
         if self._log_probs is None:
             return None
@@ -79,4 +79,6 @@ class Assembler:
         assert self._log_probs is not None
         for token, log_prob in zip(ids, log_probs, strict=False):
             if token not in self._tokenizer.end_ids:
-                self._log_probs.append(token_logprob(self._tokenizer.token_bytes(token), log_prob))
+                self._log_probs.append(
+                    (self._tokenizer.token_bytes(token).decode(errors="replace"), log_prob)
+                )

@@ -1,0 +1,22 @@
+"""One real stack for all whole-stack tests: real Triton, real Redis, two gateway workers, by `enginehouse up`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """`enginehouse up`, ready; Ctrl-C at the end must leave no process behind."""
+    directory = tmp_path_factory.mktemp("stack")
+    with Stack.start(directory, "--workers", "2") as running:
+        yield running
+        pids = running.all_pids()
+        assert running.stop() == 0
+    left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not left, f"processes left behind: {left}"

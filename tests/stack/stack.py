@@ -1,0 +1,122 @@
+"""Stack: `enginehouse up` as a test drives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from openai import AsyncOpenAI, OpenAI
+
+START_TIMEOUT_S = 180.0
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass
+class Stack:
+    """A running stack and what its ready file says."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    ready: dict[str, Any]
+
+    @classmethod
+    @contextmanager
+    def start(cls, directory: Path, *options: str, **environment: str) -> Iterator[Stack]:
+        """Start `enginehouse up` and wait until it is ready; it is stopped at the end in any case."""
+        ready_file = directory / "ready.json"
+        command = [sys.executable, "-m", "enginehouse", "up", "--port", "0"]
+        command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file), *options]
+        with (directory / "up.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+            )
+        try:
+            wait_until(
+                lambda: ready_file.exists() or process.poll() is not None,
+                START_TIMEOUT_S,
+                "the stack is ready",
+            )
+            if not ready_file.exists():
+                raise AssertionError(
+                    f"up ended with {process.returncode}:\n{(directory / 'up.log').read_text()}"
+                )
+            yield cls(process, directory, json.loads(ready_file.read_text()))
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
+
+    @property
+    def base_url(self) -> str:
+        return str(self.ready["base_url"])
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, without `/v1`."""
+        return self.base_url.removesuffix("/v1")
+
+    @property
+    def key(self) -> str:
+        return str(self.ready["api_key"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.ready['admin_key']}"}
+
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0, timeout=60)
+
+    def async_client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=self.base_url, api_key=self.key, max_retries=0, timeout=120)
+
+    def all_pids(self) -> list[int]:
+        """This `up` and every process below it."""
+        parent = psutil.Process(self.process.pid)
+        return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
+
+    def children(self, *words: str) -> list[psutil.Process]:
+        """Processes of this stack whose command line holds all `words`."""
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                line = " ".join(child.cmdline())
+            except psutil.NoSuchProcess:
+                continue
+            if all(word in line for word in words):
+                found.append(child)
+        return found
+
+    def stop(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+def wait_until(true: Callable[[], object], timeout_s: float, what: str) -> None:
+    """Poll until `true()`; AssertionError naming `what` when it takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_s:g} s until {what}")
+        time.sleep(0.05)
+
+
+def events_of(body: bytes) -> list[Any]:
+    """The JSON of every server-sent event but `[DONE]`."""
+    events = [event.removeprefix(b"data: ") for event in body.split(b"\n\n") if event.strip()]
+    return [msgspec.json.decode(event) for event in events if event != b"[DONE]"]
