@@ -117,16 +117,16 @@ def openai_objects(url: str) -> list[Stored]:
     return [model, _deployment(CHAT_MODEL, ServerRef(http=url), lane="openai-http")]
 
 
-def triton_objects(server: ServerRef, tokenizer: Path, **deployment: Any) -> list[Stored]:
+def triton_objects(
+    server: ServerRef, tokenizer: Path, name: str = TRITON_MODEL, **deployment: Any
+) -> list[Stored]:
     """A Triton that hosts the bare `tensorrt_llm`; its lane is recognised by introspection."""
-    model = Model(name=TRITON_MODEL, context_length=CONTEXT_LENGTH, tokenizer=str(tokenizer))
-    return [model, _deployment(TRITON_MODEL, server, **deployment)]
+    model = Model(name=name, context_length=CONTEXT_LENGTH, tokenizer=str(tokenizer))
+    return [model, _deployment(name, server, **deployment)]
 
 
 def _deployment(model: str, server: ServerRef, **fields: Any) -> Deployment:
-    return Deployment(
-        name=model, model=model, target=model, servers=(server,), max_concurrency=MAX_CONCURRENCY, **fields
-    )
+    return Deployment(name=model, model=model, servers=(server,), max_concurrency=MAX_CONCURRENCY, **fields)
 
 
 def _customer(key: str) -> list[Stored]:

@@ -1,0 +1,280 @@
+"""What each step of the hot path costs, in process: `python -m bench.micro [--quick]`.
+
+Runs the gateway's own code on one request of the benchmark. Every step is checked once for its result; a step
+that is gone or answers something else fails the run. Times are not judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import bodies, tokenizer, triton_schema
+from bench.build import BenchError
+from gateway.api.answers import ChatStream
+from gateway.api.json_body import BodyLimits
+from gateway.api.requests import parse_chat
+from gateway.streaming.choices import StreamedChoice
+from gateway.streaming.text import Assembler
+from inference.lanes import lane_of
+from inference.request import InferenceRequest
+from inference.schema import recognise
+from inference.tokenizer import ModelTokenizer
+from inference.triton_http import TritonHttp
+from model_registry.entities import ApiKey, Endpoint, Model, Tenant
+from model_registry.snapshot import Snapshot
+from router.config import RouterConfig
+from router.ledger import Ledger
+from router.pick import candidates, pick
+from router.profiles import resolve
+from telemetry.config import TelemetryConfig
+from telemetry.metrics import Metrics
+from telemetry.tracing import Tracing
+from tenancy.keys import authenticate
+
+MODEL = "house"
+KEY = "eh-micro-benchmark"
+HEADER = f"Bearer {KEY}"
+EVENTS_PER_CALL = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of work; `run` does it `per_call` times, `check` says whether its result is right."""
+
+    name: str
+    run: Callable[[], object]
+    check: Callable[[Any], bool]
+    per_call: int = 1
+
+
+class Wire:
+    """Stands where the connections are: keeps the message sent, and who takes the answer."""
+
+    authority = "127.0.0.1:8000"
+    message = b""
+    receiver: Any = None
+
+    def start(self, message: bytes, receiver: Any) -> Wire:
+        self.message, self.receiver = message, receiver
+        return self
+
+    def cancel(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Client:
+    """Stands where the client's transport is: counts the events that would be written."""
+
+    begun: bool = False
+    events: list[bytes] = field(default_factory=list)
+
+    def begin(self) -> None:
+        self.begun = True
+
+    def push(self, event: bytes) -> None:
+        self.events.append(event)
+
+    def flush(self) -> None:
+        self.events = self.events[-1:]
+
+
+def steps(folder: Path) -> list[Step]:
+    """Every step, in the order in which a request meets them."""
+    model = ModelTokenizer.load(tokenizer.write(folder / "tokenizer"))
+    snapshot = _snapshot()
+    api = parse_chat(_body(), BodyLimits())
+    assert api.messages is not None
+    _, prompt_ids = model.encode_chat(api.messages)
+    request = InferenceRequest("one-0", MODEL, True, 100, prompt_ids=prompt_ids, end_id=model.end_id)
+    return [
+        Step(
+            "parse a 1 KB chat body",
+            lambda: parse_chat(_BODY, BodyLimits()),
+            lambda seen: seen.model == MODEL,
+        ),
+        Step(
+            "authenticate", lambda: authenticate(snapshot, HEADER), lambda seen: seen.tenant.name == "bench"
+        ),
+        Step("route: resolve and pick one of 4", _routing(snapshot), lambda seen: seen.endpoint is not None),
+        Step(
+            "chat template and encode",
+            lambda: model.encode_chat(api.messages or []),
+            lambda seen: len(seen[1]) > 100,
+        ),
+        Step("lane: encode a Triton request", _sending(request), lambda seen: b"input_ids" in seen),
+        Step(
+            "per token: event to delta",
+            _reading(request, model),
+            lambda seen: b" t0" in seen,
+            EVENTS_PER_CALL,
+        ),
+        Step("trace: begin to finish", _tracing(folder), lambda seen: seen is None),
+        Step("metrics: begin to finish", _metrics(), lambda seen: seen is None),
+    ]
+
+
+def _body() -> bytes:
+    return json.dumps(bodies.chat(MODEL, stream=True, tokens=100)).encode()
+
+
+_BODY = _body()
+
+
+def _snapshot() -> Snapshot:
+    endpoints = [
+        Endpoint(
+            name=f"house@127.0.0.1:{8000 + n}",
+            deployment=MODEL,
+            model=MODEL,
+            profile="latency" if n % 2 else "balanced",
+            lane="tensorrt_llm",
+            target="tensorrt_llm",
+            http=f"http://127.0.0.1:{8000 + n}",
+            state="ready",
+        )
+        for n in range(4)
+    ]
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    known = [Tenant(name="bench"), ApiKey(name="bench", tenant="bench", sha256=digest)]
+    return Snapshot.of(1, [Model(name=MODEL, context_length=4096), *known, *endpoints])
+
+
+def _routing(snapshot: Snapshot) -> Callable[[], object]:
+    ledger, config = Ledger(), RouterConfig()
+
+    def route() -> object:
+        wish = resolve(snapshot, MODEL, None, None)
+        choices = candidates(snapshot.endpoints[MODEL], ledger, time.monotonic(), config)
+        return pick(wish.profile, choices, 300, set())
+
+    return route
+
+
+def _triton(wire: Wire) -> TritonHttp:
+    described = triton_schema.metadata("tensorrt_llm"), triton_schema.config("tensorrt_llm")
+    pool: Any = wire
+    return TritonHttp(pool, "tensorrt_llm", lane_of(recognise(*described)))
+
+
+def _sending(request: InferenceRequest) -> Callable[[], object]:
+    wire, sink = Wire(), _choice(Client(), None)
+    client = _triton(wire)
+
+    def send() -> bytes:
+        client.start(request, sink)
+        return wire.message
+
+    return send
+
+
+def _choice(client: Client, model: ModelTokenizer | None) -> StreamedChoice:
+    response: Any = client
+    events = ChatStream("chatcmpl-0123456789abcdef", 1_700_000_000, MODEL)
+    assembler = Assembler(model, (), log_probs=False) if model is not None else None
+    return StreamedChoice(0, assembler, events, events.role(0), response)
+
+
+def _reading(request: InferenceRequest, model: ModelTokenizer) -> Callable[[], object]:
+    """Event bytes as a connection receives them -> bytes as the client's connection is given them."""
+    event = (
+        b'data: {"id":"one-0","model_name":"tensorrt_llm","model_version":"1",'
+        b'"output_ids":%d,"sequence_length":1}\n\n' % (tokenizer.ID_BASE + 77)
+    )
+
+    wire = Wire()
+    triton = _triton(wire)
+
+    def read() -> bytes:
+        client = Client()
+        triton.start(request, _choice(client, model))
+        receiver = wire.receiver
+        receiver.head(200)
+        for _ in range(EVENTS_PER_CALL):
+            receiver.body(event)
+            receiver.flush()
+        return client.events[-1]
+
+    return read
+
+
+def _tracing(folder: Path) -> Callable[[], object]:
+    tracing = Tracing(TelemetryConfig(exporter="file", trace_file=folder / "traces.jsonl"))
+
+    def trace() -> None:
+        kept = tracing.begin(None, None)
+        kept.route_started()
+        kept.route_finished(reason="profile")
+        attempt = kept.attempt("house@127.0.0.1:8000", "tensorrt_llm", "tensorrt_llm")
+        attempt.answered()
+        attempt.first_token()
+        attempt.finished(None)
+        kept.finish(200, None, lambda: {"gen_ai.request.model": MODEL})
+
+    return trace
+
+
+def _metrics() -> Callable[[], object]:
+    metrics = Metrics()
+
+    def count() -> None:
+        metrics.started()
+        metrics.finish(
+            MODEL, "balanced", "ok", duration_s=1.0, ttft_s=0.1, prompt_tokens=200, completion_tokens=100
+        )
+
+    return count
+
+
+def measure(step: Step, batch_s: float, batches: int) -> float:
+    """Microseconds of one operation, in the least disturbed of `batches` batches. Raises BenchError."""
+    result = step.run()
+    if not step.check(result):
+        raise BenchError(f"{step.name}: unexpected result {result!r:.200}")
+    began = time.perf_counter()
+    step.run()
+    calls = max(1, int(batch_s / max(time.perf_counter() - began, 1e-7)))
+    best_s = float("inf")
+    for _ in range(batches):
+        began = time.perf_counter()
+        for _ in range(calls):
+            step.run()
+        best_s = min(best_s, time.perf_counter() - began)
+    return best_s / calls / step.per_call * 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.micro", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few seconds in all")
+    options = parser.parse_args()
+    batch_s, batches = (0.02, 3) if options.quick else (0.2, 7)
+    table = Table(title="Hot path", title_justify="left")
+    table.add_column("step")
+    table.add_column("µs", justify="right")
+    results: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="enginehouse-micro-") as folder:
+        try:
+            for step in steps(Path(folder)):
+                results[step.name] = round(measure(step, batch_s, batches), 3)
+                table.add_row(step.name, f"{results[step.name]:,.2f}")
+        except BenchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    Console().print(table)
+    print("RESULT " + json.dumps({"ok": True, "us": results}, separators=(",", ":")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
