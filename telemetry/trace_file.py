@@ -11,42 +11,15 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind, StatusCode
 
-_KINDS = {kind: kind.name.lower() for kind in SpanKind}
+from telemetry.span_record import SpanRecord
 
 _logger = logging.getLogger(__name__)
 
 
-class SpanEvent(msgspec.Struct):
-    """Something that happened at one moment of a span."""
-
-    name: str
-    at_ns: int
-
-
-class SpanRecord(msgspec.Struct, omit_defaults=True):
-    """One span. Times are Unix nanoseconds, ids lower-case hex."""
-
-    trace_id: str
-    span_id: str
-    name: str
-    kind: str
-    start_ns: int
-    end_ns: int
-    parent_id: str | None = None
-    error: bool = False
-    attributes: dict[str, Any] = msgspec.field(default_factory=dict)
-    events: list[SpanEvent] = msgspec.field(default_factory=list)
-    service: str = ""
-
-
-class TraceFileExporter(SpanExporter):
+class TraceFile:
     """Appends spans to the trace file."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -56,26 +29,19 @@ class TraceFileExporter(SpanExporter):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = self._open()
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Write `spans` in one piece."""
-        lines = self._encoder.encode_lines([_record(span) for span in spans])
+    def write(self, spans: Sequence[SpanRecord]) -> bool:
+        """Append `spans` in one piece; False, and a warning, when the file does not take them."""
+        lines = self._encoder.encode_lines(spans)
         try:
             self._follow_or_rotate(len(lines))
-            written = os.write(self._fd, lines)
+            return os.write(self._fd, lines) == len(lines)
         except OSError as error:
             _logger.warning("trace file not written", extra={"path": str(self._path), "error": str(error)})
-            return SpanExportResult.FAILURE
-        return SpanExportResult.SUCCESS if written == len(lines) else SpanExportResult.FAILURE
+            return False
 
-    def shutdown(self) -> None:
+    def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002 - the SDK's signature
-        """Nothing is held back between exports."""
-        return True
+        os.close(self._fd)
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -128,20 +94,3 @@ def read_spans(path: Path) -> Iterator[SpanRecord]:
                 yield decoder.decode(line)
             except msgspec.DecodeError:
                 continue
-
-
-def _record(span: ReadableSpan) -> SpanRecord:
-    context, parent, attributes = span.get_span_context(), span.parent, span.attributes
-    return SpanRecord(
-        trace_id=f"{context.trace_id:032x}" if context else "",
-        span_id=f"{context.span_id:016x}" if context else "",
-        parent_id=f"{parent.span_id:016x}" if parent else None,
-        name=span.name,
-        kind=_KINDS[span.kind],
-        start_ns=span.start_time or 0,
-        end_ns=span.end_time or 0,
-        error=span.status.status_code is StatusCode.ERROR,
-        attributes=attributes if isinstance(attributes, dict) else dict(attributes or {}),
-        events=[SpanEvent(event.name, event.timestamp) for event in span.events],
-        service=str(span.resource.attributes.get("service.name", "")),
-    )

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from telemetry import names
-from telemetry.trace_file import SpanRecord, read_spans
+from telemetry.span_record import SpanRecord
+from telemetry.trace_file import read_spans
 
 _BAR_CELLS: Final = 40
 _DETAILS: Final = (

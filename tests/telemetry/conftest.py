@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from telemetry.config import TelemetryConfig
-from telemetry.trace_file import SpanRecord, read_spans
+from telemetry.span_record import SpanRecord
+from telemetry.trace_file import read_spans
 from telemetry.tracing import Tracing
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from telemetry import names
-from telemetry.trace_file import SpanRecord
+from telemetry.span_record import SpanRecord
 from telemetry.trace_view import Trace, bar, load, render
 
 MS = 10**6
