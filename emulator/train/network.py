@@ -202,7 +202,8 @@ def _norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
 
 def _norm_backward(d_out: Array, x: Array, scale: Array, weight: Array) -> tuple[Array, Array]:
     d_scaled = d_out * weight
-    shared = (d_scaled * x).sum(axis=1, keepdims=True) * scale * scale * scale / np.float32(x.shape[1])
+    cubed: Array = np.power(scale, 3)
+    shared = (d_scaled * x).sum(axis=1, keepdims=True) * cubed / np.float32(x.shape[1])
     return d_scaled * scale - x * shared, (d_out * x * scale).sum(axis=0)
 
 
