@@ -37,7 +37,7 @@ class Snapshot:
     keys: Mapping[str, ApiKey]
     """By hex SHA-256 of the key."""
     stale: bool = False
-    """Not confirmed by the registry since this process began: read from disk, or empty for want of it."""
+    """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
     @classmethod
     def of(

@@ -88,6 +88,10 @@ class RegistryStore:
             redis, config.name, max_changes=config.max_changes, answer_within_s=config.command_timeout_s
         )
 
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        await self._redis.aclose()
+
     # -- objects ------------------------------------------------------------------------------------------
 
     async def apply(self, objects: Sequence[Stored], *, delete: Sequence[Ref] = ()) -> int:

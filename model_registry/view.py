@@ -36,7 +36,7 @@ class View:
         """Where in the history the registry stands; apart from `basis` only while held back."""
         self.held_back: str | None = None
         """Why the registry's present content is not served."""
-        self.snapshot = Snapshot.of(basis.version, self.objects.values(), taken_at_s, stale=True)
+        self.snapshot = Snapshot.of(basis.version, self.objects.values(), taken_at_s, stale=objects is None)
         self._carry_s = carry_s
         self._carried: dict[Ref, Endpoint] = {}
         self._carried_until_s = 0.0

@@ -1,4 +1,8 @@
-"""API keys: made here, kept only as hashes, recognised from the snapshot without waiting for anything."""
+"""API keys: made here once, known afterwards by their SHA-256 only, and turned into an identity per request.
+
+A key is 32 random bytes, so a plain hash is enough at rest: there is nothing to guess. Looking a key up
+takes a hash and a dictionary look-up of the digest, whether it exists or not.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +10,93 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 
-from model_registry.entities import ApiKey, Tenant
+from model_registry.entities import Tenant
 from model_registry.snapshot import Snapshot
 from tenancy.errors import DisabledKeyError, MalformedKeyError, MissingKeyError, UnknownKeyError
 
 PREFIX = "eh-"
-_SECRET_BYTES = 32
+SECRET_BYTES = 32
+MAX_HEADER_LENGTH = 1024
+CACHE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is calling."""
+    """Who calls."""
 
     tenant: Tenant
-    key: ApiKey
+    key_name: str
+    admin: bool
+    """May use the admin API."""
 
     @property
-    def admin(self) -> bool:
-        """May use the admin API."""
-        return self.key.admin
+    def tenant_name(self) -> str:
+        """The name under which usage is booked."""
+        return self.tenant.name
 
 
 def new_key() -> tuple[str, str]:
-    """A key, to be shown once, and its hex SHA-256, to be kept.
-
-    256 random bits need no slow hash: there is nothing to guess.
-    """
-    clear = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    return clear, digest(clear)
+    """A fresh key in clear, to be shown once, and its SHA-256 in hex, to be stored."""
+    key = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    return key, digest(key)
 
 
-def digest(clear: str) -> str:
-    """Hex SHA-256 of a key, as the registry keeps it."""
-    return hashlib.sha256(clear.encode("utf-8", "surrogateescape")).hexdigest()
+def digest(key: str) -> str:
+    """The hex SHA-256 by which a key is stored and found."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def authenticate(snapshot: Snapshot, authorization: str | None) -> Identity:
-    """The caller behind an `Authorization` header. Raises AuthError."""
-    if not authorization:
-        raise MissingKeyError("No API key was sent. Send the header 'Authorization: Bearer <key>'.")
-    scheme, _, clear = authorization.partition(" ")
-    clear = clear.strip()
-    if scheme.lower() != "bearer" or not clear:
-        raise MalformedKeyError("The Authorization header must be 'Bearer <key>'.")
-    key = snapshot.keys.get(digest(clear))
+    """The caller whose key an `Authorization: Bearer ...` header carries.
+
+    Raises AuthError: MissingKeyError, MalformedKeyError, UnknownKeyError or DisabledKeyError.
+    """
+    found = digest(_bearer(authorization))
+    known = _cache.of(snapshot)
+    identity = known.get(found)
+    if identity is None:
+        identity = _identify(snapshot, found)
+        if len(known) >= CACHE_SIZE:
+            known.clear()
+        known[found] = identity
+    return identity
+
+
+class _Cache:
+    """Identities by digest, of one snapshot only: a newer one may have disabled a key."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._known: dict[str, Identity] = {}
+
+    def of(self, snapshot: Snapshot) -> dict[str, Identity]:
+        if self._snapshot is not snapshot:
+            self._snapshot, self._known = snapshot, {}
+        return self._known
+
+
+_cache = _Cache()
+
+
+def _bearer(authorization: str | None) -> str:
+    if authorization is None or not authorization.strip():
+        raise MissingKeyError("no API key was given; send it as 'Authorization: Bearer <key>'")
+    scheme, _, key = authorization.strip().partition(" ")
+    key = key.strip()
+    if len(authorization) > MAX_HEADER_LENGTH or scheme.lower() != "bearer" or not key or " " in key:
+        raise MalformedKeyError("the Authorization header must be 'Bearer <key>'")
+    return key
+
+
+def _identify(snapshot: Snapshot, found: str) -> Identity:
+    key = snapshot.keys.get(found)
     if key is None:
-        raise UnknownKeyError("This API key is not known here. Ask the operator for one.")
+        raise UnknownKeyError("this API key is not known")
     tenant = snapshot.tenants.get(key.tenant)
     if tenant is None:
-        raise UnknownKeyError("This API key belongs to no tenant. Ask the operator for another one.")
-    if key.disabled or tenant.disabled:
-        raise DisabledKeyError("This API key is switched off. Ask the operator.")
-    return Identity(tenant, key)
+        raise DisabledKeyError("the tenant of this API key does not exist any more")
+    if key.disabled:
+        raise DisabledKeyError("this API key is disabled")
+    if tenant.disabled:
+        raise DisabledKeyError("the tenant of this API key is disabled")
+    return Identity(tenant, key.name, key.admin)

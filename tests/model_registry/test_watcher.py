@@ -261,9 +261,12 @@ async def test_a_restart_without_redis_serves_from_the_cache_file(
     async with Watcher(store, path, config=config) as watcher:
         assert list(watcher.current.objects()) == list(before.objects())
         assert watcher.current.version == before.version
-        assert watcher.current.stale
+        assert not watcher.current.stale
+        assert not watcher.connected
+        assert 0 < watcher.staleness_s < 60
         redis_server.start()
-        await until(lambda: not watcher.current.stale)
+        await until(lambda: watcher.connected)
+        assert list(watcher.current.objects()) == list(before.objects())
 
 
 async def test_a_cached_view_is_kept_when_redis_was_emptied_meanwhile(

@@ -1,0 +1,90 @@
+"""Keys let in exactly those who should be, from a snapshot, without waiting."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from model_registry.entities import ApiKey, Tenant
+from model_registry.snapshot import Snapshot
+from tenancy import keys
+from tenancy.errors import AuthError, DisabledKeyError, MalformedKeyError, MissingKeyError, UnknownKeyError
+from tenancy.keys import authenticate, new_key
+
+KEY, DIGEST = new_key()
+
+
+def snapshot(*, key: dict[str, bool] | None = None, tenant: dict[str, bool] | None = None) -> Snapshot:
+    return Snapshot.of(
+        1,
+        [
+            Tenant(name="acme", **(tenant or {})),
+            ApiKey(name="laptop", tenant="acme", sha256=DIGEST, **(key or {})),
+        ],
+    )
+
+
+def test_new_keys_are_long_url_safe_and_different() -> None:
+    made = {new_key() for _ in range(100)}
+    assert len(made) == 100
+    assert all(re.fullmatch(r"eh-[A-Za-z0-9_-]{43}", clear) for clear, _ in made)
+    assert all(keys.digest(clear) == digest for clear, digest in made)
+
+
+@pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"  BEARER   {KEY} "])
+def test_a_known_key_names_its_tenant(header: str) -> None:
+    identity = authenticate(snapshot(), header)
+    assert (identity.tenant_name, identity.key_name, identity.admin) == ("acme", "laptop", False)
+
+
+def test_an_admin_key_says_so() -> None:
+    assert authenticate(snapshot(key={"admin": True}), f"Bearer {KEY}").admin
+
+
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [
+        (None, MissingKeyError),
+        ("", MissingKeyError),
+        ("   ", MissingKeyError),
+        ("Bearer", MalformedKeyError),
+        ("Bearer ", MalformedKeyError),
+        (KEY, MalformedKeyError),
+        (f"Basic {KEY}", MalformedKeyError),
+        (f"Bearer {KEY} {KEY}", MalformedKeyError),
+        ("Bearer " + "x" * 5000, MalformedKeyError),
+        ("Bearer eh-nobody", UnknownKeyError),
+        (f"Bearer {KEY}x", UnknownKeyError),
+        (f"Bearer {DIGEST}", UnknownKeyError),
+        ("Bearer \udce9\x00", UnknownKeyError),
+    ],
+)
+def test_everything_else_is_refused_by_kind(header: str | None, error: type[AuthError]) -> None:
+    with pytest.raises(error) as caught:
+        authenticate(snapshot(), header)
+    assert KEY not in str(caught.value)
+    assert caught.value.kind == error.kind
+
+
+def test_a_disabled_key_or_tenant_is_refused_from_the_next_snapshot_on() -> None:
+    assert authenticate(snapshot(), f"Bearer {KEY}")
+    with pytest.raises(DisabledKeyError):
+        authenticate(snapshot(key={"disabled": True}), f"Bearer {KEY}")
+    with pytest.raises(DisabledKeyError):
+        authenticate(snapshot(tenant={"disabled": True}), f"Bearer {KEY}")
+    with pytest.raises(DisabledKeyError):
+        authenticate(Snapshot.of(1, [ApiKey(name="k", tenant="gone", sha256=DIGEST)]), f"Bearer {KEY}")
+
+
+def test_the_cache_is_bounded_and_of_one_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "CACHE_SIZE", 3)
+    pairs = [new_key() for _ in range(10)]
+    many = Snapshot.of(
+        1, [Tenant(name="t")] + [ApiKey(name=f"k{n}", tenant="t", sha256=d) for n, (_, d) in enumerate(pairs)]
+    )
+    for n, (clear, _) in enumerate(pairs):
+        assert authenticate(many, f"Bearer {clear}").key_name == f"k{n}"
+        assert len(keys._cache.of(many)) <= 3
+    with pytest.raises(UnknownKeyError):
+        authenticate(Snapshot.of(2, []), f"Bearer {pairs[0][0]}")
