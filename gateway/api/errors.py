@@ -16,6 +16,7 @@ import msgspec
 
 from inference import errors as inference_errors
 from router import errors as router_errors
+from tenancy import errors as tenancy_errors
 
 INVALID_REQUEST = "invalid_request_error"
 RATE_LIMIT = "rate_limit_error"
@@ -73,6 +74,14 @@ INTERNAL_ERROR = ErrorShape(
     500, SERVER_ERROR, "internal_error", "The gateway failed on this request. It has been logged with its id."
 )
 
+_TENANCY: Mapping[type[Exception], ErrorShape] = {
+    tenancy_errors.AuthError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
+    tenancy_errors.MissingKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
+    tenancy_errors.MalformedKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
+    tenancy_errors.UnknownKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
+    tenancy_errors.DisabledKeyError: ErrorShape(403, PERMISSION, "key_disabled"),
+}
+
 _INFERENCE: Mapping[type[Exception], ErrorShape] = {
     inference_errors.InferenceError: ErrorShape(
         502, SERVER_ERROR, "server_failed", "The model server failed on this request.", retry_after_s=1
@@ -126,7 +135,7 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
     ),
 }
 
-ERROR_TABLE: Mapping[type[Exception], ErrorShape] = MappingProxyType({**_INFERENCE, **_ROUTER})
+ERROR_TABLE: Mapping[type[Exception], ErrorShape] = MappingProxyType({**_TENANCY, **_INFERENCE, **_ROUTER})
 
 
 def shape_of(error: BaseException) -> ErrorShape:

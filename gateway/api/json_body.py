@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
 from gateway.api.errors import ApiError, bad_request, request_too_large
 
 

@@ -106,9 +106,9 @@ def test_completion_text_offsets_go_on_over_events() -> None:
     stream = CompletionStream("cmpl-1", 1, "m", 2)
     offsets = [
         data(stream.delta(index, "ab", [("a", -1.0), ("bcd", -1.0)]))["choices"][0]["logprobs"]["text_offset"]
-        for index in (0, 0, 1)
+        for index in (1, 1, 0, 1)
     ]
-    assert offsets == [[0, 1], [4, 5], [0, 1]]
+    assert offsets == [[0, 1], [4, 5], [0, 1], [8, 9]]
     assert completion_logprobs([]) == {"tokens": [], "token_logprobs": [], "text_offset": []}
 
 

@@ -9,10 +9,12 @@ import pytest
 
 import inference.errors
 import router.errors
+import tenancy.errors
 from gateway.api import errors
 from gateway.api.errors import ERROR_TABLE, ApiError, ErrorShape, encode_error, encode_error_event, shape_of
 from inference.errors import PromptTooLongError, ServerBusyError, ServerFailedError, UnsupportedFeatureError
 from router.errors import AttemptsExhaustedError, NoEndpointsError, UnknownModelError
+from tenancy.errors import DisabledKeyError, MissingKeyError, UnknownKeyError
 from tests.openai_schema import validate
 
 
@@ -21,7 +23,7 @@ def error_classes(module: ModuleType) -> list[type[Exception]]:
     return [item for item in found if item.__module__ == module.__name__]
 
 
-MODULES = (inference.errors, router.errors)
+MODULES = (inference.errors, router.errors, tenancy.errors)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -42,6 +44,9 @@ def test_every_row_is_an_error_of_openai(shape: ErrorShape) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
+        (MissingKeyError("Send a key."), 401, "invalid_api_key"),
+        (UnknownKeyError("No such key."), 401, "invalid_api_key"),
+        (DisabledKeyError("Switched off."), 403, "key_disabled"),
         (UnknownModelError("x"), 404, "model_not_found"),
         (NoEndpointsError("m"), 503, "no_endpoints"),
         (PromptTooLongError("too long"), 400, "context_length_exceeded"),
