@@ -58,6 +58,7 @@ class Running:
             "drain_deadline_s": 10.0,
             **settings,
         }
+        self.seen: set[int] = set()
         self._ready = folder / "ready"
         self._log = folder / "log"
         with self._log.open("wb") as log:
@@ -81,7 +82,9 @@ class Running:
     def workers(self) -> set[int]:
         """Pids of the worker processes."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return {int(pid) for pid in children.split()}
+        found = {int(pid) for pid in children.split()}
+        self.seen |= found
+        return found
 
     def get(self, path: str) -> str:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -109,10 +112,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     yield make
     for each in started:
-        left = each.workers() if each.process.poll() is None else set()
+        if each.process.poll() is None:
+            each.workers()
         each.process.kill()
         each.process.wait()
-        until(lambda left=left: not any(alive(pid) for pid in left))
+        try:
+            until(lambda each=each: not any(map(alive, each.seen)), timeout_s=15)
+        finally:
+            for pid in filter(alive, each.seen):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_all_workers_serve_on_one_port_that_was_any_free_one(start: Callable[..., Running]) -> None:
