@@ -50,7 +50,8 @@ class GatewayProcess:
         config = settings.gateway
         self.settings = settings
         self.metrics = metrics
-        self.store = RegistryStore(connect(settings.registry), settings.registry.name)
+        self._redis = connect(settings.registry)
+        self.store = RegistryStore.of(self._redis, settings.registry)
         self.watcher = Watcher(
             self.store, settings.registry.snapshot_path, self._registry_changed, config=settings.registry
         )
@@ -88,7 +89,7 @@ class GatewayProcess:
         await self.supervisor.close()
         await self.clients.close()
         self.tokenizers.close()
-        await self.store.close()
+        await self._redis.aclose()
 
     def _registry_changed(self, snapshot: Snapshot) -> None:
         endpoints = [endpoint for group in snapshot.endpoints.values() for endpoint in group]

@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
+from controller.config import ControllerConfig
 from enginehouse.errors import SettingsError
 from enginehouse.local.state_dir import STATE_DIR_ENV
 from enginehouse.local.triton_environment import ENV_DIR
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     registry: RegistryConfig = Field(default_factory=RegistryConfig)
     gateway: GatewayConfig = Field(default_factory=GatewayConfig)
     router: RouterConfig = Field(default_factory=RouterConfig)
+    controller: ControllerConfig = Field(default_factory=ControllerConfig)
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig)
 
     @model_validator(mode="after")

@@ -1,0 +1,48 @@
+"""`enginehouse controller`: one controller process, built in order and closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import uvloop
+
+from controller.run import Controller
+from enginehouse.settings import Settings, load
+from model_registry.connection import connect
+from model_registry.store import RegistryStore
+from model_registry.watcher import Watcher
+from telemetry.lifecycle import Supervisor
+from telemetry.logs import Logs
+
+
+def run_controller(config: Path | None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = load(config).settings
+    logs = Logs(settings.telemetry)
+    try:
+        uvloop.run(_run(settings))
+    finally:
+        logs.close()
+
+
+async def _run(settings: Settings) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    redis = connect(settings.registry)
+    store = RegistryStore.of(redis, settings.registry)
+    controller = Controller(
+        store, lambda: watcher.current, settings.controller, settings.registry.endpoint_ttl_s
+    )
+    watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
+    supervisor = Supervisor()
+    try:
+        await watcher.start()
+        supervisor.start("controller", controller.run, restart_after_s=1.0)
+        await ended.wait()
+    finally:
+        await supervisor.close()
+        await watcher.close()
+        await redis.aclose()
