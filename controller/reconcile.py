@@ -54,12 +54,14 @@ def reconcile(
     observed: Mapping[str, Observation],
 ) -> list[Action]:
     """The actions that make `registered` what `wanted` and `observed` say, by name."""
-    actions: list[Action] = []
-    for name in sorted(registered.keys() - wanted.keys()):
-        actions.append(Remove(name, "no deployment asks for it"))
-    for name, target in sorted(wanted.items()):
-        actions.append(_action(target, registered.get(name), observed.get(name, Observation())))
-    return actions
+    unwanted = sorted(registered.keys() - wanted.keys())
+    return [
+        *(Remove(name, "no deployment asks for it") for name in unwanted),
+        *(
+            _action(target, registered.get(name), observed.get(name, Observation()))
+            for name, target in sorted(wanted.items())
+        ),
+    ]
 
 
 def _action(target: Target, present: Endpoint | None, seen: Observation) -> Action:
