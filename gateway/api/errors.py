@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from inference import errors as inference_errors
+from model_registry import errors as registry_errors
 from router import errors as router_errors
 from tenancy import errors as tenancy_errors
 
@@ -82,6 +83,30 @@ _TENANCY: Mapping[type[Exception], ErrorShape] = {
     tenancy_errors.DisabledKeyError: ErrorShape(403, PERMISSION, "key_disabled"),
 }
 
+_REGISTRY: Mapping[type[Exception], ErrorShape] = {
+    registry_errors.RegistryError: ErrorShape(
+        500, SERVER_ERROR, "registry_failed", "The registry failed on this request."
+    ),
+    registry_errors.RegistryUnavailableError: ErrorShape(
+        503, SERVER_ERROR, "registry_unavailable", "The registry cannot be reached now.", retry_after_s=1
+    ),
+    registry_errors.RegistryReadOnlyError: ErrorShape(
+        503, SERVER_ERROR, "registry_read_only", "The registry cannot be written now.", retry_after_s=1
+    ),
+    registry_errors.RegistryBusyError: ErrorShape(
+        503, SERVER_ERROR, "registry_busy", "The registry changed meanwhile; try again.", retry_after_s=1
+    ),
+    registry_errors.LeadershipLostError: ErrorShape(
+        503, SERVER_ERROR, "leadership_lost", "Another controller leads now; try again.", retry_after_s=1
+    ),
+    registry_errors.UnknownObjectError: ErrorShape(404, INVALID_REQUEST, "object_not_found"),
+    registry_errors.UnknownKindError: ErrorShape(404, INVALID_REQUEST, "unknown_kind"),
+    registry_errors.DanglingReferenceError: ErrorShape(409, INVALID_REQUEST, "dangling_reference"),
+    registry_errors.NameTakenError: ErrorShape(409, INVALID_REQUEST, "name_taken"),
+    registry_errors.InUseError: ErrorShape(409, INVALID_REQUEST, "in_use"),
+    registry_errors.IllegalTransitionError: ErrorShape(409, INVALID_REQUEST, "illegal_transition"),
+}
+
 _INFERENCE: Mapping[type[Exception], ErrorShape] = {
     inference_errors.InferenceError: ErrorShape(
         502, SERVER_ERROR, "server_failed", "The model server failed on this request.", retry_after_s=1
@@ -135,7 +160,9 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
     ),
 }
 
-ERROR_TABLE: Mapping[type[Exception], ErrorShape] = MappingProxyType({**_TENANCY, **_INFERENCE, **_ROUTER})
+ERROR_TABLE: Mapping[type[Exception], ErrorShape] = MappingProxyType(
+    {**_REGISTRY, **_TENANCY, **_INFERENCE, **_ROUTER}
+)
 
 
 def shape_of(error: BaseException) -> ErrorShape:

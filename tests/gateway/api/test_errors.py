@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import inference.errors
+import model_registry.errors
 import router.errors
 import tenancy.errors
 from gateway.api import errors
@@ -23,7 +24,7 @@ def error_classes(module: ModuleType) -> list[type[Exception]]:
     return [item for item in found if item.__module__ == module.__name__]
 
 
-MODULES = (inference.errors, router.errors, tenancy.errors)
+MODULES = (inference.errors, model_registry.errors, router.errors, tenancy.errors)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -35,7 +36,7 @@ def test_every_error_class_has_its_row(module: ModuleType) -> None:
 
 @pytest.mark.parametrize("shape", ERROR_TABLE.values(), ids=[item.__name__ for item in ERROR_TABLE])
 def test_every_row_is_an_error_of_openai(shape: ErrorShape) -> None:
-    assert shape.status in (400, 401, 403, 404, 429, 502, 503, 504)
+    assert shape.status in (400, 401, 403, 404, 409, 429, 500, 502, 503, 504)
     validate("ErrorResponse", json.loads(encode_error(shape)))
     if shape.status in (429, 503) and shape.code != "model_misconfigured":
         assert shape.retry_after_s is not None
