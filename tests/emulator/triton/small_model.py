@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from emulator.engine import ModelConfig, Weights
 
-_TEXT = ["the engine house runs day and night", "steam, coal and iron: naïve café €5 – 機関車", "0123456789"]
+_TEXT = ["the engine house runs day and night", "steam, coal and iron: naïve café €5 機関車", "0123456789"]
 _CHAT = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
 

@@ -1,0 +1,95 @@
+"""One real Triton for the tests of this folder, with every model that the emulator has."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from emulator.engine import EngineLimits
+from emulator.triton.repository import (
+    EmulatorModels,
+    EngineSpec,
+    LlmApiModels,
+    TextModels,
+    TrtEngineModels,
+    build_emulator_repository,
+)
+from enginehouse.local.triton import TritonProcess
+from enginehouse.local.triton_environment import TritonEnvironment, ensure_environment
+from tests.emulator.triton.server import Server
+from tests.emulator.triton.small_model import write_small_model
+
+LIMITS = EngineLimits(
+    max_batch_size=64, max_num_tokens=512, max_seq_len=1024, max_input_len=200, kv_blocks=1024
+)
+
+MakeServer = Callable[[Path, list[EmulatorModels]], TritonProcess]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def triton() -> TritonEnvironment:
+    return await ensure_environment()
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def engine(model_dir: Path) -> EngineSpec:
+    return EngineSpec(model_dir, LIMITS)
+
+
+@pytest.fixture(scope="session")
+def all_models(engine: EngineSpec) -> list[EmulatorModels]:
+    """Two sets and the llmapi model side by side: names are free."""
+    older = TextModels(
+        "old_ensemble", "old_before", "old_after", bls="old_bls", bls_instances=1, accumulate_tokens=True
+    )
+    return [
+        TrtEngineModels(engine, text=TextModels(bls_instances=1)),
+        TrtEngineModels(engine, name="old", dialect="0.19", text=older),
+        TrtEngineModels(engine, name="whole", decoupled=False),
+        LlmApiModels(engine, name="llmapi"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def make_server(triton: TritonEnvironment) -> MakeServer:
+    """A server over freshly written models, not started."""
+
+    def make(folder: Path, models: list[EmulatorModels]) -> TritonProcess:
+        names = build_emulator_repository(folder / "models", models)
+        return TritonProcess("triton", triton, folder / "models", folder / "triton.log", load=names)
+
+    return make
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def process(
+    make_server: MakeServer, all_models: list[EmulatorModels], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[TritonProcess]:
+    process = make_server(tmp_path_factory.mktemp("triton"), all_models)
+    await process.start()
+    try:
+        await process.ready()
+        yield process
+    finally:
+        await process.stop()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    limits = aiohttp.ClientTimeout(total=30)
+    async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield session
+
+
+@pytest.fixture
+def server(process: TritonProcess, session: aiohttp.ClientSession) -> Server:
+    return Server(process, session)
