@@ -27,8 +27,10 @@ async def introspect(
     """The schema by which `target` on `server` is to be called.
 
     `auto` prefers the bare `tensorrt_llm` behind an ensemble or BLS when that is ready, and takes a server
-    without Triton's API for an OpenAI-HTTP one. Raises SchemaError when `target` is not what `lane` says or not
-    known, and InferenceError when the server cannot be asked.
+    without Triton's API for an OpenAI-HTTP one.
+
+    Raises SchemaError when `target` is not what `lane` says or of no known schema, and InferenceError when the
+    server cannot be asked.
     """
     if lane == "openai-http":
         return Schema(lane="openai-http", target=target)

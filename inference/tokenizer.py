@@ -76,6 +76,8 @@ class ModelTokenizer:
             _try(template, folder)
         bos = special.get("bos_token")
         bos_id = None if bos is None else tokenizer.token_to_id(bos)
+        if config.get("add_bos_token") is False:
+            tokenizer.post_processor = None  # as the configuration's own loader does
         return cls(
             path=folder,
             tokenizer=tokenizer,
@@ -307,9 +309,8 @@ def _adds_bos(tokenizer: Tokenizer, config: Mapping[str, Any], bos_id: int | Non
     """What tokenizer_config.json says, else what the tokenizer's post-processor does."""
     if bos_id is None:
         return False
-    stated = config.get("add_bos_token")
-    if isinstance(stated, bool):
-        return stated
+    if config.get("add_bos_token") is True:
+        return True
     return bool(tokenizer.encode("", add_special_tokens=True).ids[:1] == [bos_id])
 
 

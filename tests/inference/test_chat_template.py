@@ -1,0 +1,135 @@
+"""Templates render as published models expect, and can do nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from inference import chat_template
+from inference.chat_template import ChatTemplate
+from inference.errors import RequestRefusedError, TokenizerError
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def render(source: str, messages: list[dict[str, object]] | None = None, **names: object) -> str:
+    return ChatTemplate(source, {"bos_token": "<s>"}).render(HELLO if messages is None else messages, **names)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{{ bos_token }}{{ messages[0].content }}", "<s>Hello"),
+        ("{% for m in messages %}\n  {% if true %}\n{{ m.role }}\n  {% endif %}\n{% endfor %}", "user\n"),
+        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        ("{% generation %}kept{% endgeneration %}", "kept"),
+        ("{{ {'a': '<é>'} | tojson }}", '{"a": "<é>"}'),
+        ("{{ [1] | tojson(indent=1) }}", "[\n 1\n]"),
+        (
+            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = loop.length %}{% endfor %}{{ ns.n }}",
+            "1",
+        ),
+        ("{% for m in messages %}{{ loop.first }}{{ loop.last }}{{ loop.index0 }}{% endfor %}", "TrueTrue0"),
+        ("{{ tools is none }}{{ add_generation_prompt }}{{ documents is none }}", "TrueTrueTrue"),
+        ("{{ messages[0]['content'].strip().split('l')[0] }}", "He"),
+        ("{{ 'a' ~ 1 ~ messages|length }}", "a11"),
+        ("{{ 'x\ny' | indent(2) }}", "x\n  y"),
+        ("{{ '{} and {:>3}'.format('a', 7) }}", "a and   7"),
+    ],
+)
+def test_renders_like_the_published_environment(source: str, expected: str) -> None:
+    assert render(source) == expected
+
+
+def test_the_date_is_known() -> None:
+    assert render("{{ strftime_now('%Y') }}") == time.strftime("%Y")
+
+
+def test_extra_names_reach_the_template() -> None:
+    assert render("{{ enable_thinking }}", enable_thinking=False) == "False"
+
+
+def test_a_refusal_by_the_template_is_about_the_messages() -> None:
+    with pytest.raises(RequestRefusedError, match="roles must alternate") as caught:
+        render("{{ raise_exception('roles must alternate') }}")
+    assert caught.value.param == "messages"
+
+
+def test_messages_that_the_template_cannot_take_are_refused() -> None:
+    with pytest.raises(RequestRefusedError) as caught:
+        render("{{ 'x' + messages[0].content }}", [{"role": "user", "content": [1]}])
+    assert caught.value.param == "messages"
+
+
+def test_bad_jinja_names_the_line() -> None:
+    with pytest.raises(TokenizerError, match="line 2"):
+        ChatTemplate("fine\n{% for %}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update({'role': 'x'}) }}",
+        "{{ raise_exception.__globals__.keys() }}",
+        "{{ (messages|map(attribute='__class__')|list)[0].__base__ }}",
+        "{{ self._TemplateReference__context.environment }}",
+        "{{ strftime_now.__code__.co_code }}",
+        "{{ 'a'.center(9) }}",
+    ],
+)
+def test_a_hostile_template_stays_in_the_sandbox(source: str) -> None:
+    messages = [{"role": "user", "content": "secret"}]
+    with pytest.raises((TokenizerError, RequestRefusedError)):
+        render(source, messages)  # type: ignore[arg-type]
+    assert messages == [{"role": "user", "content": "secret"}]
+
+
+@pytest.mark.parametrize("source", ["{{ '{0.__class__}'.format(1) }}", "{{ strftime_now.__globals__ }}"])
+def test_internals_print_as_nothing(source: str) -> None:
+    assert render(source) == ""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a' * 10**9 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ range(10**9) | list }}",
+        "{{ '%9999999999d' % 1 }}",
+        "{{ '{:>9999999999}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 10**10) }}",
+        "{{ lipsum(n=10**9) }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    ],
+)
+def test_growth_is_stopped(source: str) -> None:
+    started_s = time.monotonic()
+    with pytest.raises(RequestRefusedError):
+        render(source)
+    assert time.monotonic() - started_s < 2
+
+
+def test_long_rendering_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "RENDER_TIMEOUT_S", 0.05)
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    started_s = time.monotonic()
+    with pytest.raises(RequestRefusedError, match="longer than"):
+        render(loops)
+    assert time.monotonic() - started_s < 2
+
+
+def test_a_long_prompt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "MAX_PROMPT_CHARACTERS", 100)
+    with pytest.raises(RequestRefusedError, match="100 characters"):
+        render("{% for m in messages %}{{ m.content }}{% endfor %}", [{"content": "x" * 60}] * 2)
+
+
+@pytest.mark.parametrize("content", ["{{ 7 * 7 }}", "{% raw %}", "</s><|end|>{{ bos_token }}"])
+def test_messages_are_never_templates(content: str) -> None:
+    assert render("{{ messages[0].content }}", [{"role": "user", "content": content}]) == content
