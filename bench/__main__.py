@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import report, tokenizer, triton_schema
+from bench import extras, report, tokenizer, triton_schema
 from bench.build import BenchError
 from bench.gateway_under_test import TRITON_MODEL, House, openai_objects, triton_objects
 from bench.load import Target
@@ -60,8 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         default="",
-        help="comma list of lanes (openai, triton), subjects (direct, naive, gateway …) and scenarios "
-        f"({', '.join(SCENARIOS)}); what is not named of each is left out",
+        help="comma list of lanes (openai, triton), subjects (direct, naive, gateway …), scenarios "
+        f"({', '.join(SCENARIOS)}) and further benchmarks ({', '.join(extras.EXTRAS)}); "
+        "of each sort, what is not named is left out",
     )
     parser.add_argument(
         "--peers", default="", help="comma list of folders with programs of peers, besides PATH"
@@ -75,30 +76,64 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen(only: str, peers: list[Path]) -> tuple[list[Subject], list[str]]:
-    """Subjects and scenarios that `--only` leaves; raises BenchError for a word that names nothing."""
+class Chosen(NamedTuple):
+    """What `--only` leaves."""
+
+    subjects: list[Subject]
+    scenarios: list[str]
+    extras: list[str]
+
+
+def chosen(only: str, peers: list[Path]) -> Chosen:
+    """Everything that one of the words names; raises BenchError for a word that names nothing."""
     words = {word.strip() for word in only.split(",") if word.strip()}
     every = subjects(peers)
     lanes, names = {subject.lane for subject in every}, {subject.name for subject in every}
-    if unknown := words - lanes - names - SCENARIOS.keys():
-        known = ", ".join(sorted({*lanes, *names, *SCENARIOS}))
+    if unknown := words - lanes - names - SCENARIOS.keys() - extras.EXTRAS.keys():
+        known = ", ".join(sorted({*lanes, *names, *SCENARIOS, *extras.EXTRAS}))
         raise BenchError(f"--only names {', '.join(sorted(unknown))}; known are {known}")
     kept = [
         subject
         for subject in every
         if (subject.lane in words or not words & lanes) and (subject.name in words or not words & names)
     ]
-    return kept, [name for name in SCENARIOS if name in words or not words & SCENARIOS.keys()]
+    further = [name for name in extras.EXTRAS if name in words or not words]
+    if words and words <= extras.EXTRAS.keys():
+        return Chosen([], [], further)
+    return Chosen(
+        kept, [name for name in SCENARIOS if name in words or not words & SCENARIOS.keys()], further
+    )
 
 
 def measure(options: argparse.Namespace, console: Console) -> report.Measured:
-    """All repetitions of all subjects, interleaved, each subject freshly started."""
+    """All repetitions of all subjects, each freshly started, then the further benchmarks."""
     peers = [Path(folder) for folder in options.peers.split(",") if folder]
-    rows, scenarios = chosen(options.only, peers)
+    rows, scenarios, further = chosen(options.only, peers)
     scale = Scale.quick() if options.quick else Scale()
     repetitions = options.reps or (1 if options.quick else 3)
     measured = report.Measured()
-    with surroundings(options.sample_ratio) as around, progress(console) as bar:
+    if rows:
+        measure_rows(rows, scenarios, scale, repetitions, options.sample_ratio, console, measured)
+    for name in further:
+        with console.status(f"{name} …"):
+            try:
+                measured.extra[name] = extras.run(name, options.quick)
+            except BenchError as error:
+                measured.failures.append(f"{name}: {error}")
+    return measured
+
+
+def measure_rows(
+    rows: list[Subject],
+    scenarios: list[str],
+    scale: Scale,
+    repetitions: int,
+    sample_ratio: float | None,
+    console: Console,
+    measured: report.Measured,
+) -> None:
+    """Interleaved: the first repetition of every subject, then the second."""
+    with surroundings(sample_ratio) as around, progress(console) as bar:
         task = bar.add_task("", total=repetitions * len(rows) * len(scenarios))
         for repetition in range(repetitions):
             for subject in rows:
@@ -118,7 +153,6 @@ def measure(options: argparse.Namespace, console: Console) -> report.Measured:
                     f"{subject.lane} {subject.name} {failure}" for failure in setting.failures
                 ]
                 measured.other_cores += setting.other_cores
-    return measured
 
 
 def beside(target: Target, stub: Stub) -> Target:

@@ -33,7 +33,7 @@ from inference.schema import recognise
 from inference.tokenizer import ModelTokenizer
 from inference.triton_http import TritonHttp
 from model_registry.entities import ApiKey, Endpoint, Model, Tenant
-from model_registry.snapshot import Snapshot
+from model_registry.snapshot import Snapshot, Stored
 from router.config import RouterConfig
 from router.ledger import Ledger
 from router.pick import candidates, pick
@@ -147,7 +147,7 @@ def _snapshot() -> Snapshot:
         for n in range(4)
     ]
     digest = hashlib.sha256(KEY.encode()).hexdigest()
-    known = [Tenant(name="bench"), ApiKey(name="bench", tenant="bench", sha256=digest)]
+    known: list[Stored] = [Tenant(name="bench"), ApiKey(name="bench", tenant="bench", sha256=digest)]
     return Snapshot.of(1, [Model(name=MODEL, context_length=4096), *known, *endpoints])
 
 

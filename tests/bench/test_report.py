@@ -7,7 +7,9 @@ import pytest
 from bench.__main__ import chosen
 from bench.bars import BARS, judge
 from bench.build import BenchError
+from bench.extras import EXTRAS
 from bench.report import Measured, markdown, result
+from bench.scenarios import SCENARIOS
 
 
 def measured(gateway_rps: float = 300.0) -> Measured:
@@ -49,9 +51,21 @@ def test_ratios_are_told_against_every_subject() -> None:
 
 
 def test_only_leaves_what_it_names() -> None:
-    rows, scenarios = chosen("triton,gateway,requests", [])
+    rows, scenarios, further = chosen("triton,gateway,requests", [])
     assert [(row.lane, row.name) for row in rows] == [("triton", "gateway")]
-    assert scenarios == ["requests"]
+    assert (scenarios, further) == (["requests"], [])
+
+
+def test_only_a_further_benchmark_measures_no_rows() -> None:
+    assert chosen("transports", []) == ([], [], ["transports"])
+
+
+def test_all_is_measured_unless_something_is_named() -> None:
+    rows, scenarios, further = chosen("", [])
+    assert {"direct", "naive", "gateway"} <= {row.name for row in rows if row.lane == "openai"}
+    assert {"direct", "naive", "naive relay", "gateway"} == {row.name for row in rows if row.lane == "triton"}
+    assert scenarios == list(SCENARIOS)
+    assert further == list(EXTRAS)
 
 
 def test_only_refuses_what_it_does_not_know() -> None:
