@@ -89,6 +89,7 @@ class GatewayProcess:
         await self.supervisor.close()
         await self.clients.close()
         self.tokenizers.close()
+        self.metrics.flush()
         await self._redis.aclose()
 
     def _registry_changed(self, snapshot: Snapshot) -> None:
