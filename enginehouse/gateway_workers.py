@@ -28,13 +28,13 @@ def run_gateway(config: Path | None, host: str | None, port: int | None, workers
         with _metrics_folder(gateway.workers, environment) as folder:
             run_workers(
                 WorkersPlan(
-                    WORKER_COMMAND,
-                    gateway.workers,
-                    gateway.host,
-                    gateway.port,
-                    environment,
-                    gateway.drain_timeout_s,
-                    folder,
+                    command=WORKER_COMMAND,
+                    count=gateway.workers,
+                    host=gateway.host,
+                    port=gateway.port,
+                    environment=environment,
+                    drain_deadline_s=gateway.drain_timeout_s,
+                    metrics_dir=folder,
                 )
             )
     except WorkersError as error:

@@ -25,8 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
 from controller.config import ControllerConfig
+from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
 from enginehouse.errors import SettingsError
 from enginehouse.local.state_dir import STATE_DIR_ENV
 from enginehouse.local.triton_environment import ENV_DIR
@@ -75,6 +75,17 @@ class Settings(BaseSettings):
         for name, part_s in parts.items():
             if part_s >= whole_s:
                 raise ValueError(f"{name} ({part_s:g}) must be below gateway.request_timeout_s ({whole_s:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _endpoints_outlive_the_looks(self) -> Self:
+        """Endpoints that lapse between two renewals would come and go."""
+        period_s, ttl_s = self.controller.health_period_s, self.registry.endpoint_ttl_s
+        if 2 * period_s >= ttl_s:
+            raise ValueError(
+                f"registry.endpoint_ttl_s ({ttl_s:g}) must be above "
+                f"2 x controller.health_period_s ({period_s:g})"
+            )
         return self
 
 

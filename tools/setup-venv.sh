@@ -17,7 +17,8 @@ if done_before "$1" || done_before dev; then exit 0; fi # the dev lock holds all
 
 lock=requirements/$1.lock
 echo "environment: installing $(grep -c '==' "$lock") locked packages from $lock"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip -qq install"
+$pip --no-compile --require-hashes -r "$lock"
+$pip --no-build-isolation --no-deps -e .
 fingerprint "$1" >".venv/.setup-$1"
 echo "environment: ready"

@@ -168,8 +168,8 @@ class FallbackServers:
 
 def _openai_server(server: str, engine: EngineEntry, port: int, pacing: str, state: StateDir) -> Service:
     name = f"{server}-{engine.name}"
-    command = [sys.executable, "-m", "emulator.openai_server", str(weights_folder(engine.weights))]
-    command += ["--port", str(port), "--pacing", pacing]
+    command = [sys.executable, "-m", "emulator.openai_server", "--name", engine.weights]
+    command += ["--model-dir", str(weights_folder(engine.weights)), "--port", str(port), "--pacing", pacing]
     return CommandService(name, command, state.log(name), probe=http_probe(f"http://127.0.0.1:{port}/health"))
 
 

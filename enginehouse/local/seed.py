@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from enginehouse.local.state_dir import Keys
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
 from model_registry.entities import ApiKey, Tenant
 from model_registry.store import RegistryStore
+from tenancy.keys import digest
 
 TENANT = "default"
 
@@ -20,13 +19,9 @@ async def seed_keys(redis_url: str, keys: Keys) -> None:
         await RegistryStore(client).apply(
             [
                 Tenant(name=TENANT),
-                ApiKey(name="local", tenant=TENANT, sha256=_digest(keys.api_key)),
-                ApiKey(name="local-admin", tenant=TENANT, sha256=_digest(keys.admin_key), admin=True),
+                ApiKey(name="local", tenant=TENANT, sha256=digest(keys.api_key)),
+                ApiKey(name="local-admin", tenant=TENANT, sha256=digest(keys.admin_key), admin=True),
             ]
         )
     finally:
         await client.aclose()
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()

