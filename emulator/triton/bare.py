@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from emulator.engine import Engine, EngineError, EngineOutput
+from emulator.engine import Engine, EngineError
 from emulator.triton.bare_call import BareCall
 from emulator.triton.bare_request import engine_requests, options_of
-from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned
+from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned, submit
 from emulator.triton.metrics import EngineMetrics
 from emulator.triton.settings import ModelSettings, build_engine
 from emulator.triton.tensors import FINAL, error_response, parameters_of, scalar, tensors_of
@@ -66,10 +66,7 @@ class BareModel:
         work = engine_requests(tensors, options, numbers, parameters_of(request).get("fault"))
         self._calls.add(call)
         for item in work:
-            try:
-                self._engine.submit(item, call.on_output)
-            except EngineError as error:
-                call.on_output(EngineOutput(item.request_id, [], final=True, error=error))
+            submit(self._engine, item, call.on_output)
 
     def _stop(self, triton_id: str) -> None:
         if not triton_id:

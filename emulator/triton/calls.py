@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from emulator.engine import Engine, EngineError, EngineOutput, EngineRequest
 from emulator.triton.tensors import FINAL
 
 log = logging.getLogger(__name__)
@@ -112,3 +113,15 @@ def cancel_abandoned(calls: OpenCalls) -> None:
     for call in calls.all():
         if call.client_left():
             call.cancel()
+
+
+def submit(engine: Engine, request: EngineRequest, on_output: Callable[[EngineOutput], None]) -> None:
+    """Hands a request of an open call to the engine; a refusal ends the call through `on_output`.
+
+    Whatever the reason: a call that stayed open with nobody to end it would be asked about for ever.
+    """
+    try:
+        engine.submit(request, on_output)
+    except Exception as error:
+        reason = error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}")
+        on_output(EngineOutput(request.request_id, [], final=True, error=reason))

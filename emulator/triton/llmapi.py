@@ -12,9 +12,9 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from emulator.engine import EngineError, EngineOutput, EngineRequest, SamplingParams
+from emulator.engine import EngineError, EngineRequest, SamplingParams
 from emulator.engine.tokenizer import EngineTokenizer
-from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned
+from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned, submit
 from emulator.triton.llmapi_call import LlmApiCall, LlmApiOptions
 from emulator.triton.settings import ModelSettings, build_engine
 from emulator.triton.tensors import (
@@ -74,10 +74,7 @@ class LlmApiModel:
             sender, triton_id, work.request_id, options, self._tokenizer, self._engine, self._calls.remove
         )
         self._calls.add(call)
-        try:
-            self._engine.submit(work, call.on_output)
-        except EngineError as error:
-            call.on_output(EngineOutput(work.request_id, [], final=True, error=error))
+        submit(self._engine, work, call.on_output)
 
     def _options(self, tensors: Tensors) -> LlmApiOptions:
         streaming = bool(scalar(tensors, "streaming", False))

@@ -209,7 +209,7 @@ class TritonProcess:
             f"--metrics-address={HOST}",
             f"--metrics-port={ports.metrics}",
             "--metrics-interval-ms=1000",
-            "--exit-timeout-secs=5",
+            "--exit-timeout-secs=3",
             f"--backend-config={python}",
             f"--backend-config=python,shm-growth-byte-size={SHM_GROWTH_BYTES}",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",

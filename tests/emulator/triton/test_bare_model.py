@@ -143,6 +143,16 @@ async def test_a_wrong_tensor_comes_out_wrong(server: Server) -> None:
     assert seen[0]["output_ids"] == [0.5, 0.5, 0.5]
 
 
+async def test_nonsense_that_nobody_foresaw_is_answered_and_forgotten(server: Server) -> None:
+    """A parameter of a type that the engine does not expect ends its own request and nothing else."""
+    for _ in range(3):
+        _, seen = await server.stream("tensorrt_llm", bare_body(1, fault=5))
+        assert "Executor failed process requestId" in seen[0]["error"]
+    assert await server.until_active("tensorrt_llm", lambda active: active == 0) < 1
+    status, seen = await server.stream("tensorrt_llm", bare_body(30, min_tokens=30, fault="slow:10"))
+    assert (status, len(seen)) == (200, 30)
+
+
 async def test_the_core_refuses_inputs_that_are_not_declared(server: Server) -> None:
     with pytest.raises(InferenceServerException, match="unexpected inference input 'nope'"):
         await _grpc_stream(server, {"nope": np.ones((1, 1), np.int32)})
