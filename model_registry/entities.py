@@ -16,8 +16,16 @@ Name = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$"),
     Field(description="1-128 of A-Z a-z 0-9 . _ / -, beginning and ending with a letter or digit"),
 ]
-Profile = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+[^\s]*$")]
+Profile = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$"),
+    Field(description="a lower-case word: latency, balanced, throughput, or one of your own"),
+]
+HttpUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[^\s/]+[^\s]*$"),
+    Field(description="a URL that begins with http:// or https://"),
+]
 LaneName = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "openai-http"]
 EndpointState = Literal["starting", "ready", "draining", "unhealthy", "gone"]
 
@@ -112,7 +120,11 @@ class ApiKey(Entity):
 
     name: Name
     tenant: Name
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[
+        str,
+        StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+        Field(description="the SHA-256 of the key, 64 digits of 0-9 a-f"),
+    ]
     admin: bool = False
     """May use the admin API."""
     disabled: bool = False

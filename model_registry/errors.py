@@ -17,6 +17,7 @@ RegistryError
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class RegistryError(Exception):
@@ -96,3 +97,30 @@ class UnknownKindError(RegistryError):
         self.kind = kind
         self.allowed = tuple(allowed)
         super().__init__(f"unknown kind {kind!r}; one of: {', '.join(self.allowed)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestError:
+    """One mistake in a manifest."""
+
+    file: str
+    line: int
+    """From 1."""
+    field: str | None
+    """`spec.servers[0].http`; None where the document as a whole is wrong."""
+    message: str
+    allowed: tuple[str, ...] | None = None
+    """What could stand there instead, where that can be listed."""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" + (f": {self.field}" if self.field else "")
+        choices = f" (allowed: {', '.join(self.allowed)})" if self.allowed else ""
+        return f"{where}: {self.message}{choices}"
+
+
+class ManifestErrors(RegistryError):  # noqa: N818  it is many
+    """Manifests with mistakes: every one of them, in the order of files and lines."""
+
+    def __init__(self, errors: Iterable[ManifestError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(map(str, self.errors)))

