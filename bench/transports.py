@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -127,11 +128,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--reps", type=int, default=None)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         results = measure(options.quick, options.reps or (1 if options.quick else 3))
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was left running", file=sys.stderr)
+        return 130
     show(results, Console())
     print("RESULT " + json.dumps(results, separators=(",", ":")))
     return 0
