@@ -35,11 +35,21 @@ async def read_prompts(api: ApiRequest, tokenizer: ModelTokenizer) -> list[Promp
 
 async def _read(prompt: str | list[int], tokenizer: ModelTokenizer) -> Prompt:
     if isinstance(prompt, str):
-        return Prompt(prompt, await tokenizer.encode_async(prompt))
+        return Prompt(prompt, await tokenizer.encode_async(prompt) or _nothing(tokenizer))
     largest, last = max(prompt), tokenizer.vocab_size - 1
     if largest > last:
         raise bad_request(f"`prompt` holds the token id {largest}; this model's ids end at {last}.", "prompt")
     return Prompt(tokenizer.decode(prompt), prompt)
+
+
+def _nothing(tokenizer: ModelTokenizer) -> list[int]:
+    """The prompt that continues from nothing; engines need at least one token."""
+    begin = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.end_id
+    if begin is None:
+        raise bad_request(
+            "`prompt` is empty, and this model has no token to begin with. Send text.", "prompt"
+        )
+    return [begin]
 
 
 def requests_for(

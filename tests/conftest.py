@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
+
 import uvloop
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> uvloop.EventLoopPolicy:
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
     """uvloop, as in production: its transports differ from asyncio's in details that matter."""
-    return uvloop.EventLoopPolicy()
+    return {"uvloop": uvloop.new_event_loop}

@@ -21,12 +21,11 @@ from model_registry.entities import Model
 DONE = b"data: [DONE]\n\n"
 _LEAST_LOG_PROB = -9999.0
 """What OpenAI shows for a token of no probability; JSON has no infinity."""
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _encode = msgspec.json.Encoder().encode
 
 
-LogProb = tuple[str, float]
-"""A chosen token's text and its natural log probability."""
+LogProb = tuple[bytes, float]
+"""A chosen token's own bytes, which may be a part of a character, and its natural log probability."""
 
 
 class Choice(Struct):
@@ -117,7 +116,7 @@ class CompletionStream:
         if logprobs is None:
             return self._deltas[index] + _encode(text) + self._after_text
         columns = completion_logprobs(logprobs, self._offsets[index])
-        self._offsets[index] += sum(len(token) for token, _ in logprobs)
+        self._offsets[index] += sum(map(len, columns["tokens"]))
         end = b',"logprobs":' + _encode(columns) + b',"finish_reason":null}' + self._tail
         return self._deltas[index] + _encode(text) + end
 
@@ -164,9 +163,10 @@ def completion_answer(
 
 def completion_logprobs(entries: Sequence[LogProb], offset: int = 0) -> dict[str, Any]:
     """Log probabilities in the columns of text completions; `offset` in characters of the answer."""
-    ends = accumulate((len(token) for token, _ in entries), initial=offset)
+    tokens = [_shown(piece) for piece, _ in entries]
+    ends = accumulate(map(len, tokens), initial=offset)
     return {
-        "tokens": [token for token, _ in entries],
+        "tokens": tokens,
         "token_logprobs": [max(_LEAST_LOG_PROB, log_prob) for _, log_prob in entries],
         "text_offset": list(islice(ends, len(entries))),
     }
@@ -207,14 +207,21 @@ def _chat_choice(index: int, choice: Choice) -> Mapping[str, Any]:
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
 
-def _chat_logprob(token: str, log_prob: float) -> Mapping[str, Any]:
-    """`bytes` is null for a token that is only part of a character: its text is a replacement character."""
+def _chat_logprob(piece: bytes, log_prob: float) -> Mapping[str, Any]:
     return {
-        "token": token,
+        "token": _shown(piece),
         "logprob": max(_LEAST_LOG_PROB, log_prob),
-        "bytes": None if _REPLACEMENT in token else list(token.encode()),
+        "bytes": list(piece),
         "top_logprobs": [],
     }
+
+
+def _shown(piece: bytes) -> str:
+    """A token's text; a part of a character is written out as OpenAI does, `bytes:\\xe2\\x82`."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
 def _completion_choice(index: int, choice: Choice) -> Mapping[str, Any]:

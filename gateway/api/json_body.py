@@ -9,27 +9,30 @@ anew from what was checked, so both sides see the same value.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api.errors import ApiError, bad_request, request_too_large
 
 
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
+class BodyLimits(BaseModel):
     """How big a request may be."""
 
-    max_body_bytes: int = 8 * 1024 * 1024
-    max_depth: int = 64
-    """Arrays and objects inside each other; up to about 500, beyond which no decoder goes."""
-    max_containers: int = 50_000
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    max_depth: Annotated[int, Field(ge=8, le=500)] = 64
+    """Arrays and objects inside each other."""
+    max_containers: Annotated[int, Field(gt=0)] = 50_000
     """Arrays and objects in all: what reading the rest of a body costs grows with them, not with text."""
-    max_choices: int = 16
+    max_choices: Annotated[int, Field(ge=1, le=128)] = 16
     """Answers per request: `n`, times the number of prompts."""
 
 
@@ -48,6 +51,7 @@ _MAX_DIGITS = 400
 _MAX_PATH_CHARS = 200
 _MAX_EXPLAINED_BYTES = 64 * 1024
 """Reading a refused body again is slow; of a longer one only the place is told."""
+_LARGE_BYTES = 256 * 1024
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -56,7 +60,7 @@ def decode_object(body: bytes, limits: BodyLimits) -> dict[str, Any]:
     if len(body) > limits.max_body_bytes:
         raise request_too_large(limits.max_body_bytes)
     try:
-        decoded = _decode(body)
+        decoded = _decode(body) if len(body) < _LARGE_BYTES else _decode_large(body)
     except RecursionError:
         raise _too_deep(limits) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -68,6 +72,17 @@ def decode_object(body: bytes, limits: BodyLimits) -> dict[str, Any]:
     if b"\\u0000" in body and (null := _NULL_ESCAPE.search(body)) is not None:
         raise _explain(body, ValueError(f"(byte {null.end()})"), limits)
     return decoded
+
+
+def _decode_large(body: bytes) -> Any:
+    """Decode without garbage collections in between: there is no garbage yet, only ever more to search."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _decode(body)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def kind_of(value: object) -> str:

@@ -79,6 +79,4 @@ class Assembler:
         assert self._log_probs is not None
         for token, log_prob in zip(ids, log_probs, strict=False):
             if token not in self._tokenizer.end_ids:
-                self._log_probs.append(
-                    (self._tokenizer.token_bytes(token).decode(errors="replace"), log_prob)
-                )
+                self._log_probs.append((self._tokenizer.token_bytes(token), log_prob))

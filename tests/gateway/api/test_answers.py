@@ -26,7 +26,7 @@ from model_registry.entities import Model
 from tests.openai_schema import is_valid, validate
 
 CHAT_CHUNK = "CreateChatCompletionStreamResponse"
-LOG_PROBS = [("He", -0.25), ("llo", -math.inf), ("\N{REPLACEMENT CHARACTER}", -3.0)]
+LOG_PROBS = [(b"He", -0.25), (b"llo", -math.inf), (b"\xe2\x82", -3.0)]
 USAGE = Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=3)
 MODEL = Model(name="m", context_length=2048, created=1_700_000_000)
 
@@ -84,7 +84,7 @@ def test_chat_log_probs_name_token_and_bytes() -> None:
     assert logprobs["content"] == [
         {"token": "He", "logprob": -0.25, "bytes": [72, 101], "top_logprobs": []},
         {"token": "llo", "logprob": -9999.0, "bytes": [108, 108, 111], "top_logprobs": []},
-        {"token": "\N{REPLACEMENT CHARACTER}", "logprob": -3.0, "bytes": None, "top_logprobs": []},
+        {"token": "bytes:\\xe2\\x82", "logprob": -3.0, "bytes": [0xE2, 0x82], "top_logprobs": []},
     ]
 
 
@@ -105,7 +105,9 @@ def test_completion_events_are_openais(include_usage: bool) -> None:
 def test_completion_text_offsets_go_on_over_events() -> None:
     stream = CompletionStream("cmpl-1", 1, "m", 2)
     offsets = [
-        data(stream.delta(index, "ab", [("a", -1.0), ("bcd", -1.0)]))["choices"][0]["logprobs"]["text_offset"]
+        data(stream.delta(index, "ab", [(b"a", -1.0), (b"bcd", -1.0)]))["choices"][0]["logprobs"][
+            "text_offset"
+        ]
         for index in (1, 1, 0, 1)
     ]
     assert offsets == [[0, 1], [4, 5], [0, 1], [8, 9]]
@@ -156,7 +158,7 @@ def test_any_text_comes_through(text: str, index: int) -> None:
     """Quotes, control characters, line separators and all else Unicode has."""
     assert data(chat_stream().delta(index, text))["choices"][0]["delta"]["content"] == text
     stream = CompletionStream("c", 1, text, 2)
-    chunk = data(stream.delta(index, text, [(text, -1.0)]))
+    chunk = data(stream.delta(index, text, [(text.encode(), -1.0)]))
     assert (chunk["model"], chunk["choices"][0]["text"]) == (text, text)
     assert (
         json.loads(chat_answer("i", 1, "m", [Choice(text, "stop")], USAGE))["choices"][0]["message"][
