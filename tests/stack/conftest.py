@@ -1,4 +1,4 @@
-"""One real stack for all whole-stack tests: real Triton, real Redis, two gateway workers, by `enginehouse up`."""
+"""One real stack for all whole-stack tests: real Triton, real Redis, two workers, by `enginehouse up`."""
 
 from __future__ import annotations
 
