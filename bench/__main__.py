@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from bench import extras, report, tokenizer, triton_schema
 from bench.build import BenchError
 from bench.gateway_under_test import TRITON_MODEL, House, openai_objects, triton_objects
 from bench.load import Target
 from bench.processes import Cores
-from bench.scenarios import SCENARIOS, Scale, Setting, warm
+from bench.scenarios import SCENARIOS, Figures, Scale, Setting, warm
 from bench.stub import Stub
 from bench.subjects import Subject, Surroundings, subjects
 from model_registry.entities import ServerRef
@@ -139,20 +139,35 @@ def measure_rows(
             for subject in rows:
                 title = f"{subject.lane} · {subject.name} · {repetition + 1}/{repetitions}"
                 bar.update(task, description=title)
-                with subject.running(around) as target:
-                    answer_tokens = ANSWER_TOKENS[subject.lane]
-                    setting = Setting(
-                        around.cores, around.stub, beside(target, around.stub), scale, answer_tokens
-                    )
-                    warm(setting)
-                    for name in scenarios:
-                        bar.update(task, description=f"{title} · {name}")
-                        measured.add(subject.lane, subject.name, SCENARIOS[name](setting))
-                        bar.advance(task)
-                measured.failures += [
-                    f"{subject.lane} {subject.name} {failure}" for failure in setting.failures
-                ]
-                measured.other_cores += setting.other_cores
+                try:
+                    measure_subject(subject, around, scale, scenarios, measured, bar, task, title)
+                except BenchError as error:  # the others are still worth measuring
+                    measured.failures.append(f"{title}: {error}")
+
+
+def measure_subject(
+    subject: Subject,
+    around: Surroundings,
+    scale: Scale,
+    scenarios: list[str],
+    measured: report.Measured,
+    bar: Progress,
+    task: TaskID,
+    title: str,
+) -> None:
+    """One repetition of one subject, freshly started."""
+    with subject.running(around) as target:
+        answer_tokens = ANSWER_TOKENS[subject.lane]
+        setting = Setting(around.cores, around.stub, beside(target, around.stub), scale, answer_tokens)
+        warm(setting)
+        figures: Figures = {}
+        for name in scenarios:
+            bar.update(task, description=f"{title} · {name}")
+            figures |= SCENARIOS[name](setting)
+            bar.advance(task)
+    measured.add(subject.lane, subject.name, figures)
+    measured.failures += [f"{title}: {failure}" for failure in setting.failures]
+    measured.other_cores += setting.other_cores
 
 
 def beside(target: Target, stub: Stub) -> Target:
