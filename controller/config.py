@@ -6,17 +6,23 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
 
 class ControllerConfig(BaseModel):
-    """How often model servers are looked at, and how long one of several controllers leads."""
+    """How often model servers are looked at, and what follows from it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    health_period_s: Annotated[float, Field(gt=0)] = 1.0
-    """Time between two looks at every model server."""
-    health_timeout_s: Annotated[float, Field(gt=0)] = 2.0
-    """How long one look may take before the server counts as not answering."""
-    unhealthy_after: Annotated[int, Field(ge=1)] = 2
-    """Looks in a row that must fail before an endpoint is unhealthy."""
-    leadership_s: Annotated[float, Field(gt=0)] = 5.0
-    """How long a controller leads without renewing its claim."""
+    interval_s: Seconds = 1.0
+    """Between two looks at every model server; a change of the registry starts one at once."""
+    probe_timeout_s: Seconds = 2.0
+    """How long a model server may take to say that it is ready."""
+    introspection_timeout_s: Seconds = 10.0
+    """How long a model server may take to describe its models."""
+    unhealthy_after: Annotated[int, Field(gt=0)] = 2
+    """Failed probes in a row that take a ready endpoint out of service."""
+    drain_s: Seconds = 30.0
+    """How long an endpoint stays registered as draining after its deployment no longer wants it."""
+    leadership_ttl_s: Seconds = 5.0
+    """How long a dead leader is waited for."""

@@ -1,88 +1,91 @@
-"""Reconcile: what to change so that the registered endpoints become what they should be. Pure."""
+"""Reconcile: from what deployments ask for and what was seen, what is to be changed, and why. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from controller.config import ControllerConfig
-from controller.targets import Observation, Target, endpoint_of, placeholder
-from inference.schema import Schema
-from model_registry.entities import Endpoint
+from controller.desired import Desired
+from controller.observe import Observation
+from model_registry.entities import Endpoint, EndpointState
+
+NOT_WANTED = "its deployment no longer asks for it"
+WANTED_AGAIN = "its deployment asks for it again"
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Store the endpoint as it is now, in place of what was stored under its name."""
+    """Store this endpoint, new or changed."""
 
     endpoint: Endpoint
     reason: str
 
+    @property
+    def name(self) -> str:
+        """The endpoint's."""
+        return self.endpoint.name
+
 
 @dataclass(frozen=True, slots=True)
-class Remove:
-    """The endpoint should no longer exist."""
+class Move:
+    """Take a registered endpoint to another state, or give its state another reason."""
 
     name: str
+    state: EndpointState
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """The endpoint is as it should be; it only has to live on."""
-
-    name: str
-
-
-Action = Register | Remove | Renew
-
-
-def observe(
-    before: Observation, schema: Schema | None, error: str | None, config: ControllerConfig
-) -> Observation:
-    """The observation after one more look; `error` says why it failed."""
-    if error is None:
-        return Observation(schema, healthy=True)
-    failures = before.failures + 1
-    still_healthy = before.healthy and failures < config.unhealthy_after
-    return Observation(before.schema, still_healthy, failures, None if still_healthy else error)
+Action = Register | Move
 
 
 def reconcile(
-    wanted: Mapping[str, Target],
+    desired: Mapping[str, Desired],
+    observations: Mapping[str, Observation],
     registered: Mapping[str, Endpoint],
-    observed: Mapping[str, Observation],
+    failures: Mapping[str, int],
+    unhealthy_after: int,
 ) -> list[Action]:
-    """The actions that make `registered` what `wanted` and `observed` say, by name."""
-    unwanted = sorted(registered.keys() - wanted.keys())
-    return [
-        *(Remove(name, "no deployment asks for it") for name in unwanted),
-        *(
-            _action(target, registered.get(name), observed.get(name, Observation()))
-            for name, target in sorted(wanted.items())
-        ),
-    ]
+    """The actions that bring the registry in line; none for endpoints nothing new is known of.
+
+    `failures`: failed looks in a row, the present one included.
+    """
+    actions: list[Action] = []
+    for name, wanted in desired.items():
+        present = registered.get(name)
+        if present is not None and present.state == "draining":
+            actions.append(Move(name, "gone", WANTED_AGAIN))
+        elif (seen := observations.get(name)) is not None:
+            patient = failures.get(name, 0) < unhealthy_after
+            actions += (
+                _healthy(wanted, present, seen) if seen.healthy else _failed(wanted, present, seen, patient)
+            )
+    for name, endpoint in registered.items():
+        if name not in desired and endpoint.state != "draining":
+            actions.append(Move(name, "draining", NOT_WANTED))
+    return actions
 
 
-def _action(target: Target, present: Endpoint | None, seen: Observation) -> Action:
-    desired = _desired(target, present, seen)
-    if present == desired:
-        return Renew(target.name)
-    if present is None:
-        return Register(desired, "new")
-    if present.state != desired.state:
-        return Register(desired, f"{present.state} -> {desired.state}")
-    return Register(desired, "changed")
+def _healthy(wanted: Desired, present: Endpoint | None, seen: Observation) -> Iterator[Action]:
+    if seen.schema is None:
+        return
+    endpoint = wanted.endpoint(seen.schema).model_copy(update={"state": "ready"})
+    if endpoint != present:
+        why = "recognised" if present is None or not present.server_schema else "recognised again"
+        yield Register(endpoint, f"{why} as {endpoint.lane}, and ready")
 
 
-def _desired(target: Target, present: Endpoint | None, seen: Observation) -> Endpoint:
-    if seen.healthy and seen.schema is not None:
-        return endpoint_of(target, seen.schema)
-    if seen.schema is not None:
-        known = endpoint_of(target, seen.schema)
-        return known.model_copy(update={"state": "unhealthy", "reason": seen.reason})
-    if present is not None and seen.failures == 0:
-        return present  # not looked at yet: another controller's word stands
-    if present is not None and present.server_schema:
-        return present.model_copy(update={"state": "unhealthy", "reason": seen.reason})
-    return placeholder(target, seen.reason)
+def _failed(wanted: Desired, present: Endpoint | None, seen: Observation, patient: bool) -> Iterator[Action]:
+    """A first failure is forgiven a ready endpoint that is as wanted: gateways have breakers of their own."""
+    reason = seen.reason or "not ready"
+    if present is not None and wanted.is_met_by(present):
+        if present.state == "ready" and patient:
+            return
+        state: EndpointState = "starting" if present.state == "starting" else "unhealthy"
+        if (present.state, present.reason) != (state, reason):
+            yield Move(present.name, state, reason)
+        return
+    first_time = present is None or present.state == "starting"
+    state = "starting" if first_time and not seen.schema_error else "unhealthy"
+    endpoint = wanted.endpoint(seen.schema).model_copy(update={"state": state, "reason": reason})
+    if endpoint != present:
+        yield Register(endpoint, reason)

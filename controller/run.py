@@ -1,4 +1,10 @@
-"""The controller: many may run, one leads; it keeps the registered endpoints what they should be."""
+"""The controller: keeps the registry's endpoints in line with deployments and model servers.
+
+Many may run; one leads. The leader looks at every server once per interval, or at once when the registry
+changes. It renews every endpoint that a deployment asks for, healthy or not: what lapses is what nobody
+asks for any more. Endpoints are swept only as far as they had lapsed when the same round renewed them, so
+that an outage of Redis, however long, takes none away.
+"""
 
 from __future__ import annotations
 
@@ -7,126 +13,154 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
-
-import aiohttp
+from collections import Counter
 
 from controller.config import ControllerConfig
-from controller.health import Health
-from controller.reconcile import Action, Register, Remove, reconcile
-from controller.targets import targets
+from controller.desired import Desired, desired_endpoints
+from controller.observe import Health, Introspect, Observation, Observer
+from controller.reconcile import Action, Register, reconcile
+from model_registry.config import RegistryConfig
+from model_registry.entities import Endpoint
 from model_registry.errors import (
     IllegalTransitionError,
     LeadershipLostError,
+    RegistryBusyError,
     RegistryUnavailableError,
     UnknownObjectError,
 )
 from model_registry.snapshot import Snapshot
 from model_registry.store import Leadership, RegistryStore
+from model_registry.watcher import Watcher
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Controller:
-    """Owned by one process; `run` ends only by cancellation."""
+    """One controller process; `run` until cancelled."""
 
     def __init__(
         self,
         store: RegistryStore,
-        snapshot: Callable[[], Snapshot],
-        config: ControllerConfig,
-        endpoint_ttl_s: float,
+        introspect: Introspect,
+        health: Health,
+        config: ControllerConfig | None = None,
+        registry: RegistryConfig | None = None,
     ) -> None:
         self._store = store
-        self._snapshot = snapshot
-        self._config = config
-        self._ttl_s = endpoint_ttl_s
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._config = config or ControllerConfig()
+        self._registry = registry or RegistryConfig()
+        self._observer = Observer(introspect, health, self._config)
+        self._failures: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._away = False
         self.leadership: Leadership | None = None
-
-    def registry_changed(self, _snapshot: Snapshot) -> None:
-        """Deployments may have changed: look at once."""
-        self._changed.set()
+        """Set while this controller leads."""
 
     async def run(self) -> None:
-        """Look, reconcile, wait; a registry that is away is waited for."""
-        async with aiohttp.ClientSession() as session:
-            health = Health(self._config, session)
-            try:
+        """Lead, or wait to lead, until cancelled; then let another lead at once."""
+        try:
+            async with Watcher(self._store, None, self._wake, config=self._registry):
                 while True:
-                    await self._round(health)
+                    self._changed.clear()
+                    await self._round()
                     await self._pause()
-            finally:
-                await self._resign()
+        finally:
+            await self._observer.close()
+            await self._resign()
 
-    async def _round(self, health: Health) -> None:
-        try:
-            self.leadership = await self._lead()
-            if self.leadership is None:
-                return
-            deployments = [one for group in self._snapshot().deployments.values() for one in group]
-            wanted = targets(deployments)
-            observed = await health.look(wanted.values())
-            registered = {e.name: e for group in self._snapshot().endpoints.values() for e in group}
-            actions = reconcile(wanted, registered, observed)
-            await self._renew([name for name in wanted if name in registered])
-            for action in actions:
-                await self._act(action)
-        except RegistryUnavailableError as error:
-            _log.warning("registry away; endpoints stay as they are", extra={"error": str(error)})
-        except LeadershipLostError:
-            _log.info("another controller leads now")
-            self.leadership = None
-
-    async def _lead(self) -> Leadership | None:
-        claimed = await self._store.claim_leadership(self._holder, self._config.leadership_s)
-        if claimed is not None and self.leadership is None:
-            _log.info("leads", extra={"token": claimed.token})
-        return claimed
-
-    async def _renew(self, names: list[str]) -> None:
-        """Renew before sweeping: after an outage of Redis nothing that still exists may lapse."""
-        renewal = await self._store.renew(names, self._ttl_s, leadership=self.leadership)
-        swept = await self._store.sweep(as_of_ms=renewal.as_of_ms, leadership=self.leadership)
-        if swept:
-            _log.warning("endpoints lapsed", extra={"endpoints": swept})
-
-    async def _act(self, action: Action) -> None:
-        try:
-            match action:
-                case Register(endpoint, reason):
-                    await self._store.register_endpoint(endpoint, self._ttl_s, leadership=self.leadership)
-                    _log.info(
-                        "endpoint registered",
-                        extra={
-                            "endpoint": endpoint.name,
-                            "state": endpoint.state,
-                            "change": reason,
-                            "reason": endpoint.reason,
-                        },
-                    )
-                case Remove(name, reason):
-                    await self._store.set_endpoint_state(name, "gone", reason, leadership=self.leadership)
-                    _log.info("endpoint removed", extra={"endpoint": name, "reason": reason})
-        except (UnknownObjectError, IllegalTransitionError) as error:
-            # The registry has moved on since the snapshot; the next round sees it.
-            _log.info("change overtaken", extra={"error": str(error)})
+    def _wake(self, _snapshot: Snapshot) -> None:
+        self._changed.set()
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(self._config.health_period_s):
-                await self._changed.wait()
+            async with asyncio.timeout(self._config.interval_s):
+                if self.leadership is not None:
+                    await self._changed.wait()
+                else:
+                    await asyncio.Event().wait()
         except TimeoutError:
             return
-        self._changed.clear()
-        # Changes come in groups, and our own writes come back as changes: one look serves them all.
-        await asyncio.sleep(min(0.05, self._config.health_period_s))
+
+    async def _round(self) -> None:
+        try:
+            if await self._lead():
+                await self._reconcile()
+            if self._away:
+                log.info("registry back")
+            self._away = False
+        except RegistryUnavailableError as error:
+            if not self._away:
+                log.warning("registry away; endpoints stay as they are", extra={"error": str(error)})
+            self._away = True
+        except LeadershipLostError:
+            log.warning("leadership lost", extra={"holder": self._holder})
+            self.leadership = None
+
+    async def _lead(self) -> bool:
+        before, ttl_s = self.leadership, self._config.leadership_ttl_s
+        self.leadership = await self._store.claim_leadership(self._holder, ttl_s)
+        if (before is None) != (self.leadership is None):
+            log.info(
+                "leadership changed", extra={"holder": self._holder, "leading": self.leadership is not None}
+            )
+        return self.leadership is not None
+
+    async def _reconcile(self) -> None:
+        snapshot = await self._store.load()
+        desired = desired_endpoints(d for group in snapshot.deployments.values() for d in group)
+        registered = {e.name: e for group in snapshot.endpoints.values() for e in group}
+        observations = await self._observer.observe_all(desired, registered, self._config.interval_s)
+        self._count_failures(desired, observations)
+        actions = reconcile(desired, observations, registered, self._failures, self._config.unhealthy_after)
+        if not await self._lead():
+            return
+        for action in actions:
+            await self._perform(action, registered.get(action.name))
+        renewal = await self._store.renew(
+            [name for name in desired if not _is_draining(registered.get(name))],
+            self._registry.endpoint_ttl_s,
+            leadership=self.leadership,
+        )
+        for name in await self._store.sweep(as_of_ms=renewal.as_of_ms, leadership=self.leadership):
+            log.info("endpoint gone", extra={"endpoint": name, "reason": "not renewed"})
+
+    def _count_failures(self, desired: dict[str, Desired], observations: dict[str, Observation]) -> None:
+        for name in self._failures.keys() - desired.keys():
+            del self._failures[name]
+        for name, seen in observations.items():
+            self._failures[name] = 0 if seen.healthy else self._failures[name] + 1
+
+    async def _perform(self, action: Action, before: Endpoint | None) -> None:
+        try:
+            if isinstance(action, Register):
+                state = action.endpoint.state
+                ttl_s = self._registry.endpoint_ttl_s
+                await self._store.register_endpoint(action.endpoint, ttl_s, leadership=self.leadership)
+            else:
+                state = action.state
+                ttl_s = self._config.drain_s if state == "draining" else self._registry.endpoint_ttl_s
+                await self._store.set_endpoint_state(
+                    action.name, state, action.reason, ttl_s=ttl_s, leadership=self.leadership
+                )
+        except (UnknownObjectError, IllegalTransitionError, RegistryBusyError) as error:
+            log.info("endpoint changed meanwhile", extra={"endpoint": action.name, "error": str(error)})
+            return
+        was = None if before is None else before.state
+        log.info(
+            "endpoint changed",
+            extra={"endpoint": action.name, "was": was, "state": state, "reason": action.reason},
+        )
 
     async def _resign(self) -> None:
         if self.leadership is None:
             return
         try:
             await self._store.resign_leadership(self.leadership)
-        except RegistryUnavailableError:
-            _log.info("could not resign; the claim lapses by itself")
+        except RegistryUnavailableError as error:
+            log.info("leadership not handed over", extra={"error": str(error)})
+        self.leadership = None
+
+
+def _is_draining(endpoint: Endpoint | None) -> bool:
+    return endpoint is not None and endpoint.state == "draining"

@@ -92,6 +92,9 @@ class Endpoint(Entity):
     profile: Profile
     lane: LaneName
     target: str
+    """What is called: the deployment's target, or the bare model that introspection found behind it."""
+    asked_target: str | None = None
+    """The deployment's target, as it was when this was registered."""
     http: HttpUrl
     grpc: str | None = None
     metrics: HttpUrl | None = None

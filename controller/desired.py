@@ -1,0 +1,87 @@
+"""Desired: the endpoints that deployments ask for, one per server of each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from model_registry.entities import Deployment, Endpoint, LaneName, ServerRef
+
+DEFAULT_CONCURRENCY = 64
+"""For engines that do not say how many requests they run at once."""
+
+COMPARED = ("model", "profile", "asked_target", "http", "grpc", "metrics", "api_key_env", "transport")
+"""Fields that an endpoint takes over from its deployment as they are."""
+
+
+class Schema(Protocol):
+    """What introspection recognises; `inference.schema.Schema` is one."""
+
+    @property
+    def lane(self) -> LaneName: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def max_concurrency(self) -> int | None: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """One server of one deployment."""
+
+    deployment: Deployment
+    server: ServerRef
+
+    @property
+    def name(self) -> str:
+        """`<deployment>@<host>:<port>`."""
+        parts = urlsplit(self.server.http)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{self.deployment.name}@{host}:{port}{parts.path.rstrip('/')}"
+
+    @property
+    def target(self) -> str:
+        """What the deployment calls on the server."""
+        return self.deployment.target or self.deployment.model
+
+    def endpoint(self, schema: Schema | None = None) -> Endpoint:
+        """The endpoint to register. Before its schema is recognised, what the deployment says stands in."""
+        deployment, server = self.deployment, self.server
+        stand_in: LaneName = "tensorrt_llm" if deployment.lane == "auto" else deployment.lane
+        engine_limit = None if schema is None else schema.max_concurrency
+        return Endpoint(
+            name=self.name,
+            deployment=deployment.name,
+            model=deployment.model,
+            profile=deployment.profile,
+            lane=stand_in if schema is None else schema.lane,
+            target=self.target if schema is None else schema.target,
+            asked_target=self.target,
+            http=server.http,
+            grpc=server.grpc,
+            metrics=server.metrics,
+            api_key_env=server.api_key_env,
+            transport=deployment.transport,
+            max_concurrency=deployment.max_concurrency or engine_limit or DEFAULT_CONCURRENCY,
+            server_schema={} if schema is None else schema.as_dict(),
+        )
+
+    def is_met_by(self, endpoint: Endpoint) -> bool:
+        """Whether a registered endpoint, its schema known, is what the deployment asks for by now."""
+        if not endpoint.server_schema or self.deployment.lane not in {"auto", endpoint.lane}:
+            return False
+        limit = self.deployment.max_concurrency
+        if limit is not None and limit != endpoint.max_concurrency:
+            return False
+        asked, got = self.endpoint(), endpoint
+        return all(getattr(asked, field) == getattr(got, field) for field in COMPARED)
+
+
+def desired_endpoints(deployments: Iterable[Deployment]) -> dict[str, Desired]:
+    """By endpoint name."""
+    wanted = (Desired(deployment, server) for deployment in deployments for server in deployment.servers)
+    return {one.name: one for one in wanted}

@@ -1,0 +1,94 @@
+"""Observation: what one look at a model server told about one endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from controller.config import ControllerConfig
+from controller.desired import Desired, Schema
+from inference.errors import InferenceError, SchemaError
+from model_registry.entities import Endpoint, LaneName, ServerRef
+
+
+class Introspect(Protocol):
+    """`inference.introspection.introspect`; raises SchemaError and InferenceError."""
+
+    def __call__(self, server: ServerRef, target: str, lane: str) -> Awaitable[Schema]: ...
+
+
+class Health(Protocol):
+    """`inference.control.health`: whether a target can take requests now."""
+
+    def __call__(self, server: ServerRef, target: str, lane: LaneName) -> Awaitable[bool]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """`schema` is None where the server was not asked for it, or could not tell."""
+
+    healthy: bool
+    reason: str | None = None
+    """Why it is not healthy."""
+    schema: Schema | None = None
+    schema_error: bool = False
+    """The server answered, with a schema that is not known."""
+
+
+class Observer:
+    """Looks at model servers through the functions it is given; one that is slow holds up no other."""
+
+    def __init__(self, introspect: Introspect, health: Health, config: ControllerConfig) -> None:
+        self._introspect = introspect
+        self._health = health
+        self._config = config
+        self._looks: dict[str, asyncio.Task[Observation]] = {}
+
+    async def observe_all(
+        self, desired: Mapping[str, Desired], registered: Mapping[str, Endpoint], patience_s: float
+    ) -> dict[str, Observation]:
+        """What was learnt within `patience_s`; a look that takes longer goes on and counts next time."""
+        for name in self._looks.keys() - desired.keys():
+            self._looks.pop(name).cancel()
+        for name, wanted in desired.items():
+            if name not in self._looks:
+                look = self.observe(wanted, registered.get(name))
+                self._looks[name] = asyncio.create_task(look, name=f"look at {name}")
+        if self._looks:
+            await asyncio.wait(self._looks.values(), timeout=patience_s)
+        done = [name for name, look in self._looks.items() if look.done()]
+        return {name: self._looks.pop(name).result() for name in done}
+
+    async def close(self) -> None:
+        """Stop looking."""
+        for look in self._looks.values():
+            look.cancel()
+        await asyncio.gather(*self._looks.values(), return_exceptions=True)
+        self._looks.clear()
+
+    async def observe(self, wanted: Desired, registered: Endpoint | None) -> Observation:
+        """A probe only while the endpoint serves as wanted; otherwise the schema is asked for, too."""
+        try:
+            if registered is not None and registered.state == "ready" and wanted.is_met_by(registered):
+                return await self._probe(wanted.server, registered.target, registered.lane)
+            async with asyncio.timeout(self._config.introspection_timeout_s):
+                schema = await self._introspect(wanted.server, wanted.target, wanted.deployment.lane)
+            probe = await self._probe(wanted.server, schema.target, schema.lane)
+        except SchemaError as error:
+            return Observation(False, str(error), schema_error=True)
+        except InferenceError as error:
+            return Observation(False, str(error))
+        except TimeoutError:
+            return Observation(False, f"{wanted.server.http} did not describe {wanted.target!r} in time")
+        return Observation(probe.healthy, probe.reason, schema)
+
+    async def _probe(self, server: ServerRef, target: str, lane: LaneName) -> Observation:
+        try:
+            async with asyncio.timeout(self._config.probe_timeout_s):
+                healthy = await self._health(server, target, lane)
+        except TimeoutError:
+            within = f"{self._config.probe_timeout_s:g} s"
+            return Observation(False, f"{server.http} did not answer a health probe within {within}")
+        return Observation(healthy, None if healthy else f"{target!r} on {server.http} is not ready")
