@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import uvloop
@@ -18,6 +18,7 @@ from aiohttp import web
 
 from enginehouse.settings import Settings, load
 from gateway.accounting import Accounts
+from gateway.admin import admin_routes
 from gateway.app import make_app
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
@@ -38,6 +39,7 @@ from telemetry.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 1.0
+_FIRST_VIEW_POLL_S = 0.005
 _BACKLOG = 4096
 _SHUTDOWN_S = 2.0
 """For what is left of requests that were cut."""
@@ -78,11 +80,16 @@ class GatewayProcess:
             return Readiness(False, "the registry has not been seen yet")
         return Readiness(True, "")
 
-    def start(self) -> None:
-        """Begin the background work."""
+    async def start(self) -> None:
+        """Begin the background work; wait for a first view of the registry, but not for ever."""
         self.supervisor.start("registry-watcher", self.watcher.run(), restart_after_s=None)
         self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
+        registry = self.settings.registry
+        with suppress(TimeoutError):
+            async with asyncio.timeout(registry.connect_timeout_s + registry.command_timeout_s):
+                while self.snapshot().stale:
+                    await asyncio.sleep(_FIRST_VIEW_POLL_S)
 
     async def close(self) -> None:
         """End the background work and every connection."""
@@ -118,7 +125,7 @@ async def gateway_process(settings: Settings) -> AsyncIterator[GatewayProcess]:
     tracing = Tracing(settings.telemetry)
     process = GatewayProcess(settings, Metrics(Path(metrics_dir) if metrics_dir else None), tracing)
     try:
-        process.start()
+        await process.start()
         yield process
     finally:
         await process.close()
@@ -130,7 +137,8 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
     config = settings.gateway
     async with gateway_process(settings) as process:
         discovery = Discovery(process.snapshot, process.readiness, process.metrics)
-        app = make_app(process.generation, discovery, [], config.limits.max_body_bytes)
+        admin = admin_routes(process.store, process.watcher)
+        app = make_app(process.generation, discovery, admin, config.limits.max_body_bytes)
         runner = web.AppRunner(
             app,
             access_log=None,
