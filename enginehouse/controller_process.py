@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import uvloop
 
 from controller.run import Controller
 from enginehouse.settings import Settings, load
+from inference.control import health
+from inference.introspection import introspect
 from model_registry.connection import connect
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
@@ -33,8 +37,13 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     redis = connect(settings.registry)
     store = RegistryStore.of(redis, settings.registry)
+    session = aiohttp.ClientSession()
     controller = Controller(
-        store, lambda: watcher.current, settings.controller, settings.registry.endpoint_ttl_s
+        store,
+        partial(introspect, session=session),
+        partial(health, session=session),
+        settings.controller,
+        settings.registry.endpoint_ttl_s,
     )
     watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
     supervisor = Supervisor()
@@ -45,4 +54,5 @@ async def _run(settings: Settings) -> None:
     finally:
         await supervisor.close()
         await watcher.close()
+        await session.close()
         await redis.aclose()

@@ -185,13 +185,14 @@ def check_docker() -> Finding:
 
 def show(findings: list[Finding]) -> None:
     """Print the table and a last line that says what it means."""
-    from rich.console import Console
     from rich.table import Table
+
+    from enginehouse.console import output
 
     table = Table("", "check", "found", "needed for", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(MARKS[finding.level], finding.subject, finding.found, finding.needed_for)
-    console = Console()
+    console = output()
     console.print(table)
     for finding in findings:
         if finding.level in ("lacks part", "blocks"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from enginehouse.api import AdminApi
 from enginehouse.connection import Connection
 from enginehouse.errors import CommandError
+from model_registry.manifests import key_variables
+from tenancy.keys import digest
 
 STDIN = "-"
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -64,7 +67,17 @@ def _read(file: Path) -> ManifestFile:
 
 async def apply_files(connection: Connection, files: Sequence[ManifestFile], dry_run: bool) -> list[Change]:
     """Have the gateway apply `files`, all or nothing; `dry_run` only validates."""
-    body = {"files": [{"name": file.name, "text": file.text} for file in files], "dry_run": dry_run}
+    body = {
+        "files": [{"name": file.name, "text": file.text} for file in files],
+        "dry_run": dry_run,
+        "key_hashes": _key_hashes(files),
+    }
     async with AdminApi(connection) as api:
         answer: Any = await api.post("apply", body)
-    return [Change(item["kind"], item["name"], item["outcome"]) for item in answer["changes"]]
+    return [Change(item["kind"], item["name"], item["change"]) for item in answer["applied"]]
+
+
+def _key_hashes(files: Sequence[ManifestFile]) -> dict[str, str]:
+    """Hashes of the keys that manifests take from this process's environment; no key travels."""
+    wanted = key_variables((file.name, file.text) for file in files)
+    return {name: digest(os.environ[name]) for name in sorted(wanted) if name in os.environ}

@@ -80,11 +80,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _endpoints_outlive_the_looks(self) -> Self:
         """Endpoints that lapse between two renewals would come and go."""
-        period_s, ttl_s = self.controller.health_period_s, self.registry.endpoint_ttl_s
+        period_s, ttl_s = self.controller.interval_s, self.registry.endpoint_ttl_s
         if 2 * period_s >= ttl_s:
             raise ValueError(
-                f"registry.endpoint_ttl_s ({ttl_s:g}) must be above "
-                f"2 x controller.health_period_s ({period_s:g})"
+                f"registry.endpoint_ttl_s ({ttl_s:g}) must be above 2 x controller.interval_s ({period_s:g})"
             )
         return self
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from enginehouse.console import output
 from enginehouse.errors import CommandError
 from enginehouse.local.state_dir import StateDir, default_state_dir
 from telemetry import names
@@ -29,8 +29,7 @@ def show(trace_id: str | None, last: int, state_dir: Path | None) -> None:
     if not found:
         which = f"no trace begins with {trace_id}" if trace_id else "no request has been traced yet"
         raise CommandError(f"{which} in {path}", "traces of the local stack alone are kept here")
-    console = Console()
-    console.print(render(found) if trace_id else _table(found))
+    output().print(render(found) if trace_id else _table(found))
 
 
 def _table(traces: list[Trace]) -> Table:
@@ -38,7 +37,7 @@ def _table(traces: list[Trace]) -> Table:
     for trace in traces:
         began = datetime.fromtimestamp(trace.start_ns / 1e9).astimezone()
         table.add_row(
-            trace.trace_id,
+            trace.trace_id[:16],
             f"{began:%H:%M:%S}",
             f"{trace.duration_ns / 1e6:.1f}",
             *(_attribute(trace, name) for name, _ in COLUMNS),

@@ -1,24 +1,22 @@
 """A streamed answer with the `openai` SDK: python examples/chat_stream.py [MODEL] [QUESTION]
 
-Reads where the gateway is from ENGINEHOUSE_URL and ENGINEHOUSE_API_KEY; without them, from the ready file of
-`enginehouse up` (ENGINEHOUSE_STATE_DIR, or the default state folder).
+ENGINEHOUSE_API_KEY holds the key; ENGINEHOUSE_URL the address, by default that of `enginehouse up`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from openai import OpenAI
-
-from enginehouse.connection import locate
 
 
 def main() -> None:
     """Print the answer as it is made, then its usage."""
     model = sys.argv[1] if len(sys.argv) > 1 else "house-chat"
     question = sys.argv[2] if len(sys.argv) > 2 else "What is an engine house?"
-    connection = locate()
-    client = OpenAI(base_url=connection.base_url, api_key=connection.api_key or "none")
+    root = os.environ.get("ENGINEHOUSE_URL", "http://127.0.0.1:8080")
+    client = OpenAI(base_url=f"{root}/v1", api_key=os.environ["ENGINEHOUSE_API_KEY"])
     stream = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": question}],
@@ -27,9 +25,12 @@ def main() -> None:
     )
     for chunk in stream:
         if chunk.choices:
-            print(chunk.choices[0].delta.content or "", end="", flush=True)
+            sys.stdout.write(chunk.choices[0].delta.content or "")
+            sys.stdout.flush()
         elif chunk.usage is not None:
-            print(f"\n[{chunk.usage.prompt_tokens} tokens in, {chunk.usage.completion_tokens} out]")
+            sys.stdout.write(
+                f"\n[{chunk.usage.prompt_tokens} tokens in, {chunk.usage.completion_tokens} out]\n"
+            )
 
 
 if __name__ == "__main__":

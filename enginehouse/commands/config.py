@@ -14,12 +14,12 @@ def config(config: ConfigFile = None) -> None:
 
       ENGINEHOUSE_GATEWAY__PORT=9000 enginehouse config --config enginehouse.toml
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from enginehouse.console import output
     from enginehouse.settings import effective, load
 
     table = Table("setting", "value", "source", box=None, pad_edge=False)
     for row in effective(load(config)):
         table.add_row(row.name, row.shown, row.source)
-    Console().print(table)
+    output().print(table)

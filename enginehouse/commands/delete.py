@@ -12,18 +12,23 @@ from enginehouse.commands.options import Key, StateDirectory, Url
 def delete(
     kind: Annotated[str, typer.Argument(help="model, deployment, tenant or apikey.")],
     name: Annotated[str, typer.Argument(help="Which one.")],
+    cascade: Annotated[bool, typer.Option("--cascade", help="Delete what needs it, too.")] = False,
     url: Url = None,
     key: Key = None,
     state_dir: StateDirectory = None,
 ) -> None:
     """Remove one object from the registry. Requests under way are not touched.
 
-    Example: enginehouse delete deployment house-chat-throughput
+    Examples:
+
+      enginehouse delete deployment house-chat-throughput
+
+      enginehouse delete model house-chat --cascade
     """
     import asyncio
 
     from enginehouse.connection import locate
-    from enginehouse.listing import remove
+    from enginehouse.objects import remove
 
-    asyncio.run(remove(locate(url, key, state_dir), kind, name))
-    typer.echo(f"{kind}/{name} deleted")
+    for gone in asyncio.run(remove(locate(url, key, state_dir), kind, name, cascade)):
+        typer.echo(f"{gone} deleted")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from enginehouse.commands.options import Key, StateDirectory, Url
+
+if TYPE_CHECKING:
+    from enginehouse.objects import Objects
 
 Kind = Annotated[str, typer.Argument(help="model, deployment, endpoint, tenant or apikey; plural works too.")]
 
@@ -31,9 +34,15 @@ def get(
 
       enginehouse get deployment house-chat-latency -o yaml
     """
-    from enginehouse.listing import render
+    from enginehouse.console import output as console
+    from enginehouse.listing import as_json, as_table, as_yaml
 
-    typer.echo(render(_fetch(kind, name, url, key, state_dir), output))
+    objects = _fetch(kind, name, url, key, state_dir)
+    _note(objects)
+    if output == "table":
+        console().print(as_table(objects))
+    else:
+        typer.echo(as_json(objects) if output == "json" else as_yaml(objects))
 
 
 def describe(
@@ -43,23 +52,28 @@ def describe(
     key: Key = None,
     state_dir: StateDirectory = None,
 ) -> None:
-    """Show one object with everything that is known of it.
+    """Show one object with all its fields, and what names it.
 
     Example: enginehouse describe model house-chat
     """
-    from enginehouse.listing import describe_text, related_kinds
+    from enginehouse.listing import RELATED
+    from enginehouse.listing import describe as described
 
-    item = _fetch(kind, name, url, key, state_dir)[0]
-    related = {other: _fetch(other, None, url, key, state_dir) for other in related_kinds(kind)}
-    typer.echo(describe_text(kind, item, related))
+    objects = _fetch(kind, name, url, key, state_dir)
+    _note(objects)
+    related = [_fetch(other, None, url, key, state_dir) for other in RELATED.get(objects.kind, {})]
+    typer.echo(described(objects, related))
 
 
-def _fetch(
-    kind: str, name: str | None, url: Url, key: Key, state_dir: StateDirectory
-) -> list[dict[str, Any]]:
+def _fetch(kind: str, name: str | None, url: Url, key: Key, state_dir: StateDirectory) -> Objects:
     import asyncio
 
     from enginehouse.connection import locate
-    from enginehouse.listing import fetch
+    from enginehouse.objects import fetch
 
     return asyncio.run(fetch(locate(url, key, state_dir), kind, name))
+
+
+def _note(objects: Objects) -> None:
+    if objects.note is not None:
+        typer.echo(f"note: {objects.note}", err=True)

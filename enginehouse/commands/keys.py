@@ -36,7 +36,7 @@ def create(
     import asyncio
 
     from enginehouse.connection import locate
-    from enginehouse.listing import create_key
+    from enginehouse.objects import create_key
 
     created = asyncio.run(create_key(locate(url, key, state_dir), name, tenant, admin))
     typer.echo(created)

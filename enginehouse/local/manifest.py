@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
-import yaml
+from collections.abc import Callable
 
 from enginehouse.local.model_servers import Placement, weights_folder
 from enginehouse.local.stack import DeploymentEntry, LocalStack, ModelEntry
 from model_registry.entities import Deployment, Model
+from model_registry.manifests import to_yaml
 
 HEAD = "# Written by `enginehouse up` at every start; changes to it are lost.\n"
 
 
 def stack_manifest(stack: LocalStack, place: Callable[[DeploymentEntry], Placement]) -> str:
     """YAML documents, models first; `place` says where each deployment's engine listens."""
-    documents = [_document(_model(entry)) for entry in stack.models]
-    documents += [_document(_deployment(entry, place(entry))) for entry in stack.deployments]
-    return HEAD + yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    models = [_model(entry) for entry in stack.models]
+    deployments = [_deployment(entry, place(entry)) for entry in stack.deployments]
+    return HEAD + to_yaml([*models, *deployments])
 
 
-def applied_names(path: Path) -> set[tuple[str, str]]:
-    """(kind, name) of everything in the manifest of an earlier run; empty when there is none."""
-    if not path.exists():
-        return set()
-    documents: Any = yaml.safe_load_all(path.read_text())
-    return {(document["kind"], document["name"]) for document in documents}
+def names_of(stack: LocalStack) -> set[tuple[str, str]]:
+    """(kind, name) of everything in the stack's manifest."""
+    models = {("Model", entry.name) for entry in stack.models}
+    return models | {("Deployment", entry.name) for entry in stack.deployments}
 
 
 def _model(entry: ModelEntry) -> Model:
@@ -53,7 +48,3 @@ def _deployment(entry: DeploymentEntry, placement: Placement) -> Deployment:
             "max_concurrency": entry.max_concurrency,
         }
     )
-
-
-def _document(item: Model | Deployment) -> Mapping[str, Any]:
-    return {"kind": type(item).__name__, **item.model_dump(mode="json", exclude_defaults=True)}

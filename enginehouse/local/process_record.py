@@ -10,9 +10,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from enginehouse.local.state_dir import STATE_DIR_ENV, write_private
 
@@ -107,23 +108,19 @@ class Leftovers:
 def end_leftovers(path: Path, state_dir: Path, grace_s: float = TERM_GRACE_S) -> Leftovers:
     """End the processes recorded in `path` with their sessions, and free their shared memory.
 
-    Blocks up to `grace_s` each while they end by themselves. Nothing happens to a process that merely has
+    Blocks up to `grace_s` while they end by themselves. Nothing happens to a process that merely has
     a recorded pid: its start time must agree, or, where the session's leader is gone, its environment must
     name this state directory.
     """
     if not path.exists():
         return Leftovers()
     record = json.loads(path.read_text())
-    ended: list[str] = []
-    if record["boot_id"] == _boot_id():
-        for process in reversed([RecordedProcess(**item) for item in record["processes"]]):
-            members = _members(process, state_dir)
-            if members:
-                _end(members, grace_s)
-                ended.append(process.name)
+    recorded = [RecordedProcess(**item) for item in record["processes"]]
+    alive = [(p.name, _members(p, state_dir)) for p in recorded] if _same_boot(record) else []
+    _end([member for _, members in alive for member in members], grace_s)
     regions = free_shm(record["shm_prefixes"])
     path.unlink()
-    return Leftovers(tuple(ended), regions)
+    return Leftovers(tuple(name for name, members in alive if members), regions)
 
 
 def end_group(leader: int) -> None:
@@ -174,21 +171,29 @@ def _belongs_to(pid: int, state_dir: Path) -> bool:
 
 
 def _end(members: list[ProcessStat], grace_s: float) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for member in members:
-            if stat_of(member.pid) == member:
-                os.kill(member.pid, number)
-        if _gone(members, grace_s):
-            return
+    """Ask the leaders, which end what they started; then kill whatever is left."""
+    leaders = [member for member in members if member.pid == member.session]
+    _signal(leaders, signal.SIGTERM)
+    _gone(leaders, grace_s)
+    _signal(members, signal.SIGKILL)
+    _gone(members, TERM_GRACE_S)
 
 
-def _gone(members: list[ProcessStat], timeout_s: float) -> bool:
+def _signal(processes: Iterable[ProcessStat], number: signal.Signals) -> None:
+    for process in processes:
+        if stat_of(process.pid) == process:
+            os.kill(process.pid, number)
+
+
+def _gone(processes: list[ProcessStat], timeout_s: float) -> None:
+    """Wait until all have ended, at most `timeout_s`."""
     deadline = time.monotonic() + timeout_s
-    while any(stat_of(member.pid) == member for member in members):
-        if time.monotonic() > deadline:
-            return False
+    while any(stat_of(process.pid) == process for process in processes) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return True
+
+
+def _same_boot(record: Mapping[str, Any]) -> bool:
+    return bool(record["boot_id"] == _boot_id())
 
 
 def _boot_id() -> str:

@@ -15,14 +15,14 @@ from enginehouse.errors import SettingsError
 from model_registry.entities import LaneName, Name, Profile
 
 MIB = 1024**2
-BASE_MEMORY_BYTES = 450 * MIB
+BASE_MEMORY_BYTES = 350 * MIB
 """Redis, controller, this process and a gateway of one worker."""
-WORKER_MEMORY_BYTES = 120 * MIB
-SERVER_MEMORY_BYTES = 200 * MIB
+WORKER_MEMORY_BYTES = 100 * MIB
+SERVER_MEMORY_BYTES = 60 * MIB
 """A `tritonserver` before it loads anything."""
-ENGINE_MEMORY_BYTES = 220 * MIB
+ENGINE_MEMORY_BYTES = 120 * MIB
 """The stub process of one CPU engine, with its weights and KV cache."""
-TEXT_MODELS_MEMORY_BYTES = 350 * MIB
+TEXT_MODELS_MEMORY_BYTES = 120 * MIB
 """The stub processes of preprocessing, postprocessing and BLS."""
 
 TEXT_MODELS = ("ensemble", "preprocessing", "postprocessing", "tensorrt_llm_bls")
@@ -201,7 +201,7 @@ def read_stack(path: Path) -> LocalStack:
 
 
 def needed_memory_bytes(stack: LocalStack, workers: int = 1) -> int:
-    """An estimate of what the whole stack takes, from measured process sizes."""
+    """An estimate of what the whole stack takes: measured process sizes, with room for what requests need."""
     engines = [engine for server in stack.servers for engine in server.engines]
     return (
         BASE_MEMORY_BYTES

@@ -55,6 +55,7 @@ class StateDir:
         self.redis = self.root / "redis"
         self.servers = self.root / "servers"
         self.manifest = self.root / "manifests" / "stack.yaml"
+        self._applied = self.root / "applied.json"
         self.traces = self.root / "traces.jsonl"
         self.snapshots = self.root / "snapshots"
         self._keys = self.root / "keys.json"
@@ -76,6 +77,16 @@ class StateDir:
         keys = Keys.generate()
         write_private(self._keys, asdict(keys))
         return keys
+
+    def applied(self) -> set[tuple[str, str]]:
+        """(kind, name) of what the last run put into the registry."""
+        if not self._applied.exists():
+            return set()
+        return {(kind, name) for kind, name in json.loads(self._applied.read_text())}
+
+    def remember_applied(self, names: set[tuple[str, str]]) -> None:
+        """Keep what this run puts into the registry."""
+        write_private(self._applied, sorted(names))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

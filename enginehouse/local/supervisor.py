@@ -29,6 +29,7 @@ def pause_before_restart(failures: int) -> float:
 @dataclass
 class _Kept:
     service: Service
+    stage: int
     task: asyncio.Task[None] | None = None
     restarts: int = 0
 
@@ -47,22 +48,28 @@ class StackSupervisor:
         self._kept: list[_Kept] = []
         self._hurry = asyncio.Event()
 
-    async def start(self, service: Service) -> None:
-        """Start `service` and return when it serves; from then on it is kept running."""
-        kept = _Kept(service)
+    async def start(self, service: Service, stage: int = 0) -> None:
+        """Start `service` and return when it serves; from then on it is kept running.
+
+        Services of a later stage end before those of an earlier one.
+        """
+        kept = _Kept(service, stage)
         self._kept.append(kept)
         await self._launch(service)
         await service.ready()
         kept.task = asyncio.create_task(self._keep(kept), name=f"keep {service.name}")
 
     async def stop(self) -> None:
-        """End every service, the latest first; `hurry` shortens the grace of those that remain."""
-        for kept in reversed(self._kept):
-            if kept.task is not None:
-                kept.task.cancel()
-                await asyncio.gather(kept.task, return_exceptions=True)
-            await self._end(kept.service)
+        """End every service, the latest stage first; `hurry` shortens the grace of those that remain."""
+        for stage in sorted({kept.stage for kept in self._kept}, reverse=True):
+            await asyncio.gather(*(self._give_up(kept) for kept in self._kept if kept.stage == stage))
         self._kept.clear()
+
+    async def _give_up(self, kept: _Kept) -> None:
+        if kept.task is not None:
+            kept.task.cancel()
+            await asyncio.gather(kept.task, return_exceptions=True)
+        await self._end(kept.service)
 
     def hurry(self) -> None:
         """The operator is impatient: insist at once."""

@@ -8,17 +8,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import IntEnum
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from enginehouse.api import AdminApi
 from enginehouse.connection import Connection
 from enginehouse.doctor import GIB, available_memory_bytes
-from enginehouse.errors import CommandError, MachineError
+from enginehouse.errors import ApiError, CommandError, MachineError
 from enginehouse.local import panel
-from enginehouse.local.manifest import applied_names, stack_manifest
+from enginehouse.local.manifest import names_of, stack_manifest
 from enginehouse.local.model_servers import FallbackServers, ModelServers, TritonServers
 from enginehouse.local.ports import free_port, reserved_port
 from enginehouse.local.process_record import Leftovers, ProcessRecord, end_leftovers
@@ -27,14 +28,25 @@ from enginehouse.local.progress import Steps
 from enginehouse.local.ready import describe_ready, each_answers, names_to_ask
 from enginehouse.local.redis import redis_service, redis_url, require_redis
 from enginehouse.local.seed import seed_keys
+from enginehouse.local.service import Service
 from enginehouse.local.stack import LocalStack, needed_memory_bytes
 from enginehouse.local.state_dir import StateDir, write_private
 from enginehouse.local.supervisor import StackSupervisor
 from enginehouse.local.triton_environment import Problem, check_triton, ensure_environment
 from enginehouse.manifests import ManifestFile, apply_files
+from enginehouse.objects import remove
 
 # Where a gateway that listens everywhere is reached from here.
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+class Stage(IntEnum):
+    """Order of the processes; they end in reverse."""
+
+    REGISTRY = 0
+    MODEL_SERVERS = 1
+    CONTROLLER = 2
+    GATEWAY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +112,16 @@ class LocalRun:
             redis = redis_service(
                 require_redis(), state.redis, redis_port, keys.redis_password, state.log("redis")
             )
-            await self._supervisor.start(redis)
+            await self._supervisor.start(redis, Stage.REGISTRY)
             await seed_keys(redis_url(redis_port, keys.redis_password), keys)
         servers = await self._model_servers(steps)
         for prefix in servers.shm_prefixes:
             self._record.add_shm_prefix(prefix)
         front = FrontSettings(options.host, port, options.workers, options.trace_ratio)
         variables = environment(state, redis_port, front)
-        starting = [(service, service.name) for service in servers.services]
-        starting += [(controller_service(state, variables), "controller")]
-        starting += [(gateway_service(state, variables, root), "gateway")]
+        starting = [(service, Stage.MODEL_SERVERS) for service in servers.services]
+        starting += [(controller_service(state, variables), Stage.CONTROLLER)]
+        starting += [(gateway_service(state, variables, root), Stage.GATEWAY)]
         await self._all(starting, steps)
         with steps.step("models"):
             await self._apply(connection, servers)
@@ -117,17 +129,17 @@ class LocalRun:
         self._announce(connection, servers, redis_url(redis_port, keys.redis_password))
         return connection
 
-    async def _all(self, starting: list[tuple[Any, str]], steps: Steps) -> None:
+    async def _all(self, starting: list[tuple[Service, Stage]], steps: Steps) -> None:
         """Start services side by side; the first failure is the one told."""
 
-        async def one(service: Any, name: str) -> None:
-            with steps.step(name):
-                await self._supervisor.start(service)
+        async def one(service: Service, stage: Stage) -> None:
+            with steps.step(service.name):
+                await self._supervisor.start(service, stage)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for service, name in starting:
-                    group.create_task(one(service, name))
+                for service, stage in starting:
+                    group.create_task(one(service, stage))
         except* CommandError as failures:
             raise failures.exceptions[0] from None
 
@@ -145,14 +157,15 @@ class LocalRun:
 
     async def _apply(self, connection: Connection, servers: ModelServers) -> None:
         """Apply the stack's manifest as `enginehouse apply` does; what an earlier run had beyond it goes."""
-        path = self._state.manifest
-        before = applied_names(path)
+        path, names = self._state.manifest, names_of(self._options.stack)
+        before = self._state.applied()
+        self._state.remember_applied(before | names)
         text = stack_manifest(self._options.stack, servers.placement)
         path.write_text(text)
         await apply_files(connection, [ManifestFile(str(path), text)], dry_run=False)
-        async with AdminApi(connection) as api:
-            for kind, name in sorted(before - applied_names(path)):
-                await api.delete(f"objects/{kind}/{name}")
+        for kind, name in sorted(before - names):
+            await _remove_if_there(connection, kind, name)
+        self._state.remember_applied(names)
 
     def _announce(self, connection: Connection, servers: ModelServers, url: str) -> None:
         ready = describe_ready(
@@ -231,6 +244,15 @@ class LocalRun:
         if left.processes:
             names = ", ".join(left.processes)
             self._say(f"Ended what an earlier run had left: {names}")
+
+
+async def _remove_if_there(connection: Connection, kind: str, name: str) -> None:
+    """An operator may have deleted it before us."""
+    try:
+        await remove(connection, kind, name, cascade=True)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
 
 
 def _why_no_triton(forced: bool) -> Problem | None:

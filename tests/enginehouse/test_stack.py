@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from enginehouse.errors import SettingsError
-from enginehouse.local.manifest import applied_names, stack_manifest
+from enginehouse.local.manifest import names_of, stack_manifest
 from enginehouse.local.model_servers import FallbackServers, Placement, weights_folder
 from enginehouse.local.ready import names_to_ask
 from enginehouse.local.stack import DEMO_STACK, DeploymentEntry, needed_memory_bytes, read_stack
 from enginehouse.local.state_dir import StateDir
 from model_registry.entities import Deployment, Model, ServerRef
+from model_registry.manifests import parse_manifests
 
 SMALL = """
 servers:
@@ -35,8 +35,7 @@ def _place(deployment: DeploymentEntry) -> Placement:
 
 
 def _objects(text: str) -> list[Model | Deployment]:
-    kinds: dict[str, type[Model | Deployment]] = {"Model": Model, "Deployment": Deployment}
-    return [kinds[item.pop("kind")].model_validate(item) for item in yaml.safe_load_all(text)]
+    return [item for item in parse_manifests([("stack.yaml", text)]) if isinstance(item, Model | Deployment)]
 
 
 def test_the_demo_shows_many_models_and_schemas() -> None:
@@ -83,13 +82,12 @@ def test_without_triton_each_engine_has_one_server(state: StateDir) -> None:
     assert places["house-chat-throughput"].server != places["house-chat-latency"].server
 
 
-def test_what_an_earlier_run_applied_is_known_from_its_manifest(tmp_path: Path) -> None:
+def test_what_a_run_applied_is_known_to_the_next(state: StateDir) -> None:
     """So that objects which are no longer wanted can be deleted."""
-    path = tmp_path / "stack.yaml"
-    assert applied_names(path) == set()
-    path.write_text(stack_manifest(DEMO_STACK, _place))
-    assert ("Deployment", "yard-chat") in applied_names(path)
-    assert len(applied_names(path)) == len(DEMO_STACK.models) + len(DEMO_STACK.deployments)
+    assert state.applied() == set()
+    state.remember_applied(names_of(DEMO_STACK))
+    assert ("Deployment", "yard-chat") in StateDir(state.root).applied()
+    assert len(state.applied()) == len(DEMO_STACK.models) + len(DEMO_STACK.deployments)
 
 
 def test_a_stack_is_read_from_yaml(tmp_path: Path) -> None:
@@ -128,3 +126,11 @@ def test_unknown_weights_are_refused_with_those_there_are() -> None:
     with pytest.raises(SettingsError) as refused:
         weights_folder("gpt-9")
     assert "depot-chat, house-chat" in (refused.value.remedy or "")
+
+
+@pytest.mark.parametrize("example", ["own-triton.yaml", "openai-upstream.yaml"])
+def test_the_example_manifests_are_accepted(example: str) -> None:
+    """What the documentation tells to apply can be applied."""
+    path = Path(__file__).parents[2] / "examples" / example
+    kinds = [type(item) for item in parse_manifests([(example, path.read_text())])]
+    assert kinds == [Model, Deployment]

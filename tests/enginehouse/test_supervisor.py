@@ -67,7 +67,7 @@ async def test_everything_ends_in_reverse_order(state: StateDir) -> None:
     )
     supervisor = StackSupervisor(ProcessRecord(state.processes))
     services = []
-    for name in "abc":
+    for stage, name in enumerate("abc"):
         log = state.log(name)
 
         async def up(log: Path = log) -> bool:
@@ -75,7 +75,7 @@ async def test_everything_ends_in_reverse_order(state: StateDir) -> None:
 
         service = CommandService(name, [sys.executable, "-c", code, name], log, probe=up)
         services.append(service)
-        await supervisor.start(service)
+        await supervisor.start(service, stage)
     pids = [service.pid for service in services]
     await supervisor.stop()
     assert order.read_text() == "cba"

@@ -1,0 +1,80 @@
+"""Listing: how objects of the registry are shown, as a table, as manifests or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from enginehouse.objects import Objects
+from model_registry.kinds import decode
+from model_registry.manifests import to_yaml
+
+COLUMNS: Mapping[str, Sequence[str]] = {
+    "Model": ("name", "context_length", "default_profile", "aliases", "description"),
+    "Deployment": ("name", "model", "profile", "lane", "target", "servers"),
+    "Endpoint": ("name", "model", "profile", "lane", "target", "max_concurrency", "state", "reason"),
+    "Tenant": ("name", "weight", "allowed_models", "disabled"),
+    "ApiKey": ("name", "tenant", "admin", "disabled"),
+}
+RELATED: Mapping[str, Mapping[str, str]] = {
+    "Model": {"Deployment": "model", "Endpoint": "model"},
+    "Deployment": {"Endpoint": "deployment"},
+    "Tenant": {"ApiKey": "tenant"},
+}
+"""Kind -> kinds that name it, and the field in which they do."""
+
+
+def as_json(objects: Objects) -> str:
+    """The objects with every field."""
+    return json.dumps(objects.items, indent=2)
+
+
+def as_yaml(objects: Objects) -> str:
+    """The objects' manifests, as `enginehouse apply` takes them."""
+    return to_yaml(decode(objects.kind, json.dumps(item)) for item in objects.items).rstrip()
+
+
+def describe(objects: Objects, related: Sequence[Objects]) -> str:
+    """One object with all its fields, and the objects that name it."""
+    item = objects.items[0]
+    known = {name: value for name, value in item.items() if value not in (None, [], {})}
+    lines = [f"kind: {objects.kind}", yaml.safe_dump(known, sort_keys=False, allow_unicode=True).rstrip()]
+    for others in related:
+        field = RELATED[objects.kind][others.kind]
+        naming = [_summary(others.kind, other) for other in others.items if other[field] == item["name"]]
+        lines += [f"{others.kind.lower()}s:", *(naming or ["  none"])]
+    return "\n".join(lines)
+
+
+def _summary(kind: str, item: Mapping[str, Any]) -> str:
+    shown = (
+        f"{name}={_cell(item[name])}" for name in COLUMNS[kind][1:] if item[name] not in (None, [], False)
+    )
+    return f"  {item['name']}  {' '.join(shown)}"
+
+
+def as_table(objects: Objects) -> RenderableType:
+    """One row an object, its main fields."""
+    if not objects.items:
+        return Text(f"no {objects.kind.lower()}s")
+    columns = COLUMNS[objects.kind]
+    table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
+    for item in objects.items:
+        table.add_row(*(_cell(item[column]) for column in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "yes"
+    if isinstance(value, list):
+        return ", ".join(part["http"] if isinstance(part, dict) else str(part) for part in value)
+    return str(value)
