@@ -1,9 +1,9 @@
 """The controller: keeps the registry's endpoints in line with deployments and model servers.
 
-Many may run; one leads. The leader looks at every server once per interval, or at once when the registry
-changes. It renews every endpoint that a deployment asks for, healthy or not: what lapses is what nobody
-asks for any more. Endpoints are swept only as far as they had lapsed when the same round renewed them, so
-that an outage of Redis, however long, takes none away.
+Many may run; one leads. The leader looks at every server once per interval, or at once when it hears that
+the registry changed. It renews every endpoint that a deployment asks for, healthy or not: what lapses is
+what nobody asks for any more. Endpoints are swept only as far as they had lapsed when the same round
+renewed them, so that an outage of Redis, however long, takes none away.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import os
 import secrets
 import socket
 from collections import Counter
+from contextlib import suppress
 
 from controller.config import ControllerConfig
 from controller.desired import Desired, desired_endpoints
 from controller.observe import Health, Introspect, Observation, Observer
 from controller.reconcile import Action, Register, reconcile
-from model_registry.config import RegistryConfig
 from model_registry.entities import Endpoint
 from model_registry.errors import (
     IllegalTransitionError,
@@ -30,13 +30,15 @@ from model_registry.errors import (
 )
 from model_registry.snapshot import Snapshot
 from model_registry.store import Leadership, RegistryStore
-from model_registry.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
+SETTLE_S = 0.05
+"""Changes come in groups, and our own come back as changes: one look serves them all."""
+
 
 class Controller:
-    """One controller process; `run` until cancelled."""
+    """One controller; `run` until cancelled. `endpoint_ttl_s`: how long endpoints outlive their renewal."""
 
     def __init__(
         self,
@@ -44,11 +46,11 @@ class Controller:
         introspect: Introspect,
         health: Health,
         config: ControllerConfig | None = None,
-        registry: RegistryConfig | None = None,
+        endpoint_ttl_s: float = 10.0,
     ) -> None:
         self._store = store
         self._config = config or ControllerConfig()
-        self._registry = registry or RegistryConfig()
+        self._ttl_s = endpoint_ttl_s
         self._observer = Observer(introspect, health, self._config)
         self._failures: Counter[str] = Counter()
         self._changed = asyncio.Event()
@@ -60,27 +62,26 @@ class Controller:
     async def run(self) -> None:
         """Lead, or wait to lead, until cancelled; then let another lead at once."""
         try:
-            async with Watcher(self._store, None, self._wake, config=self._registry):
-                while True:
-                    self._changed.clear()
-                    await self._round()
-                    await self._pause()
+            while True:
+                self._changed.clear()
+                await self._round()
+                await self._pause()
         finally:
             await self._observer.close()
             await self._resign()
 
-    def _wake(self, _snapshot: Snapshot) -> None:
+    def registry_changed(self, _snapshot: Snapshot) -> None:
+        """Look at once; for a watcher's `on_change`."""
         self._changed.set()
 
     async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(self._config.interval_s):
-                if self.leadership is not None:
-                    await self._changed.wait()
-                else:
-                    await asyncio.Event().wait()
-        except TimeoutError:
+        if self.leadership is None:
+            await asyncio.sleep(self._config.interval_s)
             return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.interval_s):
+                await self._changed.wait()
+                await asyncio.sleep(SETTLE_S)
 
     async def _round(self) -> None:
         try:
@@ -119,7 +120,7 @@ class Controller:
             await self._perform(action, registered.get(action.name))
         renewal = await self._store.renew(
             [name for name in desired if not _is_draining(registered.get(name))],
-            self._registry.endpoint_ttl_s,
+            self._ttl_s,
             leadership=self.leadership,
         )
         for name in await self._store.sweep(as_of_ms=renewal.as_of_ms, leadership=self.leadership):
@@ -135,11 +136,10 @@ class Controller:
         try:
             if isinstance(action, Register):
                 state = action.endpoint.state
-                ttl_s = self._registry.endpoint_ttl_s
-                await self._store.register_endpoint(action.endpoint, ttl_s, leadership=self.leadership)
+                await self._store.register_endpoint(action.endpoint, self._ttl_s, leadership=self.leadership)
             else:
                 state = action.state
-                ttl_s = self._config.drain_s if state == "draining" else self._registry.endpoint_ttl_s
+                ttl_s = self._config.drain_s if state == "draining" else self._ttl_s
                 await self._store.set_endpoint_state(
                     action.name, state, action.reason, ttl_s=ttl_s, leadership=self.leadership
                 )
