@@ -63,8 +63,8 @@ class ModelServers(Protocol):
     def placement(self, deployment: DeploymentEntry) -> Placement:
         """Where to find a deployment's engine; only after the services have started."""
 
-    def addresses(self) -> list[dict[str, str | None]]:
-        """`http`, `grpc` and `metrics` of every server; only after the services have started."""
+    def addresses(self) -> list[dict[str, str]]:
+        """`http`, `grpc` and `metrics` of every Triton; only after the services have started."""
 
 
 def weights_folder(weights: str) -> Path:
@@ -94,7 +94,7 @@ class TritonServers:
         reference = ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
         return Placement(reference, deployment.lane, deployment.target)
 
-    def addresses(self) -> list[dict[str, str | None]]:
+    def addresses(self) -> list[dict[str, str]]:
         return [
             {"http": process.http_url, "grpc": process.grpc_url, "metrics": process.metrics_url}
             for process in self.services
@@ -159,11 +159,8 @@ class FallbackServers:
         port = self._ports[deployment.server, engine.name]
         return Placement(ServerRef(http=f"http://127.0.0.1:{port}"), "openai-http", engine.weights)
 
-    def addresses(self) -> list[dict[str, str | None]]:
-        return [
-            {"http": f"http://127.0.0.1:{port}", "grpc": None, "metrics": f"http://127.0.0.1:{port}/metrics"}
-            for port in self._ports.values()
-        ]
+    def addresses(self) -> list[dict[str, str]]:
+        return []
 
 
 def _openai_server(server: str, engine: EngineEntry, port: int, pacing: str, state: StateDir) -> Service:
