@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -51,16 +53,18 @@ def run_up(arguments: UpArguments) -> None:
         trace_ratio=arguments.trace_ratio,
         begun_s=arguments.since,
     )
-    run = LocalRun(options, Console(), _show_one_answer if arguments.demo else None)
-    asyncio.run(run.run())
+    begun_s = arguments.since or time.time()
+    demo = partial(_show_one_answer, begun_s) if arguments.demo else None
+    asyncio.run(LocalRun(options, Console(), demo).run())
 
 
-async def _show_one_answer(connection: Connection, stack: LocalStack) -> None:
+async def _show_one_answer(begun_s: float, connection: Connection, stack: LocalStack) -> None:
     """What `make demo` ends its start with: a real answer, as it is made."""
     model = stack.models[0].name
     _write(f'\n$ enginehouse chat -m {model} "{DEMO_QUESTION}"\n')
     await Conversation(connection, model, options={"max_tokens": 80}).answer(DEMO_QUESTION, _write)
-    _write("\n\nThe stack keeps running; Ctrl-C stops it.\n")
+    took_s = time.time() - begun_s
+    _write(f"\n\nFrom the first command to this answer: {took_s:.0f} s. Ctrl-C stops the stack.\n")
 
 
 def _write(text: str) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+
+from enginehouse.local.state_dir import StateDir, default_state_dir
 
 
 def curl_example(base_url: str, api_key: str, model: str) -> str:
@@ -22,11 +27,25 @@ def curl_example(base_url: str, api_key: str, model: str) -> str:
 def sdk_example(base_url: str, api_key: str, model: str) -> str:
     """The same with the `openai` SDK, as one line of Python."""
     return (
-        f"""python -c 'from openai import OpenAI; c = OpenAI(base_url="{base_url}", api_key="{api_key}"); """
+        f"""python3 -c 'from openai import OpenAI; c = OpenAI(base_url="{base_url}", api_key="{api_key}"); """
         f"""[print(p.choices[0].delta.content or "", end="", flush=True) for p in """
         f"""c.chat.completions.create(model="{model}", stream=True, """
         """messages=[{"role": "user", "content": "Hello"}]) if p.choices]'"""
     )
+
+
+def command(name: str, state_dir: Path) -> str:
+    """How `enginehouse NAME` is typed here so that it finds this stack."""
+    installed = Path(sys.executable).with_name("enginehouse")
+    if shutil.which("enginehouse"):
+        program = "enginehouse"
+    elif installed.exists():
+        inside = installed.is_relative_to(Path.cwd())
+        program = str(installed.relative_to(Path.cwd()) if inside else installed)
+    else:
+        program = f"{sys.executable} -m enginehouse"
+    elsewhere = state_dir != StateDir(default_state_dir()).root
+    return f"{program} {name}" + (f" --state-dir {state_dir}" if elsewhere else "")
 
 
 def show(
@@ -42,12 +61,12 @@ def show(
     facts.add_row("logs", f"{ready['state_dir']}/logs")
     facts.add_row("stop", "Ctrl-C")
     console.print(Panel(facts, title=f"Enginehouse is ready after {took_s:.1f} s", expand=False))
-    model = next(iter(profiles))
+    model, state_dir = next(iter(profiles)), Path(ready["state_dir"])
     console.print("Try, in another terminal:")
     for line in (
-        f'enginehouse chat -m {model} "What is an engine house?"',
+        f'{command("chat", state_dir)} -m {model} "What is an engine house?"',
         curl_example(ready["base_url"], ready["api_key"], model),
         sdk_example(ready["base_url"], ready["api_key"], model),
-        "enginehouse traces",
+        command("traces", state_dir),
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

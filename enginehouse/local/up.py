@@ -96,13 +96,14 @@ class LocalRun:
 
     async def _serve(self, port: int) -> None:
         with Steps(self._console) as steps:
-            connection = await self._start(port, steps)
+            connection, ready = await self._start(port, steps)
+        panel.show(self._console, ready, self._profiles(), time.time() - self._begun_s)
         self._running = True
         if self._on_ready is not None:
             await self._on_ready(connection, self._options.stack)
         await asyncio.Event().wait()
 
-    async def _start(self, port: int, steps: Steps) -> Connection:
+    async def _start(self, port: int, steps: Steps) -> tuple[Connection, dict[str, Any]]:
         options, state = self._options, self._state
         keys = state.keys()
         root = f"http://{WILDCARDS.get(options.host, options.host)}:{port}"
@@ -126,8 +127,7 @@ class LocalRun:
         with steps.step("models"):
             await self._apply(connection, servers)
             await each_answers(connection, names_to_ask(options.stack))
-        self._announce(connection, servers, redis_url(redis_port, keys.redis_password))
-        return connection
+        return connection, self._announce(connection, servers, redis_url(redis_port, keys.redis_password))
 
     async def _all(self, starting: list[tuple[Service, Stage]], steps: Steps) -> None:
         """Start services side by side; the first failure is the one told."""
@@ -167,7 +167,8 @@ class LocalRun:
             await _remove_if_there(connection, kind, name)
         self._state.remember_applied(names)
 
-    def _announce(self, connection: Connection, servers: ModelServers, url: str) -> None:
+    def _announce(self, connection: Connection, servers: ModelServers, url: str) -> dict[str, Any]:
+        """Tell whoever waits for the ready file."""
         ready = describe_ready(
             connection,
             self._state.keys(),
@@ -180,10 +181,14 @@ class LocalRun:
         write_private(self._state.ready, ready)
         if self._options.ready_file is not None:
             write_private(self._options.ready_file, ready)
+        return ready
+
+    def _profiles(self) -> dict[str, list[str]]:
+        """Model -> the profiles that it is deployed under."""
         profiles: dict[str, list[str]] = {model.name: [] for model in self._options.stack.models}
         for deployment in self._options.stack.deployments:
             profiles[deployment.model].append(deployment.profile)
-        panel.show(self._console, ready, profiles, time.time() - self._begun_s)
+        return profiles
 
     @asynccontextmanager
     async def _ended_at_signals(self) -> AsyncIterator[None]:
