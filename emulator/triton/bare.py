@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 from emulator.engine import Engine, EngineError
 from emulator.triton.bare_call import BareCall
 from emulator.triton.bare_request import engine_requests, options_of
-from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned, submit
+from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandoned, submit
 from emulator.triton.metrics import EngineMetrics
 from emulator.triton.settings import ModelSettings, build_engine
 from emulator.triton.tensors import FINAL, error_response, parameters_of, scalar, tensors_of
@@ -36,6 +36,8 @@ class BareModel:
         metrics = EngineMetrics(settings.name, settings.version, _kv_pool_bytes(self._engine))
         period_s = settings.seconds("stats_check_period_ms", 100)
         self._ticker = Ticker("stats", period_s, lambda: metrics.publish(self._engine.stats()))
+        self._parent = ParentWatch()
+        self._parent.start()
         self._engine.start()
         self._poller.start()
         self._ticker.start()
@@ -52,6 +54,7 @@ class BareModel:
         self._ticker.stop()
         self._poller.stop()
         self._engine.close()
+        self._parent.stop()
 
     def _take(self, request: Any, sender: Any) -> None:
         tensors = tensors_of(request)

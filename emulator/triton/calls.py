@@ -6,6 +6,8 @@ As the C++ model does, a thread asks Triton about every open call each `cancella
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,9 @@ from emulator.engine import Engine, EngineError, EngineOutput, EngineRequest
 from emulator.triton.tensors import FINAL
 
 log = logging.getLogger(__name__)
+
+PARENT_POLL_S = 0.2
+PARENT_PATIENCE_S = 10.0
 
 
 class OpenCall:
@@ -82,6 +87,32 @@ class OpenCalls:
             calls = list(self._calls.get(triton_id, ()))
         for call in calls:
             call.cancel()
+
+
+class ParentWatch:
+    """Ends this process when the server that started it is gone.
+
+    A stub whose server was killed while answers were on their way waits inside Triton's code for ever,
+    mostly holding Python's lock, and keeps clients waiting whose connections it inherited. So the
+    kernel's alarm ends the process unless Python runs and sees the same parent every now and then.
+    """
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+        self._ticker = Ticker("parent", PARENT_POLL_S, self._look)
+
+    def start(self) -> None:
+        self._look()
+        self._ticker.start()
+
+    def stop(self) -> None:
+        self._ticker.stop()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _look(self) -> None:
+        if os.getppid() != self._parent:
+            os._exit(1)
+        signal.setitimer(signal.ITIMER_REAL, PARENT_PATIENCE_S)
 
 
 class Ticker:

@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 
 from emulator.engine import EngineError, EngineRequest, SamplingParams
 from emulator.engine.tokenizer import EngineTokenizer
-from emulator.triton.calls import OpenCalls, Ticker, cancel_abandoned, submit
+from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandoned, submit
 from emulator.triton.llmapi_call import LlmApiCall, LlmApiOptions
 from emulator.triton.settings import ModelSettings, build_engine
 from emulator.triton.tensors import (
@@ -46,6 +46,8 @@ class LlmApiModel:
         self._calls = OpenCalls()
         period_s = settings.seconds("cancellation_check_period_ms", 100)
         self._poller = Ticker("cancellation", period_s, lambda: cancel_abandoned(self._calls))
+        self._parent = ParentWatch()
+        self._parent.start()
         self._engine.start()
         self._poller.start()
 
@@ -60,6 +62,7 @@ class LlmApiModel:
     def finalize(self) -> None:
         self._poller.stop()
         self._engine.close()
+        self._parent.stop()
 
     def _take(self, request: Any, sender: Any) -> None:
         tensors = tensors_of(request)

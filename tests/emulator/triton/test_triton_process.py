@@ -91,6 +91,29 @@ async def test_a_killed_server_leaves_nothing_and_starts_again_at_its_address(
     assert process.pid is None
 
 
+async def test_stubs_at_work_end_by_themselves_when_their_server_is_killed(
+    make_server: MakeServer, engine: EngineSpec, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    """Nobody waits for the server here, as after `kill -9` of a whole stack."""
+    process = make_server(tmp_path, [TrtEngineModels(engine)])
+    await process.start()
+    try:
+        await process.ready()
+        stubs = _stubs(process)
+        body = bare_body(900, min_tokens=900, fault="slow:1")
+        async with Server(process, session).open_stream("tensorrt_llm", body) as response:
+            await anext(events(response))
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            with pytest.raises(aiohttp.ClientError):
+                assert [event async for event in events(response)] == "a broken stream that looks whole"
+        async with asyncio.timeout(13):
+            while any(map(_runs, stubs)):  # noqa: ASYNC110 - the alarm comes after 10 s
+                await asyncio.sleep(0.01)
+    finally:
+        await process.stop()
+
+
 async def test_a_model_that_cannot_load_is_told_in_the_logs_words(
     make_server: MakeServer, engine: EngineSpec, tmp_path: Path
 ) -> None:
