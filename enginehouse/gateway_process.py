@@ -116,6 +116,7 @@ class GatewayProcess:
         self.metrics.registry(self.watcher.connected)
         self.metrics.snapshot(self.snapshot().version, self.snapshot().taken_at_s)
         self.metrics.flush()
+        self.generation.cut_overdue()
 
 
 @asynccontextmanager

@@ -1,4 +1,8 @@
-"""The aiohttp application of one gateway process: paths, and errors in OpenAI's shape."""
+"""The aiohttp application of one gateway process: paths, and errors in OpenAI's shape.
+
+There is no middleware: the generating paths end every error themselves, the others are wrapped one by one.
+A middleware would cost each generated answer a frame for the sake of paths that nobody hurries on.
+"""
 
 from __future__ import annotations
 
@@ -26,41 +30,68 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def make_app(
     generation: Generation,
     discovery: Discovery,
-    admin_routes: Iterable[web.AbstractRouteDef],
+    admin_routes: Iterable[web.RouteDef],
     max_body_bytes: int,
 ) -> web.Application:
     """Every path of the gateway."""
-    app = web.Application(client_max_size=max_body_bytes, middlewares=[_errors_in_openai_shape])
+    app = web.Application(client_max_size=max_body_bytes)
     app.router.add_post(CHAT_PATH, generation.chat)
     app.router.add_post(COMPLETION_PATH, generation.completion)
-    app.router.add_get("/v1/models", discovery.models)
-    app.router.add_get("/v1/models/{name:.+}", discovery.model)
-    app.router.add_get("/healthz", discovery.healthz)
-    app.router.add_get("/readyz", discovery.readyz)
-    app.router.add_get("/metrics", discovery.metrics)
-    app.add_routes(admin_routes)
+    guarded: list[tuple[str, str, Handler]] = [
+        ("GET", "/v1/models", discovery.models),
+        ("GET", "/v1/models/{name:.+}", discovery.model),
+        ("GET", "/healthz", discovery.healthz),
+        ("GET", "/readyz", discovery.readyz),
+        ("GET", "/metrics", discovery.metrics),
+        *((route.method, route.path, route.handler) for route in admin_routes),
+    ]
+    for method, path, handler in guarded:
+        app.router.add_route(method, path, _guarded(handler))
+    app.router.add_route("*", "/{path:.*}", _guarded(_unknown(app)))
     return app
 
 
-@web.middleware
-async def _errors_in_openai_shape(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What no handler caught: unknown paths and methods, and failures of the read-only paths."""
-    try:
-        return await handler(request)
-    except web.HTTPNotFound:
-        error: Exception = not_found(request.method, request.path)
-    except web.HTTPMethodNotAllowed as refused:
-        error = method_not_allowed(request.method, request.path, " or ".join(sorted(refused.allowed_methods)))
-    except web.HTTPRequestEntityTooLarge:
-        error = request_too_large(request.client_max_size)
-    except web.HTTPException:
-        raise
-    except Exception as failure:
-        error = failure
-    shape = shape_of(error)
-    if shape.code == INTERNAL_ERROR.code:
-        _log.error("request failed unexpectedly", extra={"path": request.path}, exc_info=error)
-    headers = {} if shape.retry_after_s is None else {"Retry-After": str(max(1, round(shape.retry_after_s)))}
-    return web.Response(
-        body=encode_error(shape), status=shape.status, content_type="application/json", headers=headers
-    )
+def _guarded(handler: Handler) -> Handler:
+    """`handler`, with everything that it raises answered in OpenAI's shape."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPRequestEntityTooLarge:
+            error: Exception = request_too_large(request.client_max_size)
+        except web.HTTPException:
+            raise
+        except Exception as failure:
+            error = failure
+        shape = shape_of(error)
+        if shape.code == INTERNAL_ERROR.code:
+            _log.error("request failed unexpectedly", extra={"path": request.path}, exc_info=error)
+        wait_s = shape.retry_after_s
+        headers = {} if wait_s is None else {"Retry-After": str(max(1, round(wait_s)))}
+        return web.Response(
+            body=encode_error(shape), status=shape.status, content_type="application/json", headers=headers
+        )
+
+    return answer
+
+
+def _unknown(app: web.Application) -> Handler:
+    """The handler of what no path fits: 405 where another method would, else 404."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        allowed = await _methods(app, request)
+        if allowed:
+            raise method_not_allowed(request.method, request.path, " or ".join(sorted(allowed)))
+        raise not_found(request.method, request.path)
+
+    return refuse
+
+
+async def _methods(app: web.Application, request: web.Request) -> set[str]:
+    """Methods that the request's path has handlers for."""
+    found: set[str] = set()
+    for resource in app.router.resources():
+        _, methods = await resource.resolve(request)
+        if "*" not in methods:
+            found |= methods
+    return found - {"HEAD"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal
 
+from gateway.api.errors import ApiError
 from gateway.api.requests import ApiRequest
 from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
@@ -36,8 +37,8 @@ class Entry:
     error_type: str | None = None
     routed: bool = False
     """An endpoint has been asked for."""
-    cut: bool = False
-    """The gateway itself ends it, because it is going away."""
+    cut: ApiError | None = None
+    """The gateway itself ends it, with this error."""
     client_left: bool = False
     identity: Identity | None = None
     api: ApiRequest | None = None

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import getrandbits
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from aiohttp import web
@@ -72,6 +72,10 @@ class Generation:
         self._tracing = tracing
         self._accounts = accounts
         self._open: set[Entry] = set()
+        self.chat = partial(self._serve, kind="chat")
+        """Handler of `POST /v1/chat/completions`."""
+        self.completion = partial(self._serve, kind="completion")
+        """Handler of `POST /v1/completions`."""
         self.is_draining = False
 
     @property
@@ -82,16 +86,18 @@ class Generation:
     def cut(self) -> None:
         """End every open request now; their clients are told."""
         for entry in self._open:
-            entry.cut = True
-            entry.task.cancel()
+            _cut(entry, draining())
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/chat/completions`."""
-        return await self._serve(request, "chat")
+    def cut_overdue(self) -> None:
+        """End the requests that have taken longer than they may; to be called every second or so.
 
-    async def completion(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/completions`."""
-        return await self._serve(request, "completion")
+        One sweep over all costs less than a timer for each.
+        """
+        allowed_s = self._config.request_timeout_s
+        since_s = monotonic() - allowed_s
+        for entry in self._open:
+            if entry.started_s < since_s and entry.cut is None:
+                _cut(entry, _timed_out(allowed_s))
 
     async def _serve(self, request: web.Request, kind: Kind) -> web.StreamResponse:
         headers = request.headers
@@ -105,15 +111,13 @@ class Generation:
         self._open.add(entry)
         self._accounts.begun()
         try:
-            async with asyncio.timeout(self._config.request_timeout_s):
-                await self._answer(request, entry)
+            await self._answer(request, entry)
         except asyncio.CancelledError:
-            if not entry.cut:
+            if entry.cut is None:
                 entry.client_left = True
                 raise
-            self._refuse(entry, draining())
-        except TimeoutError:
-            self._refuse(entry, _timed_out(self._config.request_timeout_s))
+            task.uncancel()
+            self._refuse(entry, entry.cut)
         except Exception as error:  # the client gets the error's row of the table, whatever it is
             self._refuse(entry, error)
         finally:
@@ -258,6 +262,11 @@ class Generation:
             else b"retry-after: %d\r\n" % max(1, round(shape.retry_after_s))
         )
         response.respond(shape.status, encode_error(shape), headers=retry)
+
+
+def _cut(entry: Entry, error: ApiError) -> None:
+    entry.cut = error
+    entry.task.cancel()
 
 
 async def _all(runs: Any) -> list[Finished]:

@@ -6,8 +6,6 @@ by leaving its scope.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from router.breaker import CLOSED, Breaker
@@ -23,6 +21,28 @@ class EndpointLoad:
     breaker: Breaker = CLOSED
 
 
+class Lease:
+    """One request's share of an endpoint's load, charged within a `with`.
+
+    A class, since a generator's context manager costs a microsecond more on every attempt.
+    """
+
+    __slots__ = ("_load", "_tokens")
+
+    def __init__(self, load: EndpointLoad, tokens: int) -> None:
+        self._load = load
+        self._tokens = tokens
+
+    def __enter__(self) -> EndpointLoad:
+        self._load.requests += 1
+        self._load.tokens += self._tokens
+        return self._load
+
+    def __exit__(self, *_: object) -> None:
+        self._load.requests -= 1
+        self._load.tokens -= self._tokens
+
+
 class Ledger:
     """Loads by endpoint name."""
 
@@ -35,17 +55,9 @@ class Ledger:
             load = self._loads[endpoint] = EndpointLoad()
         return load
 
-    @contextmanager
-    def lease(self, endpoint: str, tokens: int) -> Iterator[EndpointLoad]:
-        """Charge one request of `tokens` for as long as the scope lasts."""
-        load = self.of(endpoint)
-        load.requests += 1
-        load.tokens += tokens
-        try:
-            yield load
-        finally:
-            load.requests -= 1
-            load.tokens -= tokens
+    def lease(self, endpoint: str, tokens: int) -> Lease:
+        """Charge one request of `tokens` for as long as the lease's scope lasts."""
+        return Lease(self.of(endpoint), tokens)
 
     def retain(self, endpoints: set[str]) -> None:
         """Forget endpoints that are no more and have nothing in flight."""
