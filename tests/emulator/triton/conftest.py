@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from emulator.engine import EngineLimits
 from emulator.triton.repository import (
@@ -30,9 +30,16 @@ LIMITS = EngineLimits(
 MakeServer = Callable[[Path, list[EmulatorModels]], TritonProcess]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def triton() -> TritonEnvironment:
-    return await ensure_environment()
+@pytest.fixture(scope="session")
+def runner() -> Iterator[asyncio.Runner]:
+    """A loop of its own: session fixtures on pytest-asyncio's loop are made anew for every test."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def triton(runner: asyncio.Runner) -> TritonEnvironment:
+    return runner.run(ensure_environment())
 
 
 @pytest.fixture(scope="session")
@@ -70,17 +77,20 @@ def make_server(triton: TritonEnvironment) -> MakeServer:
     return make
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def process(
-    make_server: MakeServer, all_models: list[EmulatorModels], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[TritonProcess]:
+@pytest.fixture(scope="session")
+def process(
+    runner: asyncio.Runner,
+    make_server: MakeServer,
+    all_models: list[EmulatorModels],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[TritonProcess]:
     process = make_server(tmp_path_factory.mktemp("triton"), all_models)
-    await process.start()
+    runner.run(process.start())
     try:
-        await process.ready()
+        runner.run(process.ready())
         yield process
     finally:
-        await process.stop()
+        runner.run(process.stop())
 
 
 @pytest.fixture
