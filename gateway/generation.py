@@ -199,7 +199,7 @@ class Generation:
 
         with self._accounts.stream():
             entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
-        usage = entry.usage = _usage(choices, entry.finished, entry.usage.prompt_tokens)
+        usage = entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
         response = entry.response
         if not response.begun:
             response.begin()
@@ -224,7 +224,7 @@ class Generation:
             self._router.run(self._job(entry, wish, request, lanes), choice)
             for choice, request in zip(choices, requests, strict=True)
         )
-        entry.usage = _usage(choices, entry.finished, entry.usage.prompt_tokens)
+        entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
         relayed_body = choices[0].body
         if relayed_body is not None:
             entry.response.respond(200, relayed_body)
@@ -293,11 +293,20 @@ def _answer_id(entry: Entry) -> str:
     return f"chatcmpl-{entry.request_id}" if entry.kind == "chat" else f"cmpl-{entry.request_id}"
 
 
-def _usage(choices: Sequence[Choice], finished: Sequence[Finished], prompt_tokens: int | None) -> Usage:
+def _usage(
+    choices: Sequence[Choice],
+    finished: Sequence[Finished],
+    requests: Sequence[InferenceRequest],
+    prompt_tokens: int | None,
+) -> Usage:
     """The whole request's usage: each prompt counts once, every choice's answer counts."""
     if finished[0].endpoint.lane == "openai-http":
         return finished[0].usage
-    completion = sum(choice.assembler.completion_tokens() for choice in choices if choice.assembler)
+    completion = sum(
+        choice.assembler.completion_tokens(end.reason, end.usage.completion_tokens, request.max_tokens)
+        for choice, end, request in zip(choices, finished, requests, strict=True)
+        if choice.assembler
+    )
     cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
     return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
 

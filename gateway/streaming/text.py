@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from gateway.api.answers import LogProb
 from gateway.streaming.stop import StopMatcher
 from inference.detokenizer import Detokenizer
+from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer
 
 
@@ -63,12 +64,23 @@ class Assembler:
         taken, self._log_probs = self._log_probs, []
         return taken
 
-    def completion_tokens(self) -> int:
-        """Tokens of the answer as its tokenizer counts them; the end token is not part of it."""
-        if self._parts:
-            return self._tokenizer.count("".join(self._parts))
-        ends = len(self.ids) > 0 and self.ids[-1] in self._tokenizer.end_ids
-        return len(self.ids) - ends
+    def completion_tokens(
+        self, reason: FinishReason | None = None, told: int | None = None, limit: int | None = None
+    ) -> int:
+        """Tokens of the answer; the end token is not part of it.
+
+        Exact where the ids are known, or a text lane's engine `told` its count. An `llmapi` engine tells
+        nothing: then the text is tokenised again, and `limit` is what an answer of reason "length" has.
+        """
+        if not self._parts:
+            ends = len(self.ids) > 0 and self.ids[-1] in self._tokenizer.end_ids
+            return len(self.ids) - ends
+        if told is not None:
+            return told - (reason == "stop" and not self.stopped)
+        if reason == "length" and limit is not None:
+            return limit
+        counted = self._tokenizer.count("".join(self._parts))
+        return counted if limit is None else min(counted, limit)
 
     def _cut(self, text: str) -> str:
         assert self._stop is not None
