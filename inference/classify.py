@@ -1,7 +1,7 @@
 """Which of our errors a server's status and text stand for.
 
-Triton's C++ `tensorrtllm` backend answers INTERNAL (500) for everything, caller mistakes included, so the
-text decides before the status does.
+Triton's C++ `tensorrtllm` backend answers INTERNAL for everything, caller mistakes included, and
+`generate_stream` (seen with 2.51) sends a model's error as 400: the text decides before the status does.
 """
 
 from __future__ import annotations
@@ -39,8 +39,15 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         ),
         (r"request cancelled|was cancelled|shutting down", StreamBrokenError),
         (r"unexpected shape|unexpected datatype|unexpected (inference )?input", RequestRefusedError),
-        (r"missing input|unable to parse|out of (the )?vocab|invalid argument", RequestRefusedError),
+        (r"missing required input|unable to parse|out of (the )?vocab|invalid argument", RequestRefusedError),
+        (
+            r"requested beam width|(must|should) be (at least|at most|between|positive|in )",
+            RequestRefusedError,
+        ),
         (r"only supported if model is deployed using decoupled", ServerFailedError),
+        # Whatever else a model itself says; generate_stream sends it with 400 when it comes first.
+        (r"executor failed process|error encountered while|error generating request", ServerFailedError),
+        (r"in ensemble '|Traceback \(most recent", ServerFailedError),
     )
 )
 _STATUSES: dict[int, Callable[[str], InferenceError]] = {

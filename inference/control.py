@@ -25,6 +25,9 @@ CALL_TIMEOUT_S = 5.0
 POLL_S = 0.05
 """How often the repository index is asked while a model loads or unloads."""
 
+_PROBE = "enginehouse-probe"
+"""Id of a request that never was."""
+
 _SAMPLE = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)\{(?P<labels>[^}]*)\}\s+(?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _OWN_LABELS = frozenset({"model", "version"})
@@ -125,6 +128,31 @@ class TritonControl:
         await self._json("POST", f"/v2/repository/models/{quote(model, safe='')}/unload", body, timeout_s)
         await self._wait_until(lambda: self._is_gone(model), timeout_s, f"{model} is still loaded")
 
+    async def reload(self, model: str, timeout_s: float = 300.0) -> None:
+        """Load `model` anew and return when it is ready.
+
+        Does not wait for the old copy to go: when its process has died, Triton waits for that copy's requests
+        for ever, while a new one can serve.
+        """
+        path = f"/v2/repository/models/{quote(model, safe='')}/unload"
+        await self._json("POST", path, {})
+        await self.load(model, timeout_s=timeout_s)
+
+    async def answers(self, model: str) -> bool:
+        """The engine behind a bare model takes requests: it is told to stop one that it does not know.
+
+        Needed besides readiness: before 26.04 a model whose Python process died stays ready, and requests that
+        it was serving neither fail nor end.
+        """
+        probe = {"id": _PROBE, "input_ids": [0], "input_lengths": 1, "request_output_len": 1, "stop": True}
+        try:
+            await self._text(f"{self._base}{_path(model)}/generate_stream", probe)
+        except (ServerUnreachableError, ServerTimeoutError):
+            return False
+        except InferenceError:
+            return True  # it answered, if only to refuse
+        return True
+
     async def engine_metrics(self, model: str) -> dict[str, dict[str, float]]:
         """The engine's own gauges (`nv_trt_llm_*`) of `model`: family -> kind -> value; empty without any."""
         if self._server.metrics is None:
@@ -156,9 +184,12 @@ class TritonControl:
             raise ProtocolError(f"{path} did not answer with a JSON object")
         return answer
 
-    async def _text(self, url: str) -> str:
+    async def _text(self, url: str, body: Mapping[str, Any] | None = None) -> str:
+        method = "GET" if body is None else "POST"
         try:
-            async with self._client().get(url, timeout=_timeout(CALL_TIMEOUT_S)) as response:
+            async with self._client().request(
+                method, url, json=body, timeout=_timeout(CALL_TIMEOUT_S)
+            ) as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, error) from error
@@ -198,9 +229,12 @@ async def health(
 ) -> bool:
     """Whether `target` on `server` can take requests now."""
     async with TritonControl(server, session) as control:
-        if lane != "openai-http":
-            return await control.model_ready(target)
-        return await control.lists_openai_models()
+        match lane:
+            case "openai-http":
+                return await control.lists_openai_models()
+            case "tensorrt_llm":
+                return await control.model_ready(target) and await control.answers(target)
+        return await control.model_ready(target)
 
 
 def engine_metrics(text: str, model: str) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
 """GrpcStreams: Triton's gRPC `ModelStreamInfer`, one stream per request, pushed to a sink.
 
 Selectable per deployment. HTTP is the default because it costs the gateway about a third per token
-(`docs/decisions/0001`). One stream per request, because Triton cancels every request of a stream together.
+(`docs/decisions`). One stream per request, because Triton cancels every request of a stream together.
 Channels are shared by address and owned by one event loop.
 """
 

@@ -29,8 +29,8 @@ async def introspect(
     `auto` prefers the bare `tensorrt_llm` behind an ensemble or BLS when that is ready, and takes a server
     without Triton's API for an OpenAI-HTTP one.
 
-    Raises SchemaError when `target` is not what `lane` says or of no known schema, and InferenceError when the
-    server cannot be asked.
+    Raises SchemaError when `target` is not what `lane` says or of no known schema, and InferenceError when
+    the server cannot be asked.
     """
     if lane == "openai-http":
         return Schema(lane="openai-http", target=target)
@@ -71,9 +71,8 @@ async def _bare_behind(control: TritonControl, schema: Schema) -> Schema | None:
 async def _with_server_facts(control: TritonControl, schema: Schema) -> Schema:
     """What other models and the metrics of the server tell about this one."""
     if schema.preprocessing_target is not None:
-        config = await control.config(schema.preprocessing_target)
-        stated = parameter(config, "add_special_tokens")
-        schema = replace(schema, adds_special_tokens=stated is None or is_true(stated))
+        adds = await _adds_special_tokens(control, schema.preprocessing_target)
+        schema = replace(schema, adds_special_tokens=adds)
     try:
         metrics = await control.engine_metrics(schema.bare_target or schema.target)
     except InferenceError:
@@ -85,3 +84,12 @@ async def _with_server_facts(control: TritonControl, schema: Schema) -> Schema:
         max_concurrency=int(slots) if slots else None,
         tokens_per_block=int(block) if block else None,
     )
+
+
+async def _adds_special_tokens(control: TritonControl, preprocessing: str) -> bool:
+    """Its parameter; true unless it says otherwise, as in the model itself."""
+    try:
+        stated = parameter(await control.config(preprocessing), "add_special_tokens")
+    except InferenceError:
+        return True  # a BLS model need not have such a step
+    return stated is None or is_true(stated)

@@ -39,7 +39,9 @@ class InferenceRequest:
     """`stop` tokenised without special tokens, for lanes that take ids."""
     prompt_ids: list[int] | None = None
     prompt_text: str | None = None
-    """The rendered prompt, without a BOS where the server's tokenizer adds its own."""
+    """The rendered prompt, without the BOS that the model's tokenizer adds."""
+    prompt_bos: str = ""
+    """That BOS as text, for a server whose tokenizer was set up to add none."""
     end_id: int | None = None
     pad_id: int | None = None
     path: str = "/v1/chat/completions"

@@ -42,7 +42,7 @@ class Schema:
     bare_target: str | None = None
     """The bare `tensorrt_llm` model behind an ensemble or BLS."""
     preprocessing_target: str | None = None
-    """The tokenising model of an ensemble."""
+    """The tokenising model of an ensemble or BLS."""
     adds_special_tokens: bool = True
     """The server's own tokenizer puts BOS before text prompts."""
     tokens_per_block: int | None = None
@@ -150,14 +150,13 @@ def _with_text_facts(schema: Schema, config: Mapping[str, Any]) -> Schema:
             schema,
             bare_target=_step_with(steps, "input_map", "request_output_len"),
             preprocessing_target=_step_with(steps, "input_map", "QUERY"),
-            # An ensemble is decoupled when one of its steps is, whatever its own configuration says.
-            decoupled=True,
         )
     accumulates = is_true(parameter(config, "accumulate_tokens"))
     return replace(
         schema,
         lane="tensorrt_llm_bls",
         bare_target=parameter(config, "tensorrt_llm_model_name") or "tensorrt_llm",
+        preprocessing_target=parameter(config, "preprocessing_model_name") or "preprocessing",
         text_mode="cumulative" if accumulates and schema.decoupled else "delta",
     )
 

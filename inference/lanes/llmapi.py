@@ -112,13 +112,17 @@ class LlmApiReader:
             self._sink.lost(StreamBrokenError("the server ended the stream before a first response"))
             return
         reason = _REASONS.get((text(self._last, "finish_reason") or "").lower())
-        told = self._lane.tells_reason or self._lane.proves_end
-        if reason is None and told and not is_finished(self._last):
+        if not self._is_whole(reason):
             self._sink.lost(StreamBrokenError("the server ended the stream before the engine had finished"))
             return
         if held := self._deltas.flush():
             self._sink.text(held)
         self._sink.end(reason, self._usage(self._last))
+
+    def _is_whole(self, reason: FinishReason | None) -> bool:
+        if self._lane.tells_reason:
+            return reason is not None
+        return not self._lane.proves_end or is_finished(self._last or {})
 
     def _failed(self, outputs: dict[str, Any]) -> None:
         if "error" not in outputs:

@@ -66,7 +66,7 @@ class TextLane:
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_text` must be set."""
         tensors: dict[str, Any] = {
-            "text_input": prompt_text(request, self.name),
+            "text_input": self._bos_of(request) + prompt_text(request, self.name),
             "max_tokens": request.max_tokens,
             **self._always,
             **self._sampling.tensors(request.sampling),
@@ -80,6 +80,9 @@ class TextLane:
             if value is not None:
                 tensors[name] = value
         return tensors
+
+    def _bos_of(self, request: InferenceRequest) -> str:
+        return "" if self.schema.adds_special_tokens else request.prompt_bos
 
     def reader(self, request: InferenceRequest, sink: Sink) -> TextReader:
         return TextReader(self, request, sink)

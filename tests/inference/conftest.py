@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from emulator.engine import EngineLimits
@@ -117,10 +117,17 @@ CHAT_MODEL = Path(__file__).parents[2] / "emulator" / "models" / "depot-chat"
 _LIMITS = EngineLimits(max_batch_size=8, max_num_tokens=512, max_seq_len=512, max_input_len=480, kv_blocks=64)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def triton(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerRef]:
-    """A real Triton. Its models are named so that nothing can be learnt from their names."""
-    folder = tmp_path_factory.mktemp("triton")
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRef]:
+    """A real Triton for all tests, on a loop of its own."""
+    with asyncio.Runner() as runner:
+        process = runner.run(started(tmp_path_factory.mktemp("triton")))
+        yield ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
+        runner.run(process.stop())
+
+
+async def started(folder: Path) -> TritonProcess:
+    """A model of every lane, named so that nothing can be learnt from the name."""
     engine = EngineSpec(CHAT_MODEL, _LIMITS, cancellation_check_period_ms=20)
     newer = TextModels("text", "before", "after", bls="script", bls_instances=1)
     older = TextModels(
@@ -147,6 +154,7 @@ async def triton(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     await process.start()
     try:
         await process.ready()
-        yield ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
-    finally:
+    except BaseException:
         await process.stop()
+        raise
+    return process

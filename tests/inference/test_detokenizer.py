@@ -81,7 +81,7 @@ def test_nothing_is_held_back_that_is_certain(data: list[int]) -> None:
 
 
 def reference(data: bytes) -> str:
-    """Decoding by the definition of UTF-8: what is certain after `data`, one U+FFFD per byte that never fits."""
+    """Decoding by the definition of UTF-8: what is certain after `data`; U+FFFD per byte that never fits."""
     text = ""
     start = 0
     while start < len(data):

@@ -148,7 +148,7 @@ def test_the_bare_model_gets_ids() -> None:
     ],
 )
 def test_sampling_means_what_openai_means(sampling: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The engine's own default for an unset top-k and top-p is the likeliest token, whatever the temperature."""
+    """Without top-k and top-p the engine takes the likeliest token, whatever the temperature."""
     names = {"temperature", "runtime_top_k", "runtime_top_p", "repetition_penalty", "min_tokens"}
     sent = tensors(BARE, **sampling)
     assert {name: value for name, value in sent.items() if name in names} == expected
