@@ -141,8 +141,8 @@ class TritonControl:
     async def answers(self, model: str) -> bool:
         """The engine behind a bare model takes requests: it is told to stop one that it does not know.
 
-        Needed besides readiness: before 26.04 a model whose Python process died stays ready, and requests that
-        it was serving neither fail nor end.
+        Needed besides readiness: before 26.04 a model whose Python process died stays ready, and requests
+        that it was serving neither fail nor end.
         """
         probe = {"id": _PROBE, "input_ids": [0], "input_lengths": 1, "request_output_len": 1, "stop": True}
         try:
