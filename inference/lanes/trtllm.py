@@ -55,7 +55,7 @@ class BareLane:
         """Raise UnsupportedFeatureError for what this engine declares no tensor for."""
         if request.stream and not (self.schema.decoupled and self._has_streaming):
             raise unsupported(self.name, "stream")
-        if request.stop_ids and not self._has_stop_words:
+        if request.stop and not self._has_stop_words:
             raise unsupported(self.name, "stop")
         if request.sampling.log_probs and not self._has_log_probs:
             raise unsupported(self.name, "logprobs")
@@ -75,7 +75,7 @@ class BareLane:
         }
         if self._has_streaming:
             tensors["streaming"] = request.stream
-        if request.stop_ids:
+        if request.stop_ids and self._has_stop_words:
             tensors["stop_words_list"] = words_list(request.stop_ids)
         if request.sampling.log_probs:
             tensors["return_log_probs"] = True

