@@ -228,7 +228,7 @@ def test_what_a_schema_cannot_carry_is_refused(of: Schema, fields: dict[str, Any
 
 
 def test_end_tokens_of_the_tokenizer_are_no_demand() -> None:
-    """A model's further end tokens go to an engine that takes stop words; the gateway sees to them elsewhere."""
+    """A model's further end tokens go to an engine that takes stop words."""
     plain = schema("tensorrt_llm", {"streaming": "BOOL"}, BARE_OUTPUTS)
     lane_of(plain).check(request(stop_ids=((9,),)))
     assert "stop_words_list" not in tensors(plain, stop_ids=((9,),))
