@@ -83,8 +83,9 @@ class PushResponse(web.StreamResponse):
     _head = b""
 
     def push(self, data: bytes) -> None:
-        """Add to what the next flush writes."""
-        self._chunks.append(data)
+        """Add to what the next flush writes. Nothing is not added: a chunk of no bytes ends an answer."""
+        if data:
+            self._chunks.append(data)
 
     def flush(self) -> None:
         """Write what was pushed as one HTTP chunk, in one system call."""
