@@ -39,7 +39,6 @@ from telemetry.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 1.0
-_FIRST_VIEW_POLL_S = 0.005
 _BACKLOG = 4096
 _SHUTDOWN_S = 2.0
 """For what is left of requests that were cut."""
@@ -57,6 +56,7 @@ class GatewayProcess:
         self.watcher = Watcher(
             self.store, settings.registry.snapshot_path, self._registry_changed, config=settings.registry
         )
+        self._seen = asyncio.Event()
         self.supervisor = Supervisor()
         self.tokenizers = Tokenizers()
         accounts = Accounts(metrics)
@@ -88,8 +88,7 @@ class GatewayProcess:
         registry = self.settings.registry
         with suppress(TimeoutError):
             async with asyncio.timeout(registry.connect_timeout_s + registry.command_timeout_s):
-                while self.snapshot().stale:
-                    await asyncio.sleep(_FIRST_VIEW_POLL_S)
+                await self._seen.wait()
 
     async def close(self) -> None:
         """End the background work and every connection."""
@@ -100,6 +99,7 @@ class GatewayProcess:
         await self._redis.aclose()
 
     def _registry_changed(self, snapshot: Snapshot) -> None:
+        self._seen.set()
         endpoints = [endpoint for group in snapshot.endpoints.values() for endpoint in group]
         self.metrics.learn(
             snapshot.models,

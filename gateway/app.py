@@ -30,25 +30,31 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def make_app(
     generation: Generation,
     discovery: Discovery,
-    admin_routes: Iterable[web.RouteDef],
+    admin_routes: Iterable[web.AbstractRouteDef],
     max_body_bytes: int,
 ) -> web.Application:
     """Every path of the gateway."""
     app = web.Application(client_max_size=max_body_bytes)
     app.router.add_post(CHAT_PATH, generation.chat)
     app.router.add_post(COMPLETION_PATH, generation.completion)
-    guarded: list[tuple[str, str, Handler]] = [
-        ("GET", "/v1/models", discovery.models),
-        ("GET", "/v1/models/{name:.+}", discovery.model),
-        ("GET", "/healthz", discovery.healthz),
-        ("GET", "/readyz", discovery.readyz),
-        ("GET", "/metrics", discovery.metrics),
-        *((route.method, route.path, route.handler) for route in admin_routes),
+    reading = [
+        web.get("/v1/models", discovery.models),
+        web.get("/v1/models/{name:.+}", discovery.model),
+        web.get("/healthz", discovery.healthz),
+        web.get("/readyz", discovery.readyz),
+        web.get("/metrics", discovery.metrics),
     ]
-    for method, path, handler in guarded:
-        app.router.add_route(method, path, _guarded(handler))
-    app.router.add_route("*", "/{path:.*}", _guarded(_unknown(app)))
+    app.add_routes(guarded([*reading, *admin_routes, web.route("*", "/{path:.*}", _unknown(app))]))
     return app
+
+
+def guarded(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:
+    """`routes` with everything that their handlers raise answered in OpenAI's shape."""
+    return [
+        web.route(route.method, route.path, _guarded(route.handler), **route.kwargs)
+        for route in routes
+        if isinstance(route, web.RouteDef)
+    ]
 
 
 def _guarded(handler: Handler) -> Handler:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from gateway.api.errors import bad_request
 from gateway.api.requests import ApiRequest
 from gateway.config import GatewayConfig
-from inference.request import InferenceRequest
+from inference.request import InferenceRequest, Sampling
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Model
 
@@ -66,25 +66,24 @@ def requests_for(
     """
     stops = (tuple(tokenizer.encode(stop, add_special_tokens=False)) for stop in api.stop)
     stop_ids = (*tokenizer.stop_ids, *stops)
+    bos = (tokenizer.bos_token or "") if tokenizer.adds_bos else ""
     made: list[InferenceRequest] = []
     for prompt in prompts:
         max_tokens = answer_length(api, model, len(prompt.ids), config)
         for _ in range(api.n):
             choice = len(made)
-            sampling = api.sampling
-            if choice and sampling.seed is not None:
-                sampling = replace(sampling, seed=sampling.seed + choice)
             made.append(
                 InferenceRequest(
                     id=f"{request_id}-{choice}",
                     model=model.name,
                     stream=api.stream,
                     max_tokens=max_tokens,
-                    sampling=sampling,
+                    sampling=_sampling(api.sampling, choice),
                     stop=api.stop,
                     stop_ids=stop_ids,
                     prompt_ids=prompt.ids,
                     prompt_text=prompt.text,
+                    prompt_bos=bos,
                     end_id=tokenizer.end_id,
                     pad_id=tokenizer.pad_id,
                     path=_PATHS[api.kind],
@@ -92,6 +91,13 @@ def requests_for(
                 )
             )
     return made
+
+
+def _sampling(asked: Sampling, choice: int) -> Sampling:
+    """OpenAI's default temperature, which engines do not share; a seed of its own for every choice."""
+    temperature = 1.0 if asked.temperature is None else asked.temperature
+    seed = asked.seed if asked.seed is None else asked.seed + choice
+    return replace(asked, temperature=temperature, seed=seed)
 
 
 def relayed(api: ApiRequest, model: Model, request_id: str) -> InferenceRequest:

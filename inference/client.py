@@ -46,7 +46,7 @@ class ModelClients:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._pools: dict[str, HttpPool] = {}
-        self._grpc = GrpcStreams()
+        self._grpc = GrpcStreams(timeouts)
         self._clients: dict[str, tuple[Endpoint, ModelClient]] = {}
 
     def of(self, endpoint: Endpoint) -> ModelClient:

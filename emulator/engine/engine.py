@@ -290,6 +290,8 @@ class Engine:
         else:
             return None
         self._end(generation, output)
+        if output.error is None:
+            output.perf = None  # an answer that was cut off has no time of its end
         return lambda: self._deliver(generation, output)
 
     def _output(self, generation: Generation, choices: Sequence[Choice]) -> EngineOutput:

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from redis.asyncio import Redis
 
 from gateway.admin import admin_routes
-from gateway.app import _errors_in_openai_shape
+from gateway.app import guarded
 from model_registry.config import RegistryConfig
 from model_registry.entities import ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
 from model_registry.manifests import to_yaml
@@ -45,8 +45,8 @@ async def watcher(store: RegistryStore, config: RegistryConfig) -> AsyncIterator
 
 @pytest.fixture
 async def admin(store: RegistryStore, watcher: Watcher) -> AsyncIterator[Admin]:
-    app = web.Application(middlewares=[_errors_in_openai_shape])
-    app.add_routes(admin_routes(store, watcher))
+    app = web.Application()
+    app.add_routes(guarded(admin_routes(store, watcher)))
     headers = {"Authorization": f"Bearer {ADMIN}"}
     async with TestClient(TestServer(app), headers=headers) as client:
         yield client

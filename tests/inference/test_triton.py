@@ -304,7 +304,7 @@ async def faulty(
     return sink
 
 
-@pytest.mark.parametrize("target", ["words"])
+@pytest.mark.parametrize("target", ["ids", "text", "script", "words"])
 async def test_a_truncated_answer_never_ends_cleanly(speaker: Speaker, target: str) -> None:
     sink = await faulty(speaker, target, "truncate")
     assert isinstance(sink.error, StreamBrokenError)

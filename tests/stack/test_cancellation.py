@@ -1,4 +1,4 @@
-"""A client that leaves frees its engine's slot: queued, before the first token, streaming, or not streamed."""
+"""A client that leaves frees its engine's slot: before the first token, streaming, or not streamed."""
 
 from __future__ import annotations
 
