@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,22 +124,14 @@ def end_leftovers(path: Path, state_dir: Path, grace_s: float = TERM_GRACE_S) ->
     return Leftovers(tuple(name for name, members in alive if members), regions)
 
 
-def end_group(leader: int) -> None:
-    """Kill what is left of the process group of a leader that this process has just reaped."""
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
 def end_session(leader: int) -> None:
-    """Kill what is left of the session of a leader that this process has reaped."""
-    for stat in _all_stats():
-        if stat.session == leader:
-            try:
-                os.kill(stat.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    """Kill what is left of the session of a leader that this process has just reaped; wait until it is gone.
+
+    Blocks for the milliseconds that the kernel takes to end a killed process.
+    """
+    left = [stat for stat in _all_stats() if stat.session == leader]
+    _signal(left, signal.SIGKILL)
+    _gone(left, TERM_GRACE_S)
 
 
 def free_shm(prefixes: Iterable[str]) -> tuple[str, ...]:
@@ -182,7 +175,8 @@ def _end(members: list[ProcessStat], grace_s: float) -> None:
 def _signal(processes: Iterable[ProcessStat], number: signal.Signals) -> None:
     for process in processes:
         if stat_of(process.pid) == process:
-            os.kill(process.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
 
 def _gone(processes: list[ProcessStat], timeout_s: float) -> None:

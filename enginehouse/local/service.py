@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from enginehouse.errors import ProcessError
-from enginehouse.local.process_record import end_group, end_session
+from enginehouse.local.process_record import end_session
 
 POLL_S = 0.05
 LOG_TAIL_LINES = 12
@@ -103,7 +103,7 @@ class CommandService:
         if self._process is None:
             raise ProcessError(f"{self.name} was never started")
         status = await self._process.wait()
-        end_group(self._process.pid)
+        end_session(self._process.pid)
         return status
 
     async def stop(self, grace_s: float) -> None:

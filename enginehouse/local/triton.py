@@ -18,7 +18,7 @@ import aiohttp
 
 from enginehouse.errors import ProcessError
 from enginehouse.local.ports import free_port
-from enginehouse.local.process_record import end_group, free_shm
+from enginehouse.local.process_record import end_session, free_shm
 from enginehouse.local.service import log_tail
 from enginehouse.local.triton_environment import TritonEnvironment, libpython
 
@@ -160,7 +160,7 @@ class TritonProcess:
         self._clean_up(process.pid)
 
     def _clean_up(self, pid: int) -> None:
-        end_group(pid)
+        end_session(pid)
         free_shm([self.shm_prefix])
 
     async def _came_up(self) -> bool:

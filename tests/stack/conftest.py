@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("stack")
     with Stack.start(directory, "--workers", "2") as running:
         yield running
-        pids = running.all_pids()
+        processes = running.processes()
         assert running.stop() == 0
-    left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    left = [line for process, line in processes if process.is_running()]
     assert not left, f"processes left behind: {left}"

@@ -84,10 +84,10 @@ class Stack:
     def async_client(self) -> AsyncOpenAI:
         return AsyncOpenAI(base_url=self.base_url, api_key=self.key, max_retries=0, timeout=120)
 
-    def all_pids(self) -> list[int]:
-        """This `up` and every process below it."""
+    def processes(self) -> list[tuple[psutil.Process, str]]:
+        """This `up` and every process below it, each with its command line."""
         parent = psutil.Process(self.process.pid)
-        return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
+        return [(one, " ".join(one.cmdline())) for one in (parent, *parent.children(recursive=True))]
 
     def children(self, *words: str) -> list[psutil.Process]:
         """Processes of this stack whose command line holds all `words`."""
