@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack.stack import Stack
+from tests.stack.stack import Stack, is_alive
 
 
 @pytest.fixture(scope="session")
@@ -17,5 +17,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
         processes = running.processes()
         assert running.stop() == 0
-    left = [line for process, line in processes if process.is_running()]
+    left = [line for process, line in processes if is_alive(process)]
     assert not left, f"processes left behind: {left}"

@@ -107,6 +107,14 @@ class Stack:
         return self.process.wait(60)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie has ended, and waits for init to take note."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_until(true: Callable[[], object], timeout_s: float, what: str) -> None:
     """Poll until `true()`; AssertionError naming `what` when it takes too long."""
     deadline = time.monotonic() + timeout_s
