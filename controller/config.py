@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -26,3 +26,12 @@ class ControllerConfig(BaseModel):
     """How long an endpoint stays registered as draining after its deployment no longer wants it."""
     leadership_ttl_s: Seconds = 5.0
     """How long a dead leader is waited for."""
+
+    @model_validator(mode="after")
+    def _leadership_outlives_the_looks(self) -> Self:
+        """A leader that looks for longer than its claim lasts would lose it in every round."""
+        if 2 * self.interval_s >= self.leadership_ttl_s:
+            raise ValueError(
+                f"leadership_ttl_s ({self.leadership_ttl_s:g}) must be above 2 x interval_s ({self.interval_s:g})"
+            )
+        return self

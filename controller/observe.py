@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from controller.config import ControllerConfig
 from controller.desired import Desired, Schema
 from inference.errors import InferenceError, SchemaError
 from model_registry.entities import Endpoint, LaneName, ServerRef
+
+log = logging.getLogger(__name__)
 
 
 class Introspect(Protocol):
@@ -37,6 +40,13 @@ class Observation:
     """The server answered, with a schema that is not known."""
 
 
+class _Look(NamedTuple):
+    """A look under way, and what it is for."""
+
+    wanted: Desired
+    task: asyncio.Task[Observation]
+
+
 class Observer:
     """Looks at model servers through the functions it is given; one that is slow holds up no other."""
 
@@ -44,28 +54,32 @@ class Observer:
         self._introspect = introspect
         self._health = health
         self._config = config
-        self._looks: dict[str, asyncio.Task[Observation]] = {}
+        self._looks: dict[str, _Look] = {}
 
     async def observe_all(
         self, desired: Mapping[str, Desired], registered: Mapping[str, Endpoint], patience_s: float
     ) -> dict[str, Observation]:
-        """What was learnt within `patience_s`; a look that takes longer goes on and counts next time."""
-        for name in self._looks.keys() - desired.keys():
-            self._looks.pop(name).cancel()
+        """What was learnt within `patience_s`; a look that takes longer goes on and counts next time.
+
+        Unless something else is wanted by then: what was learnt for that tells nothing of this.
+        """
+        for name in [name for name, look in self._looks.items() if desired.get(name) != look.wanted]:
+            self._looks.pop(name).task.cancel()
         for name, wanted in desired.items():
             if name not in self._looks:
-                look = self.observe(wanted, registered.get(name))
-                self._looks[name] = asyncio.create_task(look, name=f"look at {name}")
+                work = self.observe(wanted, registered.get(name))
+                self._looks[name] = _Look(wanted, asyncio.create_task(work, name=f"look at {name}"))
         if self._looks:
-            await asyncio.wait(self._looks.values(), timeout=patience_s)
-        done = [name for name, look in self._looks.items() if look.done()]
-        return {name: self._looks.pop(name).result() for name in done}
+            await asyncio.wait([look.task for look in self._looks.values()], timeout=patience_s)
+        done = [name for name, look in self._looks.items() if look.task.done()]
+        return {name: _learnt(name, self._looks.pop(name).task) for name in done}
 
     async def close(self) -> None:
         """Stop looking."""
-        for look in self._looks.values():
-            look.cancel()
-        await asyncio.gather(*self._looks.values(), return_exceptions=True)
+        tasks = [look.task for look in self._looks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._looks.clear()
 
     async def observe(self, wanted: Desired, registered: Endpoint | None) -> Observation:
@@ -92,3 +106,12 @@ class Observer:
             within = f"{self._config.probe_timeout_s:g} s"
             return Observation(False, f"{server.http} did not answer a health probe within {within}")
         return Observation(healthy, None if healthy else f"{target!r} on {server.http} is not ready")
+
+
+def _learnt(name: str, task: asyncio.Task[Observation]) -> Observation:
+    """What a look came to; one server that answers like no other must not keep the controller from the rest."""
+    error = task.exception()
+    if error is None:
+        return task.result()
+    log.error("a look at a model server failed unexpectedly", extra={"endpoint": name}, exc_info=error)
+    return Observation(False, f"its answer could not be understood ({type(error).__name__}: {error})")

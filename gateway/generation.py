@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from random import getrandbits
 from time import monotonic, time
@@ -131,7 +131,9 @@ class Generation:
         snapshot = self._snapshot()
         headers = request.headers
         identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
-        api = entry.api = _PARSERS[entry.kind](await self._body(request), self._config.limits)
+        content = request.content
+        body = content.read_nowait() if content.is_eof() else await self._rest_of_body(request)
+        api = entry.api = _PARSERS[entry.kind](body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
         _check_allowed(identity, wish.model)
@@ -151,7 +153,8 @@ class Generation:
         else:
             await self._whole(entry, api, wish, requests, tokenizer, lanes)
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _rest_of_body(self, request: web.Request) -> bytes:
+        """The body, where it has not come together with its head."""
         declared = request.content_length
         if declared is not None and declared > self._config.limits.max_body_bytes:
             raise request_too_large(self._config.limits.max_body_bytes)
@@ -198,7 +201,10 @@ class Generation:
             return finished
 
         with self._accounts.stream():
-            entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
+            if len(choices) == 1:
+                entry.finished = [await one(choices[0], requests[0])]
+            else:
+                entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
         usage = entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
         response = entry.response
         if not response.begun:
@@ -220,10 +226,13 @@ class Generation:
         make = None if tokenizer is None else partial(Assembler, tokenizer, api.stop, api.logprobs)
         choices = [WholeChoice(index, make) for index in range(len(requests))]
         entry.choices = choices
-        entry.finished = await _all(
-            self._router.run(self._job(entry, wish, request, lanes), choice)
-            for choice, request in zip(choices, requests, strict=True)
-        )
+        if len(choices) == 1:
+            entry.finished = [await self._router.run(self._job(entry, wish, requests[0], lanes), choices[0])]
+        else:
+            entry.finished = await _all(
+                self._router.run(self._job(entry, wish, request, lanes), choice)
+                for choice, request in zip(choices, requests, strict=True)
+            )
         entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
         relayed_body = choices[0].body
         if relayed_body is not None:
@@ -269,14 +278,11 @@ def _cut(entry: Entry, error: ApiError) -> None:
     entry.task.cancel()
 
 
-async def _all(runs: Any) -> list[Finished]:
-    """Run the choices of a request together; the first failure cancels the others."""
-    listed = list(runs)
-    if len(listed) == 1:
-        return [await listed[0]]
+async def _all(runs: Iterable[Coroutine[Any, Any, Finished]]) -> list[Finished]:
+    """Run several choices together; the first failure cancels the others."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run) for run in listed]
+            tasks = [group.create_task(run) for run in runs]
     except ExceptionGroup as group_error:
         raise group_error.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -25,6 +25,7 @@ from inference.sink import Sink
 
 _encode = msgspec.json.Encoder().encode
 _DONE = b"data: [DONE]"
+_END = b"[DONE]\n\n"
 
 
 class _Cached(msgspec.Struct):
@@ -128,12 +129,25 @@ class _Whole:
 class _Stream:
     """Server-sent events, relayed as they come; holds back only what may be the end."""
 
-    __slots__ = ("_done", "_partial", "_refused", "_sink", "_status", "_usage", "_wants_usage")
+    __slots__ = (
+        "_crlf",
+        "_done",
+        "_partial",
+        "_refused",
+        "_sink",
+        "_status",
+        "_usage",
+        "_wants_usage",
+        "flush",
+    )
 
     def __init__(self, sink: Sink, wants_usage: bool) -> None:
         self._sink = sink
+        self.flush = sink.flush
         self._wants_usage = wants_usage
-        self._status = 200
+        self._status = 0
+        self._crlf: bool | None = None
+        """Some servers end lines by CR LF; the first event tells."""
         self._partial = b""
         self._usage = Usage()
         self._done = False
@@ -145,24 +159,28 @@ class _Stream:
             self._sink.head()
 
     def body(self, data: bytes) -> None:
-        if self._status != 200:
-            self._refused += data
-            return
-        if self._partial:
-            data = self._partial + data
-            self._partial = b""
-        if b"\r" in data:  # some servers end lines so; within JSON it is always escaped
-            data = data.replace(b"\r\n", b"\n")
-        if not data.endswith(b"\n\n"):
-            end = data.rfind(b"\n\n") + 2
-            if end == 1:
-                self._partial = data
-                return
-            data, self._partial = data[:end], data[end:]
-        if b'"usage":{' in data or _DONE in data or b'"usage": {' in data:
+        if self._partial or not data.endswith(b"\n\n") or self._crlf is not False or self._status != 200:
+            data = self._whole_events(data)
+        if b'"usage"' in data or data.endswith(_END):
             data = self._look(data)
         if data:
             self._sink.data(data)
+
+    def _whole_events(self, data: bytes) -> bytes:
+        """What is complete so far, with lines ended by LF; the rest is kept for the next call."""
+        if self._status != 200:
+            self._refused += data
+            return b""
+        data = self._partial + data
+        if self._crlf is None and b"\n" in data:
+            self._crlf = b"\r\n" in data
+        if self._crlf:  # within JSON both are always escaped
+            data = data.replace(b"\r\n", b"\n")
+        end = data.rfind(b"\n\n") + 2
+        if end == 1:
+            end = 0
+        self._partial = data[end:]
+        return data[:end]
 
     def _look(self, data: bytes) -> bytes:
         """Reads usage out of events, takes out what the client did not ask for, and the end mark."""
@@ -179,6 +197,8 @@ class _Stream:
         return b"".join(kept)
 
     def _keeps(self, event: bytes) -> bool:
+        if b'"usage":null' in event:
+            return True
         try:
             answer = _answer(event.removeprefix(b"data:"))
         except msgspec.MsgspecError:
@@ -187,9 +207,6 @@ class _Stream:
             return True
         self._usage = _usage(answer.usage)
         return self._wants_usage or bool(answer.choices)
-
-    def flush(self) -> None:
-        self._sink.flush()
 
     def complete(self) -> None:
         if self._status != 200:

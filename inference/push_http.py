@@ -234,6 +234,8 @@ class _Connection(asyncio.Protocol):
         self._answered = False
         self._framed = False
         """The end of the body is marked; otherwise it ends with the connection."""
+        self._heard = False
+        """Something came since the last sweep, which is when the clock is read."""
         self._heard_at_s = 0.0
         self._complete = False
         self._reusable = False
@@ -252,7 +254,7 @@ class _Connection(asyncio.Protocol):
         self._answered = False
         self._complete = False
         self._framed = False
-        self._heard_at_s = self._pool.loop.time()
+        self._heard = True
         self._transport.write(message)
 
     def release(self) -> None:
@@ -275,13 +277,17 @@ class _Connection(asyncio.Protocol):
     def resume(self) -> None:
         if self._transport is not None and self._paused:
             self._paused = False
-            self._heard_at_s = self._pool.loop.time()
+            self._heard = True
             self._transport.resume_reading()
 
     def check(self, now_s: float) -> None:
         """Give up on an exchange whose server has been silent for too long."""
         exchange = self._exchange
         if exchange is None or self._paused:
+            return
+        if self._heard:
+            self._heard = False
+            self._heard_at_s = now_s
             return
         limits = self._pool.timeouts
         allowed_s = limits.idle_s if self._answered else limits.first_byte_s
@@ -296,7 +302,7 @@ class _Connection(asyncio.Protocol):
         self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at_s = self._pool.loop.time()
+        self._heard = True
         receiver = self._receiver
         try:
             self._parser.feed_data(data)

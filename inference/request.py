@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(slots=True)
@@ -52,8 +52,7 @@ class InferenceRequest:
     """W3C trace context sent on."""
 
 
-@dataclass(slots=True, frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts of one finished call, as far as the server told them."""
 
     prompt_tokens: int | None = None

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+
+def _with_usable_address(url: str) -> str:
+    """Raises ValueError where host or port cannot be told."""
+    try:
+        parts = urlsplit(url)
+        if parts.hostname and parts.port != 0:
+            return url
+    except ValueError as error:
+        raise ValueError(f"is no usable address: {error}") from error
+    raise ValueError("is no usable address: it needs a host, and a port from 1 to 65535 if any")
+
 
 Name = Annotated[
     str,
@@ -24,7 +37,13 @@ Profile = Annotated[
 HttpUrl = Annotated[
     str,
     StringConstraints(pattern=r"^https?://[^\s/]+[^\s]*$"),
+    AfterValidator(_with_usable_address),
     Field(description="a URL that begins with http:// or https://"),
+]
+HostPort = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5}$"),
+    Field(description="host:port, without a scheme"),
 ]
 LaneName = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "openai-http"]
 EndpointState = Literal["starting", "ready", "draining", "unhealthy", "gone"]
@@ -58,8 +77,7 @@ class ServerRef(Entity):
     """Where a model server listens."""
 
     http: HttpUrl
-    grpc: str | None = None
-    """`host:port`."""
+    grpc: HostPort | None = None
     metrics: HttpUrl | None = None
     api_key_env: str | None = None
     """Environment variable of the gateway with the bearer token of an OpenAI-HTTP upstream."""
@@ -96,7 +114,7 @@ class Endpoint(Entity):
     asked_target: str | None = None
     """The deployment's target, as it was when this was registered."""
     http: HttpUrl
-    grpc: str | None = None
+    grpc: HostPort | None = None
     metrics: HttpUrl | None = None
     api_key_env: str | None = None
     transport: Literal["http", "grpc"] = "http"

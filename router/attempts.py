@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from inference.client import ModelClients
 from inference.errors import InferenceError
@@ -29,8 +29,7 @@ _BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 0.4
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A clean end. `reason` is None where the server does not tell."""
 
     reason: FinishReason | None
@@ -47,8 +46,8 @@ class Answer(Sink, Protocol):
     started: bool
     """Something of the answer was pushed: another attempt may not begin anew."""
 
-    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
-        """A new attempt pushes from now on; `settle` takes what its `end` or `lost` said."""
+    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
+        """A new attempt pushes from now on; `outcome` takes what its `end` or `lost` says first."""
 
     def attempt_runs(self, call: Call) -> None:
         """The attempt's call, to pause, resume or cancel it."""
@@ -119,7 +118,7 @@ class Router:
         attempts = continued = 0
         last: InferenceError | None = None
         while True:
-            endpoint = await self._endpoint(job, failed, last)
+            endpoint = await self._route(job, failed, last)
             attempts += 1
             outcome = await self._attempt(endpoint, job, answer)
             if not isinstance(outcome, InferenceError):
@@ -155,7 +154,7 @@ class Router:
         request.traceparent = trace.traceparent
         with self.ledger.lease(endpoint.name, job.tokens) as load:
             load.breaker = load.breaker.dispatched(now_s, self.config)
-            answer.attempt_begins(trace, lambda outcome: _settle(done, outcome))
+            answer.attempt_begins(trace, done)
             try:
                 call = self._clients.of(endpoint).start(request, answer)
             except InferenceError as error:
@@ -182,14 +181,28 @@ class Router:
                 trace.finished(outcome.outcome)
             return outcome
 
-    async def _endpoint(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
-        """The endpoint for the next attempt; waits a while where there is none just now."""
+    async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
+        """The endpoint for the next attempt."""
+        job.trace.route_started()
         decision = self._decide(job, failed)
-        if decision.endpoint is not None:
-            return decision.endpoint
+        if decision.endpoint is None:
+            decision = await self._wait_for_endpoint(job, failed, decision)
+        endpoint = decision.endpoint
+        name = None if endpoint is None else endpoint.name
+        job.trace.route_finished(profile=job.wish.profile, reason=decision.reason, endpoint=name)
+        if endpoint is not None:
+            return endpoint
+        if last is not None:
+            raise AttemptsExhaustedError(f"no other endpoint became ready; the last failure: {last}", last)
+        raise NoEndpointsError(
+            f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."
+        )
+
+    async def _wait_for_endpoint(self, job: Job, failed: set[str], decision: Decision) -> Decision:
+        """The first decision for an endpoint, or the last one for none when that took too long."""
         deadline_s = self._loop.time() + self.config.no_endpoint_timeout_s
         backoff_s = _BACKOFF_S
-        while (left_s := deadline_s - self._loop.time()) > 0:
+        while decision.endpoint is None and (left_s := deadline_s - self._loop.time()) > 0:
             changed = self._changed
             try:
                 async with asyncio.timeout(min(backoff_s, left_s)):
@@ -198,30 +211,11 @@ class Router:
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
                 failed.clear()  # all were tried: one that failed may be back by now
             decision = self._decide(job, failed)
-            if decision.endpoint is not None:
-                return decision.endpoint
-        if last is not None:
-            raise AttemptsExhaustedError(f"no other endpoint became ready; the last failure: {last}", last)
-        raise NoEndpointsError(
-            f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."
-        )
+        return decision
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
-        model = job.wish.model.name
-        job.trace.route_started()
-        endpoints = self._snapshot().endpoints.get(model, ())
+        endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
         if job.lanes is not None:
             endpoints = tuple(endpoint for endpoint in endpoints if endpoint.lane in job.lanes)
         choices = candidates(endpoints, self.ledger, self._loop.time(), self.config)
-        decision = pick(job.wish.profile, choices, job.tokens, failed)
-        job.trace.route_finished(
-            profile=job.wish.profile,
-            reason=decision.reason,
-            endpoint=decision.endpoint.name if decision.endpoint else "",
-        )
-        return decision
-
-
-def _settle(done: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not done.done():
-        done.set_result(outcome)
+        return pick(job.wish.profile, choices, job.tokens, failed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from model_registry.entities import Endpoint
 from router.config import RouterConfig
@@ -12,8 +12,7 @@ from router.ledger import Ledger
 from router.profiles import stand_ins
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An endpoint and what is known of its load when the decision is made."""
 
     endpoint: Endpoint
@@ -21,8 +20,7 @@ class Candidate:
     breaker_admits: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What was picked and why; `scores` is kept for `explain`."""
 
     endpoint: Endpoint | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
@@ -17,8 +17,7 @@ _STAND_INS = {
 _TIERS = {"priority": "latency", "flex": "throughput"}
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """A model and the profile it is wanted under; `reason` says who chose the profile."""
 
     model: Model

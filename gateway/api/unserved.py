@@ -61,11 +61,18 @@ COMPLETION_FEATURES: Mapping[str, Feature] = {
 
 def unserved_features(raw: Mapping[str, Any], features: Mapping[str, Feature]) -> list[Unsupported]:
     """The fields of `raw` that ask for a feature the Triton lanes lack."""
+    asked = raw.keys() & features.keys()
+    if not asked:
+        return []
     return [
-        Unsupported(name, feature.why)
-        for name, feature in features.items()
-        if name in raw and raw[name] not in feature.neutral
+        Unsupported(name, features[name].why)
+        for name in raw
+        if name in asked and _wants(raw[name], features[name])
     ]
+
+
+def _wants(value: Any, feature: Feature) -> bool:
+    return value not in feature.neutral
 
 
 def refuse_unserved(unsupported: Iterable[Unsupported], unknown: Iterable[str], known: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ OpenAI-HTTP upstream, which already are the answer.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -41,12 +42,12 @@ class Choice:
         self.first_token_s: float | None = None
         self.reason: FinishReason = "stop"
         self._trace: AttemptTrace | None = None
-        self._settle: Callable[[Outcome], None] | None = None
+        self._outcome: asyncio.Future[Outcome] | None = None
         self._call: Call | None = None
 
-    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
+    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
         self._trace = trace
-        self._settle = settle
+        self._outcome = outcome
 
     def attempt_runs(self, call: Call) -> None:
         self._call = call
@@ -69,12 +70,14 @@ class Choice:
             self._trace.answered()
 
     def end(self, reason: FinishReason | None, usage: Usage) -> None:
-        if self._settle is not None:
-            self._settle((reason, usage))
+        self._settle((reason, usage))
 
     def lost(self, error: InferenceError) -> None:
-        if self._settle is not None:
-            self._settle(error)
+        self._settle(error)
+
+    def _settle(self, outcome: Outcome) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(outcome)
 
     def _first(self) -> None:
         self.first_token_s = monotonic()
@@ -98,9 +101,11 @@ class StreamedChoice(Choice):
         self._events = events
         self._opening = opening
         self._response = response
+        self.flush = response.flush
+        """What one read brought goes out in one write."""
 
-    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
-        super().attempt_begins(trace, settle)
+    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
+        super().attempt_begins(trace, outcome)
         if self.started:
             trace.first_token()
 
@@ -135,10 +140,6 @@ class StreamedChoice(Choice):
             self._response.begin()
         self._response.push(data)
 
-    def flush(self) -> None:
-        if self.started:
-            self._response.flush()
-
     def close(self, reason: FinishReason) -> None:
         """Push what was held back and the finish event."""
         if not self.started:
@@ -168,8 +169,8 @@ class WholeChoice(Choice):
         self._parts: list[str] = []
         self.body: bytes | None = None
 
-    def attempt_begins(self, trace: AttemptTrace, settle: Callable[[Outcome], None]) -> None:
-        super().attempt_begins(trace, settle)
+    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
+        super().attempt_begins(trace, outcome)
         if self._parts and self._make_assembler is not None:
             self.assembler = self._make_assembler()
         self._parts = []

@@ -26,7 +26,7 @@ class PushResponse(web.StreamResponse):
     """One answer, written whole (`respond`) or as a stream (`begin`, `push`, `flush`, `finish`)."""
 
     def __init__(self, request: web.BaseRequest, headers: bytes, high_water_bytes: int) -> None:
-        super().__init__()
+        # Not StreamResponse's own __init__: what it prepares (headers, cookies, state) is never used here.
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left")
@@ -53,7 +53,6 @@ class PushResponse(web.StreamResponse):
     def respond(self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b"") -> None:
         """The whole answer at once."""
         self.begun = True
-        self.set_status(status)
         self._write(
             b"%bcontent-type: %b\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
             % (
