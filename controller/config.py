@@ -30,8 +30,7 @@ class ControllerConfig(BaseModel):
     @model_validator(mode="after")
     def _leadership_outlives_the_looks(self) -> Self:
         """A leader that looks for longer than its claim lasts would lose it in every round."""
-        if 2 * self.interval_s >= self.leadership_ttl_s:
-            raise ValueError(
-                f"leadership_ttl_s ({self.leadership_ttl_s:g}) must be above 2 x interval_s ({self.interval_s:g})"
-            )
+        period_s, ttl_s = self.interval_s, self.leadership_ttl_s
+        if 2 * period_s >= ttl_s:
+            raise ValueError(f"leadership_ttl_s ({ttl_s:g}) must be above 2 x interval_s ({period_s:g})")
         return self

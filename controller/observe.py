@@ -109,7 +109,7 @@ class Observer:
 
 
 def _learnt(name: str, task: asyncio.Task[Observation]) -> Observation:
-    """What a look came to; one server that answers like no other must not keep the controller from the rest."""
+    """What a look came to; a server that answers like no other keeps the controller from no other server."""
     error = task.exception()
     if error is None:
         return task.result()

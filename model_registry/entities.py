@@ -11,17 +11,19 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 
-def _with_usable_address(url: str) -> str:
-    """Raises ValueError where host or port cannot be told."""
+def _addressable(url: str) -> str:
+    """`url`, if host and port can be told of it: everything that uses it does so without a second check."""
     try:
         parts = urlsplit(url)
-        if parts.hostname and parts.port != 0:
-            return url
-    except ValueError as error:
-        raise ValueError(f"is no usable address: {error}") from error
-    raise ValueError("is no usable address: it needs a host, and a port from 1 to 65535 if any")
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise PydanticCustomError("address", "must have a host, and a port from 1 to 65535 if any")
+    return url
 
 
 Name = Annotated[
@@ -37,7 +39,7 @@ Profile = Annotated[
 HttpUrl = Annotated[
     str,
     StringConstraints(pattern=r"^https?://[^\s/]+[^\s]*$"),
-    AfterValidator(_with_usable_address),
+    AfterValidator(_addressable),
     Field(description="a URL that begins with http:// or https://"),
 ]
 HostPort = Annotated[

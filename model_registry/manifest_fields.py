@@ -41,12 +41,16 @@ def kind_mistake(kind: object) -> Mistake | None:
 
 
 def mistakes(kind: str, fields: dict[str, Any], error: ValidationError) -> list[Mistake]:
-    """One mistake per field, from pydantic's, which has one per member of a union."""
+    """One mistake per field, from pydantic's, which has one per member of a union.
+
+    A list is not said to be too short because its items are wrong.
+    """
     found: dict[Path, Mistake] = {}
     for details in error.errors(include_url=False, include_context=False):
         mistake = _mistake(kind, fields, details)
         found.setdefault(mistake.path, mistake)
-    return list(found.values())
+    around = {path[:length] for path in found for length in range(len(path))}
+    return [mistake for path, mistake in found.items() if path not in around]
 
 
 def unknown_field(path: Path, known: Iterable[str]) -> Mistake:
@@ -72,6 +76,8 @@ def _mistake(kind: str, fields: dict[str, Any], details: ErrorDetails) -> Mistak
             return Mistake(path, "is required", allowed_values(kind, path))
         case "tuple_type":
             return Mistake(path, "must be a list")
+        case "too_short":
+            return Mistake(path, "must have at least one item")
         case "string_type":
             return Mistake(path, f"must be text, not {details['input']!r:.60}; put it in quotes")
         case "string_pattern_mismatch":

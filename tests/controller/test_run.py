@@ -103,6 +103,46 @@ async def test_an_unknown_schema_is_described(store: RegistryStore, deployment: 
     assert "inputs prompt, seed" in str(endpoint.reason)
 
 
+async def test_a_server_that_answers_like_no_other_holds_up_no_other(
+    store: RegistryStore, model_server: ModelServer
+) -> None:
+    async def strange(server: ServerRef, target: str, lane: str) -> Schema:
+        if target == "strange":
+            raise TypeError("'NoneType' object is not iterable")
+        return await introspect(server, target, lane)
+
+    servers = (ServerRef(http=model_server.url),)
+    names = {"d": "m", "s": "strange"}
+    deployments = [
+        Deployment(name=name, model="m", target=target, lane="openai-http", servers=servers)
+        for name, target in names.items()
+    ]
+    await store.apply([MODEL, *deployments])
+    async with running(Controller(store, strange, health, FAST)):
+        await endpoint_where(store, lambda e: e.deployment == "d" and e.state == "ready")
+        told = await endpoint_where(store, lambda e: e.deployment == "s" and e.reason is not None)
+    assert "could not be understood (TypeError" in str(told[0].reason)
+
+
+async def test_what_was_learnt_of_another_target_is_not_taken_for_this_one(
+    store: RegistryStore, deployment: Deployment
+) -> None:
+    asked, applied = asyncio.Event(), asyncio.Event()
+
+    async def slow(server: ServerRef, target: str, lane: str) -> Schema:
+        if target == "m":
+            asked.set()
+            await applied.wait()
+        return await introspect(server, target, lane)
+
+    async with running(Controller(store, slow, health, FAST)):
+        await asked.wait()
+        await store.apply([deployment.model_copy(update={"target": "other"})])
+        applied.set()
+        (endpoint,) = await endpoint_where(store, lambda e: e.state == "ready" and e.asked_target == "other")
+    assert endpoint.target == "other"
+
+
 async def test_a_deleted_deployment_drains_and_then_its_endpoint_goes(
     store: RegistryStore, controller: Controller
 ) -> None:
@@ -200,8 +240,14 @@ async def test_one_of_many_leads_and_another_takes_over(
             follower = second if first.leadership else first
             assert follower.leadership is None
         await until(lambda: second.leadership is not None)
+        await endpoint_where(store, lambda e: e.state == "ready")
         model_server.serving = False
         await endpoint_where(store, lambda e: e.state == "unhealthy")
+
+
+def test_a_claim_that_lapses_between_two_looks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"leadership_ttl_s \(5\) must be above 2 x interval_s \(3\)"):
+        ControllerConfig(interval_s=3.0)
 
 
 async def test_a_leader_that_hands_over_is_followed_at_once(

@@ -123,6 +123,35 @@ def test_a_wrong_field_names_itself_and_the_remedy(
     assert (allowed in (error.allowed or ())) == (allowed is not None)
 
 
+@pytest.mark.parametrize(
+    ("server", "field", "message"),
+    [
+        ("http: 'http://a:80000'", "http", "a port from 1 to 65535"),
+        ("http: 'http://a:80x'", "http", "a port from 1 to 65535"),
+        ("http: 'http://[::1'", "http", "must have a host"),
+        ("http: 'http://:80'", "http", "must have a host"),
+        ("http: a:80", "http", "begins with http://"),
+        ("http: 'http://a:80', grpc: a", "grpc", "must be host:port"),
+        ("http: 'http://a:80', grpc: 'http://a:81'", "grpc", "must be host:port"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused(server: str, field: str, message: str) -> None:
+    text = f"kind: Deployment\nname: d\nmodel: chat\nservers:\n- {{{server}}}\n"
+    error = one(text, registry=Snapshot.of(1, [MODEL]))
+    assert (error.field, error.line) == (f"servers[0].{field}", 5)
+    assert message in error.message
+
+
+@pytest.mark.parametrize("grpc", ["triton-0:8001", "10.0.0.1:8001", "[::1]:8001"])
+def test_addresses_of_every_kind_are_taken(grpc: str) -> None:
+    assert ServerRef(http=f"http://{grpc}/v2", grpc=grpc).grpc == grpc
+
+
+def test_an_empty_list_is_too_short() -> None:
+    error = one("kind: Deployment\nname: d\nmodel: chat\nservers: []\n", registry=Snapshot.of(1, [MODEL]))
+    assert (error.field, error.message) == ("servers", "must have at least one item")
+
+
 def test_missing_fields_are_named() -> None:
     assert [(e.field, e.message) for e in mistakes("kind: Deployment\n")] == [
         ("model", "is required"),
