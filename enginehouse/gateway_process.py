@@ -106,7 +106,6 @@ class GatewayProcess:
             {endpoint.profile for endpoint in endpoints} | {"latency", "balanced", "throughput"},
             (endpoint.name for endpoint in endpoints),
         )
-        self.metrics.snapshot(snapshot.version, snapshot.taken_at_s)
         self.router.registry_changed()
 
     def _keep_house(self) -> None:
@@ -114,7 +113,7 @@ class GatewayProcess:
         for name, load_ in self.router.ledger.loads().items():
             self.metrics.breaker(name, load_.breaker.state(now_s, self.settings.router))
         self.metrics.registry(self.watcher.connected)
-        self.metrics.snapshot(self.snapshot().version, self.snapshot().taken_at_s)
+        self.metrics.snapshot(self.watcher.current.version, self.watcher.confirmed_at_s)
         self.metrics.flush()
         self.generation.cut_overdue()
 

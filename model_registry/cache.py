@@ -25,7 +25,8 @@ class Cached(NamedTuple):
 
     position: Position
     objects: Mapping[Ref, Stored]
-    taken_at_s: float
+    confirmed_at_s: float
+    """Unix seconds at which the registry last agreed with it."""
 
 
 def save(path: Path, cached: Cached) -> None:
@@ -33,7 +34,7 @@ def save(path: Path, cached: Cached) -> None:
     content = {
         "format": FORMAT,
         "position": cached.position,
-        "taken_at_s": cached.taken_at_s,
+        "confirmed_at_s": cached.confirmed_at_s,
         "objects": [[*ref, encode(item)] for ref, item in cached.objects.items()],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,8 @@ def restore(path: Path) -> Cached | None:
         lineage, version, last = content["position"]
         found = {(kind, name): read(kind, name, document) for kind, name, document in content["objects"]}
         objects = {ref: item for ref, item in found.items() if item is not None}
-        return Cached(Position(str(lineage), int(version), str(last)), objects, float(content["taken_at_s"]))
+        position = Position(str(lineage), int(version), str(last))
+        return Cached(position, objects, float(content["confirmed_at_s"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

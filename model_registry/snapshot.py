@@ -6,7 +6,6 @@ reference.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ class Snapshot:
     """Everything the registry held at `version`; build one with `Snapshot.of`."""
 
     version: int
-    taken_at_s: float
-    """Unix seconds at which the registry was last known to agree with this view."""
     models: Mapping[str, Model]
     """By name."""
     aliases: Mapping[str, str]
@@ -40,15 +37,8 @@ class Snapshot:
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
     @classmethod
-    def of(
-        cls,
-        version: int,
-        objects: Iterable[Stored],
-        taken_at_s: float | None = None,
-        *,
-        stale: bool = False,
-    ) -> Snapshot:
-        """Index `objects`, in the order of their names; `taken_at_s` defaults to now."""
+    def of(cls, version: int, objects: Iterable[Stored], *, stale: bool = False) -> Snapshot:
+        """Index `objects`, in the order of their names."""
         models: dict[str, Model] = {}
         deployments: defaultdict[str, list[Deployment]] = defaultdict(list)
         endpoints: defaultdict[str, list[Endpoint]] = defaultdict(list)
@@ -68,7 +58,6 @@ class Snapshot:
                     keys[item.sha256] = item
         return cls(
             version=version,
-            taken_at_s=time.time() if taken_at_s is None else taken_at_s,
             models=MappingProxyType(models),
             aliases=MappingProxyType({a: m.name for m in models.values() for a in m.aliases}),
             deployments=_groups(deployments),
@@ -94,10 +83,6 @@ class Snapshot:
             yield from endpoints
         yield from self.tenants.values()
         yield from self.keys.values()
-
-    def age_s(self, now_s: float) -> float:
-        """Seconds since the registry was last known to agree with this view."""
-        return max(0.0, now_s - self.taken_at_s)
 
 
 Named = TypeVar("Named", Deployment, Endpoint)

@@ -25,7 +25,6 @@ class View:
         self,
         basis: Position = NOWHERE,
         objects: Mapping[Ref, Stored] | None = None,
-        taken_at_s: float = 0.0,
         *,
         carry_s: float = 10.0,
     ) -> None:
@@ -36,12 +35,12 @@ class View:
         """Where in the history the registry stands; apart from `basis` only while held back."""
         self.held_back: str | None = None
         """Why the registry's present content is not served."""
-        self.snapshot = Snapshot.of(basis.version, self.objects.values(), taken_at_s, stale=objects is None)
+        self.snapshot = Snapshot.of(basis.version, self.objects.values(), stale=objects is None)
         self._carry_s = carry_s
         self._carried: dict[Ref, Endpoint] = {}
         self._carried_until_s = 0.0
 
-    def follow(self, records: Sequence[ChangeRecord], now_s: float) -> bool:
+    def follow(self, records: Sequence[ChangeRecord]) -> bool:
         """Apply records; False when one does not continue this history and everything must be read anew."""
         if self.held_back is not None:
             return False
@@ -55,7 +54,7 @@ class View:
                 else:
                     objects[ref] = item
             position = record.position
-        self._serve(objects, position, now_s)
+        self._serve(objects, position)
         return True
 
     def adopt(self, contents: Contents, now_s: float) -> None:
@@ -71,29 +70,29 @@ class View:
         if lost:
             self._carried = {ref: item for ref, item in self.objects.items() if isinstance(item, Endpoint)}
             self._carried_until_s = now_s + self._carry_s
-        self._serve(dict(contents.objects), contents.position, now_s)
+        self._serve(dict(contents.objects), contents.position)
 
     def tick(self, now_s: float) -> None:
         """Let go of carried endpoints when their time is up."""
         if self._carried and now_s >= self._carried_until_s:
             self._carried = {}
-            self._publish(now_s)
+            self._publish()
 
-    def _serve(self, objects: dict[Ref, Stored], position: Position, now_s: float) -> None:
+    def _serve(self, objects: dict[Ref, Stored], position: Position) -> None:
         same = position == self.basis and objects == self.objects and not self.snapshot.stale
         self.held_back = None
         self.objects = objects
         self.basis = self.position = position
         if not same:
-            self._publish(now_s)
+            self._publish()
 
-    def _publish(self, now_s: float) -> None:
+    def _publish(self) -> None:
         carried = {
             ref: item
             for ref, item in self._carried.items()
             if ("Deployment", item.deployment) in self.objects
         }
-        self.snapshot = Snapshot.of(self.basis.version, {**carried, **self.objects}.values(), now_s)
+        self.snapshot = Snapshot.of(self.basis.version, {**carried, **self.objects}.values())
 
     def _lost_data(self, position: Position) -> bool:
         if self.basis == NOWHERE:

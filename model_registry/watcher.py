@@ -54,7 +54,8 @@ class Watcher:
         self._view = View(carry_s=self._config.endpoint_ttl_s)
         self._published = self.current
         self._looked = False
-        self._confirmed_at_s = -math.inf
+        self.confirmed_at_s = -math.inf
+        """Unix seconds at which the registry last agreed with `current`; -inf when it never did."""
         self._changed = asyncio.Event()
         self._unsaved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -78,7 +79,7 @@ class Watcher:
     @property
     def staleness_s(self) -> float:
         """Seconds since the registry last agreed with `current`; infinite when it never did."""
-        return max(0.0, time.time() - self._confirmed_at_s)
+        return max(0.0, time.time() - self.confirmed_at_s)
 
     async def start(self) -> None:
         """Take a first look (Redis, else the cache file, else nothing) and follow from there."""
@@ -129,8 +130,8 @@ class Watcher:
     async def _first_look(self) -> None:
         self._looked = True
         if self._cache_path is not None and (cached := cache.restore(self._cache_path)) is not None:
-            self._view = View(*cached, carry_s=self._config.endpoint_ttl_s)
-            self._confirmed_at_s = cached.taken_at_s
+            self._view = View(cached.position, cached.objects, carry_s=self._config.endpoint_ttl_s)
+            self.confirmed_at_s = cached.confirmed_at_s
             self._publish()
         try:
             await self._resync("connect")
@@ -143,8 +144,8 @@ class Watcher:
             try:
                 if not self.connected:
                     await self._resync("connect")
-                failures = 0
                 await self._step()
+                failures = 0
             except RegistryUnavailableError as error:
                 self._note_disconnect(error)
                 pause_s = min(self._config.backoff_max_s, FIRST_BACKOFF_S * 2**failures)
@@ -163,7 +164,7 @@ class Watcher:
         if not records:
             if await self._store.position() != self._view.position:
                 await self._resync("missed")
-        elif self._view.follow(records, time.time()):
+        elif self._view.follow(records):
             self.changes_followed += len(records)
         else:
             await self._resync("gap")
@@ -197,7 +198,7 @@ class Watcher:
 
     def _note_confirmation(self) -> None:
         if self.held_back is None:
-            self._confirmed_at_s = time.time()
+            self.confirmed_at_s = time.time()
 
     def _note_disconnect(self, error: RegistryUnavailableError) -> None:
         if self.connected:
@@ -222,7 +223,7 @@ class Watcher:
 
     def _take_unsaved(self) -> Cached:
         self._unsaved.clear()
-        return Cached(self._view.basis, self._view.objects, self._confirmed_at_s)
+        return Cached(self._view.basis, self._view.objects, self.confirmed_at_s)
 
     def _save(self, cached: Cached) -> None:
         if self._cache_path is None:

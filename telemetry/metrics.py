@@ -56,7 +56,7 @@ class Metrics:
         self._models = KnownValues(_MAX_MODELS)
         self._profiles = KnownValues(_MAX_PROFILES)
         self._endpoints = KnownValues(_MAX_ENDPOINTS)
-        self._snapshot_taken_at_s: float | None = None
+        self._snapshot_confirmed_at_s: float | None = None
         self.in_flight = 0
         """Requests begun and not finished in this process."""
         self.open_streams = 0
@@ -127,10 +127,10 @@ class Metrics:
         if (label := self._endpoints.label(endpoint)) != OTHER:
             self._instruments.breaker_state.labels(label).set(BREAKER_STATES[state])
 
-    def snapshot(self, version: int, taken_at_s: float) -> None:
-        """The registry view in use, known to be right at `taken_at_s` (Unix seconds)."""
+    def snapshot(self, version: int, confirmed_at_s: float) -> None:
+        """The registry view in use; the registry last agreed with it at `confirmed_at_s` (Unix seconds)."""
         self._instruments.snapshot_version.set(version)
-        self._snapshot_taken_at_s = taken_at_s
+        self._snapshot_confirmed_at_s = confirmed_at_s
 
     def registry(self, connected: bool) -> None:
         """Whether the registry is reached."""
@@ -146,8 +146,8 @@ class Metrics:
             series.flush()
         self._instruments.requests_in_flight.set(self.in_flight)
         self._instruments.streams_open.set(self.open_streams)
-        if self._snapshot_taken_at_s is not None:
-            self._instruments.snapshot_age.set(max(0.0, time.time() - self._snapshot_taken_at_s))
+        if self._snapshot_confirmed_at_s is not None:
+            self._instruments.snapshot_age.set(max(0.0, time.time() - self._snapshot_confirmed_at_s))
 
     def render(self) -> bytes:
         """The page for Prometheus, of all workers; reads files, so call it off the event loop."""

@@ -12,7 +12,7 @@ HERE = Position("history", 7, "7-0")
 
 
 def view() -> View:
-    return View(HERE, {ref_of(MODEL): MODEL}, 1.0)
+    return View(HERE, {ref_of(MODEL): MODEL})
 
 
 def record(lineage: str, version: int, previous: str) -> ChangeRecord:
@@ -23,7 +23,7 @@ def record(lineage: str, version: int, previous: str) -> ChangeRecord:
 
 def test_the_next_record_of_the_same_history_is_applied() -> None:
     following = view()
-    assert following.follow([record("history", 8, "7-0"), record("history", 9, "8-0")], 2.0)
+    assert following.follow([record("history", 8, "7-0"), record("history", 9, "8-0")])
     assert following.snapshot.version == 9
 
 
@@ -36,8 +36,8 @@ def test_a_record_that_does_not_continue_the_history_is_refused_whole() -> None:
     ):
         following = view()
         before = following.snapshot
-        assert not following.follow([record("history", 8, "7-0"), stranger], 2.0)
-        assert not following.follow([stranger], 2.0)
+        assert not following.follow([record("history", 8, "7-0"), stranger])
+        assert not following.follow([stranger])
         assert following.snapshot is before
 
 
@@ -65,7 +65,7 @@ def test_an_empty_registry_is_believed_by_its_records_or_by_later_versions_only(
 def test_while_held_back_nothing_is_followed_until_everything_was_read_anew() -> None:
     following = view()
     following.adopt(Contents(NOWHERE, {}, 0), 2.0)
-    assert not following.follow([record("new", 1, "0-0")], 3.0)
+    assert not following.follow([record("new", 1, "0-0")])
     other = MODEL.model_copy(update={"name": "other"})
     following.adopt(Contents(Position("new", 1, "1-0"), {ref_of(other): other}, 0), 3.0)
     assert following.held_back is None

@@ -120,7 +120,7 @@ def test_gauges_say_what_was_last_set(metrics: Metrics) -> None:
     metrics.open_streams += 2
     metrics.breaker("d@h:1", "open")
     metrics.breaker("unknown", "open")
-    metrics.snapshot(12, taken_at_s=0.0)
+    metrics.snapshot(12, confirmed_at_s=0.0)
     metrics.registry(connected=True)
     assert value(metrics, "requests_in_flight") == 1
     assert value(metrics, "streams_open") == 2
