@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from model_registry.entities import Tenant
 from model_registry.snapshot import Snapshot
-from tenancy.errors import DisabledKeyError, MalformedKeyError, MissingKeyError, UnknownKeyError
+from tenancy.errors import (
+    DisabledKeyError,
+    KeysNotLoadedError,
+    MalformedKeyError,
+    MissingKeyError,
+    UnknownKeyError,
+)
 
 PREFIX = "eh-"
 SECRET_BYTES = 32
@@ -29,11 +35,6 @@ class Identity:
     admin: bool
     """May use the admin API."""
 
-    @property
-    def tenant_name(self) -> str:
-        """The name under which usage is booked."""
-        return self.tenant.name
-
 
 def new_key() -> tuple[str, str]:
     """A fresh key in clear, to be shown once, and its SHA-256 in hex, to be stored."""
@@ -49,7 +50,8 @@ def digest(key: str) -> str:
 def authenticate(snapshot: Snapshot, authorization: str | None) -> Identity:
     """The caller whose key an `Authorization: Bearer ...` header carries.
 
-    Raises AuthError: MissingKeyError, MalformedKeyError, UnknownKeyError or DisabledKeyError.
+    Raises AuthError: MissingKeyError, MalformedKeyError, UnknownKeyError, DisabledKeyError or, while nothing
+    is known of the registry, KeysNotLoadedError.
     """
     found = digest(_bearer(authorization))
     known = _cache.of(snapshot)
@@ -89,6 +91,8 @@ def _bearer(authorization: str | None) -> str:
 
 
 def _identify(snapshot: Snapshot, found: str) -> Identity:
+    if snapshot.stale:
+        raise KeysNotLoadedError("this gateway does not know any key yet; try again in a moment")
     key = snapshot.keys.get(found)
     if key is None:
         raise UnknownKeyError("this API key is not known")

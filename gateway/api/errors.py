@@ -81,6 +81,7 @@ _TENANCY: Mapping[type[Exception], ErrorShape] = {
     tenancy_errors.MalformedKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
     tenancy_errors.UnknownKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
     tenancy_errors.DisabledKeyError: ErrorShape(403, PERMISSION, "key_disabled"),
+    tenancy_errors.KeysNotLoadedError: ErrorShape(503, SERVER_ERROR, "keys_not_loaded", retry_after_s=1),
 }
 
 _REGISTRY: Mapping[type[Exception], ErrorShape] = {

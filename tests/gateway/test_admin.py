@@ -149,7 +149,7 @@ async def test_a_new_key_is_shown_once_and_lets_its_holder_in(
 ) -> None:
     answer = await call(admin, "POST", "keys", 201, json={"tenant": "acme", "name": "laptop"})
     identity = authenticate(watcher.current, f"Bearer {answer['key']}")
-    assert (identity.tenant_name, identity.key_name, identity.admin) == ("acme", "laptop", False)
+    assert (identity.tenant.name, identity.key_name, identity.admin) == ("acme", "laptop", False)
     stored = [await redis_client.hgetall("eh:{test}:apikey"), await redis_client.xrange("eh:{test}:changes")]
     assert "laptop" in str(stored)
     assert answer["key"] not in str(stored)
