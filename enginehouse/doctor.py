@@ -62,7 +62,6 @@ def examine(port: int, state_dir: Path) -> list[Finding]:
         check_real_triton,
         check_triton_environment,
         check_gpu,
-        check_docker,
     ]
     return [check() for check in checks]
 
@@ -175,12 +174,6 @@ def check_gpu() -> Finding:
     found = driver.read_text().splitlines()[0] if driver.exists() else "none"
     level: Level = "ok" if driver.exists() else "optional"
     return Finding("GPU driver", found, level, "engines on a GPU of this machine")
-
-
-def check_docker() -> Finding:
-    """Docker, if any."""
-    found = shutil.which("docker")
-    return Finding("Docker", found or "none", "ok" if found else "optional", "compose.yaml only")
 
 
 def show(findings: list[Finding]) -> None:

@@ -28,8 +28,3 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="Settings file, TOML or YAML. The environment wins over it."),
 ]
-
-
-def examples(*lines: str) -> str:
-    """The end of a command's help: one example per line."""
-    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)

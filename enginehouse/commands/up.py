@@ -48,7 +48,7 @@ def up(
 
       enginehouse up --port 0 --ready-file ready.json --state-dir /tmp/house
 
-      enginehouse up --workers 2 --pacing h100-llama-8b-fp8
+      enginehouse up --workers 2 --pacing h100-sxm-llama-3.1-8b-fp8
     """
     from enginehouse.local.command import UpArguments, run_up
 

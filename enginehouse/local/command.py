@@ -11,8 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from emulator.engine.pacing import Pacing
 from enginehouse.chat import Conversation
 from enginehouse.connection import Connection
+from enginehouse.errors import SettingsError
 from enginehouse.local.stack import DEMO_STACK, LocalStack, read_stack
 from enginehouse.local.state_dir import default_state_dir
 from enginehouse.local.up import LocalRun, UpOptions
@@ -49,13 +51,22 @@ def run_up(arguments: UpArguments) -> None:
         workers=arguments.workers or gateway.workers,
         ready_file=arguments.ready_file,
         fallback=arguments.fallback,
-        pacing=arguments.pacing,
+        pacing=_pacing(arguments.pacing),
         trace_ratio=arguments.trace_ratio,
         begun_s=arguments.since,
     )
     begun_s = arguments.since or time.time()
     demo = partial(_show_one_answer, begun_s) if arguments.demo else None
     asyncio.run(LocalRun(options, Console(), demo).run())
+
+
+def _pacing(card: str) -> str:
+    """`card`, checked before anything starts; a file by its whole path."""
+    try:
+        Pacing.load(card)
+    except (ValueError, TypeError, OSError) as error:
+        raise SettingsError("--pacing names no card that can be used", str(error)) from error
+    return card if card in Pacing.names() else str(Path(card).resolve())
 
 
 async def _show_one_answer(begun_s: float, connection: Connection, stack: LocalStack) -> None:

@@ -26,7 +26,7 @@ from enginehouse.errors import SettingsError
 from enginehouse.local.ports import free_port
 from enginehouse.local.service import CommandService, Service
 from enginehouse.local.stack import DeploymentEntry, EngineEntry, LocalStack, ServerEntry
-from enginehouse.local.state_dir import StateDir
+from enginehouse.local.state_dir import STATE_DIR_ENV, StateDir
 from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import TritonEnvironment
 from model_registry.entities import LaneName, ServerRef
@@ -112,6 +112,7 @@ def _triton(
         repository,
         state.log(server.name),
         load=names,
+        environment={STATE_DIR_ENV: str(state.root)},
         progress=progress,
         ready_timeout_s=TRITON_READY_TIMEOUT_S,
     )

@@ -28,12 +28,15 @@ async def each_answers(connection: Connection, names: Sequence[str]) -> None:
     """Return when every name has answered one token; raises ProcessError with the last refusal of one."""
     headers = {"Authorization": f"Bearer {connection.api_key}"}
     timeout = aiohttp.ClientTimeout(total=30)
-    async with (
-        aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-        asyncio.TaskGroup() as group,
-    ):
-        for name in names:
-            group.create_task(_answers(session, connection.base_url, name))
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            for name in names:
+                group.create_task(_answers(session, connection.base_url, name))
+    except* ProcessError as failures:
+        raise failures.exceptions[0] from None
 
 
 async def _answers(session: aiohttp.ClientSession, base_url: str, name: str) -> None:

@@ -64,7 +64,8 @@ class CommandService:
         self._probe = probe
         self._ready_timeout_s = ready_timeout_s
         self._process: asyncio.subprocess.Process | None = None
-        self._sessions: set[int] = set()
+        self._unended: int | None = None
+        """Session that may have members left. Once ended it is forgotten: its number may become another's."""
 
     @property
     def pid(self) -> int | None:
@@ -81,7 +82,7 @@ class CommandService:
                 env={**os.environ, **self._environment},
                 start_new_session=True,
             )
-        self._sessions.add(self._process.pid)
+        self._unended = self._process.pid
 
     async def ready(self) -> None:
         try:
@@ -103,7 +104,7 @@ class CommandService:
         if self._process is None:
             raise ProcessError(f"{self.name} was never started")
         status = await self._process.wait()
-        end_session(self._process.pid)
+        self._end_session()
         return status
 
     async def stop(self, grace_s: float) -> None:
@@ -116,8 +117,12 @@ class CommandService:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
-        for session in self._sessions:
-            end_session(session)
+        self._end_session()
+
+    def _end_session(self) -> None:
+        if self._unended is not None:
+            end_session(self._unended)
+            self._unended = None
 
     def _log_says(self) -> str:
         return f"the end of {self._log}:\n{log_tail(self._log)}"

@@ -114,11 +114,11 @@ class StackSupervisor:
             await self._relaunch(kept.service)
 
     async def _relaunch(self, service: Service) -> None:
-        await self._launch(service)
+        """One that cannot start now is tried again: `wait` then finds it ended."""
         try:
+            await self._launch(service)
             await service.ready()
-        except ProcessError as error:
+        except (ProcessError, OSError) as error:
             log.warning(
-                "a restarted process does not serve yet",
-                extra={"service": service.name, "why": error.message},
+                "a restarted process does not serve yet", extra={"service": service.name, "why": str(error)}
             )

@@ -36,8 +36,7 @@ from enginehouse.local.triton_environment import Problem, check_triton, ensure_e
 from enginehouse.manifests import ManifestFile, apply_files
 from enginehouse.objects import remove
 
-# Where a gateway that listens everywhere is reached from here.
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Stage(IntEnum):
@@ -106,7 +105,7 @@ class LocalRun:
     async def _start(self, port: int, steps: Steps) -> tuple[Connection, dict[str, Any]]:
         options, state = self._options, self._state
         keys = state.keys()
-        root = f"http://{WILDCARDS.get(options.host, options.host)}:{port}"
+        root = own_url(options.host, port)
         connection = Connection(root, keys.api_key, keys.admin_key)
         redis_port = free_port()
         with steps.step("Redis"):
@@ -249,6 +248,12 @@ class LocalRun:
         if left.processes:
             names = ", ".join(left.processes)
             self._say(f"Ended what an earlier run had left: {names}")
+
+
+def own_url(host: str, port: int) -> str:
+    """Where a gateway that listens on `host` is reached from here."""
+    reached = WILDCARDS.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 async def _remove_if_there(connection: Connection, kind: str, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from emulator.engine.pacing import Pacing
 from enginehouse.cli import app
 from enginehouse.local.state_dir import StateDir
 
@@ -84,6 +86,21 @@ def test_up_on_a_port_in_use_says_so(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[0] == f"error: port {port} on 127.0.0.1 is in use"
     assert "--port" in done.stderr
     assert not (tmp_path / "processes.json").exists()
+
+
+def test_up_with_an_unknown_card_lists_those_there_are(tmp_path: Path) -> None:
+    """Before anything starts."""
+    done = _run("up", "--port", "0", "--state-dir", str(tmp_path), "--pacing", "h100")
+    assert done.returncode == 2
+    assert "h100-sxm-llama-3.1-8b-fp8" in done.stderr
+
+
+def test_the_helps_own_examples_name_cards_that_exist() -> None:
+    """And so does the README."""
+    texts = [Path("enginehouse/commands/up.py").read_text(), Path("README.md").read_text()]
+    cards = [card for text in texts for card in re.findall(r"--pacing ([a-z][\w.-]+)", text)]
+    assert len(cards) >= 2
+    assert set(cards) <= set(Pacing.names())
 
 
 def test_a_second_up_on_one_state_dir_says_who_holds_it(state: StateDir) -> None:

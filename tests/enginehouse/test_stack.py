@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from enginehouse.errors import SettingsError
+from enginehouse.connection import Connection
+from enginehouse.errors import ProcessError, SettingsError
 from enginehouse.local.manifest import names_of, stack_manifest
 from enginehouse.local.model_servers import FallbackServers, Placement, weights_folder
-from enginehouse.local.ready import names_to_ask
+from enginehouse.local.ports import free_port
+from enginehouse.local.ready import each_answers, names_to_ask
 from enginehouse.local.stack import DEMO_STACK, DeploymentEntry, needed_memory_bytes, read_stack
 from enginehouse.local.state_dir import StateDir
+from enginehouse.local.up import own_url
 from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.manifests import parse_manifests
 
@@ -80,6 +83,30 @@ def test_without_triton_each_engine_has_one_server(state: StateDir) -> None:
     assert {place.lane for place in places.values()} == {"openai-http"}
     assert places["yard-chat"].server == places["kiosk-chat"].server == places["house-chat-latency"].server
     assert places["house-chat-throughput"].server != places["house-chat-latency"].server
+
+
+async def test_a_model_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence with the gateway's last word, not a group of exceptions."""
+    monkeypatch.setattr("enginehouse.local.ready.MODELS_READY_TIMEOUT_S", 0.0)
+    nobody = Connection(f"http://127.0.0.1:{free_port()}", None, None)
+    with pytest.raises(ProcessError, match="chat:latency does not answer") as caught:
+        await each_answers(nobody, ["chat:latency"])
+    assert "Connector" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("fe80::1", "http://[fe80::1]:80"),
+        ("localhost", "http://localhost:80"),
+    ],
+)
+def test_a_gateway_is_reached_wherever_it_listens(host: str, url: str) -> None:
+    """IPv6 addresses stand in brackets, and everywhere includes here."""
+    assert own_url(host, 80) == url
 
 
 def test_what_a_run_applied_is_known_to_the_next(state: StateDir) -> None:

@@ -57,6 +57,40 @@ async def test_a_killed_process_runs_again(
     await eventually(lambda: str(service.pid) in state.processes.read_text())
 
 
+async def test_a_session_that_was_ended_is_never_ended_again(
+    state: StateDir, supervisor: StackSupervisor, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be another program's by then."""
+    ended: list[int] = []
+    monkeypatch.setattr("enginehouse.local.service.end_session", ended.append)
+    service = _service(state, "worker")
+    await supervisor.start(service)
+    first = service.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: service.pid not in (None, first))
+    second = service.pid
+    await supervisor.stop()
+    assert ended == [first, second]
+
+
+async def test_one_that_cannot_be_started_again_now_is_tried_later(
+    state: StateDir, supervisor: StackSupervisor, eventually: Eventually, tmp_path: Path
+) -> None:
+    """A machine without a free process slot, or an installation being replaced, passes."""
+    program = tmp_path / "program"
+    program.symlink_to(sys.executable)
+    service = CommandService("worker", [str(program), "-c", SLEEP], state.log("worker"))
+    await supervisor.start(service)
+    first = service.pid
+    assert first is not None
+    program.unlink()
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: supervisor.restarts()["worker"] >= 2)
+    program.symlink_to(sys.executable)
+    await eventually(lambda: service.pid not in (None, first))
+
+
 async def test_everything_ends_in_reverse_order(state: StateDir) -> None:
     """The gateway goes before what it needs."""
     order = state.root / "order"
