@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,10 +31,7 @@ from model_registry.manifests import parse_manifests, to_manifest
 from model_registry.snapshot import Snapshot, Stored
 from model_registry.store import Applied, RegistryStore
 from model_registry.watcher import Watcher
-from tenancy.keys import Identity, authenticate, new_key
-
-Identify = Callable[[web.Request], Identity]
-"""Who sends a request; raises AuthError."""
+from tenancy.keys import authenticate, new_key
 
 SEEN_WITHIN_S = 0.5
 """How long a write waits until this process serves it, before it answers anyway."""
@@ -75,20 +72,17 @@ class View(NamedTuple):
 Body = TypeVar("Body")
 
 
-def admin_routes(
-    store: RegistryStore, watcher: Watcher, identify: Identify | None = None
-) -> list[web.AbstractRouteDef]:
-    """The admin API's routes; `identify` defaults to the bearer key and the watcher's snapshot."""
-    return AdminApi(store, watcher, identify).routes()
+def admin_routes(store: RegistryStore, watcher: Watcher) -> list[web.AbstractRouteDef]:
+    """The admin API's routes."""
+    return AdminApi(store, watcher).routes()
 
 
 class AdminApi:
     """The handlers; errors of packages below are left to the application's error table."""
 
-    def __init__(self, store: RegistryStore, watcher: Watcher, identify: Identify | None = None) -> None:
+    def __init__(self, store: RegistryStore, watcher: Watcher) -> None:
         self._store = store
         self._watcher = watcher
-        self._identify = identify or self._by_snapshot
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Paths and handlers."""
@@ -166,7 +160,7 @@ class AdminApi:
         except ValidationError as error:
             field = str(error.errors()[0]["loc"][0])
             raise bad_request(f"{field} must be 1-128 of A-Z a-z 0-9 . _ / -", field) from error
-        if await self._store.get("ApiKey", key.name) is not None:
+        if ref_of(key) in map(ref_of, (await self._view()).snapshot.objects()):
             raise NameTakenError(
                 f"an ApiKey named {key.name!r} exists; delete it first, or take another name"
             )
@@ -193,12 +187,9 @@ class AdminApi:
         )
 
     def _require_admin(self, request: web.Request) -> None:
-        if not self._identify(request).admin:
+        if not authenticate(self._watcher.current, request.headers.get("Authorization")).admin:
             message = "This key may not use the admin API; send one that was created with admin rights."
             raise ApiError(403, message, PERMISSION, "admin_key_required")
-
-    def _by_snapshot(self, request: web.Request) -> Identity:
-        return authenticate(self._watcher.current, request.headers.get("Authorization"))
 
     async def _view(self) -> View:
         watcher = self._watcher

@@ -266,3 +266,12 @@ async def test_a_deletion_in_an_emptied_registry_deletes_from_what_is_served(
     await until(lambda: watcher.held_back is None)
     assert "org/chat" in watcher.current.models
     assert not watcher.current.deployments
+
+
+async def test_a_key_that_is_served_is_not_replaced_because_the_registry_was_emptied(
+    admin: Admin, watcher: Watcher, redis_client: Redis
+) -> None:
+    await redis_client.flushall()
+    await until(lambda: watcher.held_back is not None)
+    await call(admin, "POST", "keys", 409, json={"tenant": "acme", "name": "app"})
+    assert authenticate(watcher.current, f"Bearer {USER}").key_name == "app"
