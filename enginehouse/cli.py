@@ -22,7 +22,7 @@ from enginehouse.commands.keys import keys
 from enginehouse.commands.traces import traces
 from enginehouse.commands.up import up
 from enginehouse.commands.version import version
-from enginehouse.errors import CommandError
+from enginehouse.errors import CommandError, report
 
 INTERRUPTED = 130
 
@@ -65,10 +65,3 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-
-
-def report(error: CommandError) -> None:
-    """Say on stderr what stopped the command, and below it what to do."""
-    sys.stderr.write(f"error: {error.message}\n")
-    for line in (error.remedy or "").splitlines():
-        sys.stderr.write(f"  {line}\n")

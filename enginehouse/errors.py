@@ -10,6 +10,8 @@ CommandError
 
 from __future__ import annotations
 
+import sys
+
 
 class CommandError(Exception):
     """A command cannot go on. `remedy` says what the operator can do; shown under the message."""
@@ -46,3 +48,10 @@ class ApiError(CommandError):
     def __init__(self, message: str, remedy: str | None = None, status: int | None = None) -> None:
         super().__init__(message, remedy)
         self.status = status
+
+
+def report(error: CommandError) -> None:
+    """Say on stderr what stopped the command, and below it what to do."""
+    sys.stderr.write(f"error: {error.message}\n")
+    for line in (error.remedy or "").splitlines():
+        sys.stderr.write(f"  {line}\n")

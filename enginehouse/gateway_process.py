@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
+from enginehouse.errors import SettingsError, report
 from enginehouse.settings import Settings, load
 from gateway.accounting import Accounts
 from gateway.admin import admin_routes
@@ -23,7 +25,7 @@ from gateway.app import make_app
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
 from gateway.worker_seat import WORKER_VARIABLE, WorkerSeat, reusable_socket
-from gateway.workers import METRICS_VARIABLE
+from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
 from inference.client import ModelClients
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
@@ -32,6 +34,7 @@ from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from router.attempts import Router
+from telemetry.config import TelemetryConfig
 from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
 from telemetry.logs import Logs
 from telemetry.metrics import Metrics
@@ -60,11 +63,20 @@ class GatewayProcess:
         self.supervisor = Supervisor()
         self.tokenizers = Tokenizers()
         accounts = Accounts(metrics)
-        timeouts = Timeouts(config.connect_timeout_s, config.first_byte_timeout_s, config.idle_timeout_s)
+        timeouts = Timeouts(
+            config.connect_timeout_s,
+            config.first_byte_timeout_s,
+            config.idle_timeout_s,
+            config.request_timeout_s,
+        )
         self.clients = ModelClients(timeouts)
         self.router = Router(settings.router, self.clients, self.snapshot, accounts)
         self.generation = Generation(config, self.snapshot, self.tokenizers, self.router, tracing, accounts)
-        self.drain = Drain(lambda: self.generation.in_flight, deadline_s=config.drain_timeout_s)
+        self.drain = Drain(
+            lambda: self.generation.in_flight,
+            deadline_s=config.drain_timeout_s,
+            notice_s=config.drain_notice_s,
+        )
 
     def snapshot(self) -> Snapshot:
         """The registry as last known."""
@@ -122,7 +134,7 @@ class GatewayProcess:
 async def gateway_process(settings: Settings) -> AsyncIterator[GatewayProcess]:
     """All parts, running; closed in reverse at the end."""
     metrics_dir = os.environ.get(METRICS_VARIABLE)
-    tracing = Tracing(settings.telemetry)
+    tracing = _tracing(settings.telemetry)
     process = GatewayProcess(settings, Metrics(Path(metrics_dir) if metrics_dir else None), tracing)
     try:
         await process.start()
@@ -130,6 +142,16 @@ async def gateway_process(settings: Settings) -> AsyncIterator[GatewayProcess]:
     finally:
         await process.close()
         await asyncio.to_thread(tracing.close)
+
+
+def _tracing(config: TelemetryConfig) -> Tracing:
+    try:
+        return Tracing(config)
+    except OSError as error:
+        raise SettingsError(
+            f"telemetry.trace_file {config.trace_file} cannot be written: {error.strerror}",
+            "name another file, or leave telemetry.exporter out",
+        ) from error
 
 
 async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
@@ -182,7 +204,14 @@ def main() -> None:
     if seat is not None:
         seat.take()
     environment = {name: value for name, value in os.environ.items() if name != WORKER_VARIABLE}
-    settings = load(environment=environment).settings
+    try:
+        _run(load(environment=environment).settings, seat)
+    except SettingsError as error:
+        report(error)
+        sys.exit(EXIT_NO_RESTART)
+
+
+def _run(settings: Settings, seat: WorkerSeat | None) -> None:
     logs = Logs(settings.telemetry)
     try:
         uvloop.run(serve(settings, seat))

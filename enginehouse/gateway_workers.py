@@ -33,7 +33,7 @@ def run_gateway(config: Path | None, host: str | None, port: int | None, workers
                     host=gateway.host,
                     port=gateway.port,
                     environment=environment,
-                    drain_deadline_s=gateway.drain_timeout_s,
+                    drain_deadline_s=gateway.drain_timeout_s + (gateway.drain_notice_s or 0),
                     metrics_dir=folder,
                 )
             )

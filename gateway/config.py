@@ -30,6 +30,8 @@ class GatewayConfig(BaseModel):
     """How long a model server may be silent before its answer begins."""
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a model server may be silent within an answer."""
+    drain_notice_s: Annotated[float, Field(gt=0)] | None = None
+    """How long `/readyz` says 503 after SIGTERM before the port closes, for load balancers to see it."""
     drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
     """How long requests may go on after SIGTERM before they are cut."""
     keepalive_timeout_s: Annotated[float, Field(gt=0)] = 75.0

@@ -61,7 +61,7 @@ def run_workers(plan: WorkersPlan, on_ready: Callable[[int], object] | None = No
     """Run the workers until SIGTERM or SIGINT, then let them drain.
 
     `on_ready` is called once, with the port, when all of them listen. Raises WorkersError when the port is
-    taken or a worker keeps dying; no worker is left then.
+    taken or a worker keeps dying before it listens; no worker is left then.
     """
     with reserve_port(plan.host, plan.port) as reserved:
         asyncio.run(Workers(plan, reserved.getsockname()[1], on_ready).run())
@@ -115,7 +115,11 @@ class Workers:
             keeper.result()
 
     async def _keep(self, index: int) -> None:
-        """Run worker `index`, again and again, until the end or a crash loop."""
+        """Run worker `index`, again and again, until the end.
+
+        Raises WorkersError for one that never came to listen. One that has is started again for ever: what
+        ends it may pass, and the others serve meanwhile.
+        """
         early_ends, delay_s = 0, _FIRST_DELAY_S
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
@@ -125,7 +129,8 @@ class Workers:
                 return
             steady = loop.time() - started_s >= _STEADY_AFTER_S
             early_ends, delay_s = (0, _FIRST_DELAY_S) if steady else (early_ends + 1, delay_s)
-            _refuse_crash_loop(index, code, early_ends)
+            if index in self._waiting_for:
+                _refuse_crash_loop(index, code, early_ends)
             _logger.warning(
                 "worker ended; it starts again",
                 extra={"worker": index, "reason": describe_exit(code), "delay_s": delay_s},

@@ -10,7 +10,7 @@ import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -108,7 +108,7 @@ async def _ended(work: Work) -> str:
 
 
 class Drain:
-    """The orderly end of a server: unready, requests finish or are cut, then resources close in reverse.
+    """The orderly end of a server: unready, closed to new requests, the open ones finish or are cut.
 
     `in_flight` counts the requests that still run. `notice_s` is how long load balancers get to see that
     the process is unready before anything else happens; `deadline_s` is how long requests get after it.
@@ -122,8 +122,6 @@ class Drain:
         self._notice_s = notice_s
         self._requested = asyncio.Event()
         self._hurry = asyncio.Event()
-        self.resources = AsyncExitStack()
-        """Closed at the end, the last entered first."""
 
     @property
     def draining(self) -> bool:
@@ -162,7 +160,6 @@ class Drain:
         if left:
             _logger.warning("requests cut by the drain deadline", extra={"requests": left})
         await cut()
-        await self.resources.aclose()
         return left
 
     async def _wait_until(self, done: Callable[[], bool], timeout_s: float) -> None:

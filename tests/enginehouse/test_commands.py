@@ -154,6 +154,16 @@ def test_a_variable_that_nothing_reads_stops_a_command() -> None:
     assert "ENGINEHOUSE_GATEWAY__PORT" in done.stderr
 
 
+def test_a_gateway_that_cannot_write_traces_says_so_once() -> None:
+    """A worker's own sentence, and no crash loop."""
+    trace_file = {"EXPORTER": "file", "TRACE_FILE": "/proc/nowhere/traces.jsonl"}
+    variables = {f"ENGINEHOUSE_TELEMETRY__{name}": value for name, value in trace_file.items()}
+    done = _run("gateway", "--port", "0", **variables)
+    assert done.returncode == 1
+    assert done.stderr.count("telemetry.trace_file /proc/nowhere/traces.jsonl cannot be written") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_config_prints_sources_and_hides_passwords() -> None:
     """What an operator may paste into an issue."""
     done = _run("config", ENGINEHOUSE_REGISTRY__REDIS_URL="redis://:secret@r:1/0")

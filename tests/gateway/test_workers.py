@@ -213,6 +213,22 @@ def test_a_crash_loop_ends_with_a_sentence(start: Callable[..., Running]) -> Non
     assert "Traceback" not in running.log
 
 
+def test_a_worker_that_has_served_is_started_again_for_ever(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """Whatever ends it may pass; a gateway that gave up would take the other workers' requests with it."""
+    brief = tmp_path / "brief.py"
+    brief.write_text(
+        "import os\n"
+        "from gateway.worker_seat import WorkerSeat\n"
+        "WorkerSeat.of(os.environ).report_ready()\n"
+        "raise SystemExit(3)\n"
+    )
+    running = start(command=[sys.executable, str(brief)], count=1)
+    until(lambda: running.log.count("worker ended; it starts again") >= 6)
+    assert running.process.poll() is None
+
+
 def test_a_worker_that_cannot_run_as_configured_is_started_once(start: Callable[..., Running]) -> None:
     running = start(
         command=[sys.executable, "-c", f"print('hi'); raise SystemExit({EXIT_NO_RESTART})"], count=1
