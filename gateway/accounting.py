@@ -69,7 +69,9 @@ class Accounts:
 
 def _tokens(entry: Entry) -> tuple[int, int]:
     """Prompt and completion tokens; for an answer that broke or was left, what was generated until then."""
-    if entry.finished or not entry.routed:
+    if not entry.trace.attempts:
+        return 0, 0  # no engine has seen it
+    if entry.finished:
         return entry.usage.prompt_tokens or 0, entry.usage.completion_tokens or 0
     generated = sum(choice.assembler.completion_tokens() for choice in entry.choices if choice.assembler)
     return entry.usage.prompt_tokens or 0, generated
@@ -109,6 +111,9 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.REQUEST_CHOICE_COUNT: api.n if api and api.n > 1 else None,
         names.REQUEST_TEMPERATURE: sampling.temperature if sampling else None,
         names.REQUEST_TOP_P: sampling.top_p if sampling else None,
+        names.REQUEST_TOP_K: sampling.top_k if sampling else None,
+        names.REQUEST_FREQUENCY_PENALTY: sampling.frequency_penalty if sampling else None,
+        names.REQUEST_PRESENCE_PENALTY: sampling.presence_penalty if sampling else None,
         names.REQUEST_SEED: sampling.seed if sampling else None,
         names.USAGE_INPUT_TOKENS: prompt,
         names.USAGE_OUTPUT_TOKENS: completion,

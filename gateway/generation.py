@@ -21,6 +21,7 @@ from gateway.api.answers import DONE, ChatStream, CompletionStream, chat_answer,
 from gateway.api.answers import Choice as AnswerChoice
 from gateway.api.errors import (
     ApiError,
+    bad_request,
     draining,
     encode_error,
     encode_error_event,
@@ -40,7 +41,7 @@ from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
 from router.errors import ModelNotAllowedError
-from router.profiles import Wish, resolve
+from router.profiles import TIERS, Wish, resolve
 from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
 
@@ -77,6 +78,7 @@ class Generation:
         self.completion = partial(self._serve, kind="completion")
         """Handler of `POST /v1/completions`."""
         self.is_draining = False
+        """New requests are refused, and connections closed after their answers."""
 
     @property
     def in_flight(self) -> int:
@@ -127,6 +129,7 @@ class Generation:
 
     async def _answer(self, request: web.Request, entry: Entry) -> None:
         if self.is_draining:
+            entry.response.close_after()
             raise draining()
         snapshot = self._snapshot()
         headers = request.headers
@@ -144,7 +147,7 @@ class Generation:
         if tokenizer is None:
             requests = [relayed(api, wish.model, entry.request_id)]
         else:
-            prompts = await read_prompts(api, tokenizer)
+            prompts = await read_prompts(api, wish.model, tokenizer)
             requests = requests_for(api, wish.model, prompts, tokenizer, entry.request_id, self._config)
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
         entry.routed = True
@@ -162,6 +165,12 @@ class Generation:
             return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise request_too_large(self._config.limits.max_body_bytes) from error
+        except web.RequestPayloadError as error:
+            raise bad_request(
+                "The body is not what its headers say. Send as much as Content-Length says, packed as "
+                "Content-Encoding says.",
+                code="invalid_body",
+            ) from error
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
@@ -243,9 +252,11 @@ class Generation:
             text = choice.close(finished.reason or "stop")
             log_probs = choice.assembler.take_log_probs() if choice.assembler else None
             answered.append(AnswerChoice(text, choice.reason, log_probs))
-        answer = chat_answer if entry.kind == "chat" else completion_answer
-        body = answer(_answer_id(entry), int(time()), api.model, answered, entry.usage)
-        entry.response.respond(200, body)
+        shared = (_answer_id(entry), int(time()), api.model, answered, entry.usage)
+        if entry.kind == "chat":
+            entry.response.respond(200, chat_answer(*shared, service_tier=_tier(entry)))
+        else:
+            entry.response.respond(200, completion_answer(*shared))
 
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
@@ -291,8 +302,15 @@ async def _all(runs: Iterable[Coroutine[Any, Any, Finished]]) -> list[Finished]:
 def _events(entry: Entry, api: ApiRequest, choices: int) -> ChatStream | CompletionStream:
     shared = (_answer_id(entry), int(time()), api.model, choices)
     if entry.kind == "chat":
-        return ChatStream(*shared, include_usage=api.include_usage)
+        return ChatStream(*shared, include_usage=api.include_usage, service_tier=_tier(entry))
     return CompletionStream(*shared, include_usage=api.include_usage)
+
+
+def _tier(entry: Entry) -> str | None:
+    """The tier that served, where the client named one, in OpenAI's words."""
+    if entry.api is None or entry.api.service_tier is None or entry.wish is None:
+        return None
+    return TIERS.get(entry.wish.profile, "default")
 
 
 def _answer_id(entry: Entry) -> str:

@@ -22,7 +22,7 @@ class Prompt:
     ids: list[int]
 
 
-async def read_prompts(api: ApiRequest, tokenizer: ModelTokenizer) -> list[Prompt]:
+async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer) -> list[Prompt]:
     """The prompts of `api`; long ones are tokenised off the event loop.
 
     Raises RequestRefusedError where the chat template refuses, ApiError for ids the model does not have.
@@ -30,12 +30,14 @@ async def read_prompts(api: ApiRequest, tokenizer: ModelTokenizer) -> list[Promp
     if api.messages is not None:
         text = tokenizer.render(api.messages)
         return [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
-    return [await _read(prompt, tokenizer) for prompt in api.prompts or ()]
+    return [await _read(prompt, model, tokenizer) for prompt in api.prompts or ()]
 
 
-async def _read(prompt: str | list[int], tokenizer: ModelTokenizer) -> Prompt:
+async def _read(prompt: str | list[int], model: Model, tokenizer: ModelTokenizer) -> Prompt:
     if isinstance(prompt, str):
         return Prompt(prompt, await tokenizer.encode_async(prompt) or _nothing(tokenizer))
+    if len(prompt) >= model.context_length:
+        return Prompt(None, prompt)  # refused for its length, without its text
     largest, last = max(prompt), tokenizer.vocab_size - 1
     if largest > last:
         raise bad_request(f"`prompt` holds the token id {largest}; this model's ids end at {last}.", "prompt")

@@ -8,6 +8,7 @@ llhttp's (httptools). Owned by one event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from inference.errors import (
     StreamBrokenError,
 )
 
+_log = logging.getLogger(__name__)
 _SWEEP_S = 0.25
+_IDLE_S = 50.0
+"""Idle connections are closed after it: a dead host must not be found out by a request."""
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -50,15 +54,28 @@ class Timeouts:
     connect_s: float = 2.0
     first_byte_s: float = 120.0
     idle_s: float = 60.0
+    whole_s: float = 600.0
+    """For an answer that comes in one piece: its first byte is its last."""
 
 
 class Exchange:
     """One request and its answer. Cancelling closes the connection: that is how a server learns of it."""
 
-    __slots__ = ("_connection", "_message", "_pool", "_receiver", "_task", "over", "paused", "reused")
+    __slots__ = (
+        "_connection",
+        "_message",
+        "_pool",
+        "_receiver",
+        "_task",
+        "first_byte_s",
+        "over",
+        "paused",
+        "reused",
+    )
 
-    def __init__(self, pool: HttpPool, message: bytes, receiver: Receiver) -> None:
+    def __init__(self, pool: HttpPool, message: bytes, receiver: Receiver, streams: bool) -> None:
         self._pool = pool
+        self.first_byte_s = pool.timeouts.first_byte_s if streams else pool.timeouts.whole_s
         self._message = message
         self._receiver: Receiver | None = receiver
         self._connection: _Connection | None = None
@@ -83,19 +100,32 @@ class Exchange:
             self._connection.abort()
 
     def pause(self) -> None:
+        if self.over:  # the connection may serve somebody else by now
+            return
         self.paused = True
         if self._connection is not None:
             self._connection.pause()
 
     def resume(self) -> None:
+        if self.over:
+            return
         self.paused = False
         if self._connection is not None:
             self._connection.resume()
 
     def completed(self) -> None:
         receiver = self._finish()
-        if receiver is not None:
+        if receiver is None:
+            return
+        try:
             receiver.complete()
+        except InferenceError as error:
+            receiver.lost(error)
+        except Exception as error:  # whatever the server sent: its request must end
+            _log.exception("answer could not be read", extra={"origin": self._pool.origin})
+            receiver.lost(
+                ProtocolError(f"an unreadable answer of {self._pool.origin}: {type(error).__name__}")
+            )
 
     def failed(self, error: InferenceError) -> None:
         receiver = self._finish()
@@ -124,7 +154,7 @@ class Exchange:
     async def _connect(self) -> None:
         try:
             connection = await self._pool.connect()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:  # the last: a host name that IDNA refuses
             self.failed(
                 ServerUnreachableError(f"cannot connect to {self._pool.origin}: {error or 'timed out'}")
             )
@@ -164,12 +194,16 @@ class HttpPool:
         self._idle: deque[_Connection] = deque()
         self._max_idle = max_idle
         self._open: set[_Connection] = set()
+        self._dialling = 0
         self._closed = False
         self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
 
-    def start(self, message: bytes, receiver: Receiver) -> Exchange:
-        """Send `message` (a whole HTTP request); its answer is pushed to `receiver`."""
-        return Exchange(self, message, receiver)
+    def start(self, message: bytes, receiver: Receiver, streams: bool = True) -> Exchange:
+        """Send `message` (a whole HTTP request); its answer is pushed to `receiver`.
+
+        `streams`: the answer begins long before it ends, so its first byte is waited for less.
+        """
+        return Exchange(self, message, receiver, streams)
 
     def take_idle(self) -> _Connection | None:
         """The most recently used idle connection."""
@@ -181,10 +215,14 @@ class HttpPool:
 
     async def connect(self) -> _Connection:
         """A new connection. Raises OSError or TimeoutError."""
-        async with asyncio.timeout(self.timeouts.connect_s):
-            _, connection = await self.loop.create_connection(
-                lambda: _Connection(self), self.host, self.port, ssl=self._tls
-            )
+        self._dialling += 1
+        try:
+            async with asyncio.timeout(self.timeouts.connect_s):
+                _, connection = await self.loop.create_connection(
+                    lambda: _Connection(self), self.host, self.port, ssl=self._tls
+                )
+        finally:
+            self._dialling -= 1
         return connection
 
     def opened(self, connection: _Connection) -> None:
@@ -218,7 +256,7 @@ class HttpPool:
         now = self.loop.time()
         for connection in list(self._open):
             connection.check(now)
-        if self._open or not self._closed:
+        if self._open or self._dialling or not self._closed:
             self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
 
 
@@ -283,14 +321,17 @@ class _Connection(asyncio.Protocol):
     def check(self, now_s: float) -> None:
         """Give up on an exchange whose server has been silent for too long."""
         exchange = self._exchange
-        if exchange is None or self._paused:
+        if self._paused:
             return
         if self._heard:
             self._heard = False
             self._heard_at_s = now_s
             return
-        limits = self._pool.timeouts
-        allowed_s = limits.idle_s if self._answered else limits.first_byte_s
+        if exchange is None:
+            if now_s - self._heard_at_s > _IDLE_S:
+                self.abort()
+            return
+        allowed_s = self._pool.timeouts.idle_s if self._answered else exchange.first_byte_s
         if now_s - self._heard_at_s > allowed_s:
             self.abort()
             exchange.failed(ServerTimeoutError(f"{self._pool.origin} was silent for {allowed_s:g} s"))
@@ -304,6 +345,9 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard = True
         receiver = self._receiver
+        if receiver is None:  # nobody asked: a server that speaks out of turn is not to be trusted
+            self.abort()
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -312,7 +356,7 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(ProtocolError(f"{self._pool.origin} sent malformed HTTP: {error}"))
             return
-        if receiver is not None and self._receiver is receiver:
+        if self._receiver is receiver:
             receiver.flush()
         if self._complete:
             self._done()

@@ -13,6 +13,7 @@ from inference.push_http import Exchange, HttpPool, http_request
 from inference.request import InferenceRequest
 from inference.sink import Sink
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -37,7 +38,7 @@ class TritonHttp:
         if request.traceparent is not None:
             headers += f"traceparent: {request.traceparent}\r\n"
         message = http_request("POST", self._path, self._pool.authority, headers, _encode(tensors))
-        return self._pool.start(message, _EventStream(self._lane, request, sink))
+        return self._pool.start(message, _EventStream(self._lane, request, sink), request.stream)
 
 
 class _EventStream:
@@ -92,7 +93,7 @@ def _outputs(event: bytes) -> dict[str, Any]:
         raise ProtocolError(f"not a server-sent event: {event[:80]!r}")
     try:
         return _decode(event[6:])
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise ProtocolError(f"an event is not JSON: {error}") from error
 
 
@@ -101,5 +102,5 @@ def _error_text(body: bytes) -> str:
     text = body.removeprefix(b"data: ").strip()
     try:
         return str(_decode(text).get("error", text.decode("utf-8", "replace")))
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return text.decode("utf-8", "replace") or "no text"

@@ -8,19 +8,20 @@ broken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from inference.client import ModelClients
-from inference.errors import InferenceError
+from inference.errors import InferenceError, UnsupportedFeatureError
 from inference.request import InferenceRequest, Usage
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
+from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
-from router.ledger import Ledger
+from router.ledger import EndpointLoad, Ledger
 from router.pick import Decision, candidates, pick
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
@@ -52,6 +53,9 @@ class Answer(Sink, Protocol):
     def attempt_runs(self, call: Call) -> None:
         """The attempt's call, to pause, resume or cancel it."""
 
+    def ended(self, request: InferenceRequest) -> FinishReason | None:
+        """Why the answer is whole although its end was lost; None: something is missing."""
+
     def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
         """The rest of a broken answer as a new request; None where it cannot be continued."""
 
@@ -80,6 +84,8 @@ class Job:
     trace: RequestTrace
     lanes: frozenset[str] | None = None
     """Lanes that can serve it; None: any."""
+    blamed: set[str] = field(default_factory=set)
+    """Endpoints whose breaker has heard of a failure of this request."""
 
 
 class Router:
@@ -115,7 +121,7 @@ class Router:
         AttemptsExhaustedError. Cancelling it cancels at the engine.
         """
         failed: set[str] = set()
-        attempts = continued = 0
+        attempts = continued = fruitless = 0
         last: InferenceError | None = None
         while True:
             endpoint = await self._route(job, failed, last)
@@ -125,26 +131,37 @@ class Router:
                 self._observer.attempt(endpoint, "ok")
                 return Finished(*outcome, endpoint, attempts, continued)
             self._observer.attempt(endpoint, outcome.outcome)
-            if not outcome.retry_safe:
-                raise outcome
-            if answer.started:
-                self._continue(job, answer, outcome)
-                continued += 1
-                last, failed = None, {endpoint.name}
-                continue
-            if attempts - continued >= self.config.max_attempts:
-                raise AttemptsExhaustedError(f"{attempts} attempts failed; the last: {outcome}", outcome)
-            self._observer.retried(job.wish)
-            failed.add(endpoint.name)
             last = outcome
+            if answer.started:
+                if (reason := answer.ended(job.request)) is not None:
+                    return Finished(reason, Usage(), endpoint, attempts, continued)
+                grew = self._continue(job, answer, outcome)
+                continued += 1
+                fruitless = 0 if grew else fruitless + 1
+                failed = {endpoint.name} if grew else failed | {endpoint.name}
+            else:
+                failed.add(endpoint.name)
+                if not (outcome.retry_safe or self._another_lane(job, failed, outcome)):
+                    raise outcome
+                fruitless += 1
+                self._observer.retried(job.wish)
+            if fruitless >= self.config.max_attempts:
+                raise AttemptsExhaustedError(f"{attempts} attempts failed; the last: {outcome}", outcome)
 
-    def _continue(self, job: Job, answer: Answer, error: InferenceError) -> None:
-        rest = answer.continuation(job.request) if self.config.continue_streams else None
+    def _continue(self, job: Job, answer: Answer, error: InferenceError) -> bool:
+        """Make the rest of a broken answer the job; whether the attempt had brought anything."""
+        before = job.request
+        rest = answer.continuation(before) if error.retry_safe and self.config.continue_streams else None
         if rest is None:
             raise error
         self._observer.continued(job.wish)
         job.request = rest
         job.lanes = frozenset({"tensorrt_llm"})
+        return rest.max_tokens < before.max_tokens
+
+    def _another_lane(self, job: Job, failed: set[str], error: InferenceError) -> bool:
+        """What one lane cannot carry, another lane of the same model may."""
+        return isinstance(error, UnsupportedFeatureError) and self._decide(job, failed).endpoint is not None
 
     async def _attempt(self, endpoint: Endpoint, job: Job, answer: Answer) -> Outcome:
         now_s = self._loop.time()
@@ -153,33 +170,45 @@ class Router:
         request = job.request
         request.traceparent = trace.traceparent
         with self.ledger.lease(endpoint.name, job.tokens) as load:
-            load.breaker = load.breaker.dispatched(now_s, self.config)
+            if load.breaker.opened_at_s is not None:
+                load.breaker = load.breaker.probed(now_s)
+                load.probe = trace
             answer.attempt_begins(trace, done)
+            call: Call | None = None
             try:
                 call = self._clients.of(endpoint).start(request, answer)
-            except InferenceError as error:
-                load.breaker = load.breaker.released()
-                trace.finished(error.outcome)
-                return error
-            answer.attempt_runs(call)
-            try:
+                answer.attempt_runs(call)
                 outcome = await done
-            except BaseException:
-                call.cancel()
-                load.breaker = load.breaker.released()
-                trace.finished("cancelled")
-                self._observer.attempt(endpoint, "cancelled")
+            except UnsupportedFeatureError as error:
+                outcome = error
+            except BaseException as error:
+                if call is not None:
+                    call.cancel()
+                _let_go(load, trace)
+                ending = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
+                trace.finished(ending)
+                self._observer.attempt(endpoint, ending)
                 raise
-            if not isinstance(outcome, InferenceError):
-                load.breaker = load.breaker.succeeded()
-                trace.finished(None)
-            else:
-                if outcome.endpoint_fault:
-                    load.breaker = load.breaker.failed(self._loop.time(), self.config)
-                else:
-                    load.breaker = load.breaker.released()
+            self._judge(load, trace, outcome, endpoint, job)
+            if isinstance(outcome, InferenceError):
                 trace.finished(outcome.outcome)
+                if call is not None:
+                    call.cancel()  # an error within a stream leaves the call open; it must push no more
+            else:
+                trace.finished(None)
             return outcome
+
+    def _judge(
+        self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
+    ) -> None:
+        """What the attempt says of its endpoint; one request counts against an endpoint once at most."""
+        if not isinstance(outcome, InferenceError):
+            load.breaker, load.probe = CLOSED, None
+        elif outcome.endpoint_fault and endpoint.name not in job.blamed:
+            job.blamed.add(endpoint.name)
+            load.breaker = load.breaker.failed(self._loop.time(), self.config)
+        else:
+            _let_go(load, trace)
 
     async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
         """The endpoint for the next attempt."""
@@ -217,5 +246,19 @@ class Router:
         endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
         if job.lanes is not None:
             endpoints = tuple(endpoint for endpoint in endpoints if endpoint.lane in job.lanes)
+        self._close_proven(endpoints)
         choices = candidates(endpoints, self.ledger, self._loop.time(), self.config)
         return pick(job.wish.profile, choices, job.tokens, failed)
+
+    def _close_proven(self, endpoints: Sequence[Endpoint]) -> None:
+        """A probe that is being answered has shown enough, however long its answer takes."""
+        for endpoint in endpoints:
+            load = self.ledger.of(endpoint.name)
+            if load.probe is not None and load.probe.answered_ns is not None:
+                load.breaker, load.probe = CLOSED, None
+
+
+def _let_go(load: EndpointLoad, trace: AttemptTrace) -> None:
+    """The attempt ends without news; if it was the probe, another may be."""
+    if load.probe is trace:
+        load.breaker, load.probe = load.breaker.released(), None

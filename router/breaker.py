@@ -16,7 +16,8 @@ class Breaker:
 
     failures: int = 0
     opened_at_s: float | None = None
-    probing: bool = False
+    probed_at_s: float | None = None
+    """When the last probe went out."""
 
     def state(self, now_s: float, config: RouterConfig) -> State:
         """`half_open`: the cooldown is over, and one request may try."""
@@ -25,22 +26,22 @@ class Breaker:
         return "open" if now_s - self.opened_at_s < config.breaker_cooldown_s else "half_open"
 
     def admits(self, now_s: float, config: RouterConfig) -> bool:
-        """Whether a request may go to the endpoint."""
-        state = self.state(now_s, config)
-        return state == "closed" or (state == "half_open" and not self.probing)
+        """Whether a request may go to the endpoint; a probe without news makes way for the next in time."""
+        if self.opened_at_s is None:
+            return True
+        since_s = self.opened_at_s if self.probed_at_s is None else self.probed_at_s
+        return now_s - since_s >= config.breaker_cooldown_s
 
-    def dispatched(self, now_s: float, config: RouterConfig) -> Breaker:
-        """A request goes out; while half open it is the probe."""
-        return replace(self, probing=True) if self.state(now_s, config) == "half_open" else self
+    def probed(self, now_s: float) -> Breaker:
+        """A request goes out as the probe of a breaker that is half open."""
+        return replace(self, probed_at_s=now_s)
 
     def released(self) -> Breaker:
-        """The request ended without telling anything about the endpoint (a client left)."""
-        return replace(self, probing=False) if self.probing else self
-
-    def succeeded(self) -> Breaker:
-        return self if self == CLOSED else CLOSED
+        """The probe ended without telling anything about the endpoint (its client left)."""
+        return replace(self, probed_at_s=None)
 
     def failed(self, now_s: float, config: RouterConfig) -> Breaker:
+        """One more failure in a row."""
         failures = self.failures + 1
         if failures >= config.breaker_failures or self.opened_at_s is not None:
             return Breaker(failures, now_s)
@@ -48,3 +49,4 @@ class Breaker:
 
 
 CLOSED = Breaker()
+"""Also what a success makes of any breaker."""

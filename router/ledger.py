@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router.breaker import CLOSED, Breaker
+from telemetry.request_trace import AttemptTrace
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class EndpointLoad:
     tokens: int = 0
     """Prompt tokens and expected output of the requests in flight."""
     breaker: Breaker = CLOSED
+    probe: AttemptTrace | None = None
+    """The attempt that a half-open breaker let through."""
 
 
 class Lease:

@@ -14,7 +14,9 @@ _STAND_INS = {
     "balanced": ("balanced", "latency", "throughput"),
     "throughput": ("throughput", "balanced", "latency"),
 }
-_TIERS = {"priority": "latency", "flex": "throughput"}
+TIERS = {"latency": "priority", "throughput": "flex"}
+"""OpenAI's `service_tier` by profile; every other profile is its `default`."""
+_PROFILES = {tier: profile for profile, tier in TIERS.items()}
 
 
 class Wish(NamedTuple):
@@ -35,8 +37,8 @@ def resolve(snapshot: Snapshot, name: str, service_tier: str | None, header: str
     if model is not None:
         if header is not None:
             return Wish(model, _known(snapshot, model, header, f"{name} with profile {header}"), "header")
-        if service_tier in _TIERS:
-            return Wish(model, _TIERS[service_tier], "service_tier")
+        if service_tier in _PROFILES:
+            return Wish(model, _PROFILES[service_tier], "service_tier")
         return Wish(model, model.default_profile, "default")
     base, colon, profile = name.rpartition(":")
     if colon and (model := snapshot.model(base)) is not None:

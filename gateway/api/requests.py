@@ -25,6 +25,7 @@ from inference.request import Sampling
 
 __all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion"]
 
+MAX_STOP_CHARACTERS = 1000
 DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI generates for `/v1/completions` without `max_tokens`."""
 _CHAT_KEYS = frozenset(ChatBody.__struct_fields__)
@@ -184,6 +185,12 @@ def _stop(body: Body) -> tuple[str, ...]:
     if "" in strings:
         param = "stop" if single else f"stop[{strings.index('')}]"
         raise bad_request(f"`{param}` is an empty string. Give at least one character.", param)
+    for i, string in enumerate(strings):
+        if len(string) > MAX_STOP_CHARACTERS:
+            param = "stop" if single else f"stop[{i}]"
+            raise bad_request(
+                f"`{param}` is longer than {MAX_STOP_CHARACTERS} characters. Shorten it.", param
+            )
     return strings
 
 

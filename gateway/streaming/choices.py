@@ -52,6 +52,14 @@ class Choice:
     def attempt_runs(self, call: Call) -> None:
         self._call = call
 
+    def ended(self, request: InferenceRequest) -> FinishReason | None:
+        """Why the answer is whole although its end was lost."""
+        if self.assembler is None or not self.assembler.ids:
+            return None
+        if self.assembler.ends:
+            return "stop"
+        return "length" if len(self.assembler.ids) - self._known >= request.max_tokens else None
+
     def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
         """The rest of the answer: the prompt and what was generated become the new prompt."""
         if self.assembler is None or not self.assembler.ids or request.prompt_ids is None:
@@ -59,8 +67,15 @@ class Choice:
         known = self._known
         fresh = self.assembler.ids[known:]
         self._known = known + len(fresh)
-        left = request.max_tokens - len(fresh)
-        return replace(request, prompt_ids=request.prompt_ids + fresh, max_tokens=left) if left > 0 else None
+        sampling = request.sampling
+        if sampling.min_tokens is not None:
+            sampling = replace(sampling, min_tokens=max(0, sampling.min_tokens - len(fresh)))
+        return replace(
+            request,
+            prompt_ids=request.prompt_ids + fresh,
+            max_tokens=request.max_tokens - len(fresh),
+            sampling=sampling,
+        )
 
     _known = 0
     """Generated tokens that are part of the current attempt's prompt."""

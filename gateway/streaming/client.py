@@ -15,6 +15,7 @@ from aiohttp import web
 from inference.sink import Call
 
 _RESUME_POLL_S = 0.02
+_LINGER_S = 30.0
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -113,6 +114,7 @@ class PushResponse(web.StreamResponse):
         else:
             self._write(self._head + b"0\r\n\r\n")
         self._head = b""
+        self._linger()
 
     def _write(self, data: bytes) -> None:
         """A client that has left is noticed by the request's task; until then its bytes go nowhere."""
@@ -124,6 +126,20 @@ class PushResponse(web.StreamResponse):
         self.flush()
         self._keep_alive = False
         self._transport.close()
+        self._linger()
+
+    def close_after(self) -> None:
+        """Let the client connect anew for its next request."""
+        self._keep_alive = False
+
+    def _linger(self) -> None:
+        """A client that does not read what is left gets some time for it, not the connection for ever."""
+        if self._transport.get_write_buffer_size() > 0:
+            asyncio.get_running_loop().call_later(_LINGER_S, self._abort_unread)
+
+    def _abort_unread(self) -> None:
+        if self._transport.get_write_buffer_size() > 0:
+            self._transport.abort()
 
     def feeds_from(self, call: Call) -> None:
         """`call` is paused while the client's buffer is high."""

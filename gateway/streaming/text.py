@@ -31,6 +31,11 @@ class Assembler:
         self.stopped = False
         """A stop string was met; what follows is dropped."""
 
+    @property
+    def ends(self) -> bool:
+        """The last token is one that ends an answer."""
+        return len(self.ids) > 0 and self.ids[-1] in self._tokenizer.end_ids
+
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> str:
         """Text that has become certain by `ids`."""
         if self.stopped:
@@ -73,8 +78,7 @@ class Assembler:
         nothing: then the text is tokenised again, and `limit` is what an answer of reason "length" has.
         """
         if not self._parts:
-            ends = len(self.ids) > 0 and self.ids[-1] in self._tokenizer.end_ids
-            return len(self.ids) - ends
+            return len(self.ids) - self.ends
         if told is not None:
             return told - (reason == "stop" and not self.stopped)
         if reason == "length" and limit is not None:

@@ -264,3 +264,37 @@ async def test_what_a_receiver_raises_ends_its_exchange_only() -> None:
         receiver = Receiver()
         pool.start(MESSAGE, receiver)
         assert await receiver.end() is None
+
+
+async def test_an_exchange_that_is_over_no_longer_touches_its_connection() -> None:
+    """The connection may serve another request by then: pausing it would stall a stranger."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")
+
+    async with serving(handler) as pool:
+        first, second = Receiver(), Receiver()
+        over = pool.start(MESSAGE, first)
+        assert await first.end() is None
+        pool.start(MESSAGE, second)
+        over.pause()
+        assert await second.end() is None
+
+
+async def test_an_answer_that_cannot_be_read_still_ends() -> None:
+    """Whatever its receiver raises at the end."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")
+
+    class Failing(Receiver):
+        def complete(self) -> None:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid")
+
+    async with serving(handler) as pool:
+        receiver = Failing()
+        pool.start(MESSAGE, receiver)
+        assert isinstance(await receiver.end(), ProtocolError)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.snapshot import Snapshot
-from router.breaker import CLOSED, Breaker
+from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.errors import UnknownModelError
 from router.ledger import Ledger
@@ -165,11 +165,11 @@ def test_a_breaker_opens_probes_once_and_closes() -> None:
     assert breaker.state(1, CONFIG) == "open"
     assert not breaker.admits(5.9, CONFIG)
     assert breaker.admits(6.0, CONFIG)
-    probing = breaker.dispatched(6.0, CONFIG)
-    assert not probing.admits(6.0, CONFIG)
+    probing = breaker.probed(6.0)
+    assert not probing.admits(10.9, CONFIG)
+    assert probing.admits(11.0, CONFIG)
     assert probing.released().admits(6.0, CONFIG)
     assert probing.failed(6.5, CONFIG).state(7, CONFIG) == "open"
-    assert probing.succeeded() == Breaker()
 
 
 def test_the_ledger_gives_back_whatever_happens() -> None:

@@ -56,6 +56,7 @@ async def test_bad_http(stack: Stack) -> None:
             ("POST", "/nowhere", {}, 404),
             ("GET", "/v1/models/%00", {}, 404),
             ("GET", "/healthz", {"X-Long": "x" * 40_000}, 400),
+            ("DELETE", "/v1/models", {}, 405),
         ]
         for method, path, headers, status in cases:
             async with session.request(method, stack.origin + path, headers=headers) as answer:
@@ -65,3 +66,16 @@ async def test_bad_http(stack: Stack) -> None:
         ) as answer:
             assert answer.status == 413
             validate("ErrorResponse", await answer.json())
+
+
+async def test_a_body_that_is_not_what_its_head_says(stack: Stack) -> None:
+    """Packed otherwise, or not at all."""
+    async with aiohttp.ClientSession(headers=stack.headers) as session:
+        for encoding in ("gzip", "deflate", "br"):
+            async with session.post(
+                f"{stack.base_url}/chat/completions",
+                data=b"not packed " * 300,
+                headers={"Content-Encoding": encoding, "Content-Type": "application/json"},
+            ) as answer:
+                assert answer.status == 400, (encoding, await answer.text())
+                validate("ErrorResponse", await answer.json(content_type=None))
