@@ -12,7 +12,6 @@ from telemetry.metric_series import BulkHistogram
 _DURATION_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TTFT_S: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _ITL_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5)
-_CANCEL_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 _LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
@@ -61,6 +60,12 @@ class Instruments:
             by_model,
             registry=registry,
         )
+        self.wasted_tokens = Counter(
+            "enginehouse_wasted_tokens_total",
+            "Of the generated tokens, those of requests that did not end well: the client left, or it broke.",
+            by_model,
+            registry=registry,
+        )
         self.requests_in_flight = Gauge(
             "enginehouse_requests_in_flight",
             "Requests begun and not finished.",
@@ -95,13 +100,6 @@ class Instruments:
             "enginehouse_cancellations_total",
             "Requests whose client left, by how far they had come.",
             ("phase",),
-            registry=registry,
-        )
-        self.cancel_latency = BulkHistogram(
-            "enginehouse_cancel_latency_seconds",
-            "From the client's leaving to the end of the call to the model server.",
-            (),
-            buckets=_CANCEL_S,
             registry=registry,
         )
         self.breaker_state = Gauge(

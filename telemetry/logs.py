@@ -1,8 +1,8 @@
 """Logs: one JSON object (or one line of text) per event, written by a thread of its own.
 
 A line is a constant message and its data as fields: `logger.info("worker started", extra={"pid": 7})`.
-The trace id of the request being served is added by itself. Keys and content are removed before a line
-leaves the thread that wrote it.
+A line about a request has its `trace_id`. Keys and content are removed before a line leaves the thread
+that wrote it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import queue
 import sys
 import threading
-from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Final, TextIO
@@ -27,12 +26,6 @@ _QUEUE_LINES: Final = 10_000
 _STANDARD_FIELDS: Final = frozenset(
     vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": "", "asctime": "", "taskName": ""}
 )
-_trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-
-
-def bind_trace(trace_id_hex: str | None) -> Token[str | None]:
-    """Add this trace id to every line logged from here on in the current task."""
-    return _trace_id.set(trace_id_hex)
 
 
 class Logs:
@@ -143,15 +136,12 @@ def _formatter(config: TelemetryConfig) -> logging.Formatter:
 
 
 def _fields(record: logging.LogRecord, redactor: Redactor) -> dict[str, object]:
-    """What was given as `extra`, cleaned; and the trace id."""
-    fields = {
+    """What was given as `extra`, cleaned."""
+    return {
         name: redactor.field(name, value)
         for name, value in vars(record).items()
         if name not in _STANDARD_FIELDS and not name.startswith("_")
     }
-    if (trace_id := _trace_id.get()) is not None:
-        fields.setdefault("trace_id", trace_id)
-    return fields
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -51,7 +51,6 @@ class Metrics:
         self._by_model: dict[tuple[str | None, str | None], _ModelSeries] = {}
         self._attempts: dict[tuple[str, str], CounterSeries] = {}
         self._cancellations: dict[str, CounterSeries] = {}
-        self._cancel_latency = self._keep(HistogramSeries(self._instruments.cancel_latency))
         self._loop_lag = self._keep(HistogramSeries(self._instruments.loop_lag))
         self._models = KnownValues(_MAX_MODELS)
         self._profiles = KnownValues(_MAX_PROFILES)
@@ -97,6 +96,8 @@ class Metrics:
             series.itl.observe(itl_s)
         series.prompt_tokens.value += prompt_tokens
         series.completion_tokens.value += completion_tokens
+        if outcome != "ok":
+            series.wasted_tokens.value += completion_tokens
 
     def attempt(self, endpoint: str, outcome: AttemptOutcome) -> None:
         """A try on `endpoint` is over."""
@@ -111,16 +112,14 @@ class Metrics:
         """A stream continues on another endpoint after its first token."""
         (self._by_model.get((model, profile)) or self._model_series(model, profile)).migrations.value += 1
 
-    def cancelled(self, phase: CancelPhase, latency_s: float | None = None) -> None:
-        """A client left; `latency_s` until the call upstream had ended, None where there was none."""
+    def cancelled(self, phase: CancelPhase) -> None:
+        """A client left."""
         phase_label = phase if phase in CANCEL_PHASES else OTHER
         series = self._cancellations.get(phase_label)
         if series is None:
             series = self._keep(CounterSeries(self._instruments.cancellations.labels(phase_label)))
             self._cancellations[phase_label] = series
         series.value += 1
-        if latency_s is not None:
-            self._cancel_latency.observe(latency_s)
 
     def breaker(self, endpoint: str, state: BreakerState) -> None:
         """The breaker of `endpoint` is now in `state`; only endpoints that were learned are shown."""
@@ -189,6 +188,7 @@ class _ModelSeries:
         self.itl = HistogramSeries(instruments.inter_token_latency.labels(model, profile))
         self.prompt_tokens = counter(instruments.prompt_tokens)
         self.completion_tokens = counter(instruments.completion_tokens)
+        self.wasted_tokens = counter(instruments.wasted_tokens)
         self.retries = counter(instruments.retries)
         self.migrations = counter(instruments.migrations)
         self._labels = model, profile
@@ -209,7 +209,6 @@ class _ModelSeries:
         """Write all of them."""
         for histogram in (self.duration, self.ttft, self.itl):
             histogram.flush()
-        for counter in (self.prompt_tokens, self.completion_tokens, self.retries, self.migrations):
-            counter.flush()
-        for counter in self._requests.values():
+        tokens = self.prompt_tokens, self.completion_tokens, self.wasted_tokens
+        for counter in (*tokens, self.retries, self.migrations, *self._requests.values()):
             counter.flush()

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from opentelemetry.semconv.attributes import (
-    error_attributes,
-    http_attributes,
-    server_attributes,
-    url_attributes,
-)
+from opentelemetry.semconv.attributes import error_attributes, http_attributes
 from opentelemetry.semconv.schemas import Schemas
 
 SEMCONV_VERSION: Final = "1.40.0"
@@ -29,7 +24,6 @@ REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
 REQUEST_TOP_P: Final = "gen_ai.request.top_p"
 REQUEST_TOP_K: Final = "gen_ai.request.top_k"
 REQUEST_SEED: Final = "gen_ai.request.seed"
-REQUEST_STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
 REQUEST_FREQUENCY_PENALTY: Final = "gen_ai.request.frequency_penalty"
 REQUEST_PRESENCE_PENALTY: Final = "gen_ai.request.presence_penalty"
 REQUEST_CHOICE_COUNT: Final = "gen_ai.request.choice.count"
@@ -47,12 +41,9 @@ CONTENT_ATTRIBUTES: Final = frozenset({INPUT_MESSAGES, OUTPUT_MESSAGES, SYSTEM_I
 """Carry what clients wrote or models answered; dropped unless content capture is on."""
 
 ERROR_TYPE: Final = error_attributes.ERROR_TYPE
-SERVER_ADDRESS: Final = server_attributes.SERVER_ADDRESS
-SERVER_PORT: Final = server_attributes.SERVER_PORT
 HTTP_REQUEST_METHOD: Final = http_attributes.HTTP_REQUEST_METHOD
 HTTP_RESPONSE_STATUS_CODE: Final = http_attributes.HTTP_RESPONSE_STATUS_CODE
 HTTP_ROUTE: Final = http_attributes.HTTP_ROUTE
-URL_PATH: Final = url_attributes.URL_PATH
 
 REQUEST_ID: Final = "enginehouse.request.id"
 TENANT: Final = "enginehouse.tenant"

@@ -21,7 +21,6 @@ class Tracing:
         slow_s = config.keep_slower_than_s
         self._slow_ns = None if slow_s is None else int(slow_s * 1e9)
         self.records = self._export is not None
-        self.capture_content = config.capture_content
 
     def begin(self, traceparent: str | None, tracestate: str | None) -> RequestTrace:
         """Start the trace of a request that came with these headers.

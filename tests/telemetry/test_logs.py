@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from telemetry.config import TelemetryConfig
-from telemetry.logs import Logs, bind_trace
+from telemetry.logs import Logs
 from telemetry.redaction import REDACTED, Redactor
 
 logger = logging.getLogger("enginehouse.test")
@@ -64,17 +64,6 @@ def test_a_line_is_one_json_object_with_its_fields(output: Callable[..., Output]
         "delay_s": 0.5,
         "names": ["a", "b"],
     }
-
-
-def test_lines_carry_the_trace_id_of_their_task(output: Callable[..., Output]) -> None:
-    logs = output()
-    token = bind_trace("4bf92f3577b34da6a3ce929d0e0e4736")
-    logger.info("in a request")
-    token.var.reset(token)
-    logger.info("outside")
-    first, second = (json.loads(line) for line in logs.text().splitlines())
-    assert first["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert "trace_id" not in second
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
