@@ -16,7 +16,7 @@ CONNECT_TIMEOUT_S = 5.0
 ADMIN_TIMEOUT_S = 30.0
 
 
-class AdminApi:
+class AdminClient:
     """The admin API of one gateway; use as `async with`."""
 
     def __init__(self, connection: Connection) -> None:
@@ -28,7 +28,7 @@ class AdminApi:
             timeout=aiohttp.ClientTimeout(total=ADMIN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         )
 
-    async def __aenter__(self) -> AdminApi:
+    async def __aenter__(self) -> AdminClient:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enginehouse.api import AdminApi
+from enginehouse.api import AdminClient
 from enginehouse.connection import Connection
 from enginehouse.errors import CommandError
 from model_registry.manifests import key_variables
@@ -72,7 +72,7 @@ async def apply_files(connection: Connection, files: Sequence[ManifestFile], dry
         "dry_run": dry_run,
         "key_hashes": _key_hashes(files),
     }
-    async with AdminApi(connection) as api:
+    async with AdminClient(connection) as api:
         answer: Any = await api.post("apply", body)
     return [Change(item["kind"], item["name"], item["change"]) for item in answer["applied"]]
 

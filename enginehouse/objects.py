@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from enginehouse.api import AdminApi
+from enginehouse.api import AdminClient
 from enginehouse.connection import Connection
 
 
@@ -23,7 +23,7 @@ class Objects:
 
 async def fetch(connection: Connection, kind: str, name: str | None = None) -> Objects:
     """All objects of a kind, or the one called `name`."""
-    async with AdminApi(connection) as api:
+    async with AdminClient(connection) as api:
         if name is None:
             answer = await api.get(f"objects/{quote(kind)}")
             return Objects(answer["kind"], answer["items"], answer["note"])
@@ -34,13 +34,13 @@ async def fetch(connection: Connection, kind: str, name: str | None = None) -> O
 async def remove(connection: Connection, kind: str, name: str, cascade: bool) -> list[str]:
     """Delete an object, with `cascade` also what needs it; returns what is gone, as `kind/name`."""
     query = "?cascade=true" if cascade else ""
-    async with AdminApi(connection) as api:
+    async with AdminClient(connection) as api:
         answer = await api.delete(f"objects/{quote(kind)}/{quote(name)}{query}")
     return [f"{item['kind'].lower()}/{item['name']}" for item in answer["deleted"]]
 
 
 async def create_key(connection: Connection, name: str, tenant: str, admin: bool) -> str:
     """A new API key of a tenant, in clear: the registry keeps its hash alone."""
-    async with AdminApi(connection) as api:
+    async with AdminClient(connection) as api:
         answer = await api.post("keys", {"name": name, "tenant": tenant, "admin": admin})
     return str(answer["key"])
