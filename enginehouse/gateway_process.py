@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from enginehouse.errors import SettingsError, report
 from enginehouse.settings import Settings, load
@@ -198,6 +199,12 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         _log.info("gateway closed")
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error that aiohttp logs is not just the answer to bytes that are no HTTP."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
+
+
 def main() -> None:
     """Run one gateway process."""
     seat = WorkerSeat.of(os.environ)
@@ -213,6 +220,7 @@ def main() -> None:
 
 def _run(settings: Settings, seat: WorkerSeat | None) -> None:
     logs = Logs(settings.telemetry)
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     try:
         uvloop.run(serve(settings, seat))
     finally:

@@ -20,9 +20,15 @@ from inference.errors import (
     StreamBrokenError,
 )
 
+_SOURCE = r"[\w./+-]*[\w+-]\.(?:cpp|cc|cxx|cu|cuh|hpp|h|py|so)\b"
 _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
+        # The engine itself broke, whatever else the text says; the caller cannot be at fault.
+        (
+            r"forwardAsync|\bCUDA\b|\bNCCL\b|cu(blas|dnn)|out of memory|illegal memory|segmentation fault",
+            ServerFailedError,
+        ),
         (
             r"prompt length .*exceeds|exceeds? (the )?max(imum)?[ _](input|sequence|seq|context)",
             PromptTooLongError,
@@ -48,6 +54,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         # Whatever else a model itself says; generate_stream sends it with 400 when it comes first.
         (r"executor failed process|error encountered while|error generating request", ServerFailedError),
         (r"in ensemble '|Traceback \(most recent", ServerFailedError),
+        (rf"\[TensorRT-LLM\]\[ERROR\]|assertion failed|{_SOURCE}:\d+", ServerFailedError),
     )
 )
 _STATUSES: dict[int, Callable[[str], InferenceError]] = {
@@ -61,23 +68,36 @@ _STATUSES: dict[int, Callable[[str], InferenceError]] = {
     503: ServerBusyError,
     504: ServerTimeoutError,
 }
+_PLACE = re.compile(
+    rf"""\s*(?:\(\s*(?:at\s+)?{_SOURCE}(?::\d+)*\s*\)|File\s+"[^"]*",\s*line\s+\d+(?:,\s*in\s+\w+)?"""
+    rf"""|(?:\bat\s+)?(?:(?<!\w)/{_SOURCE}(?::\d+)*|{_SOURCE}(?::\d+)+))"""
+)
 _LONGEST_TEXT = 500
 
 
 def classify_error(status: int, message: str) -> InferenceError:
     """The error that `message`, sent with HTTP `status` (200: within a stream), stands for.
 
-    The text kept is the last line of a traceback, so that no code of the server reaches a client.
+    The text kept is `client_text`, so that no code of the server reaches a client.
     """
-    text = _essence(message)
+    text = client_text(message) or "the server gave no reason"
     for pattern, error in _TEXTS:
         if pattern.search(message):
             return error(text)
     return _STATUSES.get(status, ServerFailedError)(text)
 
 
-def _essence(message: str) -> str:
-    """BLS sends whole Python tracebacks: their last line says what happened."""
+def client_text(message: str) -> str:
+    """What of a server's message may be shown: one line, without places in its source.
+
+    BLS sends whole Python tracebacks, whose last line says what happened; below the first line of other
+    messages come stacks of C++.
+    """
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = lines[-1] if lines and "Traceback (most recent call last)" in message else " ".join(lines)
-    return text[:_LONGEST_TEXT] or "the server gave no reason"
+    if not lines:
+        return ""
+    if "Traceback (most recent call last)" in message:
+        text = lines[-1]
+    else:
+        text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return _PLACE.sub("", text).strip()[:_LONGEST_TEXT]

@@ -5,6 +5,7 @@ InferenceError
 ├── ServerBusyError           the server has no room now (queue full, 429, 503)  retry-safe
 ├── RequestRefusedError       the server says the request itself is wrong        never retried
 │   └── PromptTooLongError    longer than the engine's input limit               never retried
+├── UpstreamMisconfiguredError  a wrong key, model or path of the operator's     retry-safe
 ├── ServerFailedError         the server failed on this request                  retry-safe before a token
 ├── ServerTimeoutError        no byte within the time allowed                    retry-safe before a token
 ├── StreamBrokenError         the stream stopped without its end
@@ -57,6 +58,16 @@ class RequestRefusedError(InferenceError):
 
 class PromptTooLongError(RequestRefusedError):
     """The prompt is longer than the engine's input limit."""
+
+
+class UpstreamMisconfiguredError(InferenceError):
+    """The server knows not our key, model or path: the operator's to mend, and no sign that it is unwell.
+
+    It leaves the breaker alone, so that one model set up wrongly does not close an endpoint for others.
+    """
+
+    outcome = "refused"
+    retry_safe = True
 
 
 class ServerFailedError(InferenceError):

@@ -7,9 +7,11 @@ event before `[DONE]`, and takes that event out again where the client did not a
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import msgspec
 
+from inference.classify import client_text
 from inference.errors import (
     InferenceError,
     ProtocolError,
@@ -18,14 +20,18 @@ from inference.errors import (
     ServerFailedError,
     ServerUnreachableError,
     StreamBrokenError,
+    UpstreamMisconfiguredError,
 )
 from inference.push_http import Exchange, HttpPool, http_request
 from inference.request import InferenceRequest, Usage
 from inference.sink import Sink
 
 _encode = msgspec.json.Encoder().encode
-_DONE = b"data: [DONE]"
-_END = b"[DONE]\n\n"
+_DONE = b"[DONE]"
+_LOOK_AT = (b'"usage"', b'"error"', _DONE)
+_LONGEST_TEXT = 200
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises; msgspec lets the last two through as they are."""
 
 
 class _Cached(msgspec.Struct):
@@ -43,15 +49,11 @@ class _Answer(msgspec.Struct):
     choices: list[msgspec.Raw] = []
 
 
-class _ErrorBody(msgspec.Struct):
-    message: str = ""
-    param: str | None = None
-    code: str | int | None = None
-
-
 class _ErrorAnswer(msgspec.Struct):
-    error: _ErrorBody | str | None = None
-    message: str = ""
+    error: Any = None
+    """OpenAI: an object; others: a text."""
+    message: Any = ""
+    """Where some servers put the text instead."""
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
@@ -115,8 +117,12 @@ class _Whole:
             self._sink.lost(_refusal(self._status, body))
             return
         try:
+            _raise_error_in(body)
             usage = _usage(_answer(body).usage)
-        except msgspec.MsgspecError as error:
+        except InferenceError as error:
+            self._sink.lost(error)
+            return
+        except _UNREADABLE as error:
             self._sink.lost(ProtocolError(f"the upstream's answer is not OpenAI's: {error}"))
             return
         self._sink.data(body)
@@ -127,27 +133,15 @@ class _Whole:
 
 
 class _Stream:
-    """Server-sent events, relayed as they come; holds back only what may be the end."""
+    """Server-sent events, relayed as they come; holds back only what is not yet a whole event."""
 
-    __slots__ = (
-        "_crlf",
-        "_done",
-        "_partial",
-        "_refused",
-        "_sink",
-        "_status",
-        "_usage",
-        "_wants_usage",
-        "flush",
-    )
+    __slots__ = ("_done", "_partial", "_refused", "_sink", "_status", "_usage", "_wants_usage", "flush")
 
     def __init__(self, sink: Sink, wants_usage: bool) -> None:
         self._sink = sink
         self.flush = sink.flush
         self._wants_usage = wants_usage
         self._status = 0
-        self._crlf: bool | None = None
-        """Some servers end lines by CR LF; the first event tells."""
         self._partial = b""
         self._usage = Usage()
         self._done = False
@@ -159,65 +153,91 @@ class _Stream:
             self._sink.head()
 
     def body(self, data: bytes) -> None:
-        if self._partial or not data.endswith(b"\n\n") or self._crlf is not False or self._status != 200:
-            data = self._whole_events(data)
-        if b'"usage"' in data or data.endswith(_END):
-            data = self._look(data)
-        if data:
+        """Once per chunk. Raises InferenceError when the upstream says under 200 that it failed."""
+        if self._partial or not data.endswith(b"}\n\n") or self._status != 200:
+            self._unusual(data)
+        elif b'"usage"' in data or b'"error"' in data:
+            self._look(data)
+        else:
+            self._sink.data(data)
+
+    def _unusual(self, data: bytes) -> None:
+        """A refusal, a part of an event, lines ended by CR LF, comments, or the end mark."""
+        if self._status != 200:
+            self._refused += data
+            return
+        data = self._whole_events(data)
+        if any(mark in data for mark in _LOOK_AT):
+            self._look(data)
+        elif data:
             self._sink.data(data)
 
     def _whole_events(self, data: bytes) -> bytes:
         """What is complete so far, with lines ended by LF; the rest is kept for the next call."""
-        if self._status != 200:
-            self._refused += data
-            return b""
-        data = self._partial + data
-        if self._crlf is None and b"\n" in data:
-            self._crlf = b"\r\n" in data
-        if self._crlf:  # within JSON both are always escaped
-            data = data.replace(b"\r\n", b"\n")
+        data = (self._partial + data).replace(b"\r\n", b"\n")  # within JSON both are always escaped
         end = data.rfind(b"\n\n") + 2
         if end == 1:
             end = 0
         self._partial = data[end:]
         return data[:end]
 
-    def _look(self, data: bytes) -> bytes:
-        """Reads usage out of events, takes out what the client did not ask for, and the end mark."""
+    def _look(self, data: bytes) -> None:
+        """Relay `data` without the end mark and what the client did not ask for; read usage and errors."""
         kept = []
-        for event in data.split(b"\n\n"):
-            if not event:
-                continue
-            if event == _DONE:
-                self._done = True
-                continue
-            if b'"usage"' in event and not self._keeps(event):
-                continue
-            kept.append(event + b"\n\n")
-        return b"".join(kept)
+        try:
+            for event in data.replace(b"\r\n", b"\n").split(b"\n\n"):
+                if self._keeps(event):
+                    kept.append(event.strip(b"\n") + b"\n\n")
+        finally:  # what came before an error stays pushed
+            if kept:
+                self._sink.data(b"".join(kept))
 
     def _keeps(self, event: bytes) -> bool:
-        if b'"usage":null' in event:
-            return True
+        payload = _payload(event)
+        if payload == _DONE:
+            self._done = True
+            return False
         try:
-            answer = _answer(event.removeprefix(b"data:"))
-        except msgspec.MsgspecError:
-            return True  # a delta whose text contains the word
+            if b'"error"' in payload:
+                _raise_error_in(payload)
+            if b'"usage"' in payload and b'"usage":null' not in payload:
+                return self._keeps_usage(_answer(payload))
+        except msgspec.ValidationError:
+            return True  # JSON of another shape: not what is looked for
+        except _UNREADABLE as error:
+            raise ProtocolError(f"an event of the upstream is not JSON: {error}") from error
+        return bool(event.strip())
+
+    def _keeps_usage(self, answer: _Answer) -> bool:
         if answer.usage is None:
-            return True
+            return True  # a delta whose text is the word
         self._usage = _usage(answer.usage)
         return self._wants_usage or bool(answer.choices)
 
     def complete(self) -> None:
         if self._status != 200:
             self._sink.lost(_refusal(self._status, self._refused))
-        elif not self._done:
-            self._sink.lost(StreamBrokenError("the upstream's stream ended without [DONE]"))
-        else:
+            return
+        try:
+            self._keeps(self._partial)  # the end mark and an error need no empty line after them
+        except InferenceError as error:
+            self._sink.lost(error)
+            return
+        if self._done:
             self._sink.end(None, self._usage)
+        else:
+            self._sink.lost(StreamBrokenError("the upstream's stream ended without [DONE]"))
 
     def lost(self, error: InferenceError) -> None:
         self._sink.lost(error)
+
+
+def _payload(event: bytes) -> bytes:
+    """The data of a server-sent event, or the JSON sent in place of events."""
+    if event.startswith(b"{"):
+        return event
+    lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines).strip()
 
 
 def _usage(counts: _Counts | None) -> Usage:
@@ -227,23 +247,41 @@ def _usage(counts: _Counts | None) -> Usage:
     return Usage(counts.prompt_tokens, counts.completion_tokens, details.cached_tokens if details else None)
 
 
+def _raise_error_in(body: bytes) -> None:
+    """Raise what JSON under 200 says went wrong. Only `error` at its top counts: a text may hold the word."""
+    error = _error_answer(body).error
+    if error is not None:
+        raise _refusal(_status_of(error), body)
+
+
+def _status_of(error: Any) -> int:
+    """The HTTP status that vLLM and SGLang write into an error they send under 200."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 500
+
+
 def _refusal(status: int, body: bytes) -> InferenceError:
     """The error an upstream's status stands for; its text is passed on only where it is about the request."""
-    try:
-        answer = _error_answer(body)
-        inner = answer.error if isinstance(answer.error, _ErrorBody) else None
-        text = inner.message if inner else str(answer.error or answer.message)
-        param = inner.param if inner else None
-    except msgspec.MsgspecError:
-        text, param = body[:200].decode("utf-8", "replace"), None
+    text, param = _told(body)
     match status:
         case 400 | 413 | 422:
             return RequestRefusedError(text or "the upstream refused the request", param)
-        case 404:
-            return ServerFailedError(f"the upstream does not know the model or path: {text}")
+        case 401 | 403 | 404 | 405:
+            return UpstreamMisconfiguredError(f"the upstream answered {status}: {text}")
         case 429 | 503:
             return ServerBusyError(text or f"the upstream answered {status}")
         case 502 | 504:
             return ServerUnreachableError(f"the upstream answered {status}")
         case _:
             return ServerFailedError(f"the upstream answered {status}: {text}")
+
+
+def _told(body: bytes) -> tuple[str, str | None]:
+    """An error's text and the field it names; of what is not JSON, its beginning."""
+    try:
+        answer = _error_answer(body)
+    except _UNREADABLE:
+        return client_text(body[:_LONGEST_TEXT].decode("utf-8", "replace")), None
+    error = answer.error if isinstance(answer.error, dict) else {"message": answer.error or answer.message}
+    text, param = error.get("message"), error.get("param")
+    return client_text(text) if isinstance(text, str) else "", param if isinstance(param, str) else None

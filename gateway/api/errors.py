@@ -122,6 +122,9 @@ _INFERENCE: Mapping[type[Exception], ErrorShape] = {
     inference_errors.RequestRefusedError: ErrorShape(400, INVALID_REQUEST, "request_refused"),
     inference_errors.PromptTooLongError: ErrorShape(400, INVALID_REQUEST, "context_length_exceeded"),
     inference_errors.UnsupportedFeatureError: ErrorShape(400, INVALID_REQUEST, "unsupported_parameter"),
+    inference_errors.UpstreamMisconfiguredError: ErrorShape(
+        502, SERVER_ERROR, "server_misconfigured", "The model server is not set up for this request."
+    ),
     inference_errors.ServerFailedError: ErrorShape(
         502, SERVER_ERROR, "server_failed", "The model server failed on this request.", retry_after_s=1
     ),

@@ -101,6 +101,10 @@ class Stack:
                 found.append(child)
         return found
 
+    def logs(self) -> str:
+        """What all processes have logged so far."""
+        return "".join(path.read_text(errors="replace") for path in self.directory.rglob("*.log"))
+
     def stop(self) -> int:
         """Ctrl-C; the exit code."""
         self.process.send_signal(signal.SIGINT)

@@ -43,8 +43,7 @@ async def test_10000_bad_requests(stack: Stack) -> None:
     assert stack.client().chat.completions.create(
         model="house-chat", messages=[{"role": "user", "content": "Hello"}], max_tokens=4
     )
-    logs = "".join(path.read_text(errors="replace") for path in (stack.directory / "state").rglob("*.log"))
-    assert "Traceback" not in logs
+    assert "Traceback" not in stack.logs()
 
 
 async def test_bad_http(stack: Stack) -> None:
@@ -69,13 +68,16 @@ async def test_bad_http(stack: Stack) -> None:
 
 
 async def test_a_body_that_is_not_what_its_head_says(stack: Stack) -> None:
-    """Packed otherwise, or not at all."""
-    async with aiohttp.ClientSession(headers=stack.headers) as session:
-        for encoding in ("gzip", "deflate", "br"):
+    """Packed otherwise than announced."""
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(headers=stack.headers, connector=connector) as session:
+        for encoding in ("gzip", "deflate"):
             async with session.post(
                 f"{stack.base_url}/chat/completions",
                 data=b"not packed " * 300,
                 headers={"Content-Encoding": encoding, "Content-Type": "application/json"},
             ) as answer:
-                assert answer.status == 400, (encoding, await answer.text())
+                assert answer.status == 400
                 validate("ErrorResponse", await answer.json(content_type=None))
+    assert "Traceback" not in stack.logs()
+    assert "Error handling request" not in stack.logs()
