@@ -20,8 +20,10 @@ def chat(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, max=2.0)] = None,
-    seed: Annotated[int | None, typer.Option("--seed")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0.0, max=2.0, help="0 takes the likeliest token.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Equal seeds give equal answers.")] = None,
     url: Url = None,
     key: Key = None,
     state_dir: StateDirectory = None,

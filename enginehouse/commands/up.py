@@ -13,12 +13,12 @@ from enginehouse.commands.options import StateDirectory
 def up(
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, help="Port; 0 takes any free one. [default: 8080]"),
+        typer.Option("--port", min=0, max=65535, show_default="8080", help="Port; 0 takes any free one."),
     ] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Address. [default: 127.0.0.1]")] = None,
+    host: Annotated[str | None, typer.Option("--host", show_default="127.0.0.1", help="Address.")] = None,
     state_dir: StateDirectory = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Gateway processes. [default: 1]")
+        int | None, typer.Option("--workers", min=1, show_default="1", help="Gateway processes.")
     ] = None,
     ready_file: Annotated[
         Path | None, typer.Option("--ready-file", help="Written as JSON once every model answers.")
@@ -29,7 +29,7 @@ def up(
     ] = "none",
     trace_ratio: Annotated[
         float | None,
-        typer.Option("--trace-ratio", min=0.0, max=1.0, help="Share of requests traced. [default: 1]"),
+        typer.Option("--trace-ratio", min=0.0, max=1.0, show_default="1", help="Share of requests traced."),
     ] = None,
     stack: Annotated[
         Path | None, typer.Option("--stack", help="YAML that replaces the demo's servers and models.")
