@@ -124,6 +124,7 @@ def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
         _limits(entry),
         pacing=pacing,
         cancellation_check_period_ms=entry.cancellation_check_period_ms,
+        stats_check_period_ms=entry.stats_check_period_ms,
     )
     if entry.runtime == "llmapi":
         return LlmApiModels(engine, entry.name)

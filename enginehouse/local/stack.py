@@ -45,6 +45,8 @@ class EngineEntry(_Value):
     limits: dict[str, int | bool | str] = Field(default_factory=dict)
     """Fields of `emulator.engine.api.EngineLimits`; the rest keep their defaults."""
     cancellation_check_period_ms: Annotated[int, Field(gt=0)] = 50
+    stats_check_period_ms: Annotated[int, Field(gt=0)] = 100
+    """How often the engine's own metrics are refreshed."""
 
     @property
     def served_names(self) -> frozenset[str]:

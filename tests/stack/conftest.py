@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
+from enginehouse.local.stack import DEMO_STACK
 from tests.stack.stack import Stack, is_alive
+
+STATS_PERIOD_MS = 10
+"""So that the engines' own counters tell when a slot became free."""
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """`enginehouse up`, ready; Ctrl-C at the end must leave no process behind."""
     directory = tmp_path_factory.mktemp("stack")
-    with Stack.start(directory, "--workers", "2") as running:
+    watched = DEMO_STACK.model_dump(mode="json", exclude_defaults=True)
+    for server in watched["servers"]:
+        for engine in server["engines"]:
+            engine["stats_check_period_ms"] = STATS_PERIOD_MS
+    (directory / "stack.yaml").write_text(yaml.safe_dump(watched))
+    with Stack.start(directory, "--workers", "2", "--stack", str(directory / "stack.yaml")) as running:
         yield running
         processes = running.processes()
         assert running.stop() == 0
