@@ -20,13 +20,13 @@ from inference.errors import (
     StreamBrokenError,
 )
 
-_SOURCE = r"[\w./+-]*[\w+-]\.(?:cpp|cc|cxx|cu|cuh|hpp|h|py|so)\b"
+_SUFFIX = r"\.(?:cpp|cc|cxx|cu|cuh|hpp|h|py|so)\b"
 _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
         # The engine itself broke, whatever else the text says; the caller cannot be at fault.
         (
-            r"forwardAsync|\bCUDA\b|\bNCCL\b|cu(blas|dnn)|out of memory|illegal memory|segmentation fault",
+            r"forwardAsync|(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory|segmentation fault",
             ServerFailedError,
         ),
         (
@@ -54,7 +54,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         # Whatever else a model itself says; generate_stream sends it with 400 when it comes first.
         (r"executor failed process|error encountered while|error generating request", ServerFailedError),
         (r"in ensemble '|Traceback \(most recent", ServerFailedError),
-        (rf"\[TensorRT-LLM\]\[ERROR\]|assertion failed|{_SOURCE}:\d+", ServerFailedError),
+        (rf"\[TensorRT-LLM\]\[ERROR\]|assertion failed|{_SUFFIX}:\d+", ServerFailedError),
     )
 )
 _STATUSES: dict[int, Callable[[str], InferenceError]] = {
@@ -68,10 +68,12 @@ _STATUSES: dict[int, Callable[[str], InferenceError]] = {
     503: ServerBusyError,
     504: ServerTimeoutError,
 }
+_PATH = rf"[\w./+-]*[\w+-]{_SUFFIX}"
 _PLACE = re.compile(
-    rf"""\s*(?:\(\s*(?:at\s+)?{_SOURCE}(?::\d+)*\s*\)|File\s+"[^"]*",\s*line\s+\d+(?:,\s*in\s+\w+)?"""
-    rf"""|(?:\bat\s+)?(?:(?<!\w)/{_SOURCE}(?::\d+)*|{_SOURCE}(?::\d+)+))"""
+    rf"""\s*(?:\(\s*(?:at\s+)?{_PATH}(?::\d+)*\s*\)|File\s+"[^"]*",\s*line\s+\d+(?:,\s*in\s+\w+)?"""
+    rf"""|(?:\bat\s+)?(?:(?<!\w)/{_PATH}(?::\d+)*|{_PATH}(?::\d+)+))"""
 )
+"""Where in its source a server failed: `(/a/b.cpp:12)`, `b.cpp:12`, `File "b.py", line 12`."""
 _LONGEST_TEXT = 500
 
 
@@ -100,4 +102,4 @@ def client_text(message: str) -> str:
         text = lines[-1]
     else:
         text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return _PLACE.sub("", text).strip()[:_LONGEST_TEXT]
+    return _PLACE.sub("", text[: 2 * _LONGEST_TEXT]).strip()[:_LONGEST_TEXT]

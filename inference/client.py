@@ -60,14 +60,17 @@ class ModelClients:
 
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
         """Forget clients and idle connections of endpoints that are no more."""
-        names, origins = set(), set()
+        names, origins, addresses = set(), set(), set()
         for endpoint in endpoints:
             names.add(endpoint.name)
             origins.add(_origin(endpoint.http))
+            if endpoint.grpc is not None:
+                addresses.add(endpoint.grpc)
         for name in self._clients.keys() - names:
             del self._clients[name]
         for origin in self._pools.keys() - origins:
             self._pools.pop(origin).retire()
+        self._grpc.retain(addresses)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -8,6 +8,7 @@ Channels are shared by address and owned by one event loop.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # publishes no types
@@ -43,6 +44,7 @@ _ERRORS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: ServerBusyError,
     grpc.StatusCode.DEADLINE_EXCEEDED: ServerTimeoutError,
 }
+_CONNECTING = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 _HTTP_STATUS = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404}
 
 
@@ -52,7 +54,9 @@ class GrpcStreams:
     def __init__(self, timeouts: Timeouts = Timeouts()) -> None:  # noqa: B008  # frozen
         self._timeouts = timeouts
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._retired: set[grpc.aio.Channel] = set()
         self._calls: set[GrpcCall] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     def start(
         self, endpoint: Endpoint, lane: TritonLane, schema: Schema, request: InferenceRequest, sink: Sink
@@ -66,21 +70,41 @@ class GrpcStreams:
         lane.check(request)
         message = infer_request(schema.target, request.id, lane.tensors(request), schema.inputs)
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
-        stream = service_pb2_grpc.GRPCInferenceServiceStub(self._channel(endpoint.grpc)).ModelStreamInfer(
-            metadata=metadata
-        )
-        call = GrpcCall(stream, message, _Answer(lane, request, sink), self._timeouts)
+        channel = self._channel(endpoint.grpc)
+        stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
+        call = GrpcCall(channel, stream, message, _Answer(lane, request, sink), self._timeouts)
         self._calls.add(call)
-        call.task.add_done_callback(lambda _: self._calls.discard(call))
+        call.task.add_done_callback(lambda _: self._ended(call))
         return call
+
+    def retain(self, addresses: Collection[str]) -> None:
+        """Close the channels of other addresses: idle ones now, busy ones when their last call ends."""
+        for address in self._channels.keys() - set(addresses):
+            channel = self._channels.pop(address)
+            self._retired.add(channel)
+            self._close_if_idle(channel)
 
     async def close(self) -> None:
         """End every call and channel."""
         for call in list(self._calls):
             call.cancel()
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), *self._retired):
             await channel.close()
         self._channels.clear()
+        self._retired.clear()
+        await asyncio.gather(*self._closing)
+
+    def _ended(self, call: GrpcCall) -> None:
+        self._calls.discard(call)
+        self._close_if_idle(call.channel)
+
+    def _close_if_idle(self, channel: grpc.aio.Channel) -> None:
+        """Closing a channel would cancel the calls on it."""
+        if channel in self._retired and not any(call.channel is channel for call in self._calls):
+            self._retired.discard(channel)
+            closing = asyncio.get_running_loop().create_task(channel.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
@@ -91,7 +115,10 @@ class GrpcStreams:
 class GrpcCall:
     """One request on its own stream."""
 
-    def __init__(self, stream: Any, message: Any, answer: _Answer, timeouts: Timeouts) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, stream: Any, message: Any, answer: _Answer, timeouts: Timeouts
+    ) -> None:
+        self.channel = channel
         self._stream = stream
         self._message = message
         self._answer = answer
@@ -116,6 +143,7 @@ class GrpcCall:
 
     async def _run(self) -> None:
         try:
+            await self._connect()
             await self._read_all()
         except InferenceError as error:
             self._answer.lost(error)
@@ -123,11 +151,27 @@ class GrpcCall:
             self._answer.lost(ServerTimeoutError("the server sent nothing within the time allowed"))
         except grpc.aio.AioRpcError as error:
             self._answer.lost(_error_of(error, self._answer.begun))
+        except asyncio.CancelledError:
+            self._answer.lost(StreamBrokenError("the stream was cancelled"))  # by `cancel`: tells nobody
+            raise
+        except Exception as error:  # whatever a strange answer does to its reader, the request must end
+            failure = ProtocolError(f"the answer cannot be read: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._answer.lost(failure)
         finally:
             self._stream.cancel()  # harmless after its end; otherwise the engine must not go on
 
+    async def _connect(self) -> None:
+        """Wait while the channel connects; when that fails, the stream itself says why."""
+        try:
+            async with asyncio.timeout(self._timeouts.connect_s):
+                while (state := self.channel.get_state(try_to_connect=True)) in _CONNECTING:
+                    await self.channel.wait_for_state_change(state)
+        except TimeoutError as error:
+            raise ServerUnreachableError("no gRPC connection within the time allowed") from error
+
     async def _read_all(self) -> None:
-        async with asyncio.timeout(self._timeouts.connect_s + self._timeouts.first_byte_s):
+        async with asyncio.timeout(self._timeouts.first_byte_s):
             await self._stream.write(self._message)
             await self._stream.done_writing()
             response = await self._stream.read()
@@ -174,8 +218,8 @@ class _Answer:
             return
         if not self._final:
             raise StreamBrokenError("the stream ended without its final response")
-        self.over = True
         self._reader.finish()
+        self.over = True
 
     def lost(self, error: InferenceError) -> None:
         if not self.over:

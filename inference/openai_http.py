@@ -183,14 +183,14 @@ class _Stream:
 
     def _look(self, data: bytes) -> None:
         """Relay `data` without the end mark and what the client did not ask for; read usage and errors."""
-        kept = []
+        kept = b""
         try:
             for event in data.replace(b"\r\n", b"\n").split(b"\n\n"):
                 if self._keeps(event):
-                    kept.append(event.strip(b"\n") + b"\n\n")
+                    kept += event.strip(b"\n") + b"\n\n"
         finally:  # what came before an error stays pushed
             if kept:
-                self._sink.data(b"".join(kept))
+                self._sink.data(kept)
 
     def _keeps(self, event: bytes) -> bool:
         payload = _payload(event)
@@ -220,6 +220,9 @@ class _Stream:
             return
         try:
             self._keeps(self._partial)  # the end mark and an error need no empty line after them
+        except ProtocolError as error:
+            self._sink.lost(StreamBrokenError(f"the upstream's stream ended within an event: {error}"))
+            return
         except InferenceError as error:
             self._sink.lost(error)
             return
