@@ -26,7 +26,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
     for pattern, error in (
         # The engine itself broke, whatever else the text says; the caller cannot be at fault.
         (
-            r"forwardAsync|(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory|segmentation fault",
+            r"forwardAsync|(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory",
             ServerFailedError,
         ),
         (
@@ -54,7 +54,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         # Whatever else a model itself says; generate_stream sends it with 400 when it comes first.
         (r"executor failed process|error encountered while|error generating request", ServerFailedError),
         (r"in ensemble '|Traceback \(most recent", ServerFailedError),
-        (rf"\[TensorRT-LLM\]\[ERROR\]|assertion failed|{_SUFFIX}:\d+", ServerFailedError),
+        (rf"\[TensorRT-LLM\]\[ERROR\]|assertion failed|segmentation fault|{_SUFFIX}:\d+", ServerFailedError),
     )
 )
 _STATUSES: dict[int, Callable[[str], InferenceError]] = {
