@@ -1,0 +1,32 @@
+"""`up` where no Triton can run: the same engines behind a small OpenAI-HTTP server, same gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.stack.stack import Stack
+
+
+def test_the_same_models_answer_without_triton(tmp_path: Path) -> None:
+    """Streamed and not, by the openai-http lane; usage is passed on."""
+    with Stack.start(tmp_path, "--fallback") as stack:
+        assert stack.ready["triton"] == []
+        client = stack.client()
+        for model in stack.ready["models"]:
+            question = [{"role": "user", "content": "What is the capital of France?"}]
+            whole = client.chat.completions.create(model=model, messages=question, temperature=0)  # type: ignore[arg-type]
+            assert "Paris" in (whole.choices[0].message.content or "")
+            stream = client.chat.completions.create(
+                model=model,
+                messages=question,  # type: ignore[arg-type]
+                temperature=0,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+            chunks = list(stream)
+            text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+            assert text == whole.choices[0].message.content
+            assert chunks[-1].usage is not None
+            assert whole.usage is not None
+            assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+        assert stack.stop() == 0
