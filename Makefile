@@ -89,13 +89,15 @@ format: ## Format and fix what can be fixed
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-package enginehouse
+
 .PHONY: lock
 lock: ## Make the lock files anew from pyproject.toml
 	@command -v uv >/dev/null || { echo "error: uv is not on PATH" >&2; echo "  pip install uv" >&2; exit 1; }
-	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		pyproject.toml requirements/build.in --extra local -o requirements/run.lock
-	@uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		pyproject.toml requirements/build.in --extra dev -o requirements/dev.lock
+	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.lock
+	@$(COMPILE) pyproject.toml requirements/build.in --extra local -c requirements/dev.lock -o requirements/run.lock
+	@$(COMPILE) --no-deps requirements/triton.in -o requirements/triton.lock
 
 .PHONY: clean
 clean: ## Remove environments and caches
