@@ -14,7 +14,7 @@ PREFIX = "Executor failed process requestId 3 due to the following error: "
 @pytest.mark.parametrize(
     "text",
     [
-        "Encountered an error in forwardAsync function: out of memory (/workspace/x.cpp:123)\n1  0x7f /opt/x.so",
+        "Encountered an error in forwardAsync function: out of memory (/src/x.cpp:123)\n1  0x7f /opt/x.so",
         "Encountered an error in forwardAsync function: the batch must be at least 1",
         "[TensorRT-LLM][ERROR] Assertion failed: No free block found. (/home/x/kvCacheManager.cpp:551)",
         "CUDA error: illegal memory access",
