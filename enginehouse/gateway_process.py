@@ -22,7 +22,7 @@ from enginehouse.errors import SettingsError, report
 from enginehouse.settings import Settings, load
 from gateway.accounting import Accounts
 from gateway.admin import admin_routes
-from gateway.app import make_app
+from gateway.app import make_app, straight_to
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
 from gateway.worker_seat import WORKER_VARIABLE, WorkerSeat, reusable_socket
@@ -173,6 +173,8 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
             auto_decompress=True,
         )
         await runner.setup()
+        if runner.server is not None:
+            straight_to(process.generation, runner.server)
         if seat is None:
             listening = reusable_socket(config.host, config.port)
             listening.listen(_BACKLOG)

@@ -48,6 +48,24 @@ def make_app(
     return app
 
 
+def straight_to(generation: Generation, server: web.Server) -> None:
+    """Let POSTs to the generating paths pass the router by.
+
+    Resolving a path costs a generated answer more than anything else the server does for it; whatever is
+    not exactly such a request is routed as before.
+    """
+    handlers = {CHAT_PATH: generation.chat, COMPLETION_PATH: generation.completion}
+    routed = server.request_handler
+
+    def dispatch(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        handler = handlers.get(request.raw_path)
+        if handler is None or request.method != "POST" or "Expect" in request.headers:
+            return routed(request)
+        return handler(request)
+
+    server.request_handler = dispatch
+
+
 def guarded(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:
     """`routes` with everything that their handlers raise answered in OpenAI's shape."""
     return [

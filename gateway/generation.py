@@ -101,7 +101,7 @@ class Generation:
             if entry.started_s < since_s and entry.cut is None:
                 _cut(entry, _timed_out(allowed_s))
 
-    async def _serve(self, request: web.Request, kind: Kind) -> web.StreamResponse:
+    async def _serve(self, request: web.BaseRequest, kind: Kind) -> web.StreamResponse:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
         request_id = f"{getrandbits(96):024x}"
@@ -127,7 +127,7 @@ class Generation:
             self._accounts.finished(entry)
         return response
 
-    async def _answer(self, request: web.Request, entry: Entry) -> None:
+    async def _answer(self, request: web.BaseRequest, entry: Entry) -> None:
         if self.is_draining:
             entry.response.close_after()
             raise draining()
@@ -156,7 +156,7 @@ class Generation:
         else:
             await self._whole(entry, api, wish, requests, tokenizer, lanes)
 
-    async def _rest_of_body(self, request: web.Request) -> bytes:
+    async def _rest_of_body(self, request: web.BaseRequest) -> bytes:
         """The body, where it has not come together with its head."""
         declared = request.content_length
         if declared is not None and declared > self._config.limits.max_body_bytes:
