@@ -209,6 +209,8 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 def main() -> None:
     """Run one gateway process."""
+    # Texts are encoded one by one; a thread pool in every worker would only hand them around.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     seat = WorkerSeat.of(os.environ)
     if seat is not None:
         seat.take()

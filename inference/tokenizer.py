@@ -128,7 +128,7 @@ class ModelTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; with special tokens there is exactly one BOS if the model uses one."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        ids = self._ids(text, add_special_tokens)
         return self._with_one_bos(ids) if add_special_tokens else ids
 
     def encode_chat(
@@ -158,7 +158,7 @@ class ModelTokenizer:
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a prompt from `render`."""
-        return self._with_one_bos(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._with_one_bos(self._ids(text, add_special_tokens=False))
 
     async def encode_async(
         self, text: str, add_special_tokens: bool = True, rendered: bool = False
@@ -173,7 +173,13 @@ class ModelTokenizer:
 
     def count(self, text: str) -> int:
         """Tokens of `text` alone."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self._ids(text, add_special_tokens=False))
+
+    def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        """The fast variant leaves out character offsets, a third of the work, and exists for batches only."""
+        encoded = self.tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        ids: list[int] = encoded[0].ids
+        return ids
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         if not self.adds_bos or self.bos_id is None:
