@@ -214,8 +214,7 @@ def _tracing(folder: Path) -> Callable[[], object]:
 
     def trace() -> None:
         kept = tracing.begin(None, None)
-        kept.route_started()
-        kept.route_finished(reason="profile")
+        kept.route_finished(kept.route_started(), reason="profile")
         attempt = kept.attempt("house@127.0.0.1:8000", "tensorrt_llm", "tensorrt_llm")
         attempt.answered()
         attempt.first_token()

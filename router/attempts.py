@@ -212,13 +212,13 @@ class Router:
 
     async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
         """The endpoint for the next attempt."""
-        job.trace.route_started()
+        started_ns = job.trace.route_started()
         decision = self._decide(job, failed)
         if decision.endpoint is None:
             decision = await self._wait_for_endpoint(job, failed, decision)
         endpoint = decision.endpoint
         name = None if endpoint is None else endpoint.name
-        job.trace.route_finished(profile=job.wish.profile, reason=decision.reason, endpoint=name)
+        job.trace.route_finished(started_ns, profile=job.wish.profile, reason=decision.reason, endpoint=name)
         if endpoint is not None:
             return endpoint
         if last is not None:

@@ -93,7 +93,7 @@ class RequestTrace:
 
     __slots__ = (
         "_keeper",
-        "_route_started_ns",
+        "_routing",
         "attempts",
         "end_ns",
         "parent",
@@ -120,19 +120,21 @@ class RequestTrace:
         self.sampled = sampled
         self.routes: list[Interval] = []
         self.attempts: list[AttemptTrace] = []
-        self._route_started_ns: int | None = None
+        self._routing: list[int] = []
+        """Starts of the choices under way; several, where a request asks for several answers."""
         self.end_ns: int | None = None
         self.start_ns = monotonic_ns()
 
-    def route_started(self) -> None:
-        """Choosing an endpoint, or waiting for one, begins."""
-        self._route_started_ns = monotonic_ns()
+    def route_started(self) -> int:
+        """Choosing an endpoint, or waiting for one, begins; returns what `route_finished` wants."""
+        started_ns = monotonic_ns()
+        self._routing.append(started_ns)
+        return started_ns
 
-    def route_finished(self, **attributes: AttributeValue | None) -> None:
+    def route_finished(self, started_ns: int, **attributes: AttributeValue | None) -> None:
         """Choosing ended; names are given without the `enginehouse.route.` they get in the span."""
-        if self._route_started_ns is not None:
-            self.routes.append(Interval(self._route_started_ns, monotonic_ns(), attributes))
-            self._route_started_ns = None
+        self._routing.remove(started_ns)
+        self.routes.append(Interval(started_ns, monotonic_ns(), attributes))
 
     def attempt(self, endpoint: str, lane: str, target: str) -> AttemptTrace:
         """Begin a try on `endpoint`; `target` is the model's name on that server."""
@@ -149,8 +151,8 @@ class RequestTrace:
         if self.end_ns is not None:
             return
         self.end_ns = monotonic_ns()
-        if self._route_started_ns is not None:
-            self.route_finished()
+        for started_ns in list(self._routing):
+            self.route_finished(started_ns)
         self._keeper.finished(self, status, error_type, attributes)
 
     def _traceparent(self, span_id: str) -> str | None:

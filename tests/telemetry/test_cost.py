@@ -49,8 +49,7 @@ def describe() -> Mapping[str, AttributeValue]:
 def traced_request(tracing: Tracing) -> None:
     """Every step of a request that is served at its first try."""
     trace = tracing.begin(None, None)
-    trace.route_started()
-    trace.route_finished(reason="least_loaded", candidates=3)
+    trace.route_finished(trace.route_started(), reason="least_loaded", candidates=3)
     attempt = trace.attempt("chat@10.0.0.1:8000", "tensorrt_llm", "tensorrt_llm")
     attempt.answered()
     attempt.first_token()

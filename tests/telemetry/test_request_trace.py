@@ -29,8 +29,7 @@ CHAT: Mapping[str, AttributeValue | None] = {
 def serve(tracing: Tracing, traceparent: str | None = None, error: str | None = None) -> RequestTrace:
     """One request with one attempt, from begin to just before its finish."""
     trace = tracing.begin(traceparent, None)
-    trace.route_started()
-    trace.route_finished(reason="least_loaded")
+    trace.route_finished(trace.route_started(), reason="least_loaded")
     attempt = trace.attempt("d@h:1", "tensorrt_llm", "m")
     attempt.answered()
     if error is None:
