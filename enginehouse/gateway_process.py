@@ -63,7 +63,7 @@ class GatewayProcess:
         self._seen = asyncio.Event()
         self.supervisor = Supervisor()
         self.tokenizers = Tokenizers()
-        accounts = Accounts(metrics)
+        accounts = Accounts(metrics, settings.telemetry.capture_content)
         timeouts = Timeouts(
             config.connect_timeout_s,
             config.first_byte_timeout_s,

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import cast
 
+from msgspec.json import encode
 from opentelemetry.util.types import AttributeValue
 
 from gateway.entry import CHAT_PATH, COMPLETION_PATH, Entry
+from gateway.streaming.choices import Choice
 from model_registry.entities import Endpoint
 from router.profiles import Wish
 from telemetry import names
@@ -20,8 +22,9 @@ from telemetry.metrics import Metrics
 class Accounts:
     """Writes finished requests and attempts into metrics and traces."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, capture_content: bool = False) -> None:
         self._metrics = metrics
+        self._capture_content = capture_content
 
     def begun(self) -> None:
         self._metrics.started()
@@ -64,7 +67,14 @@ class Accounts:
             prompt_tokens=prompt,
             completion_tokens=completion,
         )
-        entry.trace.finish(entry.status, entry.error_type, lambda: _attributes(entry, prompt, completion))
+        entry.trace.finish(
+            entry.status, entry.error_type, lambda: self._attributes(entry, prompt, completion)
+        )
+
+    def _attributes(self, entry: Entry, prompt: int, completion: int) -> Mapping[str, AttributeValue | None]:
+        """Asked for only where the trace is kept."""
+        attributes = _attributes(entry, prompt, completion)
+        return {**attributes, **_content(entry)} if self._capture_content else attributes
 
 
 def _tokens(entry: Entry) -> tuple[int, int]:
@@ -73,8 +83,15 @@ def _tokens(entry: Entry) -> tuple[int, int]:
         return 0, 0  # no engine has seen it
     if entry.finished:
         return entry.usage.prompt_tokens or 0, entry.usage.completion_tokens or 0
-    generated = sum(choice.assembler.completion_tokens() for choice in entry.choices if choice.assembler)
+    generated = sum(_generated(choice) for choice in entry.choices)
     return entry.usage.prompt_tokens or 0, generated
+
+
+def _generated(choice: Choice) -> int:
+    """Tokens of an answer without its end; of relayed bytes, the events after the one with the role."""
+    if choice.relayed_events:
+        return max(0, choice.relayed_events - 1)
+    return choice.assembler.completion_tokens() if choice.assembler is not None else 0
 
 
 def _outcome(entry: Entry) -> Outcome:
@@ -130,4 +147,15 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.ATTEMPTS: sum(one.attempts for one in entry.finished) or None,
         names.MIGRATED: any(one.continued for one in entry.finished) or None,
         names.CANCELLED_BY: "client" if entry.client_left else "gateway" if entry.cut else None,
+    }
+
+
+def _content(entry: Entry) -> Mapping[str, AttributeValue | None]:
+    """What was written and answered, for operators who switched it on."""
+    if entry.api is None:
+        return {}
+    said = [choice.assembler.said() for choice in entry.choices if choice.assembler is not None]
+    return {
+        names.INPUT_MESSAGES: encode(entry.api.messages or entry.api.prompts).decode(),
+        names.OUTPUT_MESSAGES: encode(said).decode() if said else None,
     }

@@ -35,17 +35,20 @@ from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
+from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
-from router.errors import ModelNotAllowedError
+from router.errors import ModelNotAllowedError, RouterError
 from router.profiles import TIERS, Wish, resolve
 from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
 
 _log = logging.getLogger(__name__)
+_OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, RouterError)
+"""Errors whose text is ours; a model server's own words may quote the prompt, which no log may hold."""
 _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"})
 _OPENAI_LANES = frozenset({"openai-http"})
 _PARSERS: dict[str, Callable[[bytes, BodyLimits], ApiRequest]] = {
@@ -359,7 +362,7 @@ def _log_failure(entry: Entry, error: Exception, *, unexpected: bool) -> None:
         "trace_id": entry.trace.trace_id_hex,
         "model": entry.wish.model.name if entry.wish else None,
         "error": type(error).__name__,
-        "detail": None if unexpected else str(error),
+        "detail": str(error) if isinstance(error, _OWN_WORDS) else None,
     }
     if unexpected:
         _log.error("request failed unexpectedly", extra=fields, exc_info=error)

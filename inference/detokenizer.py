@@ -158,11 +158,15 @@ class _Window:
     held back while it may still be an unfinished character.
     """
 
-    __slots__ = ("_ids", "_shown", "_skip", "_tokenizer")
+    __slots__ = ("_ids", "_shown", "_silent", "_skip", "_tokenizer")
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
+        added = tokenizer.get_added_tokens_decoder()
+        special = (token_id for token_id, token in added.items() if token.special)
+        self._silent = frozenset(special if skip_special_tokens else ())
+        """Ids without text; kept out, a window of them alone would look like the beginning of an answer."""
         self._ids: list[int] = []
         self._shown = 0
         """How many of `_ids` have been turned into text."""
@@ -171,7 +175,7 @@ class _Window:
         return "".join([self._push_one(token_id) for token_id in ids])
 
     def _push_one(self, token_id: int) -> str:
-        if not 0 <= token_id < 2**32:
+        if not 0 <= token_id < 2**32 or token_id in self._silent:
             return ""
         self._ids.append(token_id)
         text = self._new_text()

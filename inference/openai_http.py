@@ -82,13 +82,11 @@ class OpenAiHttp:
             wants_usage = bool(options.get("include_usage"))
             if not wants_usage:
                 body["stream_options"] = {**options, "include_usage": True}
-        headers = self._headers
-        if request.traceparent is not None:
-            headers += f"traceparent: {request.traceparent}\r\n"
+        headers = self._headers + request.trace_headers
         path = self._base_path + request.path
         message = http_request("POST", path, self._pool.authority, headers, _encode(body))
         receiver = _Stream(sink, wants_usage) if request.stream else _Whole(sink)
-        return self._pool.start(message, receiver)
+        return self._pool.start(message, receiver, request.stream)
 
 
 class _Whole:

@@ -50,6 +50,16 @@ class InferenceRequest:
     """The client's own JSON object, for `openai-http`."""
     traceparent: str | None = None
     """W3C trace context sent on."""
+    tracestate: str | None = None
+    """Of the caller, sent on beside `traceparent`."""
+
+    @property
+    def trace_headers(self) -> str:
+        """The trace context as header lines of HTTP/1.1."""
+        if self.traceparent is None:
+            return ""
+        state = "" if self.tracestate is None else f"tracestate: {self.tracestate}\r\n"
+        return f"traceparent: {self.traceparent}\r\n{state}"
 
 
 class Usage(NamedTuple):

@@ -34,9 +34,7 @@ class TritonHttp:
         self._lane.check(request)
         tensors = self._lane.tensors(request)
         tensors["id"] = request.id
-        headers = "content-type: application/json\r\n"
-        if request.traceparent is not None:
-            headers += f"traceparent: {request.traceparent}\r\n"
+        headers = "content-type: application/json\r\n" + request.trace_headers
         message = http_request("POST", self._path, self._pool.authority, headers, _encode(tensors))
         return self._pool.start(message, _EventStream(self._lane, request, sink), request.stream)
 

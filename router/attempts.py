@@ -146,7 +146,9 @@ class Router:
                 fruitless += 1
                 self._observer.retried(job.wish)
             if fruitless >= self.config.max_attempts:
-                raise AttemptsExhaustedError(f"{attempts} attempts failed; the last: {outcome}", outcome)
+                raise AttemptsExhaustedError(
+                    f"{attempts} attempts failed; the last: {outcome.outcome}", outcome
+                )
 
     def _continue(self, job: Job, answer: Answer, error: InferenceError) -> bool:
         """Make the rest of a broken answer the job; whether the attempt had brought anything."""
@@ -169,6 +171,7 @@ class Router:
         trace = job.trace.attempt(endpoint.name, endpoint.lane, endpoint.target)
         request = job.request
         request.traceparent = trace.traceparent
+        request.tracestate = job.trace.tracestate
         with self.ledger.lease(endpoint.name, job.tokens) as load:
             if load.breaker.opened_at_s is not None:
                 load.breaker = load.breaker.probed(now_s)
@@ -218,11 +221,19 @@ class Router:
             decision = await self._wait_for_endpoint(job, failed, decision)
         endpoint = decision.endpoint
         name = None if endpoint is None else endpoint.name
-        job.trace.route_finished(started_ns, profile=job.wish.profile, reason=decision.reason, endpoint=name)
+        job.trace.route_finished(
+            started_ns,
+            profile=job.wish.profile,
+            wished_by=job.wish.reason,
+            reason=decision.reason,
+            endpoint=name,
+        )
         if endpoint is not None:
             return endpoint
         if last is not None:
-            raise AttemptsExhaustedError(f"no other endpoint became ready; the last failure: {last}", last)
+            raise AttemptsExhaustedError(
+                f"no other endpoint is ready; the last failure: {last.outcome}", last
+            )
         raise NoEndpointsError(
             f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."
         )

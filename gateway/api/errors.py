@@ -178,7 +178,7 @@ def shape_of(error: BaseException) -> ErrorShape:
     if isinstance(error, ApiError):
         return error.shape
     if isinstance(error, router_errors.AttemptsExhaustedError) and isinstance(
-        error.last, inference_errors.ServerBusyError
+        error.last, (inference_errors.ServerBusyError, inference_errors.UpstreamMisconfiguredError)
     ):
         return shape_of(error.last)
     row = next((ERROR_TABLE[c] for c in type(error).__mro__ if c in ERROR_TABLE), None)

@@ -41,6 +41,8 @@ class Choice:
         """None where only OpenAI-HTTP upstreams can answer."""
         self.first_token_s: float | None = None
         self.reason: FinishReason = "stop"
+        self.relayed_events = 0
+        """Events of an OpenAI-HTTP upstream that were passed on."""
         self._trace: AttemptTrace | None = None
         self._outcome: asyncio.Future[Outcome] | None = None
         self._call: Call | None = None
@@ -153,6 +155,7 @@ class StreamedChoice(Choice):
             self.started = True
             self._first()
             self._response.begin()
+        self.relayed_events += data.count(b"\n\n")
         self._response.push(data)
 
     def close(self, reason: FinishReason) -> None:

@@ -86,6 +86,10 @@ class Assembler:
         counted = self._tokenizer.count("".join(self._parts))
         return counted if limit is None else min(counted, limit)
 
+    def said(self) -> str:
+        """The text so far, whatever the client was sent of it."""
+        return "".join(self._parts) if self._parts else self._tokenizer.decode(self.ids)
+
     def _cut(self, text: str) -> str:
         assert self._stop is not None
         text, self.stopped = self._stop.push(text)
