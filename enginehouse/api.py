@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -107,7 +108,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> ApiError:
         message = error["message"] if isinstance(error, dict) else str(error)
     except (ValueError, KeyError, TypeError):
         message = text.strip()[:500] or response.reason or "no reason given"
-    return ApiError(f"{message} (HTTP {response.status})", _remedy(response.status), response.status)
+    shown = message if response.status == HTTPStatus.BAD_REQUEST else f"{message} (HTTP {response.status})"
+    return ApiError(shown, _remedy(response.status), response.status)
 
 
 def _remedy(status: int) -> str | None:
@@ -115,6 +117,8 @@ def _remedy(status: int) -> str | None:
         return "give the right key: --key, ENGINEHOUSE_API_KEY or ENGINEHOUSE_ADMIN_KEY"
     if status == 403:
         return "this key may not do that: an admin key is needed for the registry"
+    if status == 503:
+        return "`enginehouse get endpoints` says which servers are ready, the gateway's log what it lacked"
     return None
 
 

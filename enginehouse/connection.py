@@ -52,20 +52,26 @@ def locate(
     Keys of the ready file are used for its own URL alone, so that they never travel elsewhere.
     """
     ready = _ready_file(state_dir)
-    local_root = root_of(ready["base_url"]) if ready else None
+    local = root_of(ready["base_url"]) if ready else None
     given = url or environment.get(URL_ENV)
-    root = root_of(given) if given else local_root
+    root = root_of(given) if given else local
     if root is None:
         raise ApiError(
             "no gateway is known: no local stack runs here and no URL is given",
             "start one with `enginehouse up`, or give --url and --key",
         )
-    own = ready if ready and root == local_root else {}
+    own = ready if ready and root == local else {}
     return Connection(
         root=root,
         api_key=key or environment.get(API_KEY_ENV) or own.get("api_key"),
         admin_key=key or environment.get(ADMIN_KEY_ENV) or own.get("admin_key"),
     )
+
+
+def local_root(state_dir: Path | None = None) -> str | None:
+    """`http://host:port` of the local stack; None while none is ready."""
+    ready = _ready_file(state_dir)
+    return root_of(ready["base_url"]) if ready else None
 
 
 def root_of(url: str) -> str:

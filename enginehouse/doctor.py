@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
+from enginehouse.connection import local_root
 from enginehouse.errors import MachineError
 from enginehouse.local.ports import reserved_port
 from enginehouse.local.redis import find_redis
@@ -57,7 +59,7 @@ def examine(port: int, state_dir: Path) -> list[Finding]:
         check_memory,
         lambda: check_disk(state_dir),
         check_shm,
-        lambda: check_port(port),
+        lambda: check_port(port, state_dir),
         check_redis,
         check_real_triton,
         check_triton_environment,
@@ -147,12 +149,15 @@ def check_shm() -> Finding:
     )
 
 
-def check_port(port: int) -> Finding:
-    """The gateway's port is free."""
+def check_port(port: int, state_dir: Path) -> Finding:
+    """The gateway's port is free, or held by the stack that runs here already."""
     try:
         with reserved_port("127.0.0.1", port):
             return Finding("Port", f"{port} is free", "ok", "the gateway")
     except MachineError as error:
+        root = local_root(state_dir)
+        if root is not None and urlsplit(root).port == port:
+            return Finding("Port", f"{port} is that of the stack that runs already", "ok", "the gateway")
         return Finding("Port", error.message, "blocks", "the gateway", error.remedy or "")
 
 

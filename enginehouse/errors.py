@@ -52,6 +52,9 @@ class ApiError(CommandError):
 
 def report(error: CommandError) -> None:
     """Say on stderr what stopped the command, and below it what to do."""
-    sys.stderr.write(f"error: {error.message}\n")
+    first, *more = error.message.splitlines() or [""]
+    sys.stderr.write(f"error: {first}\n")
+    for line in more:
+        sys.stderr.write(f"       {line}\n")
     for line in (error.remedy or "").splitlines():
         sys.stderr.write(f"  {line}\n")

@@ -41,7 +41,7 @@ from telemetry.logs import Logs
 from telemetry.metrics import Metrics
 from telemetry.tracing import Tracing
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("enginehouse.gateway_process")  # run with -m, __name__ says nothing
 _HOUSEKEEPING_S = 1.0
 _BACKLOG = 4096
 _SHUTDOWN_S = 2.0

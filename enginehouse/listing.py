@@ -43,13 +43,25 @@ def as_yaml(objects: Objects) -> str:
 def describe(objects: Objects, related: Sequence[Objects]) -> str:
     """One object with all its fields, and the objects that name it."""
     item = objects.items[0]
-    known = {name: value for name, value in item.items() if value not in (None, [], {})}
-    lines = [f"kind: {objects.kind}", yaml.safe_dump(known, sort_keys=False, allow_unicode=True).rstrip()]
+    shown = yaml.safe_dump(_known(item), sort_keys=False, allow_unicode=True)
+    lines = [f"kind: {objects.kind}", shown.rstrip()]
     for others in related:
         field = RELATED[objects.kind][others.kind]
         naming = [_summary(others.kind, other) for other in others.items if other[field] == item["name"]]
         lines += [f"{others.kind.lower()}s:", *(naming or ["  none"])]
     return "\n".join(lines)
+
+
+def _known(value: Any) -> Any:
+    """`value` without what is empty; a tensor, `[dtype, shape]`, in one line."""
+    match value:
+        case dict():
+            return {name: _known(inner) for name, inner in value.items() if inner not in (None, [], {})}
+        case [str(dtype), [*shape]]:
+            return f"{dtype} {shape}"
+        case list():
+            return [_known(inner) for inner in value]
+    return value
 
 
 def _summary(kind: str, item: Mapping[str, Any]) -> str:
@@ -60,11 +72,13 @@ def _summary(kind: str, item: Mapping[str, Any]) -> str:
 
 
 def as_table(objects: Objects) -> RenderableType:
-    """One row an object, its main fields."""
+    """One row an object: its whole name, which `describe` takes, and the main fields that any has."""
     if not objects.items:
         return Text(f"no {objects.kind.lower()}s")
-    columns = COLUMNS[objects.kind]
-    table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
+    columns = [name for name in COLUMNS[objects.kind] if any(_cell(item[name]) for item in objects.items)]
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), no_wrap=column == "name", overflow="fold")
     for item in objects.items:
         table.add_row(*(_cell(item[column]) for column in columns))
     return table

@@ -1,4 +1,4 @@
-"""`enginehouse traces`: the latest requests of the local stack in a table, one of them as a tree."""
+"""`enginehouse traces`: the latest requests of a trace file in a table, one of them as a tree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from rich.table import Table
 
 from enginehouse.console import output
 from enginehouse.errors import CommandError
-from enginehouse.local.state_dir import StateDir, default_state_dir
 from telemetry import names
 from telemetry.trace_view import Trace, load, render
 
@@ -22,13 +21,15 @@ COLUMNS = (
 )
 
 
-def show(trace_id: str | None, last: int, state_dir: Path | None) -> None:
-    """Print the newest `last` traces, or the one whose id begins with `trace_id`."""
-    path = StateDir(state_dir or default_state_dir()).traces
+def show(trace_id: str | None, last: int, path: Path) -> None:
+    """Print the newest `last` traces of the file, or the one whose id begins with `trace_id`."""
     found = load(path, trace_id, last) if path.exists() else []
     if not found:
         which = f"no trace begins with {trace_id}" if trace_id else "no request has been traced yet"
-        raise CommandError(f"{which} in {path}", "traces of the local stack alone are kept here")
+        raise CommandError(
+            f"{which} in {path}",
+            "of a gateway that `up` did not start, give its telemetry.trace_file: --file PATH",
+        )
     output().print(render(found) if trace_id else _table(found))
 
 

@@ -1,6 +1,7 @@
 """A streamed answer with the `openai` SDK: python examples/chat_stream.py [MODEL] [QUESTION]
 
-ENGINEHOUSE_API_KEY holds the key; ENGINEHOUSE_URL the address, by default that of `enginehouse up`.
+Needs `pip install openai`. ENGINEHOUSE_API_KEY holds the key, as `enginehouse up` shows it;
+ENGINEHOUSE_URL the address, by default that of `enginehouse up`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from openai import OpenAI
 def main() -> None:
     """Print the answer as it is made, then its usage."""
     model = sys.argv[1] if len(sys.argv) > 1 else "house-chat"
-    question = sys.argv[2] if len(sys.argv) > 2 else "What is an engine house?"
+    question = sys.argv[2] if len(sys.argv) > 2 else "What is an enginehouse?"
     root = os.environ.get("ENGINEHOUSE_URL", "http://127.0.0.1:8080")
-    client = OpenAI(base_url=f"{root}/v1", api_key=os.environ["ENGINEHOUSE_API_KEY"])
+    key = os.environ.get("ENGINEHOUSE_API_KEY") or sys.exit("set ENGINEHOUSE_API_KEY to a key of the gateway")
+    client = OpenAI(base_url=f"{root}/v1", api_key=key)
     stream = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": question}],

@@ -32,7 +32,7 @@ def chat(
 
     Examples:
 
-      enginehouse chat -m house-chat "What does an engine house do?"
+      enginehouse chat -m house-chat "What is an enginehouse?"
 
       enginehouse chat -m house-chat:throughput
 

@@ -20,7 +20,7 @@ from enginehouse.local.state_dir import default_state_dir
 from enginehouse.local.up import LocalRun, UpOptions
 from enginehouse.settings import load
 
-DEMO_QUESTION = "What is an engine house?"
+DEMO_QUESTION = "What is an enginehouse?"
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ class FallbackServers:
                 services.append(_openai_server(server.name, engine, port, pacing, state))
         self.services: Sequence[Service] = tuple(services)
         self.shm_prefixes: Sequence[str] = ()
-        self.said_as = "OpenAI-HTTP servers (no Triton on this machine)"
+        self.said_as = "OpenAI-HTTP servers in place of Triton"
 
     def placement(self, deployment: DeploymentEntry) -> Placement:
         engine = self._stack.engine_of(deployment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,6 @@ def curl_example(base_url: str, api_key: str, model: str) -> str:
     )
 
 
-def sdk_example(base_url: str, api_key: str, model: str) -> str:
-    """The same with the `openai` SDK, as one line of Python."""
-    return (
-        f"""python3 -c 'from openai import OpenAI; c = OpenAI(base_url="{base_url}", api_key="{api_key}"); """
-        f"""[print(p.choices[0].delta.content or "", end="", flush=True) for p in """
-        f"""c.chat.completions.create(model="{model}", stream=True, """
-        """messages=[{"role": "user", "content": "Hello"}]) if p.choices]'"""
-    )
-
-
 def command(name: str, state_dir: Path) -> str:
     """How `enginehouse NAME` is typed here so that it finds this stack."""
     installed = Path(sys.executable).with_name("enginehouse")
@@ -48,6 +38,11 @@ def command(name: str, state_dir: Path) -> str:
     return f"{program} {name}" + (f" --state-dir {state_dir}" if elsewhere else "")
 
 
+def _profiles(model: str, names: Sequence[str]) -> str:
+    """What to ask for besides the model's own name, where there is a choice."""
+    return ", or " + ", ".join(f"{model}:{name}" for name in names) if len(names) > 1 else ""
+
+
 def show(
     console: Console, ready: Mapping[str, Any], profiles: Mapping[str, list[str]], took_s: float
 ) -> None:
@@ -56,7 +51,7 @@ def show(
     for name in ("base_url", "api_key", "admin_key"):
         facts.add_row(name.replace("_", " ").replace("url", "URL"), f"[bold]{ready[name]}[/]")
     for model, names in profiles.items():
-        facts.add_row("model", f"[bold]{model}[/]  " + " ".join(f"{model}:{name}" for name in names))
+        facts.add_row("model", f"[bold]{model}[/]" + _profiles(model, names))
     facts.add_row("servers", ready["model_servers"])
     facts.add_row("logs", f"{ready['state_dir']}/logs")
     facts.add_row("stop", "Ctrl-C")
@@ -64,9 +59,8 @@ def show(
     model, state_dir = next(iter(profiles)), Path(ready["state_dir"])
     console.print("Try, in another terminal:")
     for line in (
-        f'{command("chat", state_dir)} -m {model} "What is an engine house?"',
+        f'{command("chat", state_dir)} -m {model} "What is an enginehouse?"',
         curl_example(ready["base_url"], ready["api_key"], model),
-        sdk_example(ready["base_url"], ready["api_key"], model),
         command("traces", state_dir),
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

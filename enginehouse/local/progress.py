@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+
+class SecondsColumn(ProgressColumn):
+    """How long a step has taken, in seconds."""
+
+    def render(self, task: Task) -> Text:
+        """With one decimal."""
+        elapsed_s = task.finished_time if task.finished else task.elapsed
+        return Text(f"{elapsed_s or 0.0:5.1f} s", style="progress.elapsed")
 
 
 class Steps:
@@ -19,7 +29,7 @@ class Steps:
             Progress(
                 SpinnerColumn(finished_text="[green]✓[/]"),
                 TextColumn("{task.description}"),
-                TimeElapsedColumn(),
+                SecondsColumn(),
                 console=console,
             )
             if console.is_terminal

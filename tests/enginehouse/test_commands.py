@@ -246,3 +246,22 @@ def test_doctor_tells_what_is_missing_for_what(tmp_path: Path) -> None:
     assert f"port {port} on 127.0.0.1 is in use" in done.stdout
     assert "the real Triton server" in done.stdout
     assert "cannot run here yet" in done.stdout
+
+
+def test_doctor_knows_the_port_of_the_stack_that_runs(tmp_path: Path) -> None:
+    """What holds it is no fault of the machine."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        StateDir(tmp_path).ready.write_text(json.dumps({"base_url": f"http://127.0.0.1:{port}/v1"}))
+        done = _run("doctor", "--port", str(port), "--state-dir", str(tmp_path))
+    assert f"{port} is that of the stack that runs already" in done.stdout
+    assert "is in use" not in done.stdout
+
+
+def test_traces_of_a_file_that_holds_none_says_which(tmp_path: Path) -> None:
+    """And how to name another."""
+    file = tmp_path / "traces.jsonl"
+    done = _run("traces", "--file", str(file))
+    assert done.returncode == 1
+    assert str(file) in done.stderr
+    assert "telemetry.trace_file" in done.stderr
