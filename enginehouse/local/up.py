@@ -27,7 +27,7 @@ from enginehouse.local.processes import FrontSettings, controller_service, envir
 from enginehouse.local.progress import Steps
 from enginehouse.local.ready import describe_ready, each_answers, names_to_ask
 from enginehouse.local.redis import redis_service, redis_url, require_redis
-from enginehouse.local.seed import seed_keys
+from enginehouse.local.seed import seed
 from enginehouse.local.service import Service
 from enginehouse.local.stack import LocalStack, needed_memory_bytes
 from enginehouse.local.state_dir import StateDir, write_private
@@ -113,7 +113,7 @@ class LocalRun:
                 require_redis(), state.redis, redis_port, keys.redis_password, state.log("redis")
             )
             await self._supervisor.start(redis, Stage.REGISTRY)
-            await seed_keys(redis_url(redis_port, keys.redis_password), keys)
+            await seed(redis_url(redis_port, keys.redis_password), keys, state.applied())
         servers = await self._model_servers(steps)
         for prefix in servers.shm_prefixes:
             self._record.add_shm_prefix(prefix)
@@ -146,9 +146,9 @@ class LocalRun:
         options = self._options
         problem = _why_no_triton(options.fallback)
         if problem is not None:
-            steps.say(f"No real Triton here: {problem.message}")
+            steps.say(f"No real Triton: {problem.message}")
             steps.say(f"  To get it: {problem.remedy}")
-            steps.say("  The same engines are served by OpenAI-HTTP servers instead.")
+            steps.say("  OpenAI-HTTP servers serve the same engines in its place.")
             return FallbackServers(options.stack, self._state, options.pacing)
         with steps.step("Triton environment"):
             triton = await ensure_environment(progress=steps.say)
@@ -225,6 +225,8 @@ class LocalRun:
             self._options.ready_file.unlink(missing_ok=True)
         await self._supervisor.stop()
         self._record.clear()
+        if self._running:
+            self._say("Stopped; nothing is left running.")
 
     def _check_memory(self) -> None:
         available = available_memory_bytes()

@@ -22,6 +22,7 @@ import pytest
 from enginehouse.connection import Connection
 from enginehouse.local.process_record import stat_of
 from enginehouse.local.ready import each_answers
+from enginehouse.objects import fetch
 
 STACK = """
 servers:
@@ -130,6 +131,24 @@ def test_the_next_up_ends_what_a_killed_one_left(start: Callable[[], Up]) -> Non
     assert (ready["api_key"], ready["admin_key"]) == (first["api_key"], first["admin_key"])
     asyncio.run(_answers(ready))
     assert up.end() == 0
+
+
+def test_the_next_up_forgets_the_endpoints_of_the_last_one(start: Callable[[], Up]) -> None:
+    """Its servers listen elsewhere: an operator who lists endpoints sees those of this run alone."""
+    first = start()
+    before = asyncio.run(_endpoints(first.ready()))
+    assert first.end() == 0
+    up = start()
+    after = asyncio.run(_endpoints(up.ready()))
+    assert len(after) == 1
+    assert after.isdisjoint(before)
+    assert up.end() == 0
+    assert "Stopped; nothing is left running." in up.output.read_text()
+
+
+async def _endpoints(ready: dict[str, Any]) -> set[str]:
+    connection = Connection(ready["base_url"].removesuffix("/v1"), ready["api_key"], ready["admin_key"])
+    return {item["name"] for item in (await fetch(connection, "endpoints")).items}
 
 
 def test_a_killed_part_comes_back_and_models_answer(start: Callable[[], Up]) -> None:
