@@ -78,7 +78,8 @@ def as_table(objects: Objects) -> RenderableType:
     columns = [name for name in COLUMNS[objects.kind] if any(_cell(item[name]) for item in objects.items)]
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "), no_wrap=column == "name", overflow="fold")
+        label = column.replace("_", "\n")
+        table.add_column(label, no_wrap=column == "name", overflow="fold")
     for item in objects.items:
         table.add_row(*(_cell(item[column]) for column in columns))
     return table
