@@ -9,6 +9,8 @@ RouterError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inference.errors import InferenceError
 
 
@@ -19,8 +21,10 @@ class RouterError(Exception):
 class UnknownModelError(RouterError):
     """No such model, alias or profile."""
 
-    def __init__(self, name: str, nearest: str | None = None) -> None:
+    def __init__(self, name: str, nearest: str | None = None, profiles: Sequence[str] = ()) -> None:
         hint = f" Did you mean {nearest!r}?" if nearest else " GET /v1/models lists what there is."
+        if profiles:
+            hint = f" The model's profiles are {', '.join(profiles)}."
         super().__init__(f"The model {name!r} does not exist or you do not have access to it.{hint}")
         self.name = name
 

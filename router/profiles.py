@@ -64,4 +64,4 @@ def _known(snapshot: Snapshot, model: Model, profile: str, asked: str) -> str:
     offered = {deployment.profile for deployment in snapshot.deployments.get(model.name, ())}
     if profile in _STAND_INS or profile in offered:
         return profile
-    raise UnknownModelError(asked, nearest(profile, [*_STAND_INS, *offered]))
+    raise UnknownModelError(asked, profiles=sorted(offered | _STAND_INS.keys()))
