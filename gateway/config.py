@@ -25,6 +25,8 @@ class GatewayConfig(BaseModel):
     """Length of a chat answer when the client sets no limit; never beyond the model's context."""
     request_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """The longest a request may take from its last byte in to its last byte out."""
+    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """How long a client may take to send a request's body."""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 2.0
     first_byte_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     """How long a model server may be silent before its answer begins."""

@@ -51,6 +51,8 @@ _OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, Rou
 """Errors whose text is ours; a model server's own words may quote the prompt, which no log may hold."""
 _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"})
 _OPENAI_LANES = frozenset({"openai-http"})
+_BARE_LANE = frozenset({"tensorrt_llm"})
+_ID_LANES = _BARE_LANE | _OPENAI_LANES
 _PARSERS: dict[str, Callable[[bytes, BodyLimits], ApiRequest]] = {
     "chat": parse_chat,
     "completion": parse_completion,
@@ -165,7 +167,10 @@ class Generation:
         if declared is not None and declared > self._config.limits.max_body_bytes:
             raise request_too_large(self._config.limits.max_body_bytes)
         try:
-            return await request.read()
+            async with asyncio.timeout(self._config.body_timeout_s):
+                return await request.read()
+        except TimeoutError:
+            raise _slow_body(self._config.body_timeout_s) from None
         except web.HTTPRequestEntityTooLarge as error:
             raise request_too_large(self._config.limits.max_body_bytes) from error
         except web.RequestPayloadError as error:
@@ -177,13 +182,15 @@ class Generation:
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
-        present = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
+        present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
         if present <= _OPENAI_LANES and (present or model.tokenizer is None):
             return _OPENAI_LANES
         if api.unsupported or api.unknown:
             if present & _OPENAI_LANES:
                 return _OPENAI_LANES
             api.refuse_unserved()
+        if api.prompts and isinstance(api.prompts[0], list):
+            return _id_lanes(present, model)
         many = api.n > 1 or (api.prompts is not None and len(api.prompts) > 1)
         return _TRITON_LANES if many else None
 
@@ -287,6 +294,18 @@ class Generation:
         response.respond(shape.status, encode_error(shape), headers=retry)
 
 
+def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
+    """Lanes that take token ids as they are; a text lane's server would tokenise their text again."""
+    if present and not present & _ID_LANES:
+        raise bad_request(
+            f"`prompt` as token ids is not supported by {model.name!r}, whose server takes text "
+            f"({', '.join(sorted(present))}). Send text.",
+            "prompt",
+            "unsupported_parameter",
+        )
+    return _BARE_LANE if present & _BARE_LANE or not present else _OPENAI_LANES
+
+
 def _cut(entry: Entry, error: ApiError) -> None:
     entry.cut = error
     entry.task.cancel()
@@ -345,6 +364,14 @@ def _check_allowed(identity: Identity, model: Model) -> None:
             f"The model {model.name!r} does not exist or you do not have access to it. "
             "GET /v1/models lists what there is."
         )
+
+
+def _slow_body(allowed_s: float) -> ApiError:
+    return ApiError(
+        408,
+        f"The body did not arrive within the {allowed_s:g} s allowed here. Send it at once.",
+        code="body_timeout",
+    )
 
 
 def _timed_out(allowed_s: float) -> ApiError:

@@ -29,12 +29,14 @@ async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer)
     """
     if api.messages is not None:
         text = tokenizer.render(api.messages)
+        _refuse_hopeless(text, model, tokenizer, "messages")
         return [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
     return [await _read(prompt, model, tokenizer) for prompt in api.prompts or ()]
 
 
 async def _read(prompt: str | list[int], model: Model, tokenizer: ModelTokenizer) -> Prompt:
     if isinstance(prompt, str):
+        _refuse_hopeless(prompt, model, tokenizer, "prompt")
         return Prompt(prompt, await tokenizer.encode_async(prompt) or _nothing(tokenizer))
     if len(prompt) >= model.context_length:
         return Prompt(None, prompt)  # refused for its length, without its text
@@ -42,6 +44,18 @@ async def _read(prompt: str | list[int], model: Model, tokenizer: ModelTokenizer
     if largest > last:
         raise bad_request(f"`prompt` holds the token id {largest}; this model's ids end at {last}.", "prompt")
     return Prompt(tokenizer.decode(prompt), prompt)
+
+
+def _refuse_hopeless(text: str, model: Model, tokenizer: ModelTokenizer, param: str) -> None:
+    """Refuse a text that cannot fit, however it is tokenised, before that is done."""
+    longest = tokenizer.longest_token
+    if longest is not None and len(text) > longest * model.context_length:
+        raise bad_request(
+            f"This model's maximum context length is {model.context_length} tokens; your {param} has at "
+            f"least {len(text) // longest}. Shorten it.",
+            param,
+            "context_length_exceeded",
+        )
 
 
 def _nothing(tokenizer: ModelTokenizer) -> list[int]:

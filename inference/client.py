@@ -13,7 +13,7 @@ from inference.grpc_stream import GrpcStreams
 from inference.lane import TritonLane
 from inference.lanes import lane_of
 from inference.openai_http import OpenAiHttp
-from inference.push_http import HttpPool, Timeouts
+from inference.push_http import HttpPool, Patience, Timeouts
 from inference.request import InferenceRequest
 from inference.schema import Schema
 from inference.sink import Call, Sink
@@ -48,6 +48,7 @@ class ModelClients:
         self._pools: dict[str, HttpPool] = {}
         self._grpc = GrpcStreams(timeouts)
         self._clients: dict[str, tuple[Endpoint, ModelClient]] = {}
+        self._patience: dict[str, Patience] = {}
 
     def of(self, endpoint: Endpoint) -> ModelClient:
         """The client of `endpoint`; built at its first use."""
@@ -59,15 +60,20 @@ class ModelClients:
         return client
 
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
-        """Forget clients and idle connections of endpoints that are no more."""
+        """Forget clients and idle connections of endpoints that are no more; lose patience with sick ones."""
         names, origins, addresses = set(), set(), set()
         for endpoint in endpoints:
             names.add(endpoint.name)
+            if (patience := self._patience.get(endpoint.name)) is not None:
+                patience.is_short = endpoint.state == "unhealthy"
             origins.add(_origin(endpoint.http))
             if endpoint.grpc is not None:
                 addresses.add(endpoint.grpc)
-        for name in self._clients.keys() - names:
-            del self._clients[name]
+        for name, (known, _) in list(self._clients.items()):
+            if name not in names or _origin(known.http) not in origins:
+                del self._clients[name]
+        for name in self._patience.keys() - names:
+            del self._patience[name]
         for origin in self._pools.keys() - origins:
             self._pools.pop(origin).retire()
         self._grpc.retain(addresses)
@@ -79,14 +85,15 @@ class ModelClients:
         await self._grpc.close()
 
     def _build(self, endpoint: Endpoint) -> ModelClient:
+        patience = self._patience.setdefault(endpoint.name, Patience())
         if endpoint.lane == "openai-http":
             path = urlsplit(endpoint.http).path
-            return OpenAiHttp(self._pool(endpoint), path, endpoint.target, endpoint.api_key_env)
+            return OpenAiHttp(self._pool(endpoint), path, endpoint.target, endpoint.api_key_env, patience)
         schema = Schema.from_dict(dict(endpoint.server_schema))
         lane = lane_of(schema)
         if endpoint.transport == "grpc" and endpoint.grpc is not None:
             return _TritonGrpc(self._grpc, endpoint, lane, schema)
-        return TritonHttp(self._pool(endpoint), endpoint.target, lane)
+        return TritonHttp(self._pool(endpoint), endpoint.target, lane, patience)
 
     def _pool(self, endpoint: Endpoint) -> HttpPool:
         origin = _origin(endpoint.http)

@@ -22,7 +22,7 @@ from inference.errors import (
     StreamBrokenError,
     UpstreamMisconfiguredError,
 )
-from inference.push_http import Exchange, HttpPool, http_request
+from inference.push_http import Exchange, HttpPool, Patience, http_request
 from inference.request import InferenceRequest, Usage
 from inference.sink import Sink
 
@@ -63,8 +63,16 @@ _error_answer = msgspec.json.Decoder(_ErrorAnswer).decode
 class OpenAiHttp:
     """Calls one model of an OpenAI-HTTP server."""
 
-    def __init__(self, pool: HttpPool, base_path: str, target: str, api_key_env: str | None) -> None:
+    def __init__(
+        self,
+        pool: HttpPool,
+        base_path: str,
+        target: str,
+        api_key_env: str | None,
+        patience: Patience | None = None,
+    ) -> None:
         self._pool = pool
+        self._patience = patience
         self._base_path = base_path.removesuffix("/").removesuffix("/v1")
         self._target = target
         headers = "content-type: application/json\r\n"
@@ -86,7 +94,7 @@ class OpenAiHttp:
         path = self._base_path + request.path
         message = http_request("POST", path, self._pool.authority, headers, _encode(body))
         receiver = _Stream(sink, wants_usage) if request.stream else _Whole(sink)
-        return self._pool.start(message, receiver, request.stream)
+        return self._pool.start(message, receiver, request.stream, self._patience)
 
 
 class _Whole:

@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 _SWEEP_S = 0.25
 _IDLE_S = 50.0
 """Idle connections are closed after it: a dead host must not be found out by a request."""
+_SHORT_S = 3.0
+"""Silence allowed to an unhealthy endpoint: longer than an engine pauses between two tokens."""
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -58,12 +60,23 @@ class Timeouts:
     """For an answer that comes in one piece: its first byte is its last."""
 
 
+class Patience:
+    """How long calls to one endpoint may be silent; shared by all of them."""
+
+    __slots__ = ("is_short",)
+
+    def __init__(self) -> None:
+        self.is_short = False
+        """The endpoint is known to be unhealthy: who has heard nothing for a moment waits in vain."""
+
+
 class Exchange:
     """One request and its answer. Cancelling closes the connection: that is how a server learns of it."""
 
     __slots__ = (
         "_connection",
         "_message",
+        "_patience",
         "_pool",
         "_receiver",
         "_task",
@@ -73,8 +86,11 @@ class Exchange:
         "reused",
     )
 
-    def __init__(self, pool: HttpPool, message: bytes, receiver: Receiver, streams: bool) -> None:
+    def __init__(
+        self, pool: HttpPool, message: bytes, receiver: Receiver, streams: bool, patience: Patience | None
+    ) -> None:
         self._pool = pool
+        self._patience = patience
         self.first_byte_s = pool.timeouts.first_byte_s if streams else pool.timeouts.whole_s
         self._message = message
         self._receiver: Receiver | None = receiver
@@ -112,6 +128,12 @@ class Exchange:
         self.paused = False
         if self._connection is not None:
             self._connection.resume()
+
+    def allowed_silence_s(self, *, answered: bool) -> float:
+        """How long the server may say nothing now."""
+        allowed_s = self._pool.timeouts.idle_s if answered else self.first_byte_s
+        is_short = self._patience is not None and self._patience.is_short
+        return min(allowed_s, _SHORT_S) if is_short else allowed_s
 
     def completed(self) -> None:
         receiver = self._finish()
@@ -198,12 +220,14 @@ class HttpPool:
         self._closed = False
         self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
 
-    def start(self, message: bytes, receiver: Receiver, streams: bool = True) -> Exchange:
+    def start(
+        self, message: bytes, receiver: Receiver, streams: bool = True, patience: Patience | None = None
+    ) -> Exchange:
         """Send `message` (a whole HTTP request); its answer is pushed to `receiver`.
 
         `streams`: the answer begins long before it ends, so its first byte is waited for less.
         """
-        return Exchange(self, message, receiver, streams)
+        return Exchange(self, message, receiver, streams, patience)
 
     def take_idle(self) -> _Connection | None:
         """The most recently used idle connection."""
@@ -331,7 +355,7 @@ class _Connection(asyncio.Protocol):
             if now_s - self._heard_at_s > _IDLE_S:
                 self.abort()
             return
-        allowed_s = self._pool.timeouts.idle_s if self._answered else exchange.first_byte_s
+        allowed_s = exchange.allowed_silence_s(answered=self._answered)
         if now_s - self._heard_at_s > allowed_s:
             self.abort()
             exchange.failed(ServerTimeoutError(f"{self._pool.origin} was silent for {allowed_s:g} s"))

@@ -107,6 +107,16 @@ class ModelTokenizer:
         """Ids go from 0 to below it."""
         return self.tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @cached_property
+    def longest_token(self) -> int | None:
+        """Characters of the longest token: a text of n times as many has at least n tokens.
+
+        None where a normaliser might shorten the text first.
+        """
+        if self.tokenizer.normalizer is not None:
+            return None
+        return max(map(len, self.tokenizer.get_vocab(with_added_tokens=True)), default=1)
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token, which may be a part of a character."""
         if self.pieces is None:

@@ -9,7 +9,7 @@ import msgspec
 from inference.classify import classify_error
 from inference.errors import InferenceError, ProtocolError
 from inference.lane import TritonLane
-from inference.push_http import Exchange, HttpPool, http_request
+from inference.push_http import Exchange, HttpPool, Patience, http_request
 from inference.request import InferenceRequest
 from inference.sink import Sink
 
@@ -21,8 +21,11 @@ _encode = msgspec.json.Encoder().encode
 class TritonHttp:
     """Calls one Triton model over HTTP."""
 
-    def __init__(self, pool: HttpPool, target: str, lane: TritonLane) -> None:
+    def __init__(
+        self, pool: HttpPool, target: str, lane: TritonLane, patience: Patience | None = None
+    ) -> None:
         self._pool = pool
+        self._patience = patience
         self._lane = lane
         self._path = f"/v2/models/{target}/generate_stream"
 
@@ -36,7 +39,9 @@ class TritonHttp:
         tensors["id"] = request.id
         headers = "content-type: application/json\r\n" + request.trace_headers
         message = http_request("POST", self._path, self._pool.authority, headers, _encode(tensors))
-        return self._pool.start(message, _EventStream(self._lane, request, sink), request.stream)
+        return self._pool.start(
+            message, _EventStream(self._lane, request, sink), request.stream, self._patience
+        )
 
 
 class _EventStream:

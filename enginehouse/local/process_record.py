@@ -124,6 +124,11 @@ def end_leftovers(path: Path, state_dir: Path, grace_s: float = TERM_GRACE_S) ->
     return Leftovers(tuple(name for name, members in alive if members), regions)
 
 
+def session_pids(leader: int) -> frozenset[int]:
+    """The processes of a session that run."""
+    return frozenset(stat.pid for stat in _all_stats() if stat.session == leader)
+
+
 def end_session(leader: int) -> None:
     """Kill what is left of the session of a leader that this process has just reaped; wait until it is gone.
 

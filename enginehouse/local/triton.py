@@ -7,10 +7,12 @@ carry a prefix of their own: those of a killed server can be told from everybody
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import aiohttp
 
 from enginehouse.errors import ProcessError
 from enginehouse.local.ports import free_port
-from enginehouse.local.process_record import end_session, free_shm
+from enginehouse.local.process_record import end_session, free_shm, session_pids
 from enginehouse.local.service import log_tail
 from enginehouse.local.triton_environment import TritonEnvironment, libpython
 
@@ -27,6 +29,8 @@ HTTP_THREADS = 8
 SHM_DEFAULT_BYTES = 1 << 20
 SHM_GROWTH_BYTES = 1 << 20
 POLL_S = 0.05
+STUBS_PERIOD_S = 1.0
+_logger = logging.getLogger(__name__)
 PORT_TRIES = 5
 _ADDRESS_IN_USE = re.compile(
     r"address already in use|failed to bind|unable to (?:bind|start)|socket .* failed", re.IGNORECASE
@@ -138,11 +142,25 @@ class TritonProcess:
         self._served = True
 
     async def wait(self) -> int:
-        """Returns the server's exit status when it has ended, with its stubs gone and memory freed."""
-        if self._process is None:
+        """Returns the server's exit status when it has ended, with its stubs gone and memory freed.
+
+        A server that has lost one of the stubs it had when this was called is ended.
+        """
+        process = self._process
+        if process is None:
             raise ProcessError(f"{self.name} was never started")
-        status = await self._process.wait()
-        self._clean_up(self._process.pid)
+        stubs = session_pids(process.pid)
+        while process.returncode is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STUBS_PERIOD_S):
+                    await process.wait()
+            if process.returncode is None and not stubs <= session_pids(process.pid):
+                # Triton goes on without the stub, calls its model ready and lets its requests hang.
+                _logger.warning("a model's process died; its server is ended", extra={"server": self.name})
+                process.kill()
+                await process.wait()
+        status = process.returncode
+        self._clean_up(process.pid)
         return status
 
     async def stop(self, grace_s: float = 8.0) -> None:

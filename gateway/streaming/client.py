@@ -114,7 +114,9 @@ class PushResponse(web.StreamResponse):
         else:
             self._write(self._head + b"0\r\n\r\n")
         self._head = b""
-        self._linger()
+        if self._transport.get_write_buffer_size() > self._high_water_bytes // 4:
+            self.close_after()  # its next request may not wait behind what it does not read
+            self._linger()
 
     def _write(self, data: bytes) -> None:
         """A client that has left is noticed by the request's task; until then its bytes go nowhere."""
@@ -134,8 +136,7 @@ class PushResponse(web.StreamResponse):
 
     def _linger(self) -> None:
         """A client that does not read what is left gets some time for it, not the connection for ever."""
-        if self._transport.get_write_buffer_size() > 0:
-            asyncio.get_running_loop().call_later(_LINGER_S, self._abort_unread)
+        asyncio.get_running_loop().call_later(_LINGER_S, self._abort_unread)
 
     def _abort_unread(self) -> None:
         if self._transport.get_write_buffer_size() > 0:

@@ -166,3 +166,19 @@ async def test_triton_killed_text_streams_end_broken(stack: Stack) -> None:
     endings = await while_streaming(stack, "yard-chat", lambda: kill(*victim))
     assert any(ending.error for ending in endings)
     await answers_again(stack, "yard-chat")
+
+
+async def test_a_models_process_killed_inside_triton(stack: Stack) -> None:
+    """Triton itself goes on and lets the streams hang; they go on elsewhere, and the process comes back."""
+    await answers_again(stack, "house-chat:latency")
+    stub = stack.children("triton_python_backend_stub", "servers/triton-0/tensorrt_llm/")
+    assert len(stub) == 1
+    endings = await while_streaming(stack, "house-chat:latency", lambda: kill(*stub))
+    assert all(ending.done and ending.finish == "length" for ending in endings)
+    await answers_again(stack, "house-chat:latency")
+    await answers_again(stack, "yard-chat")
+    wait_until(
+        lambda: stack.children("triton_python_backend_stub", "servers/triton-0/tensorrt_llm/"),
+        30,
+        "the model's process runs again",
+    )
