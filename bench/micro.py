@@ -66,7 +66,7 @@ class Wire:
     message = b""
     receiver: Any = None
 
-    def start(self, message: bytes, receiver: Any) -> Wire:
+    def start(self, message: bytes, receiver: Any, *_: object) -> Wire:
         self.message, self.receiver = message, receiver
         return self
 
