@@ -7,7 +7,7 @@ carries them typed by the introspected inputs.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from inference.request import InferenceRequest
 from inference.sink import Sink
@@ -30,7 +30,6 @@ class TritonLane(Protocol):
     """One Triton schema."""
 
     name: str
-    needs: Literal["ids", "text"]
 
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what the schema cannot carry; nothing is silently ignored."""

@@ -5,7 +5,7 @@ It reports neither tokens nor their count. Numbers may come as strings.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
@@ -36,7 +36,6 @@ class LlmApiLane:
     """Schema of the `llmapi` model."""
 
     name = "llmapi"
-    needs: Literal["ids", "text"] = "text"
 
     def __init__(self, schema: Schema) -> None:
         declared = schema.inputs

@@ -7,7 +7,7 @@ and is passed on so, because what it was is lost.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
@@ -38,8 +38,6 @@ _REPLACEMENT = "\ufffd"
 
 class TextLane:
     """Schema of an ensemble or BLS."""
-
-    needs: Literal["ids", "text"] = "text"
 
     def __init__(self, schema: Schema) -> None:
         declared = schema.inputs

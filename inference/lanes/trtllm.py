@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, chain
-from typing import Any, Literal
+from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
@@ -36,7 +36,6 @@ class BareLane:
     """The bare model's schema, in the dialect its inputs show."""
 
     name = "tensorrt_llm"
-    needs: Literal["ids", "text"] = "ids"
 
     def __init__(self, schema: Schema) -> None:
         declared = schema.inputs

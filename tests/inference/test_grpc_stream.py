@@ -134,7 +134,6 @@ class Odd:
     def __init__(self, *, at_end: BaseException | None = None, at_event: BaseException | None = None) -> None:
         self._lane = lane_of(SCHEMA)
         self.name = self._lane.name
-        self.needs = self._lane.needs
         self.check = self._lane.check
         self.tensors = self._lane.tensors
         self._at_end = at_end

@@ -280,7 +280,6 @@ class Faulty:
         self._lane = lane_of(schema)
         self._fault = fault
         self.name = self._lane.name
-        self.needs = self._lane.needs
 
     def check(self, request: InferenceRequest) -> None:
         self._lane.check(request)
