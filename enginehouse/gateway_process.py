@@ -25,7 +25,7 @@ from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
-from gateway.worker_seat import WORKER_VARIABLE, WorkerSeat, reusable_socket
+from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
 from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
 from inference.client import ModelClients
 from inference.push_http import Timeouts
@@ -43,7 +43,6 @@ from telemetry.tracing import Tracing
 
 _log = logging.getLogger("enginehouse.gateway_process")  # run with -m, __name__ says nothing
 _HOUSEKEEPING_S = 1.0
-_BACKLOG = 4096
 _SHUTDOWN_S = 2.0
 """For what is left of requests that were cut."""
 
@@ -175,13 +174,8 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         await runner.setup()
         if runner.server is not None:
             straight_to(process.generation, runner.server)
-        if seat is None:
-            listening = reusable_socket(config.host, config.port)
-            listening.listen(_BACKLOG)
-            listening.setblocking(False)
-        else:
-            listening = seat.listen()
-        site = web.SockSite(runner, listening, backlog=_BACKLOG)
+        listening = listening_socket(config.host, config.port) if seat is None else seat.listen()
+        site = web.SockSite(runner, listening, backlog=BACKLOG)
         await site.start()
         process.drain.listen()
         freeze_gc()

@@ -17,7 +17,7 @@ import msgspec
 
 WORKER_VARIABLE: Final = "ENGINEHOUSE_WORKER"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-_BACKLOG: Final = 1024
+BACKLOG: Final = 4096
 
 
 class WorkerSeat(msgspec.Struct, frozen=True):
@@ -54,15 +54,20 @@ class WorkerSeat(msgspec.Struct, frozen=True):
 
     def listen(self) -> socket.socket:
         """A socket that listens on the shared port beside those of the other workers."""
-        listening = reusable_socket(self.host, self.port)
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)
-        return listening
+        return listening_socket(self.host, self.port)
 
     def report_ready(self) -> None:
         """Tell the supervisor that this worker accepts connections; once."""
         os.write(self.ready_fd, b"1")
         os.close(self.ready_fd)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that takes connections for asyncio, beside others on the same port."""
+    listening = reusable_socket(host, port)
+    listening.listen(BACKLOG)
+    listening.setblocking(False)
+    return listening
 
 
 def reusable_socket(host: str, port: int) -> socket.socket:
