@@ -156,7 +156,7 @@ def _routing(snapshot: Snapshot) -> Callable[[], object]:
 
     def route() -> object:
         wish = resolve(snapshot, MODEL, None, None)
-        choices = candidates(snapshot.endpoints[MODEL], ledger, time.monotonic(), config)
+        choices = candidates(snapshot.endpoints[MODEL], None, ledger, time.monotonic(), config)
         return pick(wish.profile, choices, 300, set())
 
     return route

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from gateway.api.errors import ApiError
 from gateway.api.requests import ApiRequest
@@ -23,8 +24,7 @@ CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/v1/completions"
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """Filled in step by step; `Accounts.finished` reads it once."""
 
     task: asyncio.Task[Any]
@@ -50,5 +50,7 @@ class Entry:
     @property
     def first_token_s(self) -> float | None:
         """Monotonic time of the first token of any choice."""
+        if len(self.choices) == 1:
+            return self.choices[0].first_token_s
         times = [choice.first_token_s for choice in self.choices if choice.first_token_s is not None]
         return min(times, default=None)

@@ -77,6 +77,7 @@ class Generation:
         self._router = router
         self._tracing = tracing
         self._accounts = accounts
+        self._loop = asyncio.get_running_loop()
         self._open: set[Entry] = set()
         self.chat = partial(self._serve, kind="chat")
         """Handler of `POST /v1/chat/completions`."""
@@ -112,7 +113,7 @@ class Generation:
         request_id = f"{getrandbits(96):024x}"
         extra = f"x-request-id: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
         response = PushResponse(request, extra, self._config.write_buffer_high_bytes)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         entry = Entry(task, trace, request_id, kind, response)
         self._open.add(entry)

@@ -22,7 +22,7 @@ from inference.errors import (
     StreamBrokenError,
     UpstreamMisconfiguredError,
 )
-from inference.push_http import Exchange, HttpPool, Patience, http_request
+from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
 from inference.request import InferenceRequest, Usage
 from inference.sink import Sink
 
@@ -75,10 +75,9 @@ class OpenAiHttp:
         self._patience = patience
         self._base_path = base_path.removesuffix("/").removesuffix("/v1")
         self._target = target
-        headers = "content-type: application/json\r\n"
-        if api_key_env is not None and (key := os.environ.get(api_key_env)):
-            headers += f"authorization: Bearer {key}\r\n"
-        self._headers = headers
+        key = None if api_key_env is None else os.environ.get(api_key_env)
+        self._headers = f"authorization: Bearer {key}\r\n" if key else ""
+        self._heads: dict[str, bytes] = {}
 
     def start(self, request: InferenceRequest, sink: Sink) -> Exchange:
         """Send the client's own JSON with the upstream's model name."""
@@ -90,11 +89,14 @@ class OpenAiHttp:
             wants_usage = bool(options.get("include_usage"))
             if not wants_usage:
                 body["stream_options"] = {**options, "include_usage": True}
-        headers = self._headers + request.trace_headers
-        path = self._base_path + request.path
-        message = http_request("POST", path, self._pool.authority, headers, _encode(body))
+        head = self._heads.get(request.path) or self._head(request.path)
+        message = http_request(head, request.trace_headers, _encode(body))
         receiver = _Stream(sink, wants_usage) if request.stream else _Whole(sink)
         return self._pool.start(message, receiver, request.stream, self._patience)
+
+    def _head(self, path: str) -> bytes:
+        head = self._heads[path] = request_head(self._base_path + path, self._pool.authority, self._headers)
+        return head
 
 
 class _Whole:
@@ -123,7 +125,8 @@ class _Whole:
             self._sink.lost(_refusal(self._status, body))
             return
         try:
-            _raise_error_in(body)
+            if b'"error"' in body:
+                _raise_error_in(body)
             usage = _usage(_answer(body).usage)
         except InferenceError as error:
             self._sink.lost(error)

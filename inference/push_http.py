@@ -441,7 +441,12 @@ def _cause(error: BaseException) -> InferenceError:
     raise error
 
 
-def http_request(method: str, path: str, authority: str, headers: str, body: bytes) -> bytes:
-    """A whole HTTP/1.1 request; `headers` are lines each ended by CRLF."""
-    head = f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\n{headers}content-length: {len(body)}\r\n\r\n"
-    return head.encode("latin-1") + body
+def request_head(path: str, authority: str, headers: str = "") -> bytes:
+    """What all POSTs of JSON to one path have in common; `headers` are lines each ended by CRLF."""
+    head = f"POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n{headers}"
+    return head.encode("latin-1")
+
+
+def http_request(head: bytes, headers: str, body: bytes) -> bytes:
+    """A whole HTTP/1.1 request; `head` is that of `request_head`, `headers` are further lines."""
+    return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers.encode("latin-1"), len(body), body)

@@ -1,13 +1,16 @@
-"""InferenceRequest: one request as the adapters of every lane understand it."""
+"""InferenceRequest: one request as the adapters of every lane understand it.
+
+msgspec structs, here and wherever every request makes one: a quarter of a dataclass's cost to build.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from msgspec import Struct, field
 
-@dataclass(slots=True)
-class Sampling:
+
+class Sampling(Struct):
     """How the next token is chosen. None: the engine's own default applies."""
 
     temperature: float | None = None
@@ -22,8 +25,7 @@ class Sampling:
     """Return the log probability of every chosen token."""
 
 
-@dataclass(slots=True)
-class InferenceRequest:
+class InferenceRequest(Struct):
     """What one attempt asks of a model server.
 
     `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`.

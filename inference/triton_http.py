@@ -9,7 +9,7 @@ import msgspec
 from inference.classify import classify_error
 from inference.errors import InferenceError, ProtocolError
 from inference.lane import TritonLane
-from inference.push_http import Exchange, HttpPool, Patience, http_request
+from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
 from inference.request import InferenceRequest
 from inference.sink import Sink
 
@@ -27,7 +27,7 @@ class TritonHttp:
         self._pool = pool
         self._patience = patience
         self._lane = lane
-        self._path = f"/v2/models/{target}/generate_stream"
+        self._head = request_head(f"/v2/models/{target}/generate_stream", pool.authority)
 
     def start(self, request: InferenceRequest, sink: Sink) -> Exchange:
         """Send `request`; never raises for what the server does, that goes to `sink.lost`.
@@ -37,8 +37,7 @@ class TritonHttp:
         self._lane.check(request)
         tensors = self._lane.tensors(request)
         tensors["id"] = request.id
-        headers = "content-type: application/json\r\n" + request.trace_headers
-        message = http_request("POST", self._path, self._pool.authority, headers, _encode(tensors))
+        message = http_request(self._head, request.trace_headers, _encode(tensors))
         return self._pool.start(
             message, _EventStream(self._lane, request, sink), request.stream, self._patience
         )

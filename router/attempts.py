@@ -8,9 +8,10 @@ broken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from inference.client import ModelClients
 from inference.errors import InferenceError, UnsupportedFeatureError
@@ -73,8 +74,7 @@ class AttemptObserver(Protocol):
     def continued(self, wish: Wish) -> None: ...
 
 
-@dataclass(slots=True)
-class Job:
+class Job(Struct):
     """One request on its way: what is asked, of which model, and what is known of its size."""
 
     request: InferenceRequest
@@ -255,18 +255,8 @@ class Router:
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
-        if job.lanes is not None:
-            endpoints = tuple(endpoint for endpoint in endpoints if endpoint.lane in job.lanes)
-        self._close_proven(endpoints)
-        choices = candidates(endpoints, self.ledger, self._loop.time(), self.config)
+        choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
         return pick(job.wish.profile, choices, job.tokens, failed)
-
-    def _close_proven(self, endpoints: Sequence[Endpoint]) -> None:
-        """A probe that is being answered has shown enough, however long its answer takes."""
-        for endpoint in endpoints:
-            load = self.ledger.of(endpoint.name)
-            if load.probe is not None and load.probe.answered_ns is not None:
-                load.breaker, load.probe = CLOSED, None
 
 
 def _let_go(load: EndpointLoad, trace: AttemptTrace) -> None:

@@ -23,6 +23,13 @@ class EndpointLoad:
     probe: AttemptTrace | None = None
     """The attempt that a half-open breaker let through."""
 
+    def proven(self) -> bool:
+        """Close the breaker if its probe is being answered: that is enough, however long the answer takes."""
+        if self.probe is None or self.probe.answered_ns is None:
+            return False
+        self.breaker, self.probe = CLOSED, None
+        return True
+
 
 class Lease:
     """One request's share of an endpoint's load, charged within a `with`.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from model_registry.entities import Endpoint
+from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.ledger import Ledger
 from router.profiles import stand_ins
@@ -29,13 +30,20 @@ class Decision(NamedTuple):
 
 
 def candidates(
-    endpoints: Sequence[Endpoint], ledger: Ledger, now_s: float, config: RouterConfig
+    endpoints: Sequence[Endpoint],
+    lanes: frozenset[str] | None,
+    ledger: Ledger,
+    now_s: float,
+    config: RouterConfig,
 ) -> list[Candidate]:
-    """The values a decision is made of."""
+    """The values a decision is made of, for the endpoints of `lanes` (None: of all)."""
     found = []
     for endpoint in endpoints:
+        if lanes is not None and endpoint.lane not in lanes:
+            continue
         load = ledger.of(endpoint.name)
-        found.append(Candidate(endpoint, load.tokens, load.breaker.admits(now_s, config)))
+        admits = load.breaker is CLOSED or load.proven() or load.breaker.admits(now_s, config)
+        found.append(Candidate(endpoint, load.tokens, admits))
     return found
 
 

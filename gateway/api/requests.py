@@ -7,8 +7,9 @@ where a Triton lane was chosen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, cast
+
+from msgspec import Struct
 
 from gateway.api.errors import bad_request
 from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, typed
@@ -32,8 +33,7 @@ _CHAT_KEYS = frozenset(ChatBody.__struct_fields__)
 _COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__)
 
 
-@dataclass(slots=True)
-class ApiRequest:
+class ApiRequest(Struct):
     """A request as the client meant it."""
 
     kind: Literal["chat", "completion"]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from gateway.api.answers import LogProb
 from gateway.streaming.client import PushResponse

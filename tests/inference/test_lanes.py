@@ -91,7 +91,7 @@ BLS = schema("tensorrt_llm_bls", TEXT_INPUTS, TEXT_OUTPUTS, text_mode="cumulativ
 
 
 def request(**fields: Any) -> InferenceRequest:
-    sampling = Sampling(**{k: fields.pop(k) for k in list(fields) if k in Sampling.__dataclass_fields__})
+    sampling = Sampling(**{k: fields.pop(k) for k in list(fields) if k in Sampling.__struct_fields__})
     values: dict[str, Any] = {"prompt_ids": [5, 6, 7], "prompt_text": "Hello", "end_id": 2, **fields}
     return InferenceRequest(id="r", model="m", stream=True, sampling=sampling, **{"max_tokens": 10, **values})
 

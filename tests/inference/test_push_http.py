@@ -15,10 +15,10 @@ from inference.errors import (
     ServerUnreachableError,
     StreamBrokenError,
 )
-from inference.push_http import HttpPool, Timeouts, http_request
+from inference.push_http import HttpPool, Timeouts, http_request, request_head
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-MESSAGE = http_request("POST", "/x", "host", "", b"{}")
+MESSAGE = http_request(request_head("/x", "host"), "", b"{}")
 
 
 class Receiver:

@@ -180,7 +180,7 @@ def test_the_ledger_gives_back_whatever_happens() -> None:
     def fail() -> None:
         with ledger.lease("a", 100):
             assert ledger.in_flight() == 1
-            assert pick("balanced", candidates([a, b], ledger, 0, CONFIG), 1, set()).endpoint is b
+            assert pick("balanced", candidates([a, b], None, ledger, 0, CONFIG), 1, set()).endpoint is b
             raise ValueError("boom")
 
     with pytest.raises(ValueError, match="boom"):
