@@ -90,7 +90,7 @@ class Client:
         self.events = self.events[-1:]
 
 
-def steps(folder: Path) -> list[Step]:
+def steps(folder: Path, tracing: Tracing) -> list[Step]:
     """Every step, in the order in which a request meets them."""
     model = ModelTokenizer.load(tokenizer.write(folder / "tokenizer"))
     snapshot = _snapshot()
@@ -120,7 +120,7 @@ def steps(folder: Path) -> list[Step]:
             lambda seen: b" t0" in seen,
             EVENTS_PER_CALL,
         ),
-        Step("trace: begin to finish", _tracing(folder), lambda seen: seen is None),
+        Step("trace: begin to finish", _tracing(tracing), lambda seen: seen is None),
         Step("metrics: begin to finish", _metrics(), lambda seen: seen is None),
     ]
 
@@ -209,9 +209,7 @@ def _reading(request: InferenceRequest, model: ModelTokenizer) -> Callable[[], o
     return read
 
 
-def _tracing(folder: Path) -> Callable[[], object]:
-    tracing = Tracing(TelemetryConfig(exporter="file", trace_file=folder / "traces.jsonl"))
-
+def _tracing(tracing: Tracing) -> Callable[[], object]:
     def trace() -> None:
         kept = tracing.begin(None, None)
         kept.route_finished(kept.route_started(), reason="profile")
@@ -262,14 +260,18 @@ def main() -> int:
     table.add_column("step")
     table.add_column("µs", justify="right")
     results: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="enginehouse-micro-") as folder:
+    with tempfile.TemporaryDirectory(prefix="enginehouse-micro-") as name:
+        folder = Path(name)
+        tracing = Tracing(TelemetryConfig(exporter="file", trace_file=folder / "traces.jsonl"))
         try:
-            for step in steps(Path(folder)):
+            for step in steps(folder, tracing):
                 results[step.name] = round(measure(step, batch_s, batches), 3)
                 table.add_row(step.name, f"{results[step.name]:,.2f}")
         except BenchError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+        finally:
+            tracing.close()  # it writes into the folder until then
     Console().print(table)
     print("RESULT " + json.dumps({"ok": True, "us": results}, separators=(",", ":")))
     return 0
