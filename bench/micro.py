@@ -183,7 +183,7 @@ def _choice(client: Client, model: ModelTokenizer | None) -> StreamedChoice:
     response: Any = client
     events = ChatStream("chatcmpl-0123456789abcdef", 1_700_000_000, MODEL)
     assembler = Assembler(model, (), log_probs=False) if model is not None else None
-    return StreamedChoice(0, assembler, events, events.role(0), response)
+    return StreamedChoice(0, assembler, events, response)
 
 
 def _reading(request: InferenceRequest, model: ModelTokenizer) -> Callable[[], object]:

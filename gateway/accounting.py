@@ -10,7 +10,7 @@ from typing import cast
 from msgspec.json import encode
 from opentelemetry.util.types import AttributeValue
 
-from gateway.entry import CHAT_PATH, COMPLETION_PATH, Entry
+from gateway.entry import Entry
 from gateway.streaming.choices import Choice
 from model_registry.entities import Endpoint
 from router.profiles import Wish
@@ -118,7 +118,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
     api, wish, end = entry.api, entry.wish, entry.finished[0] if entry.finished else None
     sampling = api.sampling if api else None
     return {
-        names.OPERATION_NAME: "chat" if entry.kind == "chat" else "text_completion",
+        names.OPERATION_NAME: entry.operation.name,
         names.PROVIDER_NAME: "enginehouse",
         names.REQUEST_MODEL: wish.model.name if wish else None,
         names.RESPONSE_MODEL: wish.model.name if wish and end else None,
@@ -137,7 +137,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.USAGE_CACHED_TOKENS: entry.usage.cached_tokens,
         names.RESPONSE_FINISH_REASONS: [one.reason or "stop" for one in entry.finished] or None,
         names.HTTP_REQUEST_METHOD: "POST",
-        names.HTTP_ROUTE: CHAT_PATH if entry.kind == "chat" else COMPLETION_PATH,
+        names.HTTP_ROUTE: entry.operation.path,
         names.REQUEST_ID: entry.request_id,
         names.TENANT: entry.identity.tenant.name if entry.identity else None,
         names.PROFILE: wish.profile if wish else None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct, field
 
 from gateway.api.errors import ApiError
 from gateway.api.requests import ApiRequest
+from gateway.operations import Operation
 from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
 from inference.request import Usage
@@ -19,10 +20,6 @@ from router.profiles import Wish
 from telemetry.request_trace import RequestTrace
 from tenancy.keys import Identity
 
-Kind = Literal["chat", "completion"]
-CHAT_PATH = "/v1/chat/completions"
-COMPLETION_PATH = "/v1/completions"
-
 
 class Entry(Struct, eq=False):
     """Filled in step by step; `Accounts.finished` reads it once."""
@@ -30,7 +27,7 @@ class Entry(Struct, eq=False):
     task: asyncio.Task[Any]
     trace: RequestTrace
     request_id: str
-    kind: Kind
+    operation: Operation
     response: PushResponse
     started_s: float = field(default_factory=monotonic)
     status: int = 200

@@ -17,20 +17,20 @@ from typing import Any
 from aiohttp import web
 
 from gateway.accounting import Accounts
-from gateway.api.answers import DONE, ChatStream, CompletionStream, chat_answer, completion_answer
-from gateway.api.answers import Choice as AnswerChoice
+from gateway.api.answers import DONE
 from gateway.api.errors import (
     ApiError,
     bad_request,
     draining,
-    encode_error,
-    encode_error_event,
     request_too_large,
     shape_of,
 )
-from gateway.api.requests import ApiRequest, BodyLimits, parse_chat, parse_completion
+from gateway.api.requests import ApiRequest
 from gateway.config import GatewayConfig
-from gateway.entry import Entry, Kind
+from gateway.entry import Entry
+from gateway.operations import Head, Operation
+from gateway.operations.chat import ChatCompletion
+from gateway.operations.completion import TextCompletion
 from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
@@ -53,14 +53,11 @@ _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llma
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
-_PARSERS: dict[str, Callable[[bytes, BodyLimits], ApiRequest]] = {
-    "chat": parse_chat,
-    "completion": parse_completion,
-}
+OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion())
 
 
 class Generation:
-    """Serves chat and text completions; owned by one gateway process."""
+    """Serves every operation; owned by one gateway process."""
 
     def __init__(
         self,
@@ -79,10 +76,10 @@ class Generation:
         self._accounts = accounts
         self._loop = asyncio.get_running_loop()
         self._open: set[Entry] = set()
-        self.chat = partial(self._serve, kind="chat")
-        """Handler of `POST /v1/chat/completions`."""
-        self.completion = partial(self._serve, kind="completion")
-        """Handler of `POST /v1/completions`."""
+        self.handlers = {
+            operation.path: partial(self._serve, operation=operation) for operation in OPERATIONS
+        }
+        """Handlers of POSTs, by path."""
         self.is_draining = False
         """New requests are refused, and connections closed after their answers."""
 
@@ -107,7 +104,7 @@ class Generation:
             if entry.started_s < since_s and entry.cut is None:
                 _cut(entry, _timed_out(allowed_s))
 
-    async def _serve(self, request: web.BaseRequest, kind: Kind) -> web.StreamResponse:
+    async def _serve(self, request: web.BaseRequest, operation: Operation) -> web.StreamResponse:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
         request_id = f"{getrandbits(96):024x}"
@@ -115,7 +112,7 @@ class Generation:
         response = PushResponse(request, extra, self._config.write_buffer_high_bytes)
         task = asyncio.current_task(self._loop)
         assert task is not None
-        entry = Entry(task, trace, request_id, kind, response)
+        entry = Entry(task, trace, request_id, operation, response)
         self._open.add(entry)
         self._accounts.begun()
         try:
@@ -142,7 +139,8 @@ class Generation:
         identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
         content = request.content
         body = content.read_nowait() if content.is_eof() else await self._rest_of_body(request)
-        api = entry.api = _PARSERS[entry.kind](body, self._config.limits)
+        operation = entry.operation
+        api = entry.api = operation.parse(body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
         _check_allowed(identity, wish.model)
@@ -151,10 +149,18 @@ class Generation:
         if lanes is None or lanes & _TRITON_LANES:
             tokenizer = await self._tokenizers.get(wish.model)
         if tokenizer is None:
-            requests = [relayed(api, wish.model, entry.request_id)]
+            requests = [relayed(api, wish.model, entry.request_id, operation.upstream_path)]
         else:
             prompts = await read_prompts(api, wish.model, tokenizer)
-            requests = requests_for(api, wish.model, prompts, tokenizer, entry.request_id, self._config)
+            requests = requests_for(
+                api,
+                wish.model,
+                prompts,
+                tokenizer,
+                entry.request_id,
+                self._config,
+                operation.upstream_path,
+            )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
         entry.routed = True
         if api.stream:
@@ -204,12 +210,11 @@ class Generation:
         tokenizer: ModelTokenizer | None,
         lanes: frozenset[str] | None,
     ) -> None:
-        events = _events(entry, api, len(requests))
+        events = entry.operation.events(_head(entry, api), len(requests))
         choices = []
         for index in range(len(requests)):
-            opening = events.role(index) if isinstance(events, ChatStream) else b""
             assembler = None if tokenizer is None else Assembler(tokenizer, api.stop, api.logprobs)
-            choices.append(StreamedChoice(index, assembler, events, opening, entry.response))
+            choices.append(StreamedChoice(index, assembler, events, entry.response))
         entry.choices = choices
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
@@ -229,9 +234,8 @@ class Generation:
         response = entry.response
         if not response.begun:
             response.begin()
-        if api.include_usage and entry.finished[0].endpoint.lane != "openai-http":
-            response.push(events.usage(usage))
-        response.push(DONE)
+        relayed_stream = entry.finished[0].endpoint.lane == "openai-http"
+        response.push(DONE if relayed_stream else events.end(usage))
         response.finish()
 
     async def _whole(
@@ -258,16 +262,11 @@ class Generation:
         if relayed_body is not None:
             entry.response.respond(200, relayed_body)
             return
-        answered = []
-        for choice, finished in zip(choices, entry.finished, strict=True):
-            text = choice.close(finished.reason or "stop")
-            log_probs = choice.assembler.take_log_probs() if choice.assembler else None
-            answered.append(AnswerChoice(text, choice.reason, log_probs))
-        shared = (_answer_id(entry), int(time()), api.model, answered, entry.usage)
-        if entry.kind == "chat":
-            entry.response.respond(200, chat_answer(*shared, service_tier=_tier(entry)))
-        else:
-            entry.response.respond(200, completion_answer(*shared))
+        answered = [
+            choice.close(finished.reason or "stop", None)
+            for choice, finished in zip(choices, entry.finished, strict=True)
+        ]
+        entry.response.respond(200, entry.operation.answer(_head(entry, api), answered, entry.usage))
 
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
@@ -284,7 +283,7 @@ class Generation:
         response = entry.response
         if response.begun:
             entry.status = 200
-            response.push(encode_error_event(shape))
+            response.push(entry.operation.error_event(shape))
             response.break_off()
             return
         retry = (
@@ -292,7 +291,7 @@ class Generation:
             if shape.retry_after_s is None
             else b"retry-after: %d\r\n" % max(1, round(shape.retry_after_s))
         )
-        response.respond(shape.status, encode_error(shape), headers=retry)
+        response.respond(shape.status, entry.operation.error(shape), headers=retry)
 
 
 def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
@@ -322,22 +321,11 @@ async def _all(runs: Iterable[Coroutine[Any, Any, Finished]]) -> list[Finished]:
     return [task.result() for task in tasks]
 
 
-def _events(entry: Entry, api: ApiRequest, choices: int) -> ChatStream | CompletionStream:
-    shared = (_answer_id(entry), int(time()), api.model, choices)
-    if entry.kind == "chat":
-        return ChatStream(*shared, include_usage=api.include_usage, service_tier=_tier(entry))
-    return CompletionStream(*shared, include_usage=api.include_usage)
-
-
-def _tier(entry: Entry) -> str | None:
-    """The tier that served, where the client named one, in OpenAI's words."""
-    if entry.api is None or entry.api.service_tier is None or entry.wish is None:
-        return None
-    return TIERS.get(entry.wish.profile, "default")
-
-
-def _answer_id(entry: Entry) -> str:
-    return f"chatcmpl-{entry.request_id}" if entry.kind == "chat" else f"cmpl-{entry.request_id}"
+def _head(entry: Entry, api: ApiRequest) -> Head:
+    tier = None
+    if api.service_tier is not None and entry.wish is not None:
+        tier = TIERS.get(entry.wish.profile, "default")
+    return Head(entry.request_id, int(time()), api, tier)
 
 
 def _usage(

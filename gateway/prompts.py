@@ -13,8 +13,6 @@ from inference.request import InferenceRequest, Sampling
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Model
 
-_PATHS = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -77,6 +75,7 @@ def requests_for(
     tokenizer: ModelTokenizer,
     request_id: str,
     config: GatewayConfig,
+    upstream_path: str,
 ) -> list[InferenceRequest]:
     """What each choice asks of a Triton lane: `n` for every prompt, in OpenAI's order.
 
@@ -104,7 +103,7 @@ def requests_for(
                     prompt_bos=bos,
                     end_id=tokenizer.end_id,
                     pad_id=tokenizer.pad_id,
-                    path=_PATHS[api.kind],
+                    path=upstream_path,
                     body=api.raw,
                 )
             )
@@ -118,14 +117,14 @@ def _sampling(asked: Sampling, choice: int) -> Sampling:
     return replace(asked, temperature=temperature, seed=seed)
 
 
-def relayed(api: ApiRequest, model: Model, request_id: str) -> InferenceRequest:
+def relayed(api: ApiRequest, model: Model, request_id: str, upstream_path: str) -> InferenceRequest:
     """What an OpenAI-HTTP upstream is asked: the client's own body; it makes all choices itself."""
     return InferenceRequest(
         id=request_id,
         model=model.name,
         stream=api.stream,
         max_tokens=api.max_tokens or 0,
-        path=_PATHS[api.kind],
+        path=upstream_path,
         body=api.raw,
     )
 

@@ -5,7 +5,7 @@ msgspec structs, here and wherever every request makes one: a quarter of a datac
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, field
 
@@ -25,6 +25,14 @@ class Sampling(Struct):
     """Return the log probability of every chosen token."""
 
 
+class Guide(NamedTuple):
+    """What the answer's text must be, as TensorRT-LLM's guided decoding takes it (contract sheet 1.9)."""
+
+    kind: Literal["json", "json_schema", "regex", "ebnf_grammar"]
+    text: str = ""
+    """The schema as JSON, the expression or the grammar; empty for any JSON."""
+
+
 class InferenceRequest(Struct):
     """What one attempt asks of a model server.
 
@@ -36,6 +44,7 @@ class InferenceRequest(Struct):
     stream: bool
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
+    guide: Guide | None = None
     stop: tuple[str, ...] = ()
     stop_ids: tuple[tuple[int, ...], ...] = ()
     """`stop` tokenised without special tokens, for lanes that take ids."""

@@ -9,26 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Protocol
 
 from msgspec.structs import replace
 
-from gateway.api.answers import LogProb
+from gateway.api.answers import CalledTool, LogProb
+from gateway.api.answers import Choice as AnswerChoice
+from gateway.api.finish import FinishReason
+from gateway.operations import Events
 from gateway.streaming.client import PushResponse
+from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArguments, ToolCall
 from gateway.streaming.text import Assembler
 from inference.errors import InferenceError
 from inference.request import InferenceRequest, Usage
-from inference.sink import Call, FinishReason
+from inference.sink import Call
+from inference.sink import FinishReason as EngineReason
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
-
-
-class Events(Protocol):
-    """Encodes the events of one streamed answer (`gateway.api.answers`)."""
-
-    def delta(self, index: int, text: str, logprobs: Sequence[LogProb] | None) -> bytes: ...
-
-    def finish(self, index: int, reason: FinishReason) -> bytes: ...
 
 
 class Choice:
@@ -41,7 +37,6 @@ class Choice:
         self.assembler = assembler
         """None where only OpenAI-HTTP upstreams can answer."""
         self.first_token_s: float | None = None
-        self.reason: FinishReason = "stop"
         self.relayed_events = 0
         """Events of an OpenAI-HTTP upstream that were passed on."""
         self._trace: AttemptTrace | None = None
@@ -55,7 +50,7 @@ class Choice:
     def attempt_runs(self, call: Call) -> None:
         self._call = call
 
-    def ended(self, request: InferenceRequest) -> FinishReason | None:
+    def ended(self, request: InferenceRequest) -> EngineReason | None:
         """Why the answer is whole although its end was lost."""
         if self.assembler is None or not self.assembler.ids:
             return None
@@ -87,7 +82,7 @@ class Choice:
         if self._trace is not None:
             self._trace.answered()
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+    def end(self, reason: EngineReason | None, usage: Usage) -> None:
         self._settle((reason, usage))
 
     def lost(self, error: InferenceError) -> None:
@@ -113,12 +108,17 @@ class StreamedChoice(Choice):
     """Writes each delta to the client as it comes."""
 
     def __init__(
-        self, index: int, assembler: Assembler | None, events: Events, opening: bytes, response: PushResponse
+        self,
+        index: int,
+        assembler: Assembler | None,
+        events: Events,
+        response: PushResponse,
+        parser: PartParser | None = None,
     ) -> None:
         super().__init__(index, assembler)
         self._events = events
-        self._opening = opening
         self._response = response
+        self._parser = parser
         self.flush = response.flush
         """What one read brought goes out in one write."""
 
@@ -137,7 +137,10 @@ class StreamedChoice(Choice):
         if not self.started:
             self._open()
         if text:
-            self._response.push(self._events.delta(self.index, text, self.assembler.take_log_probs()))
+            if self._parser is None:
+                self._response.push(self._events.delta(self.index, text, self.assembler.take_log_probs()))
+            else:
+                self._push_parts(self._parser.push(text))
         if self.assembler.stopped:
             self._stop_here()
 
@@ -147,7 +150,10 @@ class StreamedChoice(Choice):
         if not self.started:
             self._open()
         if text:
-            self._response.push(self._events.delta(self.index, text, None))
+            if self._parser is None:
+                self._response.push(self._events.delta(self.index, text))
+            else:
+                self._push_parts(self._parser.push(text))
         if self.assembler.stopped:
             self._stop_here()
 
@@ -159,24 +165,46 @@ class StreamedChoice(Choice):
         self.relayed_events += data.count(b"\n\n")
         self._response.push(data)
 
-    def close(self, reason: FinishReason) -> None:
+    def close(self, reason: EngineReason) -> None:
         """Push what was held back and the finish event."""
         if not self.started:
             self._open()
         if self.assembler is not None:
-            text = self.assembler.flush()
-            log_probs = self.assembler.take_log_probs()
-            if text or log_probs:
-                self._response.push(self._events.delta(self.index, text, log_probs))
+            self._push_held(self.assembler)
             reason = "stop" if self.assembler.stopped else reason
-        self._response.push(self._events.finish(self.index, reason))
+        called = self._parser is not None and self._parser.called and reason == "stop"
+        self._response.push(self._events.finish(self.index, "tool_calls" if called else reason))
+
+    def _push_held(self, assembler: Assembler) -> None:
+        text = assembler.flush()
+        if self._parser is not None:
+            self._push_parts([*self._parser.push(text), *self._parser.flush()])
+            return
+        log_probs = assembler.take_log_probs()
+        if text or log_probs:
+            self._response.push(self._events.delta(self.index, text, log_probs))
+
+    def _push_parts(self, parts: list[Part]) -> None:
+        """Log probabilities go with text only: they belong to no other part of an answer."""
+        assert self.assembler is not None
+        events, index, push = self._events, self.index, self._response.push
+        for part in parts:
+            match part:
+                case Text(text):
+                    push(events.delta(index, text, self.assembler.take_log_probs()))
+                case Reasoning(text):
+                    push(events.reasoning(index, text))
+                case ToolCall(call, call_id, name):
+                    push(events.tool_call(index, call, call_id, name))
+                case ToolArguments(call, fragment):
+                    push(events.tool_arguments(index, call, fragment))
 
     def _open(self) -> None:
         self.started = True
         self._first()
         if not self._response.begun:
             self._response.begin()
-        self._response.push(self._opening)
+        self._response.push(self._events.opening(self.index))
 
 
 class WholeChoice(Choice):
@@ -216,10 +244,30 @@ class WholeChoice(Choice):
 
     def flush(self) -> None: ...
 
-    def close(self, reason: FinishReason) -> str:
-        """The whole text; `reason` holds the finish reason afterwards."""
+    def close(self, reason: EngineReason, parser: PartParser | None) -> AnswerChoice:
+        """The answer, taken apart by `parser`."""
+        log_probs = None
         if self.assembler is not None:
             self._parts.append(self.assembler.flush())
             reason = "stop" if self.assembler.stopped else reason
-        self.reason = reason
-        return "".join(self._parts)
+            log_probs = self.assembler.take_log_probs()
+        text = "".join(self._parts)
+        if parser is None:
+            return AnswerChoice(text, reason, log_probs)
+        return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs)
+
+
+def _taken_apart(parts: list[Part], reason: FinishReason, log_probs: list[LogProb] | None) -> AnswerChoice:
+    thoughts = [part.text for part in parts if isinstance(part, Reasoning)]
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    arguments = [part for part in parts if isinstance(part, ToolArguments)]
+    return AnswerChoice(
+        "".join(part.text for part in parts if isinstance(part, Text)),
+        "tool_calls" if calls and reason == "stop" else reason,
+        log_probs,
+        "".join(thoughts) if thoughts else None,
+        [
+            CalledTool(call.id, call.name, "".join(a.fragment for a in arguments if a.call == call.call))
+            for call in calls
+        ],
+    )
