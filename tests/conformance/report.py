@@ -21,9 +21,10 @@ Matrix = Mapping[str, Mapping[str, Outcome]]
 
 _HEAD = """# Conformance
 
-What every feature of the API does on every lane. Written by `make conformance`, which asks a running gateway in
-front of real Triton; nothing here is written by hand. **yes**: asked for, and its effect was seen. A number:
-refused with a 400 that says why, below. Nothing is silently ignored: a feature without effect fails the run.
+What every feature of the API does on every lane. Written by `make conformance`, which asks a running gateway
+in front of real Triton; nothing here is written by hand. **yes**: asked for, and its effect was seen. A
+number: refused with a 400 that says why, below. Nothing is silently ignored: a feature without effect fails
+the run.
 """
 
 
