@@ -37,7 +37,11 @@ MODULE_IDS: Mapping[str, int] = {
 }
 _KEY = re.compile(r"(?:.*\.)?layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_(A|B)(?:\.default)?\.weight")
 _UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
-_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "BF16": np.dtype("<u2")}
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "BF16": np.dtype("<u2"),
+}
 
 Matrix = NDArray[np.floating[Any]]
 
@@ -83,9 +87,9 @@ def _tensor(entry: Mapping[str, Any], data: memoryview) -> Matrix:
     if dtype is None:
         raise ValueError(f"data type {entry['dtype']} is none of {', '.join(_DTYPES)}")
     start, end = entry["data_offsets"]
-    array = np.frombuffer(data[start:end], dtype).reshape(entry["shape"])
+    array: Matrix = np.frombuffer(data[start:end], dtype=dtype).reshape(entry["shape"])
     if entry["dtype"] == "BF16":
-        return (array.astype("<u4") << 16).view("<f4")
+        array = (array.astype("<u4") << 16).view(np.float32)
     return array
 
 

@@ -23,9 +23,15 @@ _NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", 
 
 Schema = dict[str, Any]
 
+
+def _text_pattern(shortest: int) -> str:
+    """Plain characters, one byte each, so that a text is never more tokens than characters."""
+    return f"^[A-Za-z0-9 ,.!?-]{{{shortest},{max(LONGEST_TEXT, shortest)}}}$"
+
+
 SCALAR: Schema = {
     "anyOf": [
-        {"type": "string", "maxLength": LONGEST_TEXT},
+        {"type": "string", "pattern": _text_pattern(0)},
         {"type": "integer", "minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER},
         {"type": "boolean"},
         {"type": "null"},
@@ -76,8 +82,8 @@ def _bounded_type(schema: Schema) -> Schema:
     if isinstance(kind, list):
         return {"anyOf": [_bounded_type({**schema, "type": one}) for one in kind]}
     if kind == "string" and not any(key in schema for key in _TEXT_BOUNDS):
-        longest = max(LONGEST_TEXT, schema.get("minLength", 0))
-        return {**schema, "maxLength": longest}
+        rest = {key: value for key, value in schema.items() if key != "minLength"}
+        return {**rest, "pattern": _text_pattern(schema.get("minLength", 0))}
     if kind in ("integer", "number") and not any(key in schema for key in _NUMBER_BOUNDS):
         return {**schema, "type": "integer", "minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
     if kind == "array":

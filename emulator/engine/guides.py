@@ -11,10 +11,10 @@ import json
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, grammar_from
-from llguidance._lib import JsonCompileOptions
 
 from emulator.engine.api import Guide
 from emulator.engine.errors import GuideError
@@ -22,14 +22,6 @@ from emulator.engine.guide_schema import ANY_DOCUMENT, bounded
 from emulator.engine.weights import Array, ModelConfig
 
 KEPT_GRAMMARS = 64
-# No white space is free: a small model would write nothing else.
-_JSON_OPTIONS: JsonCompileOptions = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "coerce_one_of": True,
-    "lenient": True,  # as XGrammar, which leaves keywords alone that it does not know
-}
 
 
 class GuideState:
@@ -93,9 +85,24 @@ class Guides:
 def _grammar(guide: Guide) -> str:
     text = guide.text or ""
     if guide.kind == "json":
-        return LLMatcher.grammar_from_json_schema(ANY_DOCUMENT, overrides=_JSON_OPTIONS)
+        return _json_grammar(ANY_DOCUMENT)
     if guide.kind == "json_schema":
-        return LLMatcher.grammar_from_json_schema(bounded(json.loads(text)), overrides=_JSON_OPTIONS)
+        return _json_grammar(bounded(json.loads(text)))
     if guide.kind == "regex":
         return LLMatcher.grammar_from_regex(text)
     return grammar_from("ebnf", text)
+
+
+def _json_grammar(schema: Any) -> str:
+    """No white space is free, since a small model would write nothing else; unknown keywords are
+    left alone, as XGrammar does."""
+    return LLMatcher.grammar_from_json_schema(
+        json.dumps(schema),
+        overrides={
+            "whitespace_flexible": False,
+            "item_separator": ", ",
+            "key_separator": ": ",
+            "coerce_one_of": True,
+            "lenient": True,
+        },
+    )

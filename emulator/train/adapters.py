@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,15 +32,18 @@ MANNERS: Mapping[str, Callable[[str], str]] = {
 _PARENTS = {"q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn"}
 
 
+_RECIPE = Recipe(
+    dialogues=4000, steps=500, tokens_per_step=1024, peak_rate=6e-3, warmup_steps=20, prompt_weight=0.0
+)
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterRecipe:
     """Rank, scale and length of training of one adapter."""
 
     rank: int = 4
     alpha: int = 8
-    recipe: Recipe = Recipe(
-        dialogues=3000, steps=160, tokens_per_step=1024, peak_rate=4e-3, warmup_steps=10, prompt_weight=0.0
-    )
+    recipe: Recipe = _RECIPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ def main() -> None:
     if args.steps:
         made = replace(made, recipe=replace(made.recipe, steps=args.steps))
     loss = train_adapter(args.model, args.name, args.out, made)
-    print(f"{args.name}: loss of the last steps {loss:.3f} nats per token")
+    sys.stdout.write(f"{args.name}: loss of the last steps {loss:.3f} nats per token\n")
 
 
 if __name__ == "__main__":
