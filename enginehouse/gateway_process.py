@@ -27,6 +27,7 @@ from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
 from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
 from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
+from inference.adapters import Adapters
 from inference.client import ModelClients
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
@@ -70,8 +71,11 @@ class GatewayProcess:
             config.request_timeout_s,
         )
         self.clients = ModelClients(timeouts)
-        self.router = Router(settings.router, self.clients, self.snapshot, accounts)
-        self.generation = Generation(config, self.snapshot, self.tokenizers, self.router, tracing, accounts)
+        self.adapters = Adapters(config.adapter_cache_bytes)
+        self.router = Router(settings.router, self.clients, self.snapshot, accounts, self.adapters)
+        self.generation = Generation(
+            config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts
+        )
         self.drain = Drain(
             lambda: self.generation.in_flight,
             deadline_s=config.drain_timeout_s,
@@ -107,6 +111,7 @@ class GatewayProcess:
         await self.supervisor.close()
         await self.clients.close()
         self.tokenizers.close()
+        self.adapters.close()
         self.metrics.flush()
         await self._redis.aclose()
 
@@ -114,7 +119,7 @@ class GatewayProcess:
         self._seen.set()
         endpoints = [endpoint for group in snapshot.endpoints.values() for endpoint in group]
         self.metrics.learn(
-            snapshot.models,
+            (*snapshot.models, *snapshot.adapters),
             {endpoint.profile for endpoint in endpoints} | {"latency", "balanced", "throughput"},
             (endpoint.name for endpoint in endpoints),
         )

@@ -35,7 +35,14 @@ from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
-from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
+from inference.adapters import Adapters
+from inference.errors import (
+    AdapterError,
+    AdapterUnsendableError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+    StreamBrokenError,
+)
 from inference.request import InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
@@ -44,10 +51,18 @@ from router.attempts import Finished, Job, Router
 from router.errors import ModelNotAllowedError, RouterError
 from router.profiles import TIERS, Wish, resolve
 from telemetry.tracing import Tracing
+from tenancy.access import may_use
 from tenancy.keys import Identity, authenticate
 
 _log = logging.getLogger(__name__)
-_OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, RouterError)
+_OWN_WORDS = (
+    ServerUnreachableError,
+    ServerTimeoutError,
+    StreamBrokenError,
+    RouterError,
+    AdapterError,
+    AdapterUnsendableError,
+)
 """Errors whose text is ours; a model server's own words may quote the prompt, which no log may hold."""
 _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"})
 _OPENAI_LANES = frozenset({"openai-http"})
@@ -64,6 +79,7 @@ class Generation:
         config: GatewayConfig,
         snapshot: Callable[[], Snapshot],
         tokenizers: Tokenizers,
+        adapters: Adapters,
         router: Router,
         tracing: Tracing,
         accounts: Accounts,
@@ -71,6 +87,7 @@ class Generation:
         self._config = config
         self._snapshot = snapshot
         self._tokenizers = tokenizers
+        self._adapters = adapters
         self._router = router
         self._tracing = tracing
         self._accounts = accounts
@@ -143,7 +160,7 @@ class Generation:
         api = entry.api = operation.parse(body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        _check_allowed(identity, wish.model)
+        _check_allowed(identity, wish)
         lanes = self._lanes(snapshot, wish.model, api)
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
@@ -162,6 +179,13 @@ class Generation:
                 operation.upstream_path,
             )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
+        if wish.adapter is not None:
+            sent = tokenizer is not None
+            lora = (
+                await self._adapters.identify(wish.adapter) if sent else self._adapters.by_name(wish.adapter)
+            )
+            for one in requests:
+                one.lora = lora
         entry.routed = True
         if api.stream:
             await self._stream(entry, api, wish, requests, tokenizer, lanes)
@@ -346,11 +370,10 @@ def _usage(
     return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
 
 
-def _check_allowed(identity: Identity, model: Model) -> None:
-    allowed = identity.tenant.allowed_models
-    if allowed is not None and model.name not in allowed:
+def _check_allowed(identity: Identity, wish: Wish) -> None:
+    if not may_use(identity.tenant, wish.model, wish.adapter):
         raise ModelNotAllowedError(
-            f"The model {model.name!r} does not exist or you do not have access to it. "
+            f"The model {wish.name!r} does not exist or you do not have access to it. "
             "GET /v1/models lists what there is."
         )
 
@@ -376,7 +399,7 @@ def _log_failure(entry: Entry, error: Exception, *, unexpected: bool) -> None:
     fields = {
         "request_id": entry.request_id,
         "trace_id": entry.trace.trace_id_hex,
-        "model": entry.wish.model.name if entry.wish else None,
+        "model": entry.wish.name if entry.wish else None,
         "error": type(error).__name__,
         "detail": str(error) if isinstance(error, _OWN_WORDS) else None,
     }

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from inference.errors import (
+    AdapterMissingError,
     InferenceError,
     PromptTooLongError,
     RequestRefusedError,
@@ -24,6 +25,8 @@ _SUFFIX = r"\.(?:cpp|cc|cxx|cu|cuh|hpp|h|py|so)\b"
 _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
+        (r"LoRA task \d+ not found in cache|send LoRA weights with request", AdapterMissingError),
+        (r"PEFT cache is full", ServerBusyError),
         # The engine itself broke, whatever else the text says; the caller cannot be at fault.
         (
             r"forwardAsync|(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory",

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from inference.errors import AdapterUnsendableError
 from inference.grpc_stream import GrpcStreams
 from inference.lane import TritonLane
 from inference.lanes import lane_of
@@ -24,6 +25,9 @@ from model_registry.entities import Endpoint
 class ModelClient(Protocol):
     """Starts calls to one endpoint; their answers are pushed to sinks."""
 
+    takes_weights: bool
+    """A LoRA adapter's weights must be sent to the endpoint (`ModelClients.sending_weights`)."""
+
     def start(self, request: InferenceRequest, sink: Sink) -> Call: ...
 
 
@@ -35,6 +39,7 @@ class _TritonGrpc:
         self._endpoint = endpoint
         self._lane = lane
         self._schema = schema
+        self.takes_weights = lane.takes_weights
 
     def start(self, request: InferenceRequest, sink: Sink) -> Call:
         return self._streams.start(self._endpoint, self._lane, self._schema, request, sink)
@@ -58,6 +63,19 @@ class ModelClients:
         client = self._build(endpoint)
         self._clients[endpoint.name] = (endpoint, client)
         return client
+
+    def sending_weights(self, endpoint: Endpoint) -> ModelClient:
+        """A client for a request that carries an adapter's weights: JSON cannot carry FP16, gRPC can.
+
+        Raises AdapterUnsendableError, naming the remedy, for an endpoint without gRPC address.
+        """
+        if endpoint.grpc is None:
+            raise AdapterUnsendableError(
+                "The LoRA adapter's weights can be sent to the model's server by gRPC only: its operator "
+                f"must add `grpc: host:port` to the servers of deployment {endpoint.deployment!r}."
+            )
+        schema = Schema.from_dict(dict(endpoint.server_schema))
+        return _TritonGrpc(self._grpc, endpoint, lane_of(schema), schema)
 
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
         """Forget clients and idle connections of endpoints that are no more; lose patience with sick ones."""

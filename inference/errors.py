@@ -6,11 +6,13 @@ InferenceError
 ├── RequestRefusedError       the server says the request itself is wrong        never retried
 │   └── PromptTooLongError    longer than the engine's input limit               never retried
 ├── UpstreamMisconfiguredError  a wrong key, model or path of the operator's     retry-safe
+├── AdapterMissingError       the engine has not the LoRA adapter it was asked for  retry-safe
 ├── ServerFailedError         the server failed on this request                  retry-safe before a token
 ├── ServerTimeoutError        no byte within the time allowed                    retry-safe before a token
 ├── StreamBrokenError         the stream stopped without its end
 ├── ProtocolError             an answer that is not of the recognised schema
 └── UnsupportedFeatureError   the lane cannot do what is asked                   never retried
+    └── AdapterUnsendableError  an adapter's weights cannot be brought to the engine  never retried
 SchemaError                   introspection found a schema it does not know
 TokenizerError                a model's tokenizer or chat template cannot be used
 AdapterError                  the folder of a LoRA adapter cannot be used
@@ -71,6 +73,13 @@ class UpstreamMisconfiguredError(InferenceError):
     retry_safe = True
 
 
+class AdapterMissingError(InferenceError):
+    """The engine has not the LoRA adapter it was asked for: never sent, or evicted since."""
+
+    outcome = "adapter_missing"
+    retry_safe = True
+
+
 class ServerFailedError(InferenceError):
     """The server failed on this request."""
 
@@ -110,6 +119,13 @@ class UnsupportedFeatureError(InferenceError):
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+class AdapterUnsendableError(UnsupportedFeatureError):
+    """A LoRA adapter's weights cannot be brought to the engine, which is the operator's to mend."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "model")
 
 
 class SchemaError(Exception):

@@ -8,11 +8,12 @@ Channels are shared by address and owned by one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # publishes no types
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from inference.classify import classify_error
 from inference.errors import (
@@ -68,11 +69,17 @@ class GrpcStreams:
         if endpoint.grpc is None:
             raise ValueError(f"endpoint {endpoint.name} has no gRPC address")
         lane.check(request)
-        message = infer_request(schema.target, request.id, lane.tensors(request), schema.inputs)
+        tensors = lane.tensors(request)
+        make = partial(infer_request, schema.target, request.id, tensors, schema.inputs)
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
         channel = self._channel(endpoint.grpc)
-        stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
-        call = GrpcCall(channel, stream, message, _Answer(lane, request, sink), self._timeouts)
+        answer = _Answer(lane, request, sink)
+        if request.lora is not None and request.lora.weights is not None:
+            stream = _of_bytes(channel)(metadata=metadata)
+            call = GrpcCall(channel, stream, None, answer, self._timeouts, lambda: make().SerializeToString())
+        else:
+            stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
+            call = GrpcCall(channel, stream, make(), answer, self._timeouts)
         self._calls.add(call)
         call.task.add_done_callback(lambda _: self._ended(call))
         return call
@@ -112,15 +119,33 @@ class GrpcStreams:
         return self._channels[address]
 
 
+def _of_bytes(channel: grpc.aio.Channel) -> Any:
+    """`ModelStreamInfer` for messages that are bytes already."""
+    return channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+    )
+
+
 class GrpcCall:
-    """One request on its own stream."""
+    """One request on its own stream.
+
+    `make` builds a message of megabytes in a thread, so that the others' tokens need not wait for it.
+    """
 
     def __init__(
-        self, channel: grpc.aio.Channel, stream: Any, message: Any, answer: _Answer, timeouts: Timeouts
+        self,
+        channel: grpc.aio.Channel,
+        stream: Any,
+        message: Any,
+        answer: _Answer,
+        timeouts: Timeouts,
+        make: Callable[[], bytes] | None = None,
     ) -> None:
         self.channel = channel
         self._stream = stream
         self._message = message
+        self._make = make
         self._answer = answer
         self._timeouts = timeouts
         self._reading = asyncio.Event()
@@ -143,6 +168,8 @@ class GrpcCall:
 
     async def _run(self) -> None:
         try:
+            if self._make is not None:
+                self._message = await asyncio.to_thread(self._make)
             await self._connect()
             await self._read_all()
         except InferenceError as error:

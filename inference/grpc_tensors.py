@@ -12,6 +12,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from inference.errors import ProtocolError
+from inference.request import RawTensor
 from inference.schema import Tensor
 
 _CODES = {
@@ -38,6 +39,11 @@ def infer_request(
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     for name, value in tensors.items():
         tensor = declared[name]
+        if value.__class__ is RawTensor:
+            shape = (1,) * (len(tensor.shape) - len(value.shape)) + value.shape
+            request.inputs.add(name=name, datatype=tensor.datatype, shape=shape)
+            request.raw_input_contents.append(value.data)
+            continue
         values = value if isinstance(value, list) else [value]
         tensor_input = request.inputs.add(name=name, datatype=tensor.datatype)
         tensor_input.shape.extend(wire_shape(tensor.shape, len(values)))

@@ -71,6 +71,7 @@ class OpenAiHttp:
         api_key_env: str | None,
         patience: Patience | None = None,
     ) -> None:
+        self.takes_weights = False
         self._pool = pool
         self._patience = patience
         self._base_path = base_path.removesuffix("/").removesuffix("/v1")
@@ -82,7 +83,7 @@ class OpenAiHttp:
     def start(self, request: InferenceRequest, sink: Sink) -> Exchange:
         """Send the client's own JSON with the upstream's model name."""
         body = dict(request.body or {})
-        body["model"] = self._target
+        body["model"] = self._target if request.lora is None else request.lora.name
         wants_usage = True
         if request.stream:
             options = body.get("stream_options") or {}

@@ -125,6 +125,13 @@ _INFERENCE: Mapping[type[Exception], ErrorShape] = {
     inference_errors.UpstreamMisconfiguredError: ErrorShape(
         502, SERVER_ERROR, "server_misconfigured", "The model server is not set up for this request."
     ),
+    inference_errors.AdapterError: ErrorShape(
+        503, SERVER_ERROR, "model_misconfigured", "The LoRA adapter's files cannot be used.", "model"
+    ),
+    inference_errors.AdapterUnsendableError: ErrorShape(503, SERVER_ERROR, "model_misconfigured"),
+    inference_errors.AdapterMissingError: ErrorShape(
+        503, SERVER_ERROR, "adapter_evicted", "The engine has no room to keep the LoRA adapter.", "model", 1
+    ),
     inference_errors.ServerFailedError: ErrorShape(
         502, SERVER_ERROR, "server_failed", "The model server failed on this request.", retry_after_s=1
     ),

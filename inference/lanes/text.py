@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.adapter import LoraTensors
 from inference.lanes.outputs import cached_tokens, is_finished, number, text
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
@@ -44,6 +45,8 @@ class TextLane:
         self.name: str = schema.lane
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._lora = LoraTensors(schema)
+        self.takes_weights = self._lora.declared
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_stream = "stream" in declared
         self._ids = tuple(name for name in ("end_id", "pad_id") if name in declared)
@@ -59,6 +62,8 @@ class TextLane:
         if request.sampling.log_probs:
             # The values come, but not the tokens they belong to.
             raise unsupported(self.name, "logprobs")
+        if request.lora is not None:
+            self._lora.check()
         self._sampling.check(request.sampling)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
@@ -73,6 +78,8 @@ class TextLane:
             tensors["stream"] = request.stream
         if request.stop:
             tensors["stop_words"] = list(request.stop)
+        if request.lora is not None:
+            tensors |= self._lora.tensors(request.lora)
         for name in self._ids:
             value = getattr(request, name)
             if value is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.adapter import LoraTensors
 from inference.lanes.outputs import cached_tokens, is_finished
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
@@ -41,6 +42,8 @@ class BareLane:
         declared = schema.inputs
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._lora = LoraTensors(schema)
+        self.takes_weights = self._lora.declared
         self._always = {
             flag: True for flag in ("exclude_input_in_output", "return_perf_metrics") if flag in declared
         }
@@ -58,6 +61,8 @@ class BareLane:
             raise unsupported(self.name, "stop")
         if request.sampling.log_probs and not self._has_log_probs:
             raise unsupported(self.name, "logprobs")
+        if request.lora is not None:
+            self._lora.check()
         self._sampling.check(request.sampling)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
@@ -78,6 +83,8 @@ class BareLane:
             tensors["stop_words_list"] = words_list(request.stop_ids)
         if request.sampling.log_probs:
             tensors["return_log_probs"] = True
+        if request.lora is not None:
+            tensors |= self._lora.tensors(request.lora)
         for name in self._ids:
             value = getattr(request, name)
             if value is not None:
