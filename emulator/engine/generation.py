@@ -82,9 +82,11 @@ class Generation:
     def finish_reason(self) -> FinishReason | None:
         """Why the tokens so far are the whole answer; None when they are not."""
         request, produced = self.request, self.state.produced
-        if produced and produced >= request.sampling.min_tokens:
+        if produced:
             answer = self.tokens[len(request.input_ids) :]
-            if answer[-1] == request.end_id or any(
+            if answer[-1] == request.end_id:
+                return "stop"
+            if produced >= request.sampling.min_tokens and any(
                 ends_with(answer, word) for word in request.stop_words if word
             ):
                 return "stop"

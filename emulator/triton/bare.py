@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from emulator.engine import Engine, EngineError
-from emulator.triton.bare_call import BareCall
+from emulator.engine import Engine, EngineError, RejectedRequestError
+from emulator.triton.bare_call import BareCall, executor_error
 from emulator.triton.bare_request import engine_requests, options_of
 from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandoned, submit
 from emulator.triton.metrics import EngineMetrics
@@ -47,6 +47,8 @@ class BareModel:
             sender = request.get_response_sender()
             try:
                 self._take(request, sender)
+            except RejectedRequestError as error:
+                sender.send(executor_error(str(next(self._numbers)), error), flags=FINAL)
             except Exception as error:  # whatever it is, the client is told, as by the C++ model
                 sender.send(error_response(str(error)), flags=FINAL)
 

@@ -80,10 +80,7 @@ class BareCall(OpenCall):
 
     def _response(self, sequence: _Sequence, output: EngineOutput) -> Any:
         if output.error is not None:
-            number, reason = output.request_id, output.error
-            return error_response(
-                f"Executor failed process requestId {number} due to the following error: {reason}"
-            )
+            return executor_error(output.request_id, output.error)
         tensors = self._tensors(sequence, output)
         if output.fault == "wrong_tensor":
             tensors["output_ids"] = np.full((1, 1, 1, 3), 0.5, np.float32)
@@ -114,6 +111,11 @@ class BareCall(OpenCall):
         if options.perf_metrics and output.perf is not None:
             tensors |= _perf_tensors(output.perf)
         return tensors
+
+
+def executor_error(number: str, reason: Exception) -> Any:
+    """What the C++ model answers when the executor refuses or fails a request."""
+    return error_response(f"Executor failed process requestId {number} due to the following error: {reason}")
 
 
 def _perf_tensors(perf: PerfMetrics) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from emulator.triton.settings import ModelSettings
 from emulator.triton.tensors import Array, BadTensorError, Tensors, scalar, unpack_words
 
 NOT_DECOUPLED = "Streaming is only supported if model is deployed using decoupled mode."
-GUIDE_MISSING = "The guide string must be provided unless using GuideType::kJSON."
+GUIDE_MISSING = (
+    "[TensorRT-LLM][ERROR] Assertion failed: The guide string must be provided unless using GuideType::kJSON."
+)
+_NO_LOGITS = {
+    "return_context_logits": "Return context logit need to build engine with gather_context_logits",
+    "return_generation_logits": (
+        "To return generation logits, gather_generation_logits must be enabled in ExecutorConfig"
+    ),
+}
 LORA_TASK_MISSING = "lora_task_id must be set for LoRA inference"
 BATCH_NOT_DECOUPLED = "Batch size > 1 requires the model to be deployed using decoupled mode."
 
@@ -51,6 +59,9 @@ def options_of(
     beam_width = int(scalar(tensors, "beam_width", 1))
     if beam_width != 1:
         raise EngineError(f"Requested beam width {beam_width} is larger than the engine's max_beam_width 1")
+    for name, reason in _NO_LOGITS.items():
+        if scalar(tensors, name, False):
+            raise RejectedRequestError(reason)
     return BareOptions(
         batch_size=batch_size,
         return_sequences=return_sequences,
@@ -132,7 +143,7 @@ def guide_of(tensors: Tensors, item: int = 0) -> Guide | None:
             return Guide("json")
         case "json_schema" | "regex" | "ebnf_grammar":
             if guide is None:
-                raise RejectedRequestError(GUIDE_MISSING)
+                raise EngineError(GUIDE_MISSING)
             return Guide(kind, guide)
     return None
 
