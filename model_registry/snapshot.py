@@ -33,9 +33,9 @@ class Snapshot:
     tenants: Mapping[str, Tenant]
     keys: Mapping[str, ApiKey]
     """By hex SHA-256 of the key."""
-    adapters: Mapping[str, Adapter] = MappingProxyType({})
+    adapters: Mapping[str, Adapter]
     """By `model+adapter`."""
-    adapter_aliases: Mapping[str, Adapter] = MappingProxyType({})
+    adapter_aliases: Mapping[str, Adapter]
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
