@@ -17,8 +17,8 @@ from inference.sink import Sink
 from model_registry.entities import Endpoint
 
 WAIT_S = 1.0
-"""How long a request waits for another one's weights. Engines take adapters in as they queue requests, long
-before the first token that says so; past it the request is sent without weights and most likely served."""
+"""How long from the start of a sending other requests wait for it. Engines take adapters in as they queue
+requests, long before the first token that says so: past it requests go without and most likely are served."""
 MAX_PER_ENDPOINT = 1024
 _Address = tuple[str, str | None, str]
 
@@ -31,8 +31,8 @@ class _Held:
     def __init__(self) -> None:
         self.ids: OrderedDict[int, object] = OrderedDict()
         """Task id -> a mark of the sending that the belief rests on."""
-        self.sending: dict[int, asyncio.Future[None]] = {}
-        """Task id -> done when its sender was accepted, or gave up."""
+        self.sending: dict[int, Turn] = {}
+        """Task id -> who is sending it, until it is accepted or gives up."""
 
 
 class Placement:
@@ -49,8 +49,7 @@ class Placement:
 
     async def turn(self, endpoint: Endpoint, task_id: int, *, insist: bool = False) -> Turn:
         """Whether a request sends the weights; waits for one that is sending them. `insist`: it does."""
-        held = self._of(endpoint)
-        deadline_s = asyncio.get_running_loop().time() + WAIT_S
+        held, loop = self._of(endpoint), asyncio.get_running_loop()
         while not insist:
             mark = held.ids.get(task_id)
             if mark is not None:
@@ -59,10 +58,10 @@ class Placement:
             sending = held.sending.get(task_id)
             if sending is None:
                 break
-            left_s = deadline_s - asyncio.get_running_loop().time()
+            left_s = sending.began_s + WAIT_S - loop.time()
             if left_s <= 0:
                 return Turn(held, task_id, sends=False)
-            await asyncio.wait((sending,), timeout=left_s)
+            await asyncio.wait((sending.over,), timeout=left_s)
         return Turn(held, task_id, sends=True)
 
     def forget(self, endpoint: str) -> None:
@@ -93,10 +92,12 @@ class Turn:
         self._held = held
         self._task_id = task_id
         self._mark = mark
-        self._sending: asyncio.Future[None] | None = None
+        loop = asyncio.get_running_loop()
+        self.began_s = loop.time()
+        self.over: asyncio.Future[None] = loop.create_future()
+        """Done when the weights were accepted, or not."""
         if sends:
-            self._sending = asyncio.get_running_loop().create_future()
-            held.sending[task_id] = self._sending
+            held.sending[task_id] = self
 
     def __enter__(self) -> Turn:
         return self
@@ -116,9 +117,9 @@ class Turn:
         self._sent()
 
     def _sent(self) -> None:
-        if self._sending is not None and not self._sending.done():
-            self._sending.set_result(None)
-            if self._held.sending.get(self._task_id) is self._sending:
+        if not self.over.done():
+            self.over.set_result(None)
+            if self._held.sending.get(self._task_id) is self:
                 del self._held.sending[self._task_id]
 
     def missed(self) -> None:

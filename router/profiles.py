@@ -40,30 +40,30 @@ def resolve(snapshot: Snapshot, name: str, service_tier: str | None, header: str
     The suffix wins over the header, the header over `service_tier`, and that over the model's default.
     Raises UnknownModelError, naming the nearest model.
     """
-    adapter = None
-    model = snapshot.model(name)
+    model, adapter, suffix = snapshot.model(name), None, None
     if model is None:
-        model, adapter = _adapted(snapshot, name)
-    if model is not None:
-        if header is not None:
-            known = _known(snapshot, model, header, f"{name} with profile {header}")
-            return Wish(model, known, "header", adapter)
-        if service_tier in _PROFILES:
-            return Wish(model, _PROFILES[service_tier], "service_tier", adapter)
-        return Wish(model, model.default_profile, "default", adapter)
-    base, colon, profile = name.rpartition(":")
-    if colon:
-        if (model := snapshot.model(base)) is None:
-            model, adapter = _adapted(snapshot, base)
-        if model is not None:
-            return Wish(model, _known(snapshot, model, profile, name), "suffix", adapter)
-    raise UnknownModelError(name, nearest(name, [*snapshot.models, *snapshot.aliases, *snapshot.adapters]))
+        model, adapter, suffix = _longer_name(snapshot, name)
+    if suffix is not None:
+        return Wish(model, _known(snapshot, model, suffix, name), "suffix", adapter)
+    if header is not None:
+        known = _known(snapshot, model, header, f"{name} with profile {header}")
+        return Wish(model, known, "header", adapter)
+    if service_tier in _PROFILES:
+        return Wish(model, _PROFILES[service_tier], "service_tier", adapter)
+    return Wish(model, model.default_profile, "default", adapter)
 
 
-def _adapted(snapshot: Snapshot, name: str) -> tuple[Model | None, Adapter | None]:
-    """The adapter that `name` stands for, and its base."""
-    adapter = snapshot.adapter(name)
-    return (None, None) if adapter is None else (snapshot.models.get(adapter.model), adapter)
+def _longer_name(snapshot: Snapshot, name: str) -> tuple[Model, Adapter | None, str | None]:
+    """Model, adapter and profile in a name that is not just a model's. Raises UnknownModelError."""
+    before, colon, profile = name.rpartition(":")
+    base, suffix = (before, profile) if colon else (name, None)
+    if (model := snapshot.model(base)) is not None:
+        return model, None, suffix
+    adapter = snapshot.adapter(base)
+    if adapter is not None and (model := snapshot.models.get(adapter.model)) is not None:
+        return model, adapter, suffix
+    shown = (full for full, adapter in snapshot.adapters.items() if not adapter.restricted)
+    raise UnknownModelError(name, nearest(name, [*snapshot.models, *snapshot.aliases, *shown]))
 
 
 def stand_ins(profile: str, offered: Iterable[str]) -> tuple[str, ...]:
