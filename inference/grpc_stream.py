@@ -8,8 +8,7 @@ Channels are shared by address and owned by one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # publishes no types
@@ -24,7 +23,7 @@ from inference.errors import (
     ServerUnreachableError,
     StreamBrokenError,
 )
-from inference.grpc_tensors import infer_request, is_final, outputs_of
+from inference.grpc_tensors import infer_bytes, infer_request, is_final, outputs_of
 from inference.lane import TritonLane
 from inference.push_http import Timeouts
 from inference.request import InferenceRequest
@@ -70,16 +69,16 @@ class GrpcStreams:
             raise ValueError(f"endpoint {endpoint.name} has no gRPC address")
         lane.check(request)
         tensors = lane.tensors(request)
-        make = partial(infer_request, schema.target, request.id, tensors, schema.inputs)
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
         channel = self._channel(endpoint.grpc)
         answer = _Answer(lane, request, sink)
         if request.lora is not None and request.lora.weights is not None:
             stream = _of_bytes(channel)(metadata=metadata)
-            call = GrpcCall(channel, stream, None, answer, self._timeouts, lambda: make().SerializeToString())
+            message = infer_bytes(schema.target, request.id, tensors, schema.inputs)
         else:
             stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
-            call = GrpcCall(channel, stream, make(), answer, self._timeouts)
+            message = infer_request(schema.target, request.id, tensors, schema.inputs)
+        call = GrpcCall(channel, stream, message, answer, self._timeouts)
         self._calls.add(call)
         call.task.add_done_callback(lambda _: self._ended(call))
         return call
@@ -128,24 +127,14 @@ def _of_bytes(channel: grpc.aio.Channel) -> Any:
 
 
 class GrpcCall:
-    """One request on its own stream.
-
-    `make` builds a message of megabytes in a thread, so that the others' tokens need not wait for it.
-    """
+    """One request on its own stream."""
 
     def __init__(
-        self,
-        channel: grpc.aio.Channel,
-        stream: Any,
-        message: Any,
-        answer: _Answer,
-        timeouts: Timeouts,
-        make: Callable[[], bytes] | None = None,
+        self, channel: grpc.aio.Channel, stream: Any, message: Any, answer: _Answer, timeouts: Timeouts
     ) -> None:
         self.channel = channel
         self._stream = stream
         self._message = message
-        self._make = make
         self._answer = answer
         self._timeouts = timeouts
         self._reading = asyncio.Event()
@@ -168,8 +157,6 @@ class GrpcCall:
 
     async def _run(self) -> None:
         try:
-            if self._make is not None:
-                self._message = await asyncio.to_thread(self._make)
             await self._connect()
             await self._read_all()
         except InferenceError as error:

@@ -19,7 +19,7 @@ from inference.errors import (
     ServerBusyError,
     UnsupportedFeatureError,
 )
-from inference.grpc_tensors import infer_request
+from inference.grpc_tensors import infer_bytes, infer_request
 from inference.lanes import lane_of
 from inference.lora import CONFIG_FILE, WEIGHTS_FILE, load_adapter
 from inference.request import InferenceRequest, Lora, LoraWeights, RawTensor
@@ -173,6 +173,15 @@ def test_raw_tensors_keep_their_bytes_and_get_the_batch_dimension() -> None:
     assert shapes["lora_weights"] == ("FP16", [1, 2, 4])
     assert shapes["lora_config"] == ("INT32", [1, 2, 3])
     assert list(message.raw_input_contents)[1:] == [WEIGHTS.weights.data, WEIGHTS.config.data]
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 16_383, 16_384, 3_000_000])
+def test_bytes_on_the_wire_are_those_of_protobuf(length: int) -> None:
+    tensors = {"lora_task_id": 5, "lora_weights": RawTensor((1, length // 2), bytes(length))}
+    wire = infer_bytes("t", "r", tensors, LORA_INPUTS)
+    assert type(infer_request("t", "r", tensors, LORA_INPUTS)).FromString(wire) == infer_request(
+        "t", "r", tensors, LORA_INPUTS
+    )
 
 
 def test_the_llm_api_is_told_where_the_adapter_is() -> None:
