@@ -119,9 +119,10 @@ class GatewayProcess:
         self._seen.set()
         endpoints = [endpoint for group in snapshot.endpoints.values() for endpoint in group]
         self.metrics.learn(
-            (*snapshot.models, *snapshot.adapters),
+            snapshot.models,
             {endpoint.profile for endpoint in endpoints} | {"latency", "balanced", "throughput"},
             (endpoint.name for endpoint in endpoints),
+            snapshot.adapters,
         )
         self.router.registry_changed()
 

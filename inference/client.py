@@ -25,9 +25,6 @@ from model_registry.entities import Endpoint
 class ModelClient(Protocol):
     """Starts calls to one endpoint; their answers are pushed to sinks."""
 
-    takes_weights: bool
-    """A LoRA adapter's weights must be sent to the endpoint (`ModelClients.sending_weights`)."""
-
     def start(self, request: InferenceRequest, sink: Sink) -> Call: ...
 
 
@@ -39,7 +36,6 @@ class _TritonGrpc:
         self._endpoint = endpoint
         self._lane = lane
         self._schema = schema
-        self.takes_weights = lane.takes_weights
 
     def start(self, request: InferenceRequest, sink: Sink) -> Call:
         return self._streams.start(self._endpoint, self._lane, self._schema, request, sink)
@@ -118,6 +114,11 @@ class ModelClients:
         if origin not in self._pools:
             self._pools[origin] = HttpPool(origin, self._timeouts)
         return self._pools[origin]
+
+
+def takes_weights(endpoint: Endpoint) -> bool:
+    """Whether a LoRA adapter's weights must come with a request; else its server has them, or takes none."""
+    return "lora_weights" in endpoint.server_schema.get("inputs", ())
 
 
 def _origin(url: str) -> str:

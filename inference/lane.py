@@ -30,8 +30,6 @@ class TritonLane(Protocol):
     """One Triton schema."""
 
     name: str
-    takes_weights: bool
-    """A LoRA adapter's weights come with a request; else the server has them, or takes no adapters."""
 
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what the schema cannot carry; nothing is silently ignored."""

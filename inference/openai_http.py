@@ -71,7 +71,6 @@ class OpenAiHttp:
         api_key_env: str | None,
         patience: Patience | None = None,
     ) -> None:
-        self.takes_weights = False
         self._pool = pool
         self._patience = patience
         self._base_path = base_path.removesuffix("/").removesuffix("/v1")

@@ -27,7 +27,6 @@ class TritonHttp:
         self._pool = pool
         self._patience = patience
         self._lane = lane
-        self.takes_weights = lane.takes_weights
         self._head = request_head(f"/v2/models/{target}/generate_stream", pool.authority)
 
     def start(self, request: InferenceRequest, sink: Sink) -> Exchange:

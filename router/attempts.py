@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct, field
 
 from inference.adapters import Adapters
-from inference.client import ModelClients
+from inference.client import ModelClients, takes_weights
 from inference.errors import (
     AdapterMissingError,
     InferenceError,
@@ -187,7 +187,7 @@ class Router:
         An engine that has evicted it says so before a first token. It is asked again at once, with the
         weights if nobody else is sending them; should they be gone again by then, with them in any case.
         """
-        if not self._clients.of(endpoint).takes_weights:
+        if not takes_weights(endpoint):
             return await self._attempt(endpoint, job, answer)
         for insist in (False, False, True):
             with await self.placement.turn(endpoint, lora.task_id, insist=insist) as turn:

@@ -71,6 +71,8 @@ class Placement:
 
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
         """Forget endpoints that are gone, not ready, or somewhere else."""
+        if not self._addresses:
+            return
         ready = {endpoint.name: _address(endpoint) for endpoint in endpoints if endpoint.state == "ready"}
         for name in [name for name, address in self._addresses.items() if ready.get(name) != address]:
             del self._held[name], self._addresses[name]

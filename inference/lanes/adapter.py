@@ -15,12 +15,12 @@ class LoraTensors:
     """The adapter's tensors in one schema of the `tensorrt_llm` family."""
 
     def __init__(self, schema: Schema) -> None:
-        self.declared = all(name in schema.inputs for name in _NAMES)
+        self._declared = all(name in schema.inputs for name in _NAMES)
         self._lane = schema.lane
 
     def check(self) -> None:
         """Raise UnsupportedFeatureError where the schema has no such tensors."""
-        if not self.declared:
+        if not self._declared:
             raise no_adapter(self._lane)
 
     def tensors(self, lora: Lora) -> dict[str, Any]:

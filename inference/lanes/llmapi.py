@@ -38,8 +38,6 @@ class LlmApiLane:
     """Schema of the `llmapi` model."""
 
     name = "llmapi"
-    takes_weights = False
-    """The server reads adapters itself."""
 
     def __init__(self, schema: Schema) -> None:
         declared = schema.inputs

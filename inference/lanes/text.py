@@ -46,7 +46,6 @@ class TextLane:
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
         self._lora = LoraTensors(schema)
-        self.takes_weights = self._lora.declared
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_stream = "stream" in declared
         self._ids = tuple(name for name in ("end_id", "pad_id") if name in declared)

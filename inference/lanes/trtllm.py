@@ -43,7 +43,6 @@ class BareLane:
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
         self._lora = LoraTensors(schema)
-        self.takes_weights = self._lora.declared
         self._always = {
             flag: True for flag in ("exclude_input_in_output", "return_perf_metrics") if flag in declared
         }

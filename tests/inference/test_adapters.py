@@ -159,7 +159,6 @@ def request(lora: Lora) -> InferenceRequest:
 @pytest.mark.parametrize("lane", ["tensorrt_llm", "ensemble", "tensorrt_llm_bls"])
 def test_the_weights_go_along_only_where_they_are_wanted(lane: LaneName) -> None:
     spoken = lane_of(schema(lane, LORA_INPUTS))
-    assert spoken.takes_weights
     known = spoken.tensors(request(Lora(7, "a")))
     assert {name: value for name, value in known.items() if name in LORA_INPUTS} == {"lora_task_id": 7}
     sent = spoken.tensors(request(Lora(7, "a", weights=WEIGHTS)))
@@ -187,7 +186,6 @@ def test_bytes_on_the_wire_are_those_of_protobuf(length: int) -> None:
 def test_the_llm_api_is_told_where_the_adapter_is() -> None:
     names = {name: Tensor("BYTES", (1,)) for name in ("lora_id", "lora_name", "lora_path")}
     spoken = lane_of(schema("llmapi", names))
-    assert not spoken.takes_weights
     tensors = spoken.tensors(request(Lora(7, "a", "/there")))
     assert (tensors["lora_id"], tensors["lora_name"], tensors["lora_path"]) == (7, "a", "/there")
     with pytest.raises(AdapterUnsendableError, match="server_path"):

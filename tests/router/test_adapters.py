@@ -156,8 +156,6 @@ class Counting(ModelClients):
 class Sending:
     """A client for weights that tells of its calls."""
 
-    takes_weights = True
-
     def __init__(self, client: ModelClient, clients: Counting) -> None:
         self._client = client
         self._clients = clients

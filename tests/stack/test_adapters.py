@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from emulator.engine import ModelConfig
 from tests.emulator.adapters import write_adapter
 from tests.stack.stack import ROOT, Stack, wait_until
+from tests.stack.test_faults import while_streaming
 
 MODELS = ROOT / "emulator" / "models"
 ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -116,14 +118,22 @@ def test_more_adapters_than_the_cache_holds_all_answer(stack: Stack, client: Ope
     assert 'model="house-chat+butler"' in page
 
 
+def test_several_answers_are_all_the_adapters(client: OpenAI) -> None:
+    made = client.chat.completions.create(model="house-chat+butler", messages=ASK, temperature=0, n=3)
+    assert {choice.message.content for choice in made.choices} == {answer(client, "jeeves")}
+
+
 def test_a_server_that_starts_anew_is_sent_the_weights_again(stack: Stack, client: OpenAI) -> None:
     before = answer(client, "house-chat+sailor:latency")
     port = stack.ready["triton"][0]["http"].rpartition(":")[2]
     servers = stack.children("tritonserver", "--http-port")
     victim = [server for server in servers if any(port in word for word in server.cmdline())]
     assert len(victim) == 1
-    victim[0].send_signal(signal.SIGKILL)
-    assert answer(client, "house-chat+sailor:latency") == before  # the other endpoint, meanwhile
+    endings = asyncio.run(
+        while_streaming(stack, "house-chat+sailor:latency", lambda: victim[0].send_signal(signal.SIGKILL))
+    )
+    assert all(ending.done and ending.finish == "length" for ending in endings)  # by the other endpoint
+    assert answer(client, "house-chat+sailor:latency") == before
     wait_until(lambda: is_served(stack, port), 60, "Triton serves again")
     assert answer(client, "house-chat+sailor:latency") == before
     assert answer(client, "house-chat+sailor:latency", stream=True) == before
