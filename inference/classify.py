@@ -26,7 +26,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
         (r"LoRA task \d+ not found in cache|send LoRA weights with request", AdapterMissingError),
-        (r"PEFT cache is full", ServerBusyError),
+        (r"PEFT cache is full|no done tasks to evict", ServerBusyError),
         # The engine itself broke, whatever else the text says; the caller cannot be at fault.
         (
             r"forwardAsync|(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory",

@@ -207,5 +207,8 @@ def test_what_engines_say_of_adapters_is_understood() -> None:
         f'Traceback (most recent call last):\n  File "model.py", line 3\nException: {missing}',
     ):
         assert isinstance(classify_error(400, text), AdapterMissingError)
-    full = "PEFT Cache is full. Could not store taskId=2"
-    assert isinstance(classify_error(500, full), ServerBusyError)
+    for full in (
+        "PEFT Cache is full. Could not store taskId=2",
+        "Cache is full. There are no done tasks to evict",
+    ):
+        assert isinstance(classify_error(500, full), ServerBusyError)
