@@ -165,6 +165,12 @@ def test_the_weights_go_along_only_where_they_are_wanted(lane: LaneName) -> None
     assert (sent["lora_weights"], sent["lora_config"]) == WEIGHTS
 
 
+def test_numbers_of_another_type_are_not_sent_as_if_they_were_those() -> None:
+    spoken = lane_of(schema("tensorrt_llm", {**LORA_INPUTS, "lora_weights": Tensor("BF16", (-1, -1, -1))}))
+    with pytest.raises(AdapterUnsendableError, match="as BF16"):
+        spoken.check(request(Lora(7, "a")))
+
+
 def test_raw_tensors_keep_their_bytes_and_get_the_batch_dimension() -> None:
     tensors = {"lora_task_id": 2**64 - 1, "lora_weights": WEIGHTS.weights, "lora_config": WEIGHTS.config}
     message = infer_request("t", "r", tensors, LORA_INPUTS)
