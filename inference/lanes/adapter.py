@@ -26,8 +26,8 @@ class LoraTensors:
             raise no_adapter(self._lane)
         if self._datatype != _DATATYPE:
             raise AdapterUnsendableError(
-                f"The model's server takes LoRA weights as {self._datatype}, and they can be sent as {_DATATYPE} "
-                "only: its operator must serve an engine that takes those."
+                f"The model's server takes LoRA weights as {self._datatype}, and they can be sent as "
+                f"{_DATATYPE} only: its operator must serve an engine that takes those."
             )
 
     def tensors(self, lora: Lora) -> dict[str, Any]:
