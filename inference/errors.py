@@ -13,6 +13,7 @@ InferenceError
 └── UnsupportedFeatureError   the lane cannot do what is asked                   never retried
 SchemaError                   introspection found a schema it does not know
 TokenizerError                a model's tokenizer or chat template cannot be used
+AdapterError                  the folder of a LoRA adapter cannot be used
 """
 
 from __future__ import annotations
@@ -117,3 +118,7 @@ class SchemaError(Exception):
 
 class TokenizerError(Exception):
     """A model's tokenizer or chat template cannot be used."""
+
+
+class AdapterError(Exception):
+    """The folder of a LoRA adapter cannot be used; the text names the file and what is wrong with it."""

@@ -123,6 +123,7 @@ def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
         weights_folder(entry.weights),
         _limits(entry),
         pacing=pacing,
+        guided_decoding=entry.guided_decoding,
         cancellation_check_period_ms=entry.cancellation_check_period_ms,
         stats_check_period_ms=entry.stats_check_period_ms,
     )

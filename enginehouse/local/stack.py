@@ -44,6 +44,8 @@ class EngineEntry(_Value):
     """Put preprocessing, postprocessing, ensemble and BLS around it, under their usual names."""
     limits: dict[str, int | bool | str] = Field(default_factory=dict)
     """Fields of `emulator.engine.api.EngineLimits`; the rest keep their defaults."""
+    guided_decoding: bool = False
+    """Let it follow schemas, expressions and grammars. LoRA is on where `limits` have `max_lora_rank`."""
     cancellation_check_period_ms: Annotated[int, Field(gt=0)] = 50
     stats_check_period_ms: Annotated[int, Field(gt=0)] = 100
     """How often the engine's own metrics are refreshed."""
@@ -128,7 +130,13 @@ DEMO_STACK = LocalStack(
                 EngineEntry(
                     weights="house-chat",
                     text_models=True,
-                    limits={"max_batch_size": 16, "max_num_tokens": 512, "kv_blocks": 512},
+                    limits={
+                        "max_batch_size": 16,
+                        "max_num_tokens": 512,
+                        "kv_blocks": 512,
+                        "max_lora_rank": 8,
+                    },
+                    guided_decoding=True,
                 ),
             ),
         ),
@@ -138,7 +146,13 @@ DEMO_STACK = LocalStack(
                 EngineEntry(
                     weights="house-chat",
                     name="house-chat",
-                    limits={"max_batch_size": 128, "max_num_tokens": 2048, "kv_blocks": 2048},
+                    limits={
+                        "max_batch_size": 128,
+                        "max_num_tokens": 2048,
+                        "kv_blocks": 2048,
+                        "max_lora_rank": 8,
+                    },
+                    guided_decoding=True,
                 ),
                 EngineEntry(weights="depot-chat", runtime="llmapi", name="depot-chat"),
             ),
