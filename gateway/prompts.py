@@ -25,12 +25,12 @@ class Prompt:
 
 
 async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer) -> list[Prompt]:
-    """The prompts of `api`; long ones are tokenised off the event loop.
+    """The prompts of `api`; long ones are rendered and tokenised off the event loop.
 
     Raises RequestRefusedError where the chat template refuses, ApiError for ids the model does not have.
     """
     if api.messages is not None:
-        text = tokenizer.render(api.messages)
+        text = await tokenizer.render_async(api.messages)
         _refuse_hopeless(text, model, tokenizer, "messages")
         return [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
     return [await _read(prompt, model, tokenizer) for prompt in api.prompts or ()]

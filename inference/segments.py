@@ -1,11 +1,11 @@
 """Segments: a text cut where its encoding falls apart, each part encoded once and remembered.
 
-Conversations repeat their system prompt and history. `tokenizers` takes added tokens that are not `normalized`
-out of a text before it normalises or pre-tokenises anything; what stands between two of them is encoded for
-itself. So a text may be cut *before* each such token, and the ids of the parts are, put together, the ids of
-the whole. A part but the first begins with its token and not at offset 0, as in the whole text; what looks at
-the offset (Metaspace with `prepend_scheme` "first") therefore decides alike. `Segments.of` says None where
-this cannot be relied on. Figures: `docs/decisions/00xx-tokenizing.md`.
+Conversations repeat their system prompt and history. `tokenizers` takes added tokens that are not
+`normalized` out of a text before it normalises or pre-tokenises anything; what stands between two of them is
+encoded for itself. So a text may be cut *before* each such token, and the ids of the parts are, put together,
+the ids of the whole. A part but the first begins with its token and not at offset 0, as in the whole text;
+what looks at the offset (Metaspace with `prepend_scheme` "first") therefore decides alike. `Segments.of` says
+None where this cannot be relied on. Figures: `docs/decisions/00xx-prompts-in-parts.md`.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from inference.chat_template import ChatTemplate, RaisedByTemplateError
 from inference.detokenizer import Detokenizer, Pieces
 from inference.errors import RequestRefusedError, TokenizerError
+from inference.rendering import Templates
 from inference.segments import Segments, encode_fast
 from model_registry.entities import Model
 
@@ -53,15 +54,21 @@ class ModelTokenizer:
     """Further ids that end an answer, each as a one-id stop word."""
     adds_bos: bool
     """Encoding with special tokens begins with BOS."""
-    template: ChatTemplate | None
+    templates: Templates | None
     segments: Segments | None
     """Encodes what repeats only once; None: this tokenizer's texts have to be encoded whole."""
     pool: ThreadPoolExecutor | None = field(default=None, repr=False, compare=False)
     """Where long texts are encoded; None: asyncio's own threads."""
+    template_pool: ThreadPoolExecutor | None = field(default=None, repr=False, compare=False)
+    """Where long conversations are rendered: not where texts wait that other models' requests bring."""
 
     @classmethod
     def load(
-        cls, path: str | Path, chat_template: str | None = None, pool: ThreadPoolExecutor | None = None
+        cls,
+        path: str | Path,
+        chat_template: str | None = None,
+        pool: ThreadPoolExecutor | None = None,
+        template_pool: ThreadPoolExecutor | None = None,
     ) -> ModelTokenizer:
         """Read a folder; `chat_template` replaces the folder's own.
 
@@ -73,10 +80,7 @@ class ModelTokenizer:
         generation = _read_json(folder / "generation_config.json")
         special = {name: text for name in _SPECIAL_NAMES if (text := _content(config.get(name)))}
         ends = _end_ids(tokenizer, special, generation)
-        source = chat_template or _read_template(folder, config)
-        template = ChatTemplate(source, special) if source else None
-        if template:
-            _try(template, folder)
+        sources = {"default": chat_template} if chat_template else _read_templates(folder, config)
         bos = special.get("bos_token")
         bos_id = None if bos is None else tokenizer.token_to_id(bos)
         if config.get("add_bos_token") is False:
@@ -90,9 +94,10 @@ class ModelTokenizer:
             pad_id=_pad_id(tokenizer, special, ends),
             stop_ids=tuple((end,) for end in ends[1:]),
             adds_bos=_adds_bos(tokenizer, config, bos_id),
-            template=template,
+            templates=_templates(sources, special, folder),
             segments=Segments.of(tokenizer),
             pool=pool,
+            template_pool=template_pool,
         )
 
     @property
@@ -162,12 +167,27 @@ class ModelTokenizer:
         **template_names: Any,
     ) -> str:
         """The prompt as text, without a BOS that the tokenizer would add itself."""
-        if self.template is None:
+        return self._without_bos(self._templates().render(messages, tools, **template_names))
+
+    async def render_async(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **template_names: Any,
+    ) -> str:
+        """As `render`; a long conversation, or a slow template, does not hold up the event loop."""
+        rendering = self._templates().render_async(messages, tools, self.template_pool, **template_names)
+        return self._without_bos(await rendering)
+
+    def _templates(self) -> Templates:
+        if self.templates is None:
             raise TokenizerError(
                 f"{self.path} has no chat template: add chat_template.jinja to it, "
                 "or set the model's chat_template; /v1/completions works without one"
             )
-        text = self.template.render(messages, tools, **template_names)
+        return self.templates
+
+    def _without_bos(self, text: str) -> str:
         return text.removeprefix(self.bos_token) if self.adds_bos and self.bos_token else text
 
     def encode_rendered(self, text: str) -> list[int]:
@@ -214,6 +234,7 @@ class Tokenizers:
 
     def __init__(self, threads: int = 2) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenizer")
+        self._template_pool = ThreadPoolExecutor(threads, thread_name_prefix="chat-template")
         self._entries: dict[tuple[str, str | None], _Entry] = {}
 
     async def get(self, model: Model) -> ModelTokenizer:
@@ -223,7 +244,7 @@ class Tokenizers:
         key = (model.tokenizer, model.chat_template)
         entry = self._entries.get(key)
         if entry is None or (entry.is_due() and not entry.is_current()):
-            load = partial(ModelTokenizer.load, *key, pool=self._pool)
+            load = partial(ModelTokenizer.load, *key, pool=self._pool, template_pool=self._template_pool)
             entry = self._entries[key] = _Entry(
                 asyncio.get_running_loop().run_in_executor(self._pool, load), _times(model.tokenizer), key[0]
             )
@@ -241,7 +262,8 @@ class Tokenizers:
             raise
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._template_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Entry:
@@ -276,6 +298,7 @@ def _mtime_ns(path: Path) -> int | None:
         return None
 
 
+_TEMPLATE_NAMES = ("default", "tool_use")
 _SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -340,15 +363,27 @@ def _adds_bos(tokenizer: Tokenizer, config: Mapping[str, Any], bos_id: int | Non
     return bool(tokenizer.encode("", add_special_tokens=True).ids[:1] == [bos_id])
 
 
-def _read_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Templates by name, as the folder gives them; the one for plain chat is "default"."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return {"default": file.read_text(encoding="utf-8")}
     stated = _read_json(folder / "chat_template.json").get("chat_template") or config.get("chat_template")
-    if isinstance(stated, list):  # several by name; the one for plain chat is "default"
-        named = {entry["name"]: entry["template"] for entry in stated}
-        stated = named.get("default")
-    return stated if isinstance(stated, str) else None
+    if isinstance(stated, str):
+        return {"default": stated}
+    named = stated if isinstance(stated, list) else []
+    return {entry["name"]: entry["template"] for entry in named if {"name", "template"} <= entry.keys()}
+
+
+def _templates(sources: Mapping[str, str], special: Mapping[str, str], folder: Path) -> Templates | None:
+    """The templates that requests choose from. A folder with one for tools alone uses it for all."""
+    named = {name: ChatTemplate(sources[name], special) for name in _TEMPLATE_NAMES if name in sources}
+    if not named:
+        return None
+    for template in named.values():
+        _try(template, folder)
+    tool_use = named.get("tool_use")
+    return Templates(named.get("default") or tool_use, tool_use)  # type: ignore[arg-type]
 
 
 def _try(template: ChatTemplate, folder: Path) -> None:
