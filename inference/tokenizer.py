@@ -1,14 +1,12 @@
 """ModelTokenizer: what one model's tokenizer folder says, ready to use.
 
-The folder has the Hugging Face layout: `tokenizer.json`, and where present `tokenizer_config.json`,
-`generation_config.json`, `chat_template.jinja`. Immutable once loaded; `Tokenizers` keeps one per folder and
-template and reloads it when the files change.
+Immutable once loaded, but for what it remembers; `Tokenizers` keeps one per folder and template and reloads
+it when the files change. Which files there may be: `inference.tokenizer_folder`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,25 +17,26 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from inference.chat_template import ChatTemplate, RaisedByTemplateError
 from inference.detokenizer import Detokenizer, Pieces
-from inference.errors import RequestRefusedError, TokenizerError
+from inference.errors import TokenizerError
 from inference.rendering import Templates
 from inference.segments import Segments, encode_fast
+from inference.tokenizer_folder import (
+    FILES,
+    adds_bos,
+    end_ids,
+    pad_id,
+    read_json,
+    read_template_sources,
+    read_tokenizer,
+    templates,
+)
 from model_registry.entities import Model
 
 LONG_TEXT_CHARACTERS = 4096
 """Longer texts are encoded in a thread: about 1 ms of work, more than the event loop should wait."""
 RECHECK_FILES_AFTER_S = 5.0
 """How old a look at the files' times may be."""
-_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-_TRIAL: Sequence[Mapping[str, Any]] = ({"role": "user", "content": "Hello"},)
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,11 @@ class ModelTokenizer:
         Raises TokenizerError that names the file and what to do.
         """
         folder = Path(path)
-        tokenizer = _read_tokenizer(folder)
-        config = _read_json(folder / "tokenizer_config.json")
-        generation = _read_json(folder / "generation_config.json")
-        special = {name: text for name in _SPECIAL_NAMES if (text := _content(config.get(name)))}
-        ends = _end_ids(tokenizer, special, generation)
-        sources = {"default": chat_template} if chat_template else _read_templates(folder, config)
+        config = read_json(folder / "tokenizer_config.json")
+        generation = read_json(folder / "generation_config.json")
+        tokenizer, special = read_tokenizer(folder, config)
+        ends = end_ids(tokenizer, special, generation)
+        sources = {"default": chat_template} if chat_template else read_template_sources(folder, config)
         bos = special.get("bos_token")
         bos_id = None if bos is None else tokenizer.token_to_id(bos)
         if config.get("add_bos_token") is False:
@@ -91,10 +89,10 @@ class ModelTokenizer:
             bos_token=bos,
             bos_id=bos_id,
             eos_id=ends[0] if ends else None,
-            pad_id=_pad_id(tokenizer, special, ends),
+            pad_id=pad_id(tokenizer, special, ends),
             stop_ids=tuple((end,) for end in ends[1:]),
-            adds_bos=_adds_bos(tokenizer, config, bos_id),
-            templates=_templates(sources, special, folder),
+            adds_bos=adds_bos(tokenizer, config, bos_id),
+            templates=templates(sources, special, folder),
             segments=Segments.of(tokenizer),
             pool=pool,
             template_pool=template_pool,
@@ -288,7 +286,7 @@ class _Entry:
 
 def _times(path: str) -> tuple[int | None, ...]:
     """Modification times of the folder's files in nanoseconds; None where absent."""
-    return tuple(_mtime_ns(Path(path) / name) for name in _FILES)
+    return tuple(_mtime_ns(Path(path) / name) for name in FILES)
 
 
 def _mtime_ns(path: Path) -> int | None:
@@ -296,101 +294,3 @@ def _mtime_ns(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except OSError:
         return None
-
-
-_TEMPLATE_NAMES = ("default", "tool_use")
-_SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise TokenizerError(
-            f"{file} does not exist: point the model's `tokenizer` at a folder with tokenizer.json "
-            "(AutoTokenizer.from_pretrained(...).save_pretrained(folder) writes one)"
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the Rust library raises bare Exception
-        raise TokenizerError(f"{file} is not a tokenizer that this version can read: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{file} cannot be read as JSON: {error}; repair or remove it") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{file} must hold a JSON object; repair or remove it")
-    return value
-
-
-def _content(token: Any) -> str | None:
-    """Special tokens are written as text, or as an object with `content`."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
-
-
-def _end_ids(tokenizer: Tokenizer, special: Mapping[str, str], generation: Mapping[str, Any]) -> list[int]:
-    """The tokenizer's EOS first, then those of generation_config, each once."""
-    named = special.get("eos_token")
-    first = None if named is None else tokenizer.token_to_id(named)
-    listed = generation.get("eos_token_id")
-    others = listed if isinstance(listed, list) else [listed]
-    return list(dict.fromkeys(end for end in [first, *others] if isinstance(end, int)))
-
-
-def _pad_id(tokenizer: Tokenizer, special: Mapping[str, str], ends: list[int]) -> int | None:
-    named = special.get("pad_token")
-    pad_id: int | None = None if named is None else tokenizer.token_to_id(named)
-    if pad_id is None and ends:
-        return ends[0]
-    return pad_id
-
-
-def _adds_bos(tokenizer: Tokenizer, config: Mapping[str, Any], bos_id: int | None) -> bool:
-    """What tokenizer_config.json says, else what the tokenizer's post-processor does."""
-    if bos_id is None:
-        return False
-    if config.get("add_bos_token") is True:
-        return True
-    return bool(tokenizer.encode("", add_special_tokens=True).ids[:1] == [bos_id])
-
-
-def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Templates by name, as the folder gives them; the one for plain chat is "default"."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return {"default": file.read_text(encoding="utf-8")}
-    stated = _read_json(folder / "chat_template.json").get("chat_template") or config.get("chat_template")
-    if isinstance(stated, str):
-        return {"default": stated}
-    named = stated if isinstance(stated, list) else []
-    return {entry["name"]: entry["template"] for entry in named if {"name", "template"} <= entry.keys()}
-
-
-def _templates(sources: Mapping[str, str], special: Mapping[str, str], folder: Path) -> Templates | None:
-    """The templates that requests choose from. A folder with one for tools alone uses it for all."""
-    named = {name: ChatTemplate(sources[name], special) for name in _TEMPLATE_NAMES if name in sources}
-    if not named:
-        return None
-    for template in named.values():
-        _try(template, folder)
-    tool_use = named.get("tool_use")
-    return Templates(named.get("default") or tool_use, tool_use)  # type: ignore[arg-type]
-
-
-def _try(template: ChatTemplate, folder: Path) -> None:
-    """Render one plain message, so that a broken template fails at load and not at every request."""
-    try:
-        template.render(_TRIAL)
-    except RequestRefusedError as error:
-        if isinstance(error.__cause__, RaisedByTemplateError):
-            return  # a template may insist on more than one message
-        raise TokenizerError(f"the chat template of {folder} fails on a plain message: {error}") from error
