@@ -135,6 +135,13 @@ class ModelTokenizer:
         """The text of `ids`, without special tokens."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    async def decode_async(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included; many ids do not hold up the event loop."""
+        decode = partial(self.tokenizer.decode, list(ids), skip_special_tokens=False)
+        if len(ids) <= LONG_TEXT_CHARACTERS:
+            return decode()
+        return await asyncio.get_running_loop().run_in_executor(self.pool, decode)
+
     @cached_property
     def pieces(self) -> Pieces | None:
         return Pieces.of(self.tokenizer)

@@ -126,10 +126,11 @@ def templates(sources: Mapping[str, str], special: Mapping[str, str], folder: Pa
     named = {name: ChatTemplate(sources[name], special) for name in _TEMPLATE_NAMES if name in sources}
     if not named:
         return None
-    for template in named.values():
-        _try(template, folder)
-    tool_use = named.get("tool_use")
-    return Templates(named.get("default") or tool_use, tool_use)  # type: ignore[arg-type]
+    default, tool_use = named.get("default"), named.get("tool_use")
+    if default is None:
+        return Templates(named["tool_use"])
+    _try(default, folder)
+    return Templates(default, tool_use)
 
 
 def _try(template: ChatTemplate, folder: Path) -> None:

@@ -84,6 +84,7 @@ TOOLS = [{"type": "function", "function": {"name": "clock"}}]
         (NAMED, TOOLS, "tools"),
         (NAMED[1:], TOOLS, "plain"),
         (NAMED[:1], None, "tools"),
+        ([{"name": "tool_use", "template": "{{ tools[0].type }}"}, NAMED[1]], TOOLS, "function"),
         ([*NAMED, {"name": "rag", "template": "{{"}], None, "plain"),
     ],
 )
