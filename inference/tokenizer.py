@@ -196,8 +196,9 @@ class ModelTokenizer:
         return text.removeprefix(self.bos_token) if self.adds_bos and self.bos_token else text
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Ids of a prompt from `render`."""
-        return self._with_one_bos(self._ids(text, add_special_tokens=False))
+        """Ids of a prompt from `render`; what it has in common with earlier ones is not encoded again."""
+        ids = self._ids(text, False) if self.segments is None else self.segments.encode(text)
+        return self._with_one_bos(ids)
 
     async def encode_async(
         self, text: str, add_special_tokens: bool = True, rendered: bool = False
@@ -206,9 +207,7 @@ class ModelTokenizer:
         encode = (
             self.encode_rendered if rendered else partial(self.encode, add_special_tokens=add_special_tokens)
         )
-        if len(text) <= LONG_TEXT_CHARACTERS or self._is_mostly_known(
-            text, add_special_tokens and not rendered
-        ):
+        if len(text) <= LONG_TEXT_CHARACTERS or (rendered and self._is_mostly_known(text)):
             return encode(text)
         return await asyncio.get_running_loop().run_in_executor(self.pool, encode, text)
 
@@ -216,15 +215,11 @@ class ModelTokenizer:
         """Tokens of `text` alone."""
         return len(self._ids(text, add_special_tokens=False))
 
-    def _is_mostly_known(self, text: str, add_special_tokens: bool) -> bool:
-        if self.segments is None or add_special_tokens:
-            return False
-        return self.segments.new_characters(text) <= LONG_TEXT_CHARACTERS
+    def _is_mostly_known(self, text: str) -> bool:
+        return self.segments is not None and self.segments.new_characters(text) <= LONG_TEXT_CHARACTERS
 
     def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
-        if self.segments is None or add_special_tokens:
-            return encode_fast(self.tokenizer, text, add_special_tokens)
-        return self.segments.encode(text)
+        return encode_fast(self.tokenizer, text, add_special_tokens)
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         if not self.adds_bos or self.bos_id is None:
