@@ -18,12 +18,10 @@ from jinja2.utils import Namespace
 
 MAX_PROMPT_CHARACTERS = 16_000_000
 """Longest rendered prompt; far above any context length."""
-MAX_ITEMS = 50_000
+MAX_ITEMS = 20_000
 """Items of what a template makes, sorts or turns into a list."""
-_ITEM_CHARACTERS = 16
-"""What an item of a collection counts, besides its text."""
-_CONTAINER_CHARACTERS = 64
-"""What a collection itself counts."""
+_ITEM_CHARACTERS = 64
+"""What a collection and each of its items counts, besides their text: about the memory that one takes."""
 _ON_LOOP_CHARACTERS = 1_000_000
 _ON_LOOP_ITEMS = 5_000
 _YIELD_EVERY_S = 0.001
@@ -108,19 +106,19 @@ def weighed(value: Any) -> Any:
     """`value`, unless its text would be longer than any prompt.
 
     Items that are the same object count every time, as they do when they are printed or compared: twenty
-    lists that hold the one before twice are a million items.
+    lists, each holding the one before twice, are a million items.
     """
     if value.__class__ is str or isinstance(value, _LIGHT):
         return value
     weight, waiting, check = 0, [value], budget.get().check_time
     while waiting:
         item = waiting.pop()
-        if isinstance(item, str):
-            weight += len(item)
+        if isinstance(item, _LIGHT):
+            weight += len(item) if isinstance(item, str) else 0
             continue
         inside = _inside(item)
         if inside is not None:
-            weight += _CONTAINER_CHARACTERS + _ITEM_CHARACTERS * len(inside)
+            weight += _ITEM_CHARACTERS * (1 + len(inside))
             check_size(weight)
             check()
             waiting.extend(inside)
@@ -129,7 +127,7 @@ def weighed(value: Any) -> Any:
 
 
 def _inside(item: Any) -> Any:
-    if isinstance(item, Mapping):
+    if isinstance(item, dict | Mapping):  # the first is the quick one
         return item.values()
     if isinstance(item, list | tuple | AbstractSet | MappingView):
         return item

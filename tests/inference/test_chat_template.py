@@ -166,9 +166,9 @@ ENDLESS = [
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "{% for i in [[[1]]] * 9 recursive %}{{ loop(9 * [i]) if loop.depth < 90 }}{% endfor %}",
-    "{% for i in range(99999) %}{{ range(49999) | map('string') | list | length }}{% endfor %}",
-    "{% for i in range(99999) %}{% set x = range(49999) | sort(reverse=true) %}{% endfor %}",
-    "{% for i in range(99999) %}{% set x = range(49999) | groupby('real') %}{% endfor %}",
+    "{% for i in range(99999) %}{{ range(19999) | map('string') | list | length }}{% endfor %}",
+    "{% for i in range(99999) %}{% set x = range(19999) | sort(reverse=true) %}{% endfor %}",
+    "{% for i in range(99999) %}{% set x = range(19999) | groupby('real') %}{% endfor %}",
 ]
 
 
