@@ -25,6 +25,7 @@ from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
+from gateway.tokenization import Tokenization
 from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
 from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
 from inference.client import ModelClients
@@ -160,7 +161,8 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
     async with gateway_process(settings) as process:
         discovery = Discovery(process.snapshot, process.readiness, process.metrics)
         admin = admin_routes(process.store, process.watcher)
-        app = make_app(process.generation, discovery, admin, config.limits.max_body_bytes)
+        tokenization = Tokenization(config, process.snapshot, process.tokenizers)
+        app = make_app(process.generation, discovery, tokenization, admin, config.limits.max_body_bytes)
         runner = web.AppRunner(
             app,
             access_log=None,

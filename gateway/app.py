@@ -21,6 +21,7 @@ from gateway.api.errors import (
 )
 from gateway.discovery import Discovery
 from gateway.generation import Generation
+from gateway.tokenization import Tokenization
 
 _log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -29,6 +30,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def make_app(
     generation: Generation,
     discovery: Discovery,
+    tokenization: Tokenization,
     admin_routes: Iterable[web.AbstractRouteDef],
     max_body_bytes: int,
 ) -> web.Application:
@@ -43,7 +45,11 @@ def make_app(
         web.get("/readyz", discovery.readyz),
         web.get("/metrics", discovery.metrics),
     ]
-    app.add_routes(guarded([*reading, *admin_routes, web.route("*", "/{path:.*}", _unknown(app))]))
+    app.add_routes(
+        guarded(
+            [*reading, *tokenization.routes(), *admin_routes, web.route("*", "/{path:.*}", _unknown(app))]
+        )
+    )
     return app
 
 

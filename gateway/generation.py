@@ -22,10 +22,10 @@ from gateway.api.errors import (
     ApiError,
     bad_request,
     draining,
-    request_too_large,
     shape_of,
 )
 from gateway.api.requests import ApiRequest
+from gateway.body import read_body
 from gateway.config import GatewayConfig
 from gateway.entry import Entry
 from gateway.operations import Head, Operation
@@ -138,12 +138,12 @@ class Generation:
         headers = request.headers
         identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
         content = request.content
-        body = content.read_nowait() if content.is_eof() else await self._rest_of_body(request)
+        body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
         operation = entry.operation
         api = entry.api = operation.parse(body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        _check_allowed(identity, wish.model)
+        check_allowed(identity, wish.model)
         lanes = self._lanes(snapshot, wish.model, api)
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
@@ -167,25 +167,6 @@ class Generation:
             await self._stream(entry, api, wish, requests, tokenizer, lanes)
         else:
             await self._whole(entry, api, wish, requests, tokenizer, lanes)
-
-    async def _rest_of_body(self, request: web.BaseRequest) -> bytes:
-        """The body, where it has not come together with its head."""
-        declared = request.content_length
-        if declared is not None and declared > self._config.limits.max_body_bytes:
-            raise request_too_large(self._config.limits.max_body_bytes)
-        try:
-            async with asyncio.timeout(self._config.body_timeout_s):
-                return await request.read()
-        except TimeoutError:
-            raise _slow_body(self._config.body_timeout_s) from None
-        except web.HTTPRequestEntityTooLarge as error:
-            raise request_too_large(self._config.limits.max_body_bytes) from error
-        except web.RequestPayloadError as error:
-            raise bad_request(
-                "The body is not what its headers say. Send as much as Content-Length says, packed as "
-                "Content-Encoding says.",
-                code="invalid_body",
-            ) from error
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
@@ -346,21 +327,14 @@ def _usage(
     return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
 
 
-def _check_allowed(identity: Identity, model: Model) -> None:
+def check_allowed(identity: Identity, model: Model) -> None:
+    """Raises ModelNotAllowedError where the tenant may not use `model`."""
     allowed = identity.tenant.allowed_models
     if allowed is not None and model.name not in allowed:
         raise ModelNotAllowedError(
             f"The model {model.name!r} does not exist or you do not have access to it. "
             "GET /v1/models lists what there is."
         )
-
-
-def _slow_body(allowed_s: float) -> ApiError:
-    return ApiError(
-        408,
-        f"The body did not arrive within the {allowed_s:g} s allowed here. Send it at once.",
-        code="body_timeout",
-    )
 
 
 def _timed_out(allowed_s: float) -> ApiError:

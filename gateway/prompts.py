@@ -23,30 +23,28 @@ class Prompt:
 
 
 async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer) -> list[Prompt]:
-    """The prompts of `api`; long ones are tokenised off the event loop.
+    """The prompts of `api`; long ones are rendered and tokenised off the event loop.
 
     Raises RequestRefusedError where the chat template refuses, ApiError for ids the model does not have.
     """
     if api.messages is not None:
-        text = tokenizer.render(api.messages)
-        _refuse_hopeless(text, model, tokenizer, "messages")
+        text = await tokenizer.render_async(api.messages)
+        refuse_hopeless(text, model, tokenizer, "messages")
         return [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
     return [await _read(prompt, model, tokenizer) for prompt in api.prompts or ()]
 
 
 async def _read(prompt: str | list[int], model: Model, tokenizer: ModelTokenizer) -> Prompt:
     if isinstance(prompt, str):
-        _refuse_hopeless(prompt, model, tokenizer, "prompt")
+        refuse_hopeless(prompt, model, tokenizer, "prompt")
         return Prompt(prompt, await tokenizer.encode_async(prompt) or _nothing(tokenizer))
     if len(prompt) >= model.context_length:
         return Prompt(None, prompt)  # refused for its length, without its text
-    largest, last = max(prompt), tokenizer.vocab_size - 1
-    if largest > last:
-        raise bad_request(f"`prompt` holds the token id {largest}; this model's ids end at {last}.", "prompt")
+    check_ids(prompt, tokenizer, "prompt")
     return Prompt(tokenizer.decode(prompt), prompt)
 
 
-def _refuse_hopeless(text: str, model: Model, tokenizer: ModelTokenizer, param: str) -> None:
+def refuse_hopeless(text: str, model: Model, tokenizer: ModelTokenizer, param: str) -> None:
     """Refuse a text that cannot fit, however it is tokenised, before that is done."""
     longest = tokenizer.longest_token
     if longest is not None and len(text) > longest * model.context_length:
@@ -56,6 +54,13 @@ def _refuse_hopeless(text: str, model: Model, tokenizer: ModelTokenizer, param: 
             param,
             "context_length_exceeded",
         )
+
+
+def check_ids(ids: list[int], tokenizer: ModelTokenizer, param: str) -> None:
+    """Refuse ids that the model does not have."""
+    largest, last = max(ids, default=0), tokenizer.vocab_size - 1
+    if largest > last:
+        raise bad_request(f"`{param}` holds the token id {largest}; this model's ids end at {last}.", param)
 
 
 def _nothing(tokenizer: ModelTokenizer) -> list[int]:

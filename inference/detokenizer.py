@@ -239,11 +239,11 @@ def _byte_level_alphabet() -> dict[str, int]:
     return alphabet | {chr(0x100 + offset): byte for offset, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_level_alphabet()
+BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
 
 
 def _byte_level_bytes(token: str) -> bytes:
     try:
-        return bytes([_BYTE_OF[character] for character in token])
+        return bytes([BYTE_LEVEL_ALPHABET[character] for character in token])
     except KeyError:  # an added token with characters outside of the alphabet stands for itself
         return token.encode()

@@ -64,7 +64,8 @@ class Model(Entity):
     context_length: Annotated[int, Field(gt=0)]
     """Prompt and answer together, in tokens."""
     tokenizer: str | None = None
-    """Folder with `tokenizer.json` and `tokenizer_config.json`; needed by every lane but `openai-http`."""
+    """Folder with `tokenizer.json`, `tekken.json` or `tokenizer.model`, and where present
+    `tokenizer_config.json`; needed by every lane but `openai-http`."""
     chat_template: str | None = None
     """Jinja text that replaces the tokenizer's own chat template."""
     aliases: tuple[Name, ...] = ()
