@@ -59,8 +59,13 @@ class Choice:
         return "length" if len(self.assembler.ids) - self._known >= request.max_tokens else None
 
     def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
-        """The rest of the answer: the prompt and what was generated become the new prompt."""
+        """The rest of the answer: the prompt and what was generated become the new prompt.
+
+        Not with a guide, which would begin anew in the midst of the answer.
+        """
         if self.assembler is None or not self.assembler.ids or request.prompt_ids is None:
+            return None
+        if request.guide is not None:
             return None
         known = self._known
         fresh = self.assembler.ids[known:]
@@ -114,8 +119,11 @@ class StreamedChoice(Choice):
         events: Events,
         response: PushResponse,
         parser: PartParser | None = None,
+        echo: str = "",
     ) -> None:
+        """`echo`: what the answer begins with before anything was generated."""
         super().__init__(index, assembler)
+        self._echo = echo
         self._events = events
         self._response = response
         self._parser = parser
@@ -205,13 +213,16 @@ class StreamedChoice(Choice):
         if not self._response.begun:
             self._response.begin()
         self._response.push(self._events.opening(self.index))
+        if self._echo:
+            self._response.push(self._events.delta(self.index, self._echo))
 
 
 class WholeChoice(Choice):
     """Collects an answer; nothing reaches the client before its end, so any attempt may begin anew."""
 
-    def __init__(self, index: int, make_assembler: Callable[[], Assembler] | None) -> None:
+    def __init__(self, index: int, make_assembler: Callable[[], Assembler] | None, echo: str = "") -> None:
         super().__init__(index, make_assembler() if make_assembler else None)
+        self._echo = echo
         self._make_assembler = make_assembler
         self._parts: list[str] = []
         self.body: bytes | None = None
@@ -251,7 +262,7 @@ class WholeChoice(Choice):
             self._parts.append(self.assembler.flush())
             reason = "stop" if self.assembler.stopped else reason
             log_probs = self.assembler.take_log_probs()
-        text = "".join(self._parts)
+        text = self._echo + "".join(self._parts)
         if parser is None:
             return AnswerChoice(text, reason, log_probs)
         return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs)

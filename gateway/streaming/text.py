@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.api.answers import LogProb
+from gateway.api.options import ApiOptions
 from gateway.streaming.stop import StopMatcher
 from inference.detokenizer import Detokenizer
 from inference.sink import FinishReason
@@ -18,12 +19,40 @@ from inference.tokenizer import ModelTokenizer
 class Assembler:
     """Turns token ids or text deltas into certain text, cut at stop strings; keeps the count."""
 
-    __slots__ = ("_detokenizer", "_log_probs", "_parts", "_stop", "_tokenizer", "ids", "stopped")
+    __slots__ = (
+        "_detokenizer",
+        "_end_ids",
+        "_log_probs",
+        "_parts",
+        "_silent_ids",
+        "_stop",
+        "_tokenizer",
+        "ids",
+        "stopped",
+    )
 
-    def __init__(self, tokenizer: ModelTokenizer, stop: tuple[str, ...], log_probs: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: ModelTokenizer,
+        stop: tuple[str, ...],
+        log_probs: bool,
+        options: ApiOptions | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
-        self._detokenizer: Detokenizer = tokenizer.detokenizer()
-        self._stop = StopMatcher(stop) if stop else None
+        self._detokenizer: Detokenizer = tokenizer.detokenizer(options is None or options.skip_special_tokens)
+        self._stop = StopMatcher(stop, options is not None and options.include_stop) if stop else None
+        self._end_ids = tokenizer.end_ids
+        """Tokens that end the answer and are no part of it."""
+        self._silent_ids: frozenset[int] = frozenset()
+        """Those of them that would have text."""
+        if options is not None:
+            self._silent_ids = frozenset(() if options.include_stop else options.stop_token_ids)
+            if not options.skip_special_tokens:
+                self._silent_ids |= tokenizer.end_ids
+            if options.ignore_eos:
+                self._end_ids = frozenset()
+                self._silent_ids -= tokenizer.end_ids.difference(options.stop_token_ids)
+            self._end_ids |= self._silent_ids
         self._log_probs: list[LogProb] | None = [] if log_probs else None
         self._parts: list[str] = []
         """Text of the text lanes, to count its tokens at the end."""
@@ -34,24 +63,43 @@ class Assembler:
     @property
     def ends(self) -> bool:
         """The last token is one that ends an answer."""
-        return len(self.ids) > 0 and self.ids[-1] in self._tokenizer.end_ids
+        return len(self.ids) > 0 and self.ids[-1] in self._end_ids
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> str:
         """Text that has become certain by `ids`."""
-        if self.stopped:
-            return ""
+        if self._stop is not None or self._silent_ids:
+            return self._one_by_one(ids, log_probs)
         self.ids.extend(ids)
         if self._log_probs is not None and log_probs is not None:
             self._remember(ids, log_probs)
-        text = self._detokenizer.push(ids)
-        return self._cut(text) if self._stop is not None and text else text
+        return self._detokenizer.push(ids)
+
+    def _one_by_one(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> str:
+        """As `tokens`, where the answer may end within `ids`: what follows its end is not counted either."""
+        parts = []
+        for at, token in enumerate(ids):
+            if self.stopped:
+                break
+            self.ids.append(token)
+            if self._log_probs is not None and log_probs is not None:
+                self._remember((token,), log_probs[at : at + 1])
+            if token in self._silent_ids:
+                continue
+            text = self._detokenizer.push((token,))
+            parts.append(self._cut(text) if self._stop is not None and text else text)
+        return "".join(parts)
 
     def text(self, delta: str) -> str:
         """Text of a lane that sends text, cut at stop strings."""
         if self.stopped:
             return ""
         self._parts.append(delta)
-        return self._cut(delta) if self._stop is not None else delta
+        if self._stop is None:
+            return delta
+        text = self._cut(delta)
+        if self.stopped:
+            self._parts[-1] = delta[: self._stop.read]
+        return text
 
     def flush(self) -> str:
         """What was held back, once nothing more comes."""
@@ -98,5 +146,5 @@ class Assembler:
     def _remember(self, ids: Sequence[int], log_probs: Sequence[float]) -> None:
         assert self._log_probs is not None
         for token, log_prob in zip(ids, log_probs, strict=False):
-            if token not in self._tokenizer.end_ids:
+            if token not in self._end_ids:
                 self._log_probs.append((self._tokenizer.token_bytes(token), log_prob))

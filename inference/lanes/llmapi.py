@@ -9,6 +9,7 @@ from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.options import OptionTensors
 from inference.lanes.outputs import cached_tokens, is_finished, text
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.lanes.text import Deltas, prompt_text
@@ -41,6 +42,7 @@ class LlmApiLane:
         declared = schema.inputs
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._options = OptionTensors(schema)
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_streaming = "streaming" in declared
         self._has_stop = "sampling_param_stop" in declared
@@ -52,12 +54,16 @@ class LlmApiLane:
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what this model carries no tensor for."""
         if request.stream and not (self.schema.decoupled and self._has_streaming):
-            raise unsupported(self.name, "stream")
+            raise unsupported(self.name, "stream", request)
         if request.stop and not self._has_stop:
-            raise unsupported(self.name, "stop")
+            raise unsupported(self.name, "stop", request)
         if request.sampling.log_probs:
-            raise unsupported(self.name, "logprobs")
-        self._sampling.check(request.sampling)
+            raise unsupported(self.name, "logprobs", request)
+        if request.guide is not None or request.options is not None:
+            self._options.check(request)
+        if request.prompt_text is None:
+            raise unsupported(self.name, "prompt", request, "it takes text, not token ids")
+        self._sampling.check(request)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_text` must be set. `text_input` is one-dimensional."""

@@ -21,8 +21,8 @@ from inference.errors import (
     UnsupportedFeatureError,
 )
 from inference.lanes import lane_of
+from inference.lanes.options import words_list
 from inference.lanes.text import Deltas
-from inference.lanes.trtllm import words_list
 from inference.request import InferenceRequest, Sampling, Usage
 from inference.schema import Schema, Tensor
 from tests.inference.recording import RecordingSink
