@@ -29,7 +29,6 @@ _TEXT_ONLY = "only text goes in and comes out"
 _BEAMS = "beam search is not served"
 _NO_TENSOR = "it has no tensor for it"
 _GUIDE = "needs an engine with `guided_decoding_backend`"
-_CHOSEN = "chosen tokens"
 
 PARAMETERS: Mapping[str, Parameter] = {
     "model": Parameter("house-chat", "alias and `:profile` are understood"),
@@ -47,18 +46,14 @@ PARAMETERS: Mapping[str, Parameter] = {
     "temperature": Parameter(0.5, "1 if not given; 0 takes the likeliest token"),
     "top_p": Parameter(0.5, "0 takes the likeliest token"),
     "top_k": Parameter(5, "-1 and 0: all tokens"),
-    "min_p": Parameter(
-        0.1,
-        "",
-        (None, 0),
-    ),
+    "min_p": Parameter(0.1, "no tensor: `runtime_top_p_min` means something else", (None, 0)),
     "seed": Parameter(1, "choice number i samples by `seed + i`; without one every request samples anew"),
     "presence_penalty": Parameter(0.5),
     "frequency_penalty": Parameter(0.5),
     "repetition_penalty": Parameter(1.1),
     "logit_bias": Parameter({"5": 1}, "text lanes: only tokens whose text becomes that one token again"),
     "bad_words": Parameter(["no"], "each word also with a space before it"),
-    "allowed_token_ids": Parameter([5], "", (None,)),
+    "allowed_token_ids": Parameter([5], "no tensor: a bias would not be the same", (None,)),
     "stop": Parameter(["."], "up to 4, cut off; found across any token border"),
     "stop_token_ids": Parameter([5], "not part of the answer, like the model's own end tokens"),
     "include_stop_str_in_output": Parameter(
@@ -66,12 +61,12 @@ PARAMETERS: Mapping[str, Parameter] = {
     ),
     "ignore_eos": Parameter(True),
     "logprobs": Parameter(
-        True, f"chat: of the {_CHOSEN}; completions: 0 for those, N adds the N likeliest, as `top_logprobs`"
+        True, "of the chosen tokens; completions: 0 for those, N adds the N likeliest, as `top_logprobs`"
     ),
-    "top_logprobs": Parameter(2, "", beside={"logprobs": True}),
-    "prompt_logprobs": Parameter(1, "", (None,)),
+    "top_logprobs": Parameter(2, "no engine tells the likeliest tokens", beside={"logprobs": True}),
+    "prompt_logprobs": Parameter(1, "no engine tells those of the prompt", (None,)),
     "echo": Parameter(True, "not with `logprobs`, which would need those of the prompt"),
-    "suffix": Parameter("end", "", (None, "")),
+    "suffix": Parameter("end", "nothing is filled in between two texts", (None, "")),
     "response_format": Parameter({"type": "json_object"}, f"{_GUIDE}; `strict` or not, the guide holds"),
     "guided_json": Parameter({"type": "object"}, _GUIDE),
     "guided_regex": Parameter("[a-z]+", _GUIDE),
@@ -86,10 +81,12 @@ PARAMETERS: Mapping[str, Parameter] = {
     "functions": Parameter([{"name": "f"}]),
     "function_call": Parameter({"name": "f"}, beside={"functions": [{"name": "f"}]}),
     "reasoning_effort": Parameter("high"),
-    "verbosity": Parameter("low", "", (None, "medium")),
+    "verbosity": Parameter("low", "no chat template knows it", (None, "medium")),
     "modalities": Parameter(["text", "audio"], _TEXT_ONLY, (None, ["text"])),
     "audio": Parameter({"voice": "alloy", "format": "wav"}, _TEXT_ONLY, (None,)),
-    "prediction": Parameter({"type": "content", "content": "Hi"}, "", (None,)),
+    "prediction": Parameter(
+        {"type": "content", "content": "Hi"}, "nothing is taken over from a draft", (None,)
+    ),
     "web_search_options": Parameter({}, "nothing is searched here", (None,)),
     "moderation": Parameter({"model": "m"}, "nothing is moderated here", (None,)),
     "skip_special_tokens": Parameter(False, "text lanes: their server decides"),

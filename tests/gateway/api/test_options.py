@@ -89,7 +89,7 @@ def test_what_only_completions_know() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields"),
+    ("fields", "guide"),
     [
         ({"response_format": {"type": "json_object"}}, Guide("json")),
         (
