@@ -41,8 +41,8 @@ _HEAD = """# Parameters
 What a client may send to `/v1/chat/completions` and `/v1/completions`, and which lane serves it. **yes**:
 carried exactly; **no**: refused with 400 `unsupported_parameter` that names field, lane and reason; **no
 effect**: taken, and of no effect on the answer. Where a model has endpoints of several lanes, one that serves
-the request is found. A field that nobody knows is refused with 400 `unknown_parameter`. The lane `openai-http`
-gets every field as the client sent it.
+the request is found. A field that nobody knows is refused with 400 `unknown_parameter`. The lane
+`openai-http` gets every field as the client sent it.
 
 The columns hold for the tensors that TensorRT-LLM ships for each model, in both dialects, and an engine with
 `guided_decoding_backend`; a server with fewer tensors refuses more. `bare` is the `tensorrt_llm` model, which
