@@ -38,6 +38,7 @@ from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
 from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
+from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
@@ -224,7 +225,7 @@ class Generation:
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)
             if finished.endpoint.lane != "openai-http":
-                choice.close(finished.reason or "stop")
+                choice.close(_reason(choice, finished, request))
                 if len(choices) > 1:
                     entry.response.flush()
             return finished
@@ -267,8 +268,8 @@ class Generation:
             entry.response.respond(200, relayed_body)
             return
         answered = [
-            choice.close(finished.reason or "stop", None)
-            for choice, finished in zip(choices, entry.finished, strict=True)
+            choice.close(_reason(choice, finished, request), None)
+            for choice, finished, request in zip(choices, entry.finished, requests, strict=True)
         ]
         if api.answers > api.n:
             answered = best(answered, api.answers, api.n, with_log_probs=api.logprobs)
@@ -350,6 +351,13 @@ def _head(entry: Entry, api: ApiRequest) -> Head:
     if api.service_tier is not None and entry.wish is not None:
         tier = TIERS.get(entry.wish.profile, "default")
     return Head(entry.request_id, int(time()), api, tier)
+
+
+def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> FinishReason:
+    """Why an answer of a Triton lane ended, also where the server does not tell."""
+    if finished.reason is not None or choice.assembler is None:
+        return finished.reason or "stop"
+    return choice.assembler.ending(request.max_tokens)
 
 
 def _usage(

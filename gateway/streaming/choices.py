@@ -152,9 +152,9 @@ class StreamedChoice(Choice):
         if self.assembler.stopped:
             self._stop_here()
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         assert self.assembler is not None
-        text = self.assembler.text(delta)
+        text = self.assembler.text(delta, tokens)
         if not self.started:
             self._open()
         if text:
@@ -241,11 +241,11 @@ class WholeChoice(Choice):
         if self.assembler.stopped:
             self._stop_here()
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         assert self.assembler is not None
         if self.first_token_s is None:
             self._first()
-        self._parts.append(self.assembler.text(delta))
+        self._parts.append(self.assembler.text(delta, tokens))
         if self.assembler.stopped:
             self._stop_here()
 

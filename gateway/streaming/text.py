@@ -27,6 +27,7 @@ class Assembler:
         "_silent_ids",
         "_stop",
         "_tokenizer",
+        "_told",
         "ids",
         "stopped",
     )
@@ -56,6 +57,8 @@ class Assembler:
         self._log_probs: list[LogProb] | None = [] if log_probs else None
         self._parts: list[str] = []
         """Text of the text lanes, to count its tokens at the end."""
+        self._told: int | None = None
+        """Tokens of which a text lane's server told so far."""
         self.ids: list[int] = []
         self.stopped = False
         """A stop string was met; what follows is dropped."""
@@ -89,10 +92,12 @@ class Assembler:
             parts.append(self._cut(text) if self._stop is not None and text else text)
         return "".join(parts)
 
-    def text(self, delta: str) -> str:
+    def text(self, delta: str, tokens: int | None = None) -> str:
         """Text of a lane that sends text, cut at stop strings."""
         if self.stopped:
             return ""
+        if tokens is not None:
+            self._told = tokens + (self._told or 0)
         self._parts.append(delta)
         if self._stop is None:
             return delta
@@ -122,17 +127,28 @@ class Assembler:
     ) -> int:
         """Tokens of the answer; the end token is not part of it.
 
-        Exact where the ids are known, or a text lane's engine `told` its count. An `llmapi` engine tells
-        nothing: then the text is tokenised again, and `limit` is what an answer of reason "length" has.
+        Exact where the ids are known, or a text lane's engine `told` its count; some engines count the end
+        token too, which shows by the text. An `llmapi` engine tells nothing, and none tells where a stop
+        string ends: then the text is tokenised again. `limit` is what an answer of reason "length" has.
         """
         if not self._parts:
             return len(self.ids) - self.ends
-        if told is not None:
-            return told - (reason == "stop" and not self.stopped)
-        if reason == "length" and limit is not None:
-            return limit
+        if self.stopped:
+            return self._counted(limit)
+        told = self._told if told is None else told
+        if told is None:
+            return limit if reason == "length" and limit is not None else self._counted(limit)
+        return told - 1 if reason == "stop" and self._counted(None) != told else told
+
+    def _counted(self, limit: int | None) -> int:
         counted = self._tokenizer.count("".join(self._parts))
         return counted if limit is None else min(counted, limit)
+
+    def ending(self, limit: int) -> FinishReason:
+        """Why the answer ended, where the server does not tell: it has as many tokens as it may, or fewer."""
+        if not self.stopped and self._parts and self.completion_tokens(None, None) >= limit:
+            return "length"
+        return "stop"
 
     def said(self) -> str:
         """The text so far, whatever the client was sent of it."""

@@ -157,8 +157,8 @@ class TextReader:
             self._tokens = new + (self._tokens or 0)
         if self._deltas is not None:
             chunk = self._deltas.push(chunk)
-        if chunk:
-            self._sink.text(chunk)
+        if chunk or new:
+            self._sink.text(chunk, new)
 
     def finish(self) -> None:
         """The server ended the stream; the engine's metrics tell whether the answer is whole."""

@@ -175,6 +175,14 @@ async def test_the_servers_tokenizer_is_asked_for_its_bos(triton: ServerRef) -> 
     assert (await introspect(triton, "old_text", "ensemble")).adds_special_tokens is False
 
 
+async def test_who_guides_is_told_by_the_engines_configuration(triton: ServerRef) -> None:
+    """Of a text model by that of the engine behind it."""
+    for target in ("old_ids", "old_text", "old_script"):
+        assert (await introspect(triton, target, TARGETS[target])).guided_decoding is True
+    for target in ("ids", "text", "script", "words"):
+        assert (await introspect(triton, target, TARGETS[target])).guided_decoding is False
+
+
 async def test_a_wrong_lane_is_named(triton: ServerRef) -> None:
     with pytest.raises(SchemaError, match=r"lane llmapi, but 'ids' .* is tensorrt_llm"):
         await introspect(triton, "ids", "llmapi")
