@@ -26,6 +26,8 @@ from inference.sink import FinishReason as EngineReason
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
 
+_STOP_GRACE_S = 0.01
+
 
 class Choice:
     """What streamed and whole choices share: the attempt they belong to, and the assembled text."""
@@ -88,10 +90,10 @@ class Choice:
             self._trace.answered()
 
     def end(self, reason: EngineReason | None, usage: Usage) -> None:
-        self._settle((reason, usage))
+        self._settle(("stop" if self._stopping else reason, usage))
 
     def lost(self, error: InferenceError) -> None:
-        self._settle(error)
+        self._settle(("stop", Usage()) if self._stopping else error)
 
     def _settle(self, outcome: Outcome) -> None:
         if self._outcome is not None and not self._outcome.done():
@@ -102,11 +104,22 @@ class Choice:
         if self._trace is not None:
             self._trace.first_token()
 
+    _stopping = False
+    """A stop string was met; what still comes is only the end."""
+
     def _stop_here(self) -> None:
-        """A stop string was met before the engine noticed: free its slot."""
-        if self._call is not None:
-            self._call.cancel()
-        self.end("stop", Usage())
+        """A stop string was met. The engine mostly knows it too, and ends by itself with its usage; one that has
+        not after a moment gives up its slot.
+        """
+        if not self._stopping:
+            self._stopping = True
+            asyncio.get_running_loop().call_later(_STOP_GRACE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            if self._call is not None:
+                self._call.cancel()
+            self._settle(("stop", Usage()))
 
 
 class StreamedChoice(Choice):
@@ -232,6 +245,7 @@ class WholeChoice(Choice):
         if self._parts and self._make_assembler is not None:
             self.assembler = self._make_assembler()
         self._parts = []
+        self._stopping = False
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         assert self.assembler is not None

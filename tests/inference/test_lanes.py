@@ -484,6 +484,21 @@ def test_deltas_survive_a_stop_string_cut_off() -> None:
     assert [deltas.push(text) for text in ("Hi END", "Hi ")] == ["Hi END", ""]
 
 
+def test_a_stop_string_that_llmapi_cuts_off_is_put_back() -> None:
+    """Also where its beginning was sent before."""
+    inputs, outputs = {**LLMAPI.inputs}, {**LLMAPI.outputs}
+    inputs["return_stop_reason"] = Tensor("BOOL", (-1, 1))
+    outputs["stop_reason"] = Tensor("BYTES", (-1, 1))
+    telling = replace(LLMAPI, inputs=inputs, outputs=outputs)
+    assert tensors(telling, stop=("END",))["return_stop_reason"] is True
+    assert "return_stop_reason" not in tensors(telling)
+    none, end = {"stop_reason": "None"}, {"finish_reason": "stop", "stop_reason": "END"}
+    for before in ("Hi", "Hi E"):
+        events = {"text_output": before, **none}, {"text_output": "Hi ", **end}
+        sink = read(telling, *events, stop=("END",))
+        assert (sink.text_so_far, sink.reason) == ("Hi END", "stop")
+
+
 def test_an_answer_that_ends_in_half_a_character_says_so() -> None:
     sink = read(LLMAPI, {"text_output": "a\ufffd", "finish_reason": "length"})
     assert sink.text_so_far == "a\ufffd"
