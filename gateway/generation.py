@@ -25,6 +25,7 @@ from gateway.api.errors import (
     shape_of,
 )
 from gateway.api.requests import ApiRequest
+from gateway.best_of import best
 from gateway.body import read_body
 from gateway.config import GatewayConfig
 from gateway.entry import Entry
@@ -37,6 +38,7 @@ from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
 from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
+from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
@@ -179,8 +181,10 @@ class Generation:
             api.refuse_unserved()
         if api.prompts and isinstance(api.prompts[0], list):
             return _id_lanes(present, model)
-        many = api.n > 1 or (api.prompts is not None and len(api.prompts) > 1)
-        return _TRITON_LANES if many else None
+        if api.answers == 1 and (api.prompts is None or len(api.prompts) == 1):
+            return None
+        # Choices are requests of their own on Triton lanes; an upstream makes them all, and takes any option.
+        return _OPENAI_LANES if api.options is not None and present & _OPENAI_LANES else _TRITON_LANES
 
     async def _stream(
         self,
@@ -193,15 +197,16 @@ class Generation:
     ) -> None:
         events = entry.operation.events(_head(entry, api), len(requests))
         choices = []
-        for index in range(len(requests)):
-            assembler = None if tokenizer is None else Assembler(tokenizer, api.stop, api.logprobs)
-            choices.append(StreamedChoice(index, assembler, events, entry.response))
+        make, echoes = _assembling(api, tokenizer), _echoes(api, requests, tokenizer)
+        for index, echo in enumerate(echoes):
+            assembler = None if make is None else make()
+            choices.append(StreamedChoice(index, assembler, events, entry.response, echo=echo))
         entry.choices = choices
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)
             if finished.endpoint.lane != "openai-http":
-                choice.close(finished.reason or "stop")
+                choice.close(_reason(choice, finished, request))
                 if len(choices) > 1:
                     entry.response.flush()
             return finished
@@ -228,8 +233,8 @@ class Generation:
         tokenizer: ModelTokenizer | None,
         lanes: frozenset[str] | None,
     ) -> None:
-        make = None if tokenizer is None else partial(Assembler, tokenizer, api.stop, api.logprobs)
-        choices = [WholeChoice(index, make) for index in range(len(requests))]
+        make, echoes = _assembling(api, tokenizer), _echoes(api, requests, tokenizer)
+        choices = [WholeChoice(index, make, echo) for index, echo in enumerate(echoes)]
         entry.choices = choices
         if len(choices) == 1:
             entry.finished = [await self._router.run(self._job(entry, wish, requests[0], lanes), choices[0])]
@@ -244,9 +249,11 @@ class Generation:
             entry.response.respond(200, relayed_body)
             return
         answered = [
-            choice.close(finished.reason or "stop", None)
-            for choice, finished in zip(choices, entry.finished, strict=True)
+            choice.close(_reason(choice, finished, request), None)
+            for choice, finished, request in zip(choices, entry.finished, requests, strict=True)
         ]
+        if api.answers > api.n:
+            answered = best(answered, api.answers, api.n, with_log_probs=api.logprobs)
         entry.response.respond(200, entry.operation.answer(_head(entry, api), answered, entry.usage))
 
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
@@ -273,6 +280,24 @@ class Generation:
             else b"retry-after: %d\r\n" % max(1, round(shape.retry_after_s))
         )
         response.respond(shape.status, entry.operation.error(shape), headers=retry)
+
+
+def _assembling(api: ApiRequest, tokenizer: ModelTokenizer | None) -> Callable[[], Assembler] | None:
+    if tokenizer is None:
+        return None
+    return partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options)
+
+
+def _echoes(
+    api: ApiRequest, requests: Sequence[InferenceRequest], tokenizer: ModelTokenizer | None
+) -> list[str]:
+    """What each answer begins with: its prompt, where the client wants it back."""
+    if not api.echo or tokenizer is None:
+        return [""] * len(requests)
+    return [
+        tokenizer.decode(request.prompt_ids or ()) if request.prompt_text is None else request.prompt_text
+        for request in requests
+    ]
 
 
 def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
@@ -307,6 +332,13 @@ def _head(entry: Entry, api: ApiRequest) -> Head:
     if api.service_tier is not None and entry.wish is not None:
         tier = TIERS.get(entry.wish.profile, "default")
     return Head(entry.request_id, int(time()), api, tier)
+
+
+def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> FinishReason:
+    """Why an answer of a Triton lane ended, also where the server does not tell."""
+    if finished.reason is not None or choice.assembler is None:
+        return finished.reason or "stop"
+    return choice.assembler.ending(request.max_tokens)
 
 
 def _usage(

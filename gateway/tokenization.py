@@ -154,7 +154,7 @@ async def _conversation_ids(
 def _typed(raw: dict[str, Any], kind: type[AnyBody]) -> AnyBody:
     known: Iterable[str] = kind.__struct_fields__
     refuse_unserved((), [key for key in raw if key not in set(known)], known)
-    return typed(raw, kind, _FITS)
+    return typed(raw, kind, fits=_FITS)
 
 
 def _json(answer: dict[str, Any]) -> web.Response:

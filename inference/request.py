@@ -5,9 +5,12 @@ msgspec structs, here and wherever every request makes one: a quarter of a datac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, field
+
+from inference.logit_bias import LogitBias
 
 
 class Sampling(Struct):
@@ -23,6 +26,8 @@ class Sampling(Struct):
     repetition_penalty: float | None = None
     log_probs: bool = False
     """Return the log probability of every chosen token."""
+    top_log_probs: int = 0
+    """Return so many of the likeliest tokens beside each chosen one."""
 
 
 class Guide(NamedTuple):
@@ -31,6 +36,36 @@ class Guide(NamedTuple):
     kind: Literal["json", "json_schema", "regex", "ebnf_grammar"]
     text: str = ""
     """The schema as JSON, the expression or the grammar; empty for any JSON."""
+
+
+class Extra(NamedTuple):
+    """A field that most lanes have no place for."""
+
+    value: Any
+    why: str
+    """Why a lane that does not carry it refuses it."""
+
+
+class Options(Struct):
+    """What few requests ask for. Every lane carries each of these or refuses it by its name."""
+
+    logit_bias: LogitBias | None = None
+    bad_words: tuple[str, ...] = ()
+    """Texts that may not be said, each in every form that is a different row of tokens."""
+    bad_ids: tuple[tuple[int, ...], ...] = ()
+    """`bad_words` tokenised without special tokens, for lanes that take ids."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the answer besides the model's own; `stop_ids` has them too."""
+    ignore_eos: bool = False
+    """Go on after the model's own end tokens: `end_id` is -1 then, which no token has."""
+    skip_special_tokens: bool = True
+    """False: special tokens are part of the text."""
+    add_special_tokens: bool = True
+    """False: the prompt is tokenised as it is, without BOS."""
+    extras: Mapping[str, Extra] = {}
+    """By the client's name."""
+    names: Mapping[str, str] = {}
+    """What the client calls a field, where that is not the name a lane refuses it by."""
 
 
 class InferenceRequest(Struct):
@@ -45,6 +80,7 @@ class InferenceRequest(Struct):
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     guide: Guide | None = None
+    options: Options | None = None
     stop: tuple[str, ...] = ()
     stop_ids: tuple[tuple[int, ...], ...] = ()
     """`stop` tokenised without special tokens, for lanes that take ids."""

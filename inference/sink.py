@@ -25,8 +25,11 @@ class Sink(Protocol):
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         """New generated tokens (token-id lanes), including an end token if the engine emits it."""
 
-    def text(self, delta: str) -> None:
-        """New generated text (text lanes); always a delta, whatever the lane sends."""
+    def text(self, delta: str, tokens: int | None = None) -> None:
+        """New generated text (text lanes); always a delta, whatever the lane sends.
+
+        `tokens`: of how many new tokens the server tells; their text may be held back yet.
+        """
 
     def data(self, data: bytes) -> None:
         """Bytes of an OpenAI-HTTP answer, to be relayed as they are."""

@@ -131,9 +131,15 @@ class ModelTokenizer:
         piece = self.pieces[token_id]
         return piece.encode() if isinstance(piece, str) else piece
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, without special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+    def word_of(self, token_id: int) -> str | None:
+        """The text that becomes just this token; None where there is none."""
+        text: str = self.tokenizer.decode([token_id], skip_special_tokens=False)
+        return text if text and self._ids(text, add_special_tokens=False) == [token_id] else None
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of `ids`, without special tokens unless told so."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
 
     async def decode_async(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included; many ids do not hold up the event loop."""
@@ -146,9 +152,15 @@ class ModelTokenizer:
     def pieces(self) -> Pieces | None:
         return Pieces.of(self.tokenizer)
 
-    def detokenizer(self) -> Detokenizer:
-        """A detokenizer for one answer, without special tokens, sharing this tokenizer's table."""
-        return Detokenizer(self.tokenizer, pieces=self.pieces)
+    def detokenizer(self, skip_special_tokens: bool = True) -> Detokenizer:
+        """A detokenizer for one answer, without special tokens unless told so, on this tokenizer's tables."""
+        if skip_special_tokens:
+            return Detokenizer(self.tokenizer, pieces=self.pieces)
+        return Detokenizer(self.tokenizer, skip_special_tokens=False, pieces=self._all_pieces)
+
+    @cached_property
+    def _all_pieces(self) -> Pieces | None:
+        return Pieces.of(self.tokenizer, skip_special_tokens=False)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; with special tokens there is exactly one BOS if the model uses one."""

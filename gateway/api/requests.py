@@ -1,8 +1,8 @@
 """ApiRequest: one request of a client, parsed once and checked, whatever lane will serve it.
 
-The limits are OpenAI's. Mistakes are ApiError 400 with the field's path and a remedy. Fields that are valid
-at OpenAI but not served by the Triton lanes are recorded, not refused: `ApiRequest.refuse_unserved` does that
-where a Triton lane was chosen.
+The limits are OpenAI's. Mistakes are ApiError 400 with the field's path and a remedy. What a lane may not be
+able to do is only read here: the lane that was chosen carries or refuses it. `ApiRequest.refuse_unserved`
+refuses what no Triton lane could.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, Literal, cast
 from msgspec import Struct
 
 from gateway.api.errors import bad_request
-from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, typed
+from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, StreamOptions, typed
 from gateway.api.json_body import BodyLimits, decode_object
 from gateway.api.messages import read_conversation
+from gateway.api.options import OPTION_KEYS, SERVER_KEYS, ApiOptions, read_options
 from gateway.api.unserved import (
     CHAT_FEATURES,
-    COMPLETION_FEATURES,
     Unsupported,
     refuse_unserved,
     unserved_features,
@@ -29,8 +29,9 @@ __all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion"]
 MAX_STOP_CHARACTERS = 1000
 DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI generates for `/v1/completions` without `max_tokens`."""
-_CHAT_KEYS = frozenset(ChatBody.__struct_fields__)
-_COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__)
+_CHAT_KEYS = frozenset(ChatBody.__struct_fields__) | SERVER_KEYS
+_COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__) | SERVER_KEYS
+_STREAM_KEYS = frozenset(StreamOptions.__struct_fields__)
 
 
 class ApiRequest(Struct):
@@ -59,7 +60,14 @@ class ApiRequest(Struct):
     unsupported: tuple[Unsupported, ...]
     """What the Triton lanes cannot serve."""
     unknown: tuple[str, ...]
-    """Fields that OpenAI does not know."""
+    """Fields that nobody knows."""
+    options: ApiOptions | None = None
+    """What few requests ask for."""
+
+    @property
+    def answers(self) -> int:
+        """Answers to generate for each prompt."""
+        return self.n if self.options is None else max(self.n, self.options.best_of)
 
     def refuse_unserved(self) -> None:
         """Raise ApiError 400 for what a Triton lane would have to ignore."""
@@ -86,19 +94,16 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
         include_usage=_include_usage(chat),
         n=_choices(chat, 1, limits),
         max_tokens=max_tokens,
-        sampling=_sampling(chat, max_tokens, log_probs=bool(chat.logprobs)),
+        sampling=_sampling(chat, max_tokens, bool(chat.logprobs), chat.top_logprobs),
         stop=_stop(chat),
         logprobs=bool(chat.logprobs),
         top_logprobs=chat.top_logprobs,
         echo=False,
         service_tier=chat.service_tier,
         user=chat.user,
-        unsupported=(
-            *_common_unserved(chat),
-            *unserved_features(raw, CHAT_FEATURES),
-            *conversation.unsupported,
-        ),
+        unsupported=(*unserved_features(raw, CHAT_FEATURES), *conversation.unsupported),
         unknown=(*_unknown(raw, _CHAT_KEYS), *conversation.unknown),
+        options=_options(raw, chat),
     )
 
 
@@ -108,7 +113,8 @@ def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
     completion = typed(raw, CompletionBody)
     prompts = _prompts(completion.prompt)
     max_tokens = DEFAULT_COMPLETION_TOKENS if completion.max_tokens is None else completion.max_tokens
-    n = _choices(completion, len(prompts), limits)
+    options = _options(raw, completion, wanted=completion.max_tokens == 0 or bool(completion.logprobs))
+    n = _choices(completion, len(prompts), limits, 0 if options is None else options.best_of)
     return ApiRequest(
         kind="completion",
         raw=raw,
@@ -119,16 +125,28 @@ def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
         include_usage=_include_usage(completion),
         n=n,
         max_tokens=max_tokens,
-        sampling=_sampling(completion, max_tokens, log_probs=completion.logprobs is not None),
+        sampling=_sampling(
+            completion,
+            max_tokens,
+            completion.logprobs is not None or (options is not None and options.best_of > 0),
+            completion.logprobs,
+        ),
         stop=_stop(completion),
         logprobs=completion.logprobs is not None,
         top_logprobs=completion.logprobs,
         echo=bool(completion.echo),
         service_tier=completion.service_tier,
         user=completion.user,
-        unsupported=(*_common_unserved(completion), *_completion_unserved(completion, raw, n)),
+        unsupported=(),
         unknown=tuple(_unknown(raw, _COMPLETION_KEYS)),
+        options=options,
     )
+
+
+def _options(raw: dict[str, Any], body: Body, *, wanted: bool = False) -> ApiOptions | None:
+    """`wanted`: whatever the names of the fields, their values ask for something."""
+    wanted = wanted or bool(body.stream_options and body.stream_options.include_obfuscation)
+    return read_options(raw, body) if wanted or not OPTION_KEYS.isdisjoint(raw) else None
 
 
 def _chat_max_tokens(chat: ChatBody) -> int | None:
@@ -148,20 +166,21 @@ def _include_usage(body: Body) -> bool:
     return bool(body.stream_options.include_usage)
 
 
-def _choices(body: Body, prompts: int, limits: BodyLimits) -> int:
+def _choices(body: Body, prompts: int, limits: BodyLimits, best_of: int = 0) -> int:
     """How many answers each prompt gets."""
     n = 1 if body.n is None else body.n
-    if n > limits.max_choices:
-        raise bad_request(f"`n` must be an integer from 1 to {limits.max_choices} here.", "n")
-    if n * prompts > limits.max_choices:
-        message = (
-            f"`prompt` asks for {n * prompts} answers; {limits.max_choices} are allowed here in one request."
-        )
+    most = limits.max_choices
+    if n > most:
+        raise bad_request(f"`n` must be an integer from 1 to {most} here.", "n")
+    if best_of > most:
+        raise bad_request(f"`best_of` must be an integer from 0 to {most} here.", "best_of")
+    if (made := max(n, best_of) * prompts) > most:
+        message = f"`prompt` asks for {made} answers; {most} are allowed here in one request."
         raise bad_request(f"{message} Send several requests.", "prompt")
     return n
 
 
-def _sampling(body: Body, max_tokens: int | None, *, log_probs: bool) -> Sampling:
+def _sampling(body: Body, max_tokens: int | None, log_probs: bool, top_log_probs: int | None) -> Sampling:
     if body.min_tokens is not None and max_tokens is not None and body.min_tokens > max_tokens:
         raise bad_request("`min_tokens` is above `max_tokens`. Lower it.", "min_tokens")
     return Sampling(
@@ -174,6 +193,7 @@ def _sampling(body: Body, max_tokens: int | None, *, log_probs: bool) -> Samplin
         frequency_penalty=body.frequency_penalty,
         repetition_penalty=body.repetition_penalty,
         log_probs=log_probs,
+        top_log_probs=top_log_probs or 0,
     )
 
 
@@ -215,24 +235,8 @@ def _token_ids(ids: list[int], place: str) -> list[int]:
     return ids
 
 
-def _common_unserved(body: Body) -> list[Unsupported]:
-    found = []
-    if body.top_p == 0:
-        found.append(Unsupported("top_p", "it must be above 0; for the likeliest token set temperature to 0"))
-    if body.stream_options is not None and body.stream_options.include_obfuscation:
-        why = "obfuscation is not served here"
-        found.append(Unsupported("stream_options.include_obfuscation", why))
-    return found
-
-
-def _completion_unserved(body: CompletionBody, raw: dict[str, Any], n: int) -> list[Unsupported]:
-    found = unserved_features(raw, COMPLETION_FEATURES)
-    if body.max_tokens == 0:
-        found.append(Unsupported("max_tokens", "at least one token is generated here"))
-    if body.best_of is not None and body.best_of > n:
-        found.append(Unsupported("best_of", "every answer that is generated is returned: use n"))
-    return found
-
-
 def _unknown(raw: dict[str, Any], known: frozenset[str]) -> list[str]:
-    return [] if raw.keys() <= known else [key for key in raw if key not in known]
+    unknown = [] if raw.keys() <= known else [key for key in raw if key not in known]
+    if (options := raw.get("stream_options")) and not options.keys() <= _STREAM_KEYS:
+        unknown += [f"stream_options.{key}" for key in options if key not in _STREAM_KEYS]
+    return unknown

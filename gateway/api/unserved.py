@@ -1,6 +1,7 @@
-"""Unserved: what OpenAI's API knows and the Triton lanes of this version do not, and what nobody knows.
+"""Unserved: what takes more than a lane's tensors and is not there yet, and what nobody knows.
 
-Parsing only records it: an OpenAI-HTTP upstream may serve it, so the handler of a Triton lane refuses.
+Parsing only records it: an OpenAI-HTTP upstream may serve it, so the handler of a Triton lane refuses. What a
+lane's tensors decide is not here but in `parameters.py`.
 """
 
 from __future__ import annotations
@@ -32,30 +33,13 @@ class Feature:
 
 
 _TOOLS = "tool calls are not served here"
-_AUDIO = "only text is served here"
 
 CHAT_FEATURES: Mapping[str, Feature] = {
     "tools": Feature(_TOOLS, (None, [])),
     "tool_choice": Feature(_TOOLS, (None, "none", "auto")),
     "functions": Feature(_TOOLS, (None, [])),
     "function_call": Feature(_TOOLS, (None, "none", "auto")),
-    "response_format": Feature("guided output is not served here", (None, {"type": "text"})),
-    "logit_bias": Feature("token biases are not served here", (None, {})),
-    "top_logprobs": Feature("only the chosen token's log probability is served here", (None, 0)),
-    "modalities": Feature(_AUDIO, (None, ["text"])),
-    "audio": Feature(_AUDIO),
-    "prediction": Feature("predicted output is not served here"),
-    "web_search_options": Feature("web search is not served here"),
-    "moderation": Feature("moderation is not served here"),
     "reasoning_effort": Feature("reasoning effort cannot be set here", (None, "none")),
-    "verbosity": Feature("verbosity cannot be set here", (None, "medium")),
-}
-
-COMPLETION_FEATURES: Mapping[str, Feature] = {
-    "logit_bias": CHAT_FEATURES["logit_bias"],
-    "logprobs": Feature("only the chosen token's log probability is served here: send 0", (None, 0)),
-    "echo": Feature("the prompt is not echoed here", (None, False)),
-    "suffix": Feature("text after the answer cannot be given here", (None, "")),
 }
 
 

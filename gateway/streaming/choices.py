@@ -26,6 +26,8 @@ from inference.sink import FinishReason as EngineReason
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
 
+_STOP_GRACE_S = 0.01
+
 
 class Choice:
     """What streamed and whole choices share: the attempt they belong to, and the assembled text."""
@@ -59,8 +61,13 @@ class Choice:
         return "length" if len(self.assembler.ids) - self._known >= request.max_tokens else None
 
     def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
-        """The rest of the answer: the prompt and what was generated become the new prompt."""
+        """The rest of the answer: the prompt and what was generated become the new prompt.
+
+        Not with a guide, which would begin anew in the midst of the answer.
+        """
         if self.assembler is None or not self.assembler.ids or request.prompt_ids is None:
+            return None
+        if request.guide is not None:
             return None
         known = self._known
         fresh = self.assembler.ids[known:]
@@ -83,10 +90,10 @@ class Choice:
             self._trace.answered()
 
     def end(self, reason: EngineReason | None, usage: Usage) -> None:
-        self._settle((reason, usage))
+        self._settle(("stop" if self._stopping else reason, usage))
 
     def lost(self, error: InferenceError) -> None:
-        self._settle(error)
+        self._settle(("stop", Usage()) if self._stopping else error)
 
     def _settle(self, outcome: Outcome) -> None:
         if self._outcome is not None and not self._outcome.done():
@@ -97,11 +104,22 @@ class Choice:
         if self._trace is not None:
             self._trace.first_token()
 
+    _stopping = False
+    """A stop string was met; what still comes is only the end."""
+
     def _stop_here(self) -> None:
-        """A stop string was met before the engine noticed: free its slot."""
-        if self._call is not None:
-            self._call.cancel()
-        self.end("stop", Usage())
+        """A stop string was met. The engine mostly knows it too, and ends by itself with its usage; one that
+        has not after a moment gives up its slot.
+        """
+        if not self._stopping:
+            self._stopping = True
+            asyncio.get_running_loop().call_later(_STOP_GRACE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            if self._call is not None:
+                self._call.cancel()
+            self._settle(("stop", Usage()))
 
 
 class StreamedChoice(Choice):
@@ -114,8 +132,11 @@ class StreamedChoice(Choice):
         events: Events,
         response: PushResponse,
         parser: PartParser | None = None,
+        echo: str = "",
     ) -> None:
+        """`echo`: what the answer begins with before anything was generated."""
         super().__init__(index, assembler)
+        self._echo = echo
         self._events = events
         self._response = response
         self._parser = parser
@@ -144,9 +165,9 @@ class StreamedChoice(Choice):
         if self.assembler.stopped:
             self._stop_here()
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         assert self.assembler is not None
-        text = self.assembler.text(delta)
+        text = self.assembler.text(delta, tokens)
         if not self.started:
             self._open()
         if text:
@@ -205,13 +226,16 @@ class StreamedChoice(Choice):
         if not self._response.begun:
             self._response.begin()
         self._response.push(self._events.opening(self.index))
+        if self._echo:
+            self._response.push(self._events.delta(self.index, self._echo))
 
 
 class WholeChoice(Choice):
     """Collects an answer; nothing reaches the client before its end, so any attempt may begin anew."""
 
-    def __init__(self, index: int, make_assembler: Callable[[], Assembler] | None) -> None:
+    def __init__(self, index: int, make_assembler: Callable[[], Assembler] | None, echo: str = "") -> None:
         super().__init__(index, make_assembler() if make_assembler else None)
+        self._echo = echo
         self._make_assembler = make_assembler
         self._parts: list[str] = []
         self.body: bytes | None = None
@@ -221,6 +245,7 @@ class WholeChoice(Choice):
         if self._parts and self._make_assembler is not None:
             self.assembler = self._make_assembler()
         self._parts = []
+        self._stopping = False
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         assert self.assembler is not None
@@ -230,11 +255,11 @@ class WholeChoice(Choice):
         if self.assembler.stopped:
             self._stop_here()
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         assert self.assembler is not None
         if self.first_token_s is None:
             self._first()
-        self._parts.append(self.assembler.text(delta))
+        self._parts.append(self.assembler.text(delta, tokens))
         if self.assembler.stopped:
             self._stop_here()
 
@@ -251,7 +276,7 @@ class WholeChoice(Choice):
             self._parts.append(self.assembler.flush())
             reason = "stop" if self.assembler.stopped else reason
             log_probs = self.assembler.take_log_probs()
-        text = "".join(self._parts)
+        text = self._echo + "".join(self._parts)
         if parser is None:
             return AnswerChoice(text, reason, log_probs)
         return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs)

@@ -47,11 +47,20 @@ def sane(request: dict[str, Any], random: Random, model: str) -> dict[str, Any]:
         request["messages"][i] = _sane_message(message)
     if "prompt" in request:
         request["prompt"] = _sane_prompt(request["prompt"])
+    if (form := request.get("response_format")) is not None and "json_schema" in form:
+        form["json_schema"]["name"] = "a-name_1"
+    _sane_choices(request)
+    return request
+
+
+def _sane_choices(request: dict[str, Any]) -> None:
+    """As many answers as are allowed in one request, and none that would be thrown away."""
     prompts = request.get("prompt")
     several = isinstance(prompts, list) and not isinstance(prompts[0], int)
     if request.get("n") is not None:
         request["n"] = 1 + request["n"] % (MOST_CHOICES // (len(prompts) if several and prompts else 1))
-    return request
+    if request.get("best_of"):
+        request["best_of"] = request.get("n") or 1
 
 
 def _sane_message(message: dict[str, Any]) -> dict[str, Any]:
