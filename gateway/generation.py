@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from random import getrandbits
 from time import monotonic, time
@@ -26,15 +26,18 @@ from gateway.api.errors import (
     shape_of,
 )
 from gateway.api.requests import ApiRequest
+from gateway.api.tools import no_tool_parser
 from gateway.config import GatewayConfig
 from gateway.entry import Entry
 from gateway.operations import Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
+from gateway.parsing import Parsing, parsing_for
 from gateway.prompts import read_prompts, relayed, requests_for
-from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
+from gateway.streaming.choices import StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
+from gateway.usage import usage_of
 from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
@@ -53,6 +56,9 @@ _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llma
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
+_NO_MARKS: frozenset[str] = frozenset()
+MakeAssembler = Callable[[], Assembler]
+"""Makes the assembler of each choice, for lanes whose answers are put together here."""
 OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion())
 
 
@@ -145,6 +151,8 @@ class Generation:
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
         _check_allowed(identity, wish.model)
         lanes = self._lanes(snapshot, wish.model, api)
+        make: MakeAssembler | None = None
+        parsing: Parsing | None = None
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
             tokenizer = await self._tokenizers.get(wish.model)
@@ -162,11 +170,14 @@ class Generation:
                 operation.upstream_path,
             )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
+            parsing = parsing_for(api, wish.model, prompts[0].text, tokenizer)
+            marks = parsing.marks if parsing is not None else _NO_MARKS
+            make = partial(Assembler, tokenizer, api.stop, api.logprobs, marks)
         entry.routed = True
         if api.stream:
-            await self._stream(entry, api, wish, requests, tokenizer, lanes)
+            await self._stream(entry, api, wish, requests, make, parsing, lanes)
         else:
-            await self._whole(entry, api, wish, requests, tokenizer, lanes)
+            await self._whole(entry, api, wish, requests, make, parsing, lanes)
 
     async def _rest_of_body(self, request: web.BaseRequest) -> bytes:
         """The body, where it has not come together with its head."""
@@ -192,10 +203,12 @@ class Generation:
         present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
         if present <= _OPENAI_LANES and (present or model.tokenizer is None):
             return _OPENAI_LANES
-        if api.unsupported or api.unknown:
+        no_parser = api.tools_at is not None and model.tool_parser is None
+        if api.unsupported or api.unknown or no_parser:
             if present & _OPENAI_LANES:
                 return _OPENAI_LANES
             api.refuse_unserved()
+            raise no_tool_parser(api.tools_at or "tools", model.name)
         if api.prompts and isinstance(api.prompts[0], list):
             return _id_lanes(present, model)
         many = api.n > 1 or (api.prompts is not None and len(api.prompts) > 1)
@@ -207,14 +220,16 @@ class Generation:
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        make: MakeAssembler | None,
+        parsing: Parsing | None,
         lanes: frozenset[str] | None,
     ) -> None:
         events = entry.operation.events(_head(entry, api), len(requests))
         choices = []
         for index in range(len(requests)):
-            assembler = None if tokenizer is None else Assembler(tokenizer, api.stop, api.logprobs)
-            choices.append(StreamedChoice(index, assembler, events, entry.response))
+            assembler = None if make is None else make()
+            parser = None if parsing is None else parsing.parser()
+            choices.append(StreamedChoice(index, assembler, events, entry.response, parser))
         entry.choices = choices
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
@@ -230,7 +245,7 @@ class Generation:
                 entry.finished = [await one(choices[0], requests[0])]
             else:
                 entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
-        usage = entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        usage = entry.usage = usage_of(choices, entry.finished, requests, entry.usage.prompt_tokens, parsing)
         response = entry.response
         if not response.begun:
             response.begin()
@@ -244,10 +259,10 @@ class Generation:
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        make: MakeAssembler | None,
+        parsing: Parsing | None,
         lanes: frozenset[str] | None,
     ) -> None:
-        make = None if tokenizer is None else partial(Assembler, tokenizer, api.stop, api.logprobs)
         choices = [WholeChoice(index, make) for index in range(len(requests))]
         entry.choices = choices
         if len(choices) == 1:
@@ -257,13 +272,13 @@ class Generation:
                 self._router.run(self._job(entry, wish, request, lanes), choice)
                 for choice, request in zip(choices, requests, strict=True)
             )
-        entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        entry.usage = usage_of(choices, entry.finished, requests, entry.usage.prompt_tokens, parsing)
         relayed_body = choices[0].body
         if relayed_body is not None:
             entry.response.respond(200, relayed_body)
             return
         answered = [
-            choice.close(finished.reason or "stop", None)
+            choice.close(finished.reason or "stop", None if parsing is None else parsing.parser())
             for choice, finished in zip(choices, entry.finished, strict=True)
         ]
         entry.response.respond(200, entry.operation.answer(_head(entry, api), answered, entry.usage))
@@ -326,24 +341,6 @@ def _head(entry: Entry, api: ApiRequest) -> Head:
     if api.service_tier is not None and entry.wish is not None:
         tier = TIERS.get(entry.wish.profile, "default")
     return Head(entry.request_id, int(time()), api, tier)
-
-
-def _usage(
-    choices: Sequence[Choice],
-    finished: Sequence[Finished],
-    requests: Sequence[InferenceRequest],
-    prompt_tokens: int | None,
-) -> Usage:
-    """The whole request's usage: each prompt counts once, every choice's answer counts."""
-    if finished[0].endpoint.lane == "openai-http":
-        return finished[0].usage
-    completion = sum(
-        choice.assembler.completion_tokens(end.reason, end.usage.completion_tokens, request.max_tokens)
-        for choice, end, request in zip(choices, finished, requests, strict=True)
-        if choice.assembler
-    )
-    cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
-    return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
 
 
 def _check_allowed(identity: Identity, model: Model) -> None:

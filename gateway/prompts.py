@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from gateway.api.errors import bad_request
 from gateway.api.requests import ApiRequest
+from gateway.api.template_names import check_names_read
 from gateway.config import GatewayConfig
 from inference.request import InferenceRequest, Sampling
 from inference.tokenizer import ModelTokenizer
@@ -28,10 +29,19 @@ async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer)
     Raises RequestRefusedError where the chat template refuses, ApiError for ids the model does not have.
     """
     if api.messages is not None:
-        text = tokenizer.render(api.messages)
+        text = _render(api, tokenizer)
         _refuse_hopeless(text, model, tokenizer, "messages")
         return [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
     return [await _read(prompt, model, tokenizer) for prompt in api.prompts or ()]
+
+
+def _render(api: ApiRequest, tokenizer: ModelTokenizer) -> str:
+    assert api.messages is not None
+    tools = api.tools.definitions if api.tools is not None and api.tools.choice != "none" else None
+    if not api.template_names or tokenizer.template is None:
+        return tokenizer.render(api.messages, tools)
+    names = check_names_read(api.template_names, tokenizer.template.reads)
+    return tokenizer.render(api.messages, tools, **names)
 
 
 async def _read(prompt: str | list[int], model: Model, tokenizer: ModelTokenizer) -> Prompt:
@@ -96,6 +106,7 @@ def requests_for(
                     stream=api.stream,
                     max_tokens=max_tokens,
                     sampling=_sampling(api.sampling, choice),
+                    guide=api.guide,
                     stop=api.stop,
                     stop_ids=stop_ids,
                     prompt_ids=prompt.ids,

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -60,6 +60,11 @@ class ChatTemplate:
             ) from error
         except (TemplateError, RecursionError) as error:
             raise TokenizerError(f"the chat template cannot be compiled: {error}") from error
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The names that the template takes from outside."""
+        return frozenset(meta.find_undeclared_variables(_environment().parse(self.source)))
 
     def render(
         self,

@@ -117,6 +117,11 @@ class ModelTokenizer:
             return None
         return max(map(len, self.tokenizer.get_vocab(with_added_tokens=True)), default=1)
 
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its text; None where the vocabulary has none of it."""
+        found: int | None = self.tokenizer.token_to_id(token)
+        return found
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token, which may be a part of a character."""
         if self.pieces is None:
@@ -132,9 +137,28 @@ class ModelTokenizer:
     def pieces(self) -> Pieces | None:
         return Pieces.of(self.tokenizer)
 
-    def detokenizer(self) -> Detokenizer:
-        """A detokenizer for one answer, without special tokens, sharing this tokenizer's table."""
-        return Detokenizer(self.tokenizer, pieces=self.pieces)
+    def detokenizer(self, keep: frozenset[str] = frozenset()) -> Detokenizer:
+        """A detokenizer for one answer, without special tokens but those to `keep`, on a shared table.
+
+        Tokens that end an answer are never kept.
+        """
+        kept = keep & self._special if keep else keep
+        if not kept:
+            return Detokenizer(self.tokenizer, pieces=self.pieces)
+        if kept not in self._pieces_keeping:
+            self._pieces_keeping[kept] = Pieces.of(self.tokenizer, keep=kept)
+        return Detokenizer(self.tokenizer, pieces=self._pieces_keeping[kept], keep=kept)
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        """Special tokens that may stand within an answer."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(t.content for id_, t in added.items() if t.special and id_ not in self.end_ids)
+
+    @cached_property
+    def _pieces_keeping(self) -> dict[frozenset[str], Pieces | None]:
+        """As `pieces`, by the special tokens that are kept; a model's parsers want one set or two."""
+        return {}
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; with special tokens there is exactly one BOS if the model uses one."""

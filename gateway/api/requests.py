@@ -7,14 +7,17 @@ where a Triton lane was chosen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.api.errors import bad_request
 from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, typed
 from gateway.api.json_body import BodyLimits, decode_object
 from gateway.api.messages import read_conversation
+from gateway.api.template_names import read_template_names
+from gateway.api.tools import ToolUse, guide_of, read_tools
 from gateway.api.unserved import (
     CHAT_FEATURES,
     COMPLETION_FEATURES,
@@ -22,7 +25,7 @@ from gateway.api.unserved import (
     refuse_unserved,
     unserved_features,
 )
-from inference.request import Sampling
+from inference.request import Guide, Sampling
 
 __all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion"]
 
@@ -42,7 +45,7 @@ class ApiRequest(Struct):
     model: str
     """As the client wrote it: alias and profile suffix included."""
     messages: list[dict[str, Any]] | None
-    """For a chat template: `role`, `content` (always a string) and, if given, `name`."""
+    """For a chat template: `role`, `content` (always a string), if given `name`, and what tools bring."""
     prompts: list[str] | list[list[int]] | None
     stream: bool
     include_usage: bool
@@ -60,6 +63,13 @@ class ApiRequest(Struct):
     """What the Triton lanes cannot serve."""
     unknown: tuple[str, ...]
     """Fields that OpenAI does not know."""
+    tools: ToolUse | None = None
+    tools_at: str | None = None
+    """The first field that only a model with a `tool_parser` can serve."""
+    guide: Guide | None = None
+    template_names: Mapping[str, Any] = field(default_factory=dict)
+    """Further names for the chat template."""
+    include_reasoning: bool = True
 
     def refuse_unserved(self) -> None:
         """Raise ApiError 400 for what a Triton lane would have to ignore."""
@@ -75,6 +85,7 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
     if chat.top_logprobs and not chat.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`. Set `logprobs` to true.", "top_logprobs")
     conversation = read_conversation(chat.messages, raw["messages"])
+    tools = read_tools(chat, conversation.unsupported)
     max_tokens = _chat_max_tokens(chat)
     return ApiRequest(
         kind="chat",
@@ -99,6 +110,11 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
             *conversation.unsupported,
         ),
         unknown=(*_unknown(raw, _CHAT_KEYS), *conversation.unknown),
+        tools=tools,
+        tools_at="tools" if tools is not None else conversation.tools_at,
+        guide=guide_of(tools),
+        template_names=read_template_names(chat),
+        include_reasoning=chat.include_reasoning is not False,
     )
 
 

@@ -20,9 +20,16 @@ class Assembler:
 
     __slots__ = ("_detokenizer", "_log_probs", "_parts", "_stop", "_tokenizer", "ids", "stopped")
 
-    def __init__(self, tokenizer: ModelTokenizer, stop: tuple[str, ...], log_probs: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: ModelTokenizer,
+        stop: tuple[str, ...],
+        log_probs: bool,
+        marks: frozenset[str] = frozenset(),
+    ) -> None:
+        """`marks`: special tokens that are part of the text, because a parser reads them."""
         self._tokenizer = tokenizer
-        self._detokenizer: Detokenizer = tokenizer.detokenizer()
+        self._detokenizer: Detokenizer = tokenizer.detokenizer(marks)
         self._stop = StopMatcher(stop) if stop else None
         self._log_probs: list[LogProb] | None = [] if log_probs else None
         self._parts: list[str] = []
@@ -85,6 +92,26 @@ class Assembler:
             return limit
         counted = self._tokenizer.count("".join(self._parts))
         return counted if limit is None else min(counted, limit)
+
+    def thought_tokens(self, begins: int | None, ends: int | None, *, within: bool) -> int | None:
+        """Tokens before the one that `ends` thoughts, without the marks; None where that cannot be told.
+
+        `within`: the answer begins within thoughts, whether or not the token that `begins` them comes first.
+        """
+        if ends is None or self._parts or not self.ids:
+            return None
+        opened = begins is not None and self._begins_with(begins)
+        if not opened and not within:
+            return 0
+        first = self.ids.index(begins) + 1 if opened and begins is not None else 0
+        until = self.ids.index(ends) if ends in self.ids else len(self.ids) - self.ends
+        return max(0, until - first)
+
+    def _begins_with(self, mark: int) -> bool:
+        """Whether `mark` is the first token that is more than white space."""
+        if mark not in self.ids:
+            return False
+        return not self._tokenizer.decode(self.ids[: self.ids.index(mark)]).strip()
 
     def said(self) -> str:
         """The text so far, whatever the client was sent of it."""
