@@ -204,9 +204,10 @@ class Generation:
         if present <= _OPENAI_LANES and (present or model.tokenizer is None):
             return _OPENAI_LANES
         no_parser = api.tools_at is not None and model.tool_parser is None
-        if api.unsupported or api.unknown or no_parser:
-            if present & _OPENAI_LANES:
-                return _OPENAI_LANES
+        unserved = api.unsupported or api.unknown or no_parser
+        if (unserved or api.template_names) and present & _OPENAI_LANES:
+            return _OPENAI_LANES
+        if unserved:
             api.refuse_unserved()
             raise no_tool_parser(api.tools_at or "tools", model.name)
         if api.prompts and isinstance(api.prompts[0], list):

@@ -28,14 +28,15 @@ _RUNTIME_LIMITS = ("kv_blocks", "batch_scheduler_policy", "enable_kv_cache_reuse
 class EngineSpec:
     """One CPU engine: the model folder it runs, its limits, and the GPU engine whose time it keeps.
 
-    `pacing` is a card's name or path, `none` is full CPU speed. `fault_file` may appear while the
-    server runs (see `emulator.engine.faults`).
+    `pacing` is a card's name or path, `none` is full CPU speed. `fault_file` and `script_file` may appear
+    while the server runs (see `emulator.engine.faults` and `emulator.engine.script`).
     """
 
     model_dir: Path
     limits: EngineLimits = field(default_factory=EngineLimits)
     pacing: str = "none"
     fault_file: Path | None = None
+    script_file: Path | None = None
     cancellation_check_period_ms: int = 100
     stats_check_period_ms: int = 100
 
@@ -204,6 +205,8 @@ def _engine_parameters(engine: EngineSpec) -> dict[str, str]:
     }
     if engine.fault_file is not None:
         parameters["emulator_fault_file"] = str(engine.fault_file)
+    if engine.script_file is not None:
+        parameters["emulator_script_file"] = str(engine.script_file)
     return parameters
 
 

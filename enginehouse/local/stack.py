@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enginehouse.errors import SettingsError
-from model_registry.entities import LaneName, Name, Profile
+from model_registry.entities import LaneName, Name, Profile, ReasoningParserName, ToolParserName
 
 MIB = 1024**2
 BASE_MEMORY_BYTES = 350 * MIB
@@ -48,6 +48,9 @@ class EngineEntry(_Value):
     stats_check_period_ms: Annotated[int, Field(gt=0)] = 100
     """How often the engine's own metrics are refreshed."""
 
+    script_file: Path | None = None
+    """Answers that are written down (see `emulator.engine.script`); for tests and demonstrations."""
+
     @property
     def served_names(self) -> frozenset[str]:
         """The model names a deployment may target."""
@@ -74,6 +77,8 @@ class ModelEntry(_Value):
     description: str | None = None
     default_profile: Profile = "balanced"
     aliases: tuple[Name, ...] = ()
+    tool_parser: ToolParserName | None = None
+    reasoning_parser: ReasoningParserName | None = None
 
 
 class DeploymentEntry(_Value):

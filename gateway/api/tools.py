@@ -64,7 +64,7 @@ def guide_of(tools: ToolUse | None) -> Guide | None:
     """The form that an answer must have to call as `tool_choice` says; None where it is free."""
     if tools is None or tools.choice in ("none", "auto"):
         return None
-    functions = {tool["function"]["name"]: tool["function"] for tool in tools.definitions}
+    functions = {t["function"]["name"]: t["function"] for t in tools.definitions if "function" in t}
     if tools.choice == "named":
         return Guide("json_schema", json.dumps(_parameters(functions[tools.named])))
     definitions = {name: _moved(_parameters(function), name) for name, function in functions.items()}

@@ -75,6 +75,8 @@ class PythonicParser(ToolParser):
         argument: Callable[[str], Part] | None = None
         while True:
             yield from reader.skip_space()
+            if argument is not None and (yield from reader.skip(",")):
+                yield from reader.skip_space()
             if (yield from reader.skip(")")):
                 reader.passed()
                 reader.give((argument or self._begin(name))("}" if argument else "{}"))
@@ -99,7 +101,7 @@ def _fits_name(char: str) -> bool:
 
 
 def _argument(reader: Reader) -> Steps[str | None]:
-    """Read `name=value` and the comma after it, as a member of a JSON object; None where it is none."""
+    """Read `name=value` as a member of a JSON object; None where it is none."""
     name = yield from reader.run(_fits_name, MAX_NAME_CHARACTERS)
     yield from reader.skip_space()
     if not _NAME.fullmatch(name) or not (yield from reader.skip("=")):
@@ -108,7 +110,6 @@ def _argument(reader: Reader) -> Steps[str | None]:
     value = None if source is None else _json_of(source)
     if value is None:
         return None
-    yield from reader.skip(",")
     return f"{json.dumps(name)}: {value}"
 
 

@@ -186,8 +186,6 @@ def test_a_wrong_value_is_refused_by_both_with_its_field(field: str, value: Any,
         ({"metadata": {"a": 1}}, "metadata", "invalid_type"),
         ({"safety_identifier": "x" * 65}, "safety_identifier", "invalid_value"),
         ({"tools": [5]}, "tools[0]", "invalid_type"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
         ({"functions": [{}]}, "functions", "unsupported_parameter"),
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_parameter"),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
@@ -197,7 +195,6 @@ def test_a_wrong_value_is_refused_by_both_with_its_field(field: str, value: Any,
         ({"prediction": {"type": "content"}}, "prediction", "unsupported_parameter"),
         ({"web_search_options": {}}, "web_search_options", "unsupported_parameter"),
         ({"moderation": {}}, "moderation", "unsupported_parameter"),
-        ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
         ({"verbosity": "low"}, "verbosity", "unsupported_parameter"),
     ],
 )
@@ -288,10 +285,11 @@ def test_limits_are_the_configured_ones() -> None:
 
 def test_what_triton_lanes_lack_is_left_for_an_upstream() -> None:
     """Parsing alone refuses neither unsupported nor unknown fields, and keeps them."""
-    got = chat(tools=[{"type": "function"}], min_p=0.1, guided_json={})
-    assert [item.param for item in got.unsupported] == ["tools"]
+    custom = {"type": "custom", "custom": {"name": "x"}}
+    got = chat(tools=[custom], tool_choice="required", min_p=0.1, guided_json={})
+    assert [item.param for item in got.unsupported] == ["tools[0]"]
     assert got.unknown == ("min_p", "guided_json")
-    assert got.raw["tools"] == [{"type": "function"}]
+    assert got.raw["tools"] == [custom]
 
 
 def test_a_misspelt_field_is_answered_with_the_nearest() -> None:
