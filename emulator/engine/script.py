@@ -1,8 +1,8 @@
 """Script: answers that are written down, for what the small models cannot say by themselves.
 
-The file holds `{"answers": [{"when": TEXT, "say": TEXT}, …]}`. The answer whose `when` stands last in the prompt
-is given, token by token by the engine as any other, the end token included; a prompt with none of them is
-answered by the model. A broken stream that goes on elsewhere is not continued but answered anew.
+The file holds `{"answers": [{"when": TEXT, "say": TEXT}, …]}`. The answer whose `when` stands last in the
+prompt is given, token by token by the engine as any other, the end token included; a prompt with none of them
+is answered by the model. A broken stream that goes on elsewhere is not continued but answered anew.
 """
 
 from __future__ import annotations

@@ -155,10 +155,26 @@ DEMO_STACK = LocalStack(
             weights="house-chat",
             default_profile="latency",
             description="Chat by token ids, on two engines: one built for latency, one for throughput",
+            tool_parser="hermes",
         ),
-        ModelEntry(name="depot-chat", weights="depot-chat", description="Chat by the LLM API model"),
-        ModelEntry(name="yard-chat", weights="house-chat", description="Chat by the Triton ensemble"),
-        ModelEntry(name="kiosk-chat", weights="house-chat", description="Chat by business logic scripting"),
+        ModelEntry(
+            name="depot-chat",
+            weights="depot-chat",
+            description="Chat by the LLM API model",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="yard-chat",
+            weights="house-chat",
+            description="Chat by the Triton ensemble",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="kiosk-chat",
+            weights="house-chat",
+            description="Chat by business logic scripting",
+            tool_parser="hermes",
+        ),
     ),
     deployments=(
         DeploymentEntry(

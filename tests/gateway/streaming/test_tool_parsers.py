@@ -63,7 +63,7 @@ WELL_FORMED: list[tuple[ToolParserName, str, Seen]] = [
     ),
     (
         "llama3_json",
-        f'I call.<|python_tag|>{{"type": "function", "name": "other", "parameters": {{"a": 1}}}}',
+        'I call.<|python_tag|>{"type": "function", "name": "other", "parameters": {"a": 1}}',
         [("text", "I call."), ("call", "id0", "other", '{"a": 1}')],
     ),
     ("mistral", f"[TOOL_CALLS][{CALL}]", [("call", "id0", "get_weather", WEATHER)]),
