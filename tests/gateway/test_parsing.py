@@ -10,6 +10,7 @@ import pytest
 from gateway.api.requests import ApiRequest, BodyLimits, parse_chat, parse_completion
 from gateway.parsing import Parsing, parsing_for
 from gateway.streaming.parts import Reasoning, Text, ToolArguments, ToolCall
+from gateway.streaming.text import Assembler
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Model
 from tests.stack.stack import ROOT
@@ -83,3 +84,17 @@ def test_a_forced_call_has_one_form_for_all_families(tokenizer: ModelTokenizer, 
     named = chat(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "add"}})
     begun, arguments = parts_of(parsing_for(named, model(tool_parser=family), "", tokenizer), '{"a": 1}')
     assert (begun.name, arguments) == ("add", ToolArguments(0, '{"a": 1}'))
+
+
+def test_thoughts_are_counted_over_all_choices(tokenizer: ModelTokenizer) -> None:
+    """Where each of them can be counted."""
+    marks = (tokenizer.token_id("<|user|>"), tokenizer.token_id("<|end|>"))
+    parsing = Parsing(None, None, reasons=True, thinking=True, shown=True, think_ids=marks)
+    choices = [Assembler(tokenizer, (), log_probs=False) for _ in range(2)]
+    choices[0].tokens(tokenizer.encode("<|user|>a b c<|end|>d", add_special_tokens=False), None)
+    choices[1].tokens(tokenizer.encode("a<|end|>", add_special_tokens=False), None)
+    assert parsing.thought_tokens(choices) == tokenizer.count("a b c") + tokenizer.count("a")
+    choices[1] = Assembler(tokenizer, (), log_probs=False)
+    choices[1].text("a")
+    assert parsing.thought_tokens(choices) is None
+    assert parsing._replace(reasons=False).thought_tokens(choices) is None
