@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from random import getrandbits
 from time import monotonic, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -25,6 +25,7 @@ from gateway.api.errors import (
     shape_of,
 )
 from gateway.api.requests import ApiRequest
+from gateway.api.tools import no_tool_parser
 from gateway.best_of import best
 from gateway.body import read_body
 from gateway.config import GatewayConfig
@@ -32,10 +33,13 @@ from gateway.entry import Entry
 from gateway.operations import Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
+from gateway.parsing import Parsing, parsing_for
 from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
+from gateway.streaming.parts import PartParser
 from gateway.streaming.text import Assembler
+from gateway.usage import usage_of
 from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
 from inference.sink import FinishReason
@@ -55,7 +59,25 @@ _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llma
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
+_NO_MARKS: frozenset[str] = frozenset()
 OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion())
+
+
+class Assembling(NamedTuple):
+    """How a request's answers are put together here; those of an OpenAI-HTTP upstream are relayed."""
+
+    echoes: Sequence[str]
+    """What each choice begins with: its prompt, where the client wants it back."""
+    make: Callable[[], Assembler] | None = None
+    """Makes the assembler of each choice."""
+    parsing: Parsing | None = None
+
+    def parser(self) -> PartParser | None:
+        """The part parser of one choice."""
+        return None if self.parsing is None else self.parsing.parser()
+
+
+_RELAYED = Assembling(("",))
 
 
 class Generation:
@@ -147,6 +169,7 @@ class Generation:
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
         check_allowed(identity, wish.model)
         lanes = self._lanes(snapshot, wish.model, api)
+        assembling = _RELAYED
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
             tokenizer = await self._tokenizers.get(wish.model)
@@ -164,21 +187,28 @@ class Generation:
                 operation.upstream_path,
             )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
+            parsing = parsing_for(api, wish.model, prompts[0].text, tokenizer)
+            marks = parsing.marks if parsing is not None else _NO_MARKS
+            make = partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options, marks)
+            assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
         entry.routed = True
         if api.stream:
-            await self._stream(entry, api, wish, requests, tokenizer, lanes)
+            await self._stream(entry, api, wish, requests, assembling, lanes)
         else:
-            await self._whole(entry, api, wish, requests, tokenizer, lanes)
+            await self._whole(entry, api, wish, requests, assembling, lanes)
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
         present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
         if present <= _OPENAI_LANES and (present or model.tokenizer is None):
             return _OPENAI_LANES
-        if api.unsupported or api.unknown:
-            if present & _OPENAI_LANES:
-                return _OPENAI_LANES
+        no_parser = api.tools_at is not None and model.tool_parser is None
+        unserved = api.unsupported or api.unknown or no_parser
+        if (unserved or api.template_names) and present & _OPENAI_LANES:
+            return _OPENAI_LANES
+        if unserved:
             api.refuse_unserved()
+            raise no_tool_parser(api.tools_at or "tools", model.name)
         if api.prompts and isinstance(api.prompts[0], list):
             return _id_lanes(present, model)
         if api.answers == 1 and (api.prompts is None or len(api.prompts) == 1):
@@ -192,15 +222,15 @@ class Generation:
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
         events = entry.operation.events(_head(entry, api), len(requests))
         choices = []
-        make, echoes = _assembling(api, tokenizer), _echoes(api, requests, tokenizer)
-        for index, echo in enumerate(echoes):
-            assembler = None if make is None else make()
-            choices.append(StreamedChoice(index, assembler, events, entry.response, echo=echo))
+        make = assembling.make
+        for index, echo in enumerate(assembling.echoes):
+            assembler, parser = None if make is None else make(), assembling.parser()
+            choices.append(StreamedChoice(index, assembler, events, entry.response, parser, echo))
         entry.choices = choices
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
@@ -216,7 +246,9 @@ class Generation:
                 entry.finished = [await one(choices[0], requests[0])]
             else:
                 entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
-        usage = entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        usage = entry.usage = usage_of(
+            choices, entry.finished, requests, entry.usage.prompt_tokens, assembling.parsing
+        )
         response = entry.response
         if not response.begun:
             response.begin()
@@ -230,11 +262,10 @@ class Generation:
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
-        make, echoes = _assembling(api, tokenizer), _echoes(api, requests, tokenizer)
-        choices = [WholeChoice(index, make, echo) for index, echo in enumerate(echoes)]
+        choices = [WholeChoice(index, assembling.make, echo) for index, echo in enumerate(assembling.echoes)]
         entry.choices = choices
         if len(choices) == 1:
             entry.finished = [await self._router.run(self._job(entry, wish, requests[0], lanes), choices[0])]
@@ -243,13 +274,15 @@ class Generation:
                 self._router.run(self._job(entry, wish, request, lanes), choice)
                 for choice, request in zip(choices, requests, strict=True)
             )
-        entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        entry.usage = usage_of(
+            choices, entry.finished, requests, entry.usage.prompt_tokens, assembling.parsing
+        )
         relayed_body = choices[0].body
         if relayed_body is not None:
             entry.response.respond(200, relayed_body)
             return
         answered = [
-            choice.close(_reason(choice, finished, request), None)
+            choice.close(_reason(choice, finished, request), assembling.parser())
             for choice, finished, request in zip(choices, entry.finished, requests, strict=True)
         ]
         if api.answers > api.n:
@@ -282,17 +315,10 @@ class Generation:
         response.respond(shape.status, entry.operation.error(shape), headers=retry)
 
 
-def _assembling(api: ApiRequest, tokenizer: ModelTokenizer | None) -> Callable[[], Assembler] | None:
-    if tokenizer is None:
-        return None
-    return partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options)
-
-
 def _echoes(
-    api: ApiRequest, requests: Sequence[InferenceRequest], tokenizer: ModelTokenizer | None
-) -> list[str]:
-    """What each answer begins with: its prompt, where the client wants it back."""
-    if not api.echo or tokenizer is None:
+    api: ApiRequest, requests: Sequence[InferenceRequest], tokenizer: ModelTokenizer
+) -> Sequence[str]:
+    if not api.echo:
         return [""] * len(requests)
     return [
         tokenizer.decode(request.prompt_ids or ()) if request.prompt_text is None else request.prompt_text
@@ -339,24 +365,6 @@ def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> Fi
     if finished.reason is not None or choice.assembler is None:
         return finished.reason or "stop"
     return choice.assembler.ending(request.max_tokens)
-
-
-def _usage(
-    choices: Sequence[Choice],
-    finished: Sequence[Finished],
-    requests: Sequence[InferenceRequest],
-    prompt_tokens: int | None,
-) -> Usage:
-    """The whole request's usage: each prompt counts once, every choice's answer counts."""
-    if finished[0].endpoint.lane == "openai-http":
-        return finished[0].usage
-    completion = sum(
-        choice.assembler.completion_tokens(end.reason, end.usage.completion_tokens, request.max_tokens)
-        for choice, end, request in zip(choices, finished, requests, strict=True)
-        if choice.assembler
-    )
-    cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
-    return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
 
 
 def check_allowed(identity: Identity, model: Model) -> None:

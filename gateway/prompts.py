@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from gateway.api.errors import bad_request
 from gateway.api.options import ApiOptions
 from gateway.api.requests import ApiRequest
+from gateway.api.template_names import check_names_read
 from gateway.config import GatewayConfig
 from inference.logit_bias import LogitBias
 from inference.request import InferenceRequest, Options, Sampling
@@ -33,7 +34,7 @@ async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer)
     options = api.options
     cut_to = None if options is None else options.truncate_to
     if api.messages is not None:
-        text = await tokenizer.render_async(api.messages)
+        text = await _render(api, tokenizer)
         if cut_to is None:
             refuse_hopeless(text, model, tokenizer, "messages")
         prompts = [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
@@ -43,6 +44,15 @@ async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer)
     if cut_to is None:
         return prompts
     return [_cut(prompt, _room(cut_to, api, model), tokenizer) for prompt in prompts]
+
+
+async def _render(api: ApiRequest, tokenizer: ModelTokenizer) -> str:
+    assert api.messages is not None
+    tools = api.tools.definitions if api.tools is not None and api.tools.choice != "none" else None
+    if not api.template_names or tokenizer.templates is None:
+        return await tokenizer.render_async(api.messages, tools)
+    names = check_names_read(api.template_names, tokenizer.templates.choose(tools).reads)
+    return await tokenizer.render_async(api.messages, tools, **names)
 
 
 async def _read(
@@ -85,7 +95,7 @@ def refuse_hopeless(text: str, model: Model, tokenizer: ModelTokenizer, param: s
         )
 
 
-def check_ids(ids: list[int], tokenizer: ModelTokenizer, param: str) -> None:
+def check_ids(ids: Collection[int], tokenizer: ModelTokenizer, param: str) -> None:
     """Refuse ids that the model does not have."""
     largest, last = max(ids, default=0), tokenizer.vocab_size - 1
     if largest > last:
@@ -166,8 +176,8 @@ def _apply(special: ApiOptions, options: Options | None, request: InferenceReque
 
 def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
     """`special` as lanes take it. Raises ApiError 400 for token ids that the model does not have."""
-    _check_ids("logit_bias", special.logit_bias, tokenizer)
-    _check_ids("stop_token_ids", special.stop_token_ids, tokenizer)
+    check_ids(special.logit_bias, tokenizer, "logit_bias")
+    check_ids(special.stop_token_ids, tokenizer, "stop_token_ids")
     bad_words = tuple(form for word in special.bad_words for form in _forms(word))
     names = special.names
     if special.include_stop:
@@ -185,13 +195,6 @@ def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
         extras=special.extras,
         names=names,
     )
-
-
-def _check_ids(param: str, ids: Collection[int], tokenizer: ModelTokenizer) -> None:
-    largest, last = max(ids, default=0), tokenizer.vocab_size - 1
-    if largest > last:
-        message = f"`{param}` holds the token id {largest}; this model's ids end at {last}."
-        raise bad_request(message, param)
 
 
 def _forms(word: str) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ to a size and a time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 from jinja2.exceptions import SecurityError
 
 from inference.errors import RequestRefusedError, TokenizerError
@@ -45,6 +46,11 @@ class ChatTemplate:
             ) from error
         except (TemplateError, RecursionError) as error:
             raise TokenizerError(f"the chat template cannot be compiled: {error}") from error
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The names that the template takes from outside."""
+        return frozenset(meta.find_undeclared_variables(self._template.environment.parse(self.source)))
 
     def render(
         self,

@@ -115,3 +115,5 @@ class Usage(NamedTuple):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Of the completion tokens, those of thoughts, where they can be told exactly."""

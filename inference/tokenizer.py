@@ -124,6 +124,11 @@ class ModelTokenizer:
             return None
         return max(map(len, self.tokenizer.get_vocab(with_added_tokens=True)), default=1)
 
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its text; None where the vocabulary has none of it."""
+        found: int | None = self.tokenizer.token_to_id(token)
+        return found
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token, which may be a part of a character."""
         if self.pieces is None:
@@ -152,15 +157,36 @@ class ModelTokenizer:
     def pieces(self) -> Pieces | None:
         return Pieces.of(self.tokenizer)
 
-    def detokenizer(self, skip_special_tokens: bool = True) -> Detokenizer:
-        """A detokenizer for one answer, without special tokens unless told so, on this tokenizer's tables."""
-        if skip_special_tokens:
+    def detokenizer(
+        self, skip_special_tokens: bool = True, keep: frozenset[str] = frozenset()
+    ) -> Detokenizer:
+        """A detokenizer for one answer, without special tokens unless told so, on this tokenizer's tables.
+
+        Of those that are skipped, `keep` are text all the same; tokens that end an answer are never kept.
+        """
+        if not skip_special_tokens:
+            return Detokenizer(self.tokenizer, skip_special_tokens=False, pieces=self._all_pieces)
+        kept = keep & self._special if keep else keep
+        if not kept:
             return Detokenizer(self.tokenizer, pieces=self.pieces)
-        return Detokenizer(self.tokenizer, skip_special_tokens=False, pieces=self._all_pieces)
+        if kept not in self._pieces_keeping:
+            self._pieces_keeping[kept] = Pieces.of(self.tokenizer, keep=kept)
+        return Detokenizer(self.tokenizer, pieces=self._pieces_keeping[kept], keep=kept)
 
     @cached_property
     def _all_pieces(self) -> Pieces | None:
         return Pieces.of(self.tokenizer, skip_special_tokens=False)
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        """Special tokens that may stand within an answer."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(t.content for id_, t in added.items() if t.special and id_ not in self.end_ids)
+
+    @cached_property
+    def _pieces_keeping(self) -> dict[frozenset[str], Pieces | None]:
+        """As `pieces`, by the special tokens that are kept; a model's parsers want one set or two."""
+        return {}
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; with special tokens there is exactly one BOS if the model uses one."""

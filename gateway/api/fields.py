@@ -1,8 +1,9 @@
 """Fields: what OpenAI's two request bodies may hold, as types, and what to say when a value does not fit.
 
 `null` means the default everywhere, as at OpenAI. Numbers are taken strictly: `3.0` is no integer and `"3"`
-no number. `top_k`, `min_tokens`, `repetition_penalty` and `ServerFields` are the extras of vLLM, trtllm-serve
-and SGLang, under the names they use.
+no number. `top_k`, `min_tokens`, `repetition_penalty`, `chat_template_kwargs`, `include_reasoning`, the
+`reasoning_content` of messages and `ServerFields` are the extras of vLLM, trtllm-serve and SGLang, under the
+names they use.
 Sources: openai-openapi, `CreateChatCompletionRequest` and `CreateCompletionRequest`; the servers' protocols.
 """
 
@@ -40,6 +41,7 @@ class Message(Struct):
     tool_call_id: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     function_call: dict[str, Any] | None = None
+    reasoning_content: str | None = None
     refusal: str | None = None
     audio: dict[str, Any] | None = None
     annotations: list[dict[str, Any]] | None = None
@@ -93,6 +95,8 @@ class ChatBody(Body, kw_only=True):
     web_search_options: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    include_reasoning: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
@@ -190,6 +194,7 @@ FITS: Mapping[str, str] = {
     "messages[].tool_calls": _OBJECTS,
     "messages[].tool_calls[]": _OBJECT,
     "messages[].function_call": _OBJECT,
+    "messages[].reasoning_content": _STRING,
     "messages[].refusal": _STRING,
     "messages[].audio": _OBJECT,
     "messages[].annotations": _OBJECTS,
@@ -213,6 +218,8 @@ FITS: Mapping[str, str] = {
     "web_search_options": _OBJECT,
     "moderation": _OBJECT,
     "reasoning_effort": _STRING,
+    "include_reasoning": _BOOLEAN,
+    "chat_template_kwargs": "an object of names that the chat template reads",
     "verbosity": "one of low, medium, high",
     "store": _BOOLEAN,
     "metadata": "an object whose values are strings",

@@ -28,6 +28,7 @@ class Parameter(NamedTuple):
 _TEXT_ONLY = "only text goes in and comes out"
 _BEAMS = "beam search is not served"
 _NO_TENSOR = "it has no tensor for it"
+_TOOLS = "needs a model with a `tool_parser`; a call that must be made, an engine that takes guides"
 _GUIDE = "needs an engine with `guided_decoding_backend`"
 
 PARAMETERS: Mapping[str, Parameter] = {
@@ -75,12 +76,20 @@ PARAMETERS: Mapping[str, Parameter] = {
     "structured_outputs": Parameter({"choice": ["a", "b"]}, _GUIDE),
     "regex": Parameter("[a-z]+", _GUIDE),
     "ebnf": Parameter('root ::= "a"', _GUIDE),
-    "tools": Parameter([{"type": "function", "function": {"name": "f"}}]),
+    "tools": Parameter([{"type": "function", "function": {"name": "f"}}], _TOOLS),
     "tool_choice": Parameter("required", beside={"tools": [{"type": "function", "function": {"name": "f"}}]}),
-    "parallel_tool_calls": Parameter(True, no_effect=True),
+    "parallel_tool_calls": Parameter(
+        False,
+        "false: the answer ends with its first call",
+        beside={"tools": [{"type": "function", "function": {"name": "f"}}]},
+    ),
     "functions": Parameter([{"name": "f"}]),
     "function_call": Parameter({"name": "f"}, beside={"functions": [{"name": "f"}]}),
-    "reasoning_effort": Parameter("high"),
+    "reasoning_effort": Parameter("high", "where the model's chat template reads it"),
+    "chat_template_kwargs": Parameter(
+        {"enable_thinking": False}, "names that the model's chat template reads"
+    ),
+    "include_reasoning": Parameter(False, "false leaves `reasoning_content` out"),
     "verbosity": Parameter("low", "no chat template knows it", (None, "medium")),
     "modalities": Parameter(["text", "audio"], _TEXT_ONLY, (None, ["text"])),
     "audio": Parameter({"voice": "alloy", "format": "wav"}, _TEXT_ONLY, (None,)),

@@ -7,22 +7,25 @@ refuses what no Triton lane could.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.api.errors import bad_request
 from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, StreamOptions, typed
 from gateway.api.json_body import BodyLimits, decode_object
 from gateway.api.messages import read_conversation
 from gateway.api.options import OPTION_KEYS, SERVER_KEYS, ApiOptions, read_options
+from gateway.api.template_names import read_template_names
+from gateway.api.tools import ToolUse, guide_of, read_tools
 from gateway.api.unserved import (
     CHAT_FEATURES,
     Unsupported,
     refuse_unserved,
     unserved_features,
 )
-from inference.request import Sampling
+from inference.request import Extra, Guide, Sampling
 
 __all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion"]
 
@@ -43,7 +46,7 @@ class ApiRequest(Struct):
     model: str
     """As the client wrote it: alias and profile suffix included."""
     messages: list[dict[str, Any]] | None
-    """For a chat template: `role`, `content` (always a string) and, if given, `name`."""
+    """For a chat template: `role`, `content` (always a string), if given `name`, and what tools bring."""
     prompts: list[str] | list[list[int]] | None
     stream: bool
     include_usage: bool
@@ -63,11 +66,22 @@ class ApiRequest(Struct):
     """Fields that nobody knows."""
     options: ApiOptions | None = None
     """What few requests ask for."""
+    tools: ToolUse | None = None
+    tools_at: str | None = None
+    """The first field that only a model with a `tool_parser` can serve."""
+    template_names: Mapping[str, Any] = field(default_factory=dict)
+    """Further names for the chat template."""
+    include_reasoning: bool = True
 
     @property
     def answers(self) -> int:
         """Answers to generate for each prompt."""
         return self.n if self.options is None else max(self.n, self.options.best_of)
+
+    @property
+    def guide(self) -> Guide | None:
+        """What form the answer must have."""
+        return None if self.options is None else self.options.guide
 
     def refuse_unserved(self) -> None:
         """Raise ApiError 400 for what a Triton lane would have to ignore."""
@@ -83,6 +97,7 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
     if chat.top_logprobs and not chat.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`. Set `logprobs` to true.", "top_logprobs")
     conversation = read_conversation(chat.messages, raw["messages"])
+    tools = read_tools(chat, conversation.unsupported)
     max_tokens = _chat_max_tokens(chat)
     return ApiRequest(
         kind="chat",
@@ -103,8 +118,28 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
         user=chat.user,
         unsupported=(*unserved_features(raw, CHAT_FEATURES), *conversation.unsupported),
         unknown=(*_unknown(raw, _CHAT_KEYS), *conversation.unknown),
-        options=_options(raw, chat),
+        options=_with_guide_of(tools, _options(raw, chat)),
+        tools=tools,
+        tools_at="tools" if tools is not None else conversation.tools_at,
+        template_names=read_template_names(chat),
+        include_reasoning=chat.include_reasoning is not False,
     )
+
+
+def _with_guide_of(tools: ToolUse | None, options: ApiOptions | None) -> ApiOptions | None:
+    """`options`, with the form that a call which must be made has; no engine can be told two forms."""
+    guide = guide_of(tools)
+    if guide is None:
+        return options
+    if options is None:
+        options = ApiOptions()
+    if options.guide is None:
+        options.guide = guide
+        options.names["response_format"] = "tool_choice"
+    else:
+        other = options.names.get("response_format", "response_format")
+        options.extras["tool_choice"] = Extra(True, f"an answer cannot have the form of `{other}`, too")
+    return options
 
 
 def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:

@@ -22,6 +22,7 @@ class Unsupported:
 
     param: str
     why: str
+    remedy: str = "Remove it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,15 @@ class Feature:
 
     why: str
     neutral: tuple[Any, ...] = (None,)
+    remedy: str = "Remove it."
 
 
-_TOOLS = "tool calls are not served here"
+_FUNCTIONS = "functions were replaced by tools"
+_SEND_TOOLS = "Send `tools` and `tool_choice`."
 
 CHAT_FEATURES: Mapping[str, Feature] = {
-    "tools": Feature(_TOOLS, (None, [])),
-    "tool_choice": Feature(_TOOLS, (None, "none", "auto")),
-    "functions": Feature(_TOOLS, (None, [])),
-    "function_call": Feature(_TOOLS, (None, "none", "auto")),
-    "reasoning_effort": Feature("reasoning effort cannot be set here", (None, "none")),
+    "functions": Feature(_FUNCTIONS, (None, []), _SEND_TOOLS),
+    "function_call": Feature(_FUNCTIONS, (None, "none", "auto"), _SEND_TOOLS),
 }
 
 
@@ -49,7 +49,7 @@ def unserved_features(raw: Mapping[str, Any], features: Mapping[str, Feature]) -
     if not asked:
         return []
     return [
-        Unsupported(name, features[name].why)
+        Unsupported(name, features[name].why, features[name].remedy)
         for name in raw
         if name in asked and _wants(raw[name], features[name])
     ]
@@ -62,7 +62,7 @@ def _wants(value: Any, feature: Feature) -> bool:
 def refuse_unserved(unsupported: Iterable[Unsupported], unknown: Iterable[str], known: Iterable[str]) -> None:
     """Raise ApiError 400 for the first field that a Triton lane cannot serve or nobody knows."""
     for item in unsupported:
-        message = f"`{item.param}` is not supported by this model: {item.why}. Remove it."
+        message = f"`{item.param}` is not supported by this model: {item.why}. {item.remedy}"
         raise bad_request(message, item.param, "unsupported_parameter")
     for name in unknown:
         raise _unknown(name, known)

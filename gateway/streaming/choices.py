@@ -200,13 +200,13 @@ class StreamedChoice(Choice):
         text = assembler.flush()
         if self._parser is not None:
             self._push_parts([*self._parser.push(text), *self._parser.flush()])
-            return
+            text = ""
         log_probs = assembler.take_log_probs()
         if text or log_probs:
             self._response.push(self._events.delta(self.index, text, log_probs))
 
     def _push_parts(self, parts: list[Part]) -> None:
-        """Log probabilities go with text only: they belong to no other part of an answer."""
+        """Log probabilities go with the next text, or alone at the end: no other part has room for them."""
         assert self.assembler is not None
         events, index, push = self._events, self.index, self._response.push
         for part in parts:

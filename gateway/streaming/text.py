@@ -38,9 +38,13 @@ class Assembler:
         stop: tuple[str, ...],
         log_probs: bool,
         options: ApiOptions | None = None,
+        marks: frozenset[str] = frozenset(),
     ) -> None:
+        """`marks`: special tokens that are part of the text, because a parser reads them."""
         self._tokenizer = tokenizer
-        self._detokenizer: Detokenizer = tokenizer.detokenizer(options is None or options.skip_special_tokens)
+        self._detokenizer: Detokenizer = tokenizer.detokenizer(
+            options is None or options.skip_special_tokens, marks
+        )
         self._stop = StopMatcher(stop, options is not None and options.include_stop) if stop else None
         self._end_ids = tokenizer.end_ids
         """Tokens that end the answer and are no part of it."""
@@ -149,6 +153,26 @@ class Assembler:
         if not self.stopped and self._parts and self.completion_tokens(None, None) >= limit:
             return "length"
         return "stop"
+
+    def thought_tokens(self, begins: int | None, ends: int | None, *, within: bool) -> int | None:
+        """Tokens before the one that `ends` thoughts, without the marks; None where that cannot be told.
+
+        `within`: the answer begins within thoughts, whether or not the token that `begins` them comes first.
+        """
+        if ends is None or self._parts or not self.ids:
+            return None
+        opened = begins is not None and self._begins_with(begins)
+        if not opened and not within:
+            return 0
+        first = self.ids.index(begins) + 1 if opened and begins is not None else 0
+        until = self.ids.index(ends) if ends in self.ids else len(self.ids) - self.ends
+        return max(0, until - first)
+
+    def _begins_with(self, mark: int) -> bool:
+        """Whether `mark` is the first token that is more than white space."""
+        if mark not in self.ids:
+            return False
+        return not self._tokenizer.decode(self.ids[: self.ids.index(mark)]).strip()
 
     def said(self) -> str:
         """The text so far, whatever the client was sent of it."""

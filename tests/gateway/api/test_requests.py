@@ -187,12 +187,9 @@ def test_a_wrong_value_is_refused_by_both_with_its_field(field: str, value: Any,
         ({"metadata": {"a": 1}}, "metadata", "invalid_type"),
         ({"safety_identifier": "x" * 65}, "safety_identifier", "invalid_value"),
         ({"tools": [5]}, "tools[0]", "invalid_type"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
         ({"functions": [{}]}, "functions", "unsupported_parameter"),
         ({"function_call": {"name": "f"}}, "function_call", "unsupported_parameter"),
         ({"response_format": "text"}, "response_format", "invalid_type"),
-        ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
     ],
 )
 def test_a_wrong_chat_field_is_refused_by_name(fields: dict[str, Any], param: str, code: str) -> None:
@@ -281,15 +278,17 @@ def test_limits_are_the_configured_ones() -> None:
 
 def test_what_triton_lanes_lack_is_left_for_an_upstream() -> None:
     """Parsing alone refuses neither unsupported nor unknown fields, and keeps them."""
+    custom = {"type": "custom", "custom": {"name": "x"}}
     got = chat(
-        tools=[{"type": "function"}],
+        tools=[custom],
+        tool_choice="required",
         new_at_openai=0.1,
         stream=True,
         stream_options={"continuous_usage_stats": True},
     )
-    assert [item.param for item in got.unsupported] == ["tools"]
+    assert [item.param for item in got.unsupported] == ["tools[0]"]
     assert got.unknown == ("new_at_openai", "stream_options.continuous_usage_stats")
-    assert got.raw["tools"] == [{"type": "function"}]
+    assert got.raw["tools"] == [custom]
 
 
 def test_a_misspelt_field_is_answered_with_the_nearest() -> None:
