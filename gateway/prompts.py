@@ -164,6 +164,7 @@ def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
     _check_ids("logit_bias", special.logit_bias, tokenizer)
     _check_ids("stop_token_ids", special.stop_token_ids, tokenizer)
     bad_words = tuple(form for word in special.bad_words for form in _forms(word))
+    bad_ids = (tuple(tokenizer.encode(word, add_special_tokens=False)) for word in bad_words)
     names = special.names
     if special.include_stop:
         names = {"stream": "include_stop_str_in_output", **names}
@@ -172,7 +173,7 @@ def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
     return Options(
         logit_bias=_bias(special.logit_bias, tokenizer) if special.logit_bias else None,
         bad_words=bad_words,
-        bad_ids=tuple(tuple(tokenizer.encode(word, add_special_tokens=False)) for word in bad_words),
+        bad_ids=tuple(ids for ids in bad_ids if ids),
         stop_token_ids=special.stop_token_ids,
         ignore_eos=special.ignore_eos,
         skip_special_tokens=special.skip_special_tokens,
