@@ -179,6 +179,7 @@ def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
     check_ids(special.logit_bias, tokenizer, "logit_bias")
     check_ids(special.stop_token_ids, tokenizer, "stop_token_ids")
     bad_words = tuple(form for word in special.bad_words for form in _forms(word))
+    bad_ids = (tuple(tokenizer.encode(word, add_special_tokens=False)) for word in bad_words)
     names = special.names
     if special.include_stop:
         names = {"stream": "include_stop_str_in_output", **names}
@@ -187,7 +188,7 @@ def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
     return Options(
         logit_bias=_bias(special.logit_bias, tokenizer) if special.logit_bias else None,
         bad_words=bad_words,
-        bad_ids=tuple(tuple(tokenizer.encode(word, add_special_tokens=False)) for word in bad_words),
+        bad_ids=tuple(ids for ids in bad_ids if ids),
         stop_token_ids=special.stop_token_ids,
         ignore_eos=special.ignore_eos,
         skip_special_tokens=special.skip_special_tokens,

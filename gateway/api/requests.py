@@ -34,6 +34,13 @@ DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI generates for `/v1/completions` without `max_tokens`."""
 _CHAT_KEYS = frozenset(ChatBody.__struct_fields__) | SERVER_KEYS
 _COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__) | SERVER_KEYS
+_PLAIN_COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__) - OPTION_KEYS
+_TOOL_KEYS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+_TEMPLATE_KEYS = frozenset({"chat_template_kwargs", "reasoning_effort", "include_reasoning"})
+_PLAIN_KEYS = (
+    frozenset(ChatBody.__struct_fields__) - OPTION_KEYS - CHAT_FEATURES.keys() - _TOOL_KEYS - _TEMPLATE_KEYS
+)
+"""Fields of nearly every request: one with no other asks for nothing special, which one look tells."""
 _STREAM_KEYS = frozenset(StreamOptions.__struct_fields__)
 
 
@@ -97,7 +104,8 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
     if chat.top_logprobs and not chat.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`. Set `logprobs` to true.", "top_logprobs")
     conversation = read_conversation(chat.messages, raw["messages"])
-    tools = read_tools(chat, conversation.unsupported)
+    plain = raw.keys() <= _PLAIN_KEYS and (chat.stream_options is None or _is_plain_stream(raw))
+    tools = None if plain else read_tools(chat, conversation.unsupported)
     max_tokens = _chat_max_tokens(chat)
     return ApiRequest(
         kind="chat",
@@ -116,13 +124,21 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
         echo=False,
         service_tier=chat.service_tier,
         user=chat.user,
-        unsupported=(*unserved_features(raw, CHAT_FEATURES), *conversation.unsupported),
-        unknown=(*_unknown(raw, _CHAT_KEYS), *conversation.unknown),
-        options=_with_guide_of(tools, _options(raw, chat)),
+        unsupported=(
+            tuple(conversation.unsupported)
+            if plain
+            else (*unserved_features(raw, CHAT_FEATURES), *conversation.unsupported)
+        ),
+        unknown=(
+            tuple(conversation.unknown)
+            if plain
+            else (*_unknown(raw, chat, _CHAT_KEYS), *conversation.unknown)
+        ),
+        options=None if plain else _with_guide_of(tools, read_options(raw, chat)),
         tools=tools,
         tools_at="tools" if tools is not None else conversation.tools_at,
-        template_names=read_template_names(chat),
-        include_reasoning=chat.include_reasoning is not False,
+        template_names={} if plain else read_template_names(chat),
+        include_reasoning=plain or chat.include_reasoning is not False,
     )
 
 
@@ -148,7 +164,13 @@ def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
     completion = typed(raw, CompletionBody)
     prompts = _prompts(completion.prompt)
     max_tokens = DEFAULT_COMPLETION_TOKENS if completion.max_tokens is None else completion.max_tokens
-    options = _options(raw, completion, wanted=completion.max_tokens == 0 or bool(completion.logprobs))
+    plain = (
+        raw.keys() <= _PLAIN_COMPLETION_KEYS
+        and not completion.logprobs
+        and max_tokens > 0
+        and (completion.stream_options is None or _is_plain_stream(raw))
+    )
+    options = None if plain else read_options(raw, completion)
     n = _choices(completion, len(prompts), limits, 0 if options is None else options.best_of)
     return ApiRequest(
         kind="completion",
@@ -173,15 +195,13 @@ def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
         service_tier=completion.service_tier,
         user=completion.user,
         unsupported=(),
-        unknown=tuple(_unknown(raw, _COMPLETION_KEYS)),
+        unknown=tuple(_unknown(raw, completion, _COMPLETION_KEYS)),
         options=options,
     )
 
 
-def _options(raw: dict[str, Any], body: Body, *, wanted: bool = False) -> ApiOptions | None:
-    """`wanted`: whatever the names of the fields, their values ask for something."""
-    wanted = wanted or bool(body.stream_options and body.stream_options.include_obfuscation)
-    return read_options(raw, body) if wanted or not OPTION_KEYS.isdisjoint(raw) else None
+def _is_plain_stream(raw: dict[str, Any]) -> bool:
+    return bool(raw["stream_options"].keys() <= {"include_usage"})
 
 
 def _chat_max_tokens(chat: ChatBody) -> int | None:
@@ -270,8 +290,8 @@ def _token_ids(ids: list[int], place: str) -> list[int]:
     return ids
 
 
-def _unknown(raw: dict[str, Any], known: frozenset[str]) -> list[str]:
+def _unknown(raw: dict[str, Any], body: Body, known: frozenset[str]) -> list[str]:
     unknown = [] if raw.keys() <= known else [key for key in raw if key not in known]
-    if (options := raw.get("stream_options")) and not options.keys() <= _STREAM_KEYS:
-        unknown += [f"stream_options.{key}" for key in options if key not in _STREAM_KEYS]
+    if body.stream_options is not None:
+        unknown += [f"stream_options.{key}" for key in raw["stream_options"] if key not in _STREAM_KEYS]
     return unknown

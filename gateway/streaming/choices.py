@@ -109,7 +109,7 @@ class Choice:
 
     def _stop_here(self) -> None:
         """A stop string was met. The engine mostly knows it too, and ends by itself with its usage; one that
-        has not after a moment gives up its slot.
+        does not gives up its slot after a moment.
         """
         if not self._stopping:
             self._stopping = True

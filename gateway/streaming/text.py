@@ -23,6 +23,7 @@ class Assembler:
         "_detokenizer",
         "_end_ids",
         "_log_probs",
+        "_may_end",
         "_parts",
         "_silent_ids",
         "_stop",
@@ -58,6 +59,8 @@ class Assembler:
                 self._end_ids = frozenset()
                 self._silent_ids -= tokenizer.end_ids.difference(options.stop_token_ids)
             self._end_ids |= self._silent_ids
+        self._may_end = bool(stop or self._silent_ids)
+        """The answer may end before the engine's own end token."""
         self._log_probs: list[LogProb] | None = [] if log_probs else None
         self._parts: list[str] = []
         """Text of the text lanes, to count its tokens at the end."""
@@ -74,7 +77,7 @@ class Assembler:
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> str:
         """Text that has become certain by `ids`."""
-        if self._stop is not None or self._silent_ids:
+        if self._may_end:
             return self._one_by_one(ids, log_probs)
         self.ids.extend(ids)
         if self._log_probs is not None and log_probs is not None:

@@ -63,7 +63,9 @@ NAMES = (
     "min_tokens", "repetition_penalty", "seed", "stop", "stream", "stream_options", "logprobs", "top_k",
     "tools", "tool_choice", "response_format", "logit_bias", "user", "service_tier", "metadata", "best_of",
     "echo", "suffix", "temprature", "maxTokens", "__proto__", "", "model\x00", "žluť", "x" * 3000, "a.b", "$",
-    "messages[0]", "`", "\ud800", "top_logprobs",
+    "messages[0]", "`", "\ud800", "top_logprobs", "guided_json", "guided_choice", "structured_outputs",
+    "regex", "stop_token_ids", "bad_words", "min_p", "truncate_prompt_tokens", "ignore_eos",
+    "include_stop_str_in_output", "add_special_tokens",
 )  # fmt: skip
 
 
