@@ -22,7 +22,6 @@ from gateway.api.errors import (
     ApiError,
     bad_request,
     draining,
-    request_too_large,
     shape_of,
 )
 from gateway.api.requests import ApiRequest
@@ -31,7 +30,10 @@ from gateway.entry import Entry
 from gateway.operations import Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
+from gateway.operations.messages import Messages
+from gateway.operations.responses import Responses
 from gateway.prompts import read_prompts, relayed, requests_for
+from gateway.reading import check_allowed, read_body
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
@@ -41,10 +43,10 @@ from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
-from router.errors import ModelNotAllowedError, RouterError
+from router.errors import RouterError
 from router.profiles import TIERS, Wish, resolve
 from telemetry.tracing import Tracing
-from tenancy.keys import Identity, authenticate
+from tenancy.keys import authenticate
 
 _log = logging.getLogger(__name__)
 _OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, RouterError)
@@ -53,7 +55,7 @@ _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llma
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
-OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion())
+OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion(), Responses(), Messages())
 
 
 class Generation:
@@ -108,7 +110,7 @@ class Generation:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
         request_id = f"{getrandbits(96):024x}"
-        extra = f"x-request-id: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
+        extra = f"{operation.id_header}: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
         response = PushResponse(request, extra, self._config.write_buffer_high_bytes)
         task = asyncio.current_task(self._loop)
         assert task is not None
@@ -136,14 +138,16 @@ class Generation:
             raise draining()
         snapshot = self._snapshot()
         headers = request.headers
-        identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
+        identity = entry.identity = authenticate(
+            snapshot, headers.get("Authorization"), headers.get("x-api-key")
+        )
         content = request.content
-        body = content.read_nowait() if content.is_eof() else await self._rest_of_body(request)
+        body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
         operation = entry.operation
         api = entry.api = operation.parse(body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        _check_allowed(identity, wish.model)
+        check_allowed(identity, wish.model)
         lanes = self._lanes(snapshot, wish.model, api)
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
@@ -168,25 +172,6 @@ class Generation:
         else:
             await self._whole(entry, api, wish, requests, tokenizer, lanes)
 
-    async def _rest_of_body(self, request: web.BaseRequest) -> bytes:
-        """The body, where it has not come together with its head."""
-        declared = request.content_length
-        if declared is not None and declared > self._config.limits.max_body_bytes:
-            raise request_too_large(self._config.limits.max_body_bytes)
-        try:
-            async with asyncio.timeout(self._config.body_timeout_s):
-                return await request.read()
-        except TimeoutError:
-            raise _slow_body(self._config.body_timeout_s) from None
-        except web.HTTPRequestEntityTooLarge as error:
-            raise request_too_large(self._config.limits.max_body_bytes) from error
-        except web.RequestPayloadError as error:
-            raise bad_request(
-                "The body is not what its headers say. Send as much as Content-Length says, packed as "
-                "Content-Encoding says.",
-                code="invalid_body",
-            ) from error
-
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
         present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
@@ -210,7 +195,7 @@ class Generation:
         tokenizer: ModelTokenizer | None,
         lanes: frozenset[str] | None,
     ) -> None:
-        events = entry.operation.events(_head(entry, api), len(requests))
+        events = entry.events = entry.operation.events(_head(entry, api), len(requests))
         choices = []
         for index in range(len(requests)):
             assembler = None if tokenizer is None else Assembler(tokenizer, api.stop, api.logprobs)
@@ -219,7 +204,7 @@ class Generation:
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)
-            if finished.endpoint.lane != "openai-http":
+            if not _is_relayed(finished, request):
                 choice.close(finished.reason or "stop")
                 if len(choices) > 1:
                     entry.response.flush()
@@ -234,8 +219,7 @@ class Generation:
         response = entry.response
         if not response.begun:
             response.begin()
-        relayed_stream = entry.finished[0].endpoint.lane == "openai-http"
-        response.push(DONE if relayed_stream else events.end(usage))
+        response.push(DONE if _is_relayed(entry.finished[0], requests[0]) else events.end(usage))
         response.finish()
 
     async def _whole(
@@ -276,6 +260,8 @@ class Generation:
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""
         shape = shape_of(error)
+        if entry.api is not None and entry.api.translation is not None:
+            shape = entry.api.translation.in_clients_words(shape)
         entry.status = shape.status
         entry.error_type = shape.code
         if shape.status >= 500:
@@ -283,7 +269,8 @@ class Generation:
         response = entry.response
         if response.begun:
             entry.status = 200
-            response.push(entry.operation.error_event(shape))
+            if entry.events is not None:
+                response.push(entry.events.error(shape))
             response.break_off()
             return
         retry = (
@@ -306,6 +293,11 @@ def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
     return _BARE_LANE if present & _BARE_LANE or not present else _OPENAI_LANES
 
 
+def _is_relayed(finished: Finished, request: InferenceRequest) -> bool:
+    """The answer's bytes were the upstream's own."""
+    return request.relay and finished.endpoint.lane == "openai-http"
+
+
 def _cut(entry: Entry, error: ApiError) -> None:
     entry.cut = error
     entry.task.cancel()
@@ -325,7 +317,7 @@ def _head(entry: Entry, api: ApiRequest) -> Head:
     tier = None
     if api.service_tier is not None and entry.wish is not None:
         tier = TIERS.get(entry.wish.profile, "default")
-    return Head(entry.request_id, int(time()), api, tier)
+    return Head(entry.request_id, int(time()), api, tier, entry.usage.prompt_tokens)
 
 
 def _usage(
@@ -344,23 +336,6 @@ def _usage(
     )
     cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
     return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
-
-
-def _check_allowed(identity: Identity, model: Model) -> None:
-    allowed = identity.tenant.allowed_models
-    if allowed is not None and model.name not in allowed:
-        raise ModelNotAllowedError(
-            f"The model {model.name!r} does not exist or you do not have access to it. "
-            "GET /v1/models lists what there is."
-        )
-
-
-def _slow_body(allowed_s: float) -> ApiError:
-    return ApiError(
-        408,
-        f"The body did not arrive within the {allowed_s:g} s allowed here. Send it at once.",
-        code="body_timeout",
-    )
 
 
 def _timed_out(allowed_s: float) -> ApiError:

@@ -21,7 +21,7 @@ from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArgum
 from gateway.streaming.text import Assembler
 from inference.errors import InferenceError
 from inference.request import InferenceRequest, Usage
-from inference.sink import Call
+from inference.sink import Call, Delta
 from inference.sink import FinishReason as EngineReason
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
@@ -39,6 +39,8 @@ class Choice:
         self.first_token_s: float | None = None
         self.relayed_events = 0
         """Events of an OpenAI-HTTP upstream that were passed on."""
+        self.stop: str | None = None
+        """The stop string that ended the answer, where it is known."""
         self._trace: AttemptTrace | None = None
         self._outcome: asyncio.Future[Outcome] | None = None
         self._call: Call | None = None
@@ -82,7 +84,8 @@ class Choice:
         if self._trace is not None:
             self._trace.answered()
 
-    def end(self, reason: EngineReason | None, usage: Usage) -> None:
+    def end(self, reason: EngineReason | None, usage: Usage, stop: str | None = None) -> None:
+        self.stop = stop
         self._settle((reason, usage))
 
     def lost(self, error: InferenceError) -> None:
@@ -101,7 +104,8 @@ class Choice:
         """A stop string was met before the engine noticed: free its slot."""
         if self._call is not None:
             self._call.cancel()
-        self.end("stop", Usage())
+        assert self.assembler is not None
+        self.end("stop", Usage(), self.assembler.stopped_at)
 
 
 class StreamedChoice(Choice):
@@ -165,15 +169,22 @@ class StreamedChoice(Choice):
         self.relayed_events += data.count(b"\n\n")
         self._response.push(data)
 
+    def delta(self, delta: Delta) -> None:
+        if not self.started:
+            self._open()
+        self.relayed_events += 1
+        self._push_parts(_parts_of(delta))
+
     def close(self, reason: EngineReason) -> None:
         """Push what was held back and the finish event."""
         if not self.started:
             self._open()
         if self.assembler is not None:
             self._push_held(self.assembler)
-            reason = "stop" if self.assembler.stopped else reason
+            if self.assembler.stopped:
+                reason, self.stop = "stop", self.assembler.stopped_at
         called = self._parser is not None and self._parser.called and reason == "stop"
-        self._response.push(self._events.finish(self.index, "tool_calls" if called else reason))
+        self._response.push(self._events.finish(self.index, "tool_calls" if called else reason, self.stop))
 
     def _push_held(self, assembler: Assembler) -> None:
         text = assembler.flush()
@@ -186,12 +197,12 @@ class StreamedChoice(Choice):
 
     def _push_parts(self, parts: list[Part]) -> None:
         """Log probabilities go with text only: they belong to no other part of an answer."""
-        assert self.assembler is not None
+        assembler = self.assembler
         events, index, push = self._events, self.index, self._response.push
         for part in parts:
             match part:
                 case Text(text):
-                    push(events.delta(index, text, self.assembler.take_log_probs()))
+                    push(events.delta(index, text, assembler.take_log_probs() if assembler else None))
                 case Reasoning(text):
                     push(events.reasoning(index, text))
                 case ToolCall(call, call_id, name):
@@ -214,6 +225,8 @@ class WholeChoice(Choice):
         super().__init__(index, make_assembler() if make_assembler else None)
         self._make_assembler = make_assembler
         self._parts: list[str] = []
+        self._told: list[Part] = []
+        """Parts that the server itself has told apart."""
         self.body: bytes | None = None
 
     def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
@@ -221,6 +234,7 @@ class WholeChoice(Choice):
         if self._parts and self._make_assembler is not None:
             self.assembler = self._make_assembler()
         self._parts = []
+        self._told = []
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         assert self.assembler is not None
@@ -242,6 +256,10 @@ class WholeChoice(Choice):
         self._first()
         self.body = data
 
+    def delta(self, delta: Delta) -> None:
+        self._first()
+        self._told += _parts_of(delta)
+
     def flush(self) -> None: ...
 
     def close(self, reason: EngineReason, parser: PartParser | None) -> AnswerChoice:
@@ -249,15 +267,35 @@ class WholeChoice(Choice):
         log_probs = None
         if self.assembler is not None:
             self._parts.append(self.assembler.flush())
-            reason = "stop" if self.assembler.stopped else reason
+            if self.assembler.stopped:
+                reason, self.stop = "stop", self.assembler.stopped_at
             log_probs = self.assembler.take_log_probs()
+        if self._told:
+            return _taken_apart(self._told, reason, None, self.stop)
         text = "".join(self._parts)
         if parser is None:
-            return AnswerChoice(text, reason, log_probs)
-        return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs)
+            return AnswerChoice(text, reason, log_probs, stop=self.stop)
+        return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs, self.stop)
 
 
-def _taken_apart(parts: list[Part], reason: FinishReason, log_probs: list[LogProb] | None) -> AnswerChoice:
+def _parts_of(delta: Delta) -> list[Part]:
+    """What an OpenAI-HTTP upstream told apart, in the order in which models say it."""
+    parts: list[Part] = []
+    if delta.reasoning:
+        parts.append(Reasoning(delta.reasoning))
+    if delta.text:
+        parts.append(Text(delta.text))
+    for call in delta.calls:
+        if call.begun is not None:
+            parts.append(ToolCall(call.call, *call.begun))
+        if call.arguments:
+            parts.append(ToolArguments(call.call, call.arguments))
+    return parts
+
+
+def _taken_apart(
+    parts: list[Part], reason: FinishReason, log_probs: list[LogProb] | None, stop: str | None
+) -> AnswerChoice:
     thoughts = [part.text for part in parts if isinstance(part, Reasoning)]
     calls = [part for part in parts if isinstance(part, ToolCall)]
     arguments = [part for part in parts if isinstance(part, ToolArguments)]
@@ -270,4 +308,5 @@ def _taken_apart(parts: list[Part], reason: FinishReason, log_probs: list[LogPro
             CalledTool(call.id, call.name, "".join(a.fragment for a in arguments if a.call == call.call))
             for call in calls
         ],
+        stop,
     )

@@ -6,20 +6,23 @@ from __future__ import annotations
 class StopMatcher:
     """Lets text through up to the first stop string; holds back only what may be the beginning of one."""
 
-    __slots__ = ("_held", "_longest", "_stops")
+    __slots__ = ("_held", "_longest", "_stops", "met")
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._longest = max(map(len, stops))
         self._held = ""
+        self.met: str | None = None
+        """The stop string that was met."""
 
     def push(self, text: str) -> tuple[str, bool]:
         """Text that may go out now, and whether a stop string was met (it is cut off, with all after it)."""
         text = self._held + text
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
+            at, self.met = min(found)
             self._held = ""
-            return text[: min(found)], True
+            return text[:at], True
         keep = self._beginning(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False

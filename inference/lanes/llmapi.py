@@ -44,6 +44,7 @@ class LlmApiLane:
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_streaming = "streaming" in declared
         self._has_stop = "sampling_param_stop" in declared
+        self._names_stop = "return_stop_reason" in declared and "stop_reason" in schema.outputs
         self.tells_reason = "return_finish_reason" in declared and "finish_reason" in schema.outputs
         self.proves_end = (
             "sampling_param_return_perf_metrics" in declared and "last_token_time_ns" in schema.outputs
@@ -71,20 +72,22 @@ class LlmApiLane:
             tensors["streaming"] = request.stream
         if request.stop:
             tensors["sampling_param_stop"] = list(request.stop)
+            if self._names_stop:
+                tensors["return_stop_reason"] = True
         return tensors
 
     def reader(self, request: InferenceRequest, sink: Sink) -> LlmApiReader:
-        del request  # whole and streamed answers are read alike
-        return LlmApiReader(self, sink)
+        return LlmApiReader(self, request.stop, sink)
 
 
 class LlmApiReader:
     """Reads one answer of the `llmapi` model."""
 
-    __slots__ = ("_deltas", "_lane", "_last", "_over", "_sink")
+    __slots__ = ("_deltas", "_lane", "_last", "_over", "_sink", "_stops")
 
-    def __init__(self, lane: LlmApiLane, sink: Sink) -> None:
+    def __init__(self, lane: LlmApiLane, stops: tuple[str, ...], sink: Sink) -> None:
         self._lane = lane
+        self._stops = stops
         self._sink = sink
         self._deltas = Deltas()
         self._last: dict[str, Any] | None = None
@@ -116,7 +119,8 @@ class LlmApiReader:
             return
         if held := self._deltas.flush():
             self._sink.text(held)
-        self._sink.end(reason, self._usage(self._last))
+        stop = text(self._last, "stop_reason") if self._stops else None
+        self._sink.end(reason, self._usage(self._last), stop if stop in self._stops else None)
 
     def _is_whole(self, reason: FinishReason | None) -> bool:
         if self._lane.tells_reason:
