@@ -99,10 +99,10 @@ def _conversation(asked: MessagesBody) -> ChatMessages:
 def _refuse_prefill(messages: list[Message]) -> None:
     """Chat templates begin an answer anew; what should only be continued would be answered instead."""
     if messages[-1].role == "assistant":
-        place = f"messages[{len(messages) - 1}]"
+        place = f"messages[{len(messages) - 1}].role"
         raise bad_request(
-            f"`{place}` begins the answer, which is not served here. End with a message of the user.",
-            f"{place}.role",
+            f"`{place}` is assistant: beginning the answer is not served here. End with the user's message.",
+            place,
             "unsupported_parameter",
         )
 

@@ -122,6 +122,9 @@ class ResponsesBody(Struct, kw_only=True):
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
     prompt: dict[str, Any] | None = None
+    moderation: dict[str, Any] | None = None
+    context_management: list[dict[str, Any]] | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
 
 _STRING = "a string"
@@ -211,5 +214,9 @@ FITS: Mapping[str, str] = {
     "previous_response_id": _STRING,
     "conversation": "a string or an object",
     "prompt": _OBJECT,
+    "moderation": _OBJECT,
+    "context_management": _OBJECTS,
+    "context_management[]": _OBJECT,
+    "prompt_cache_options": _OBJECT,
 }
 """What fits a field, by its path without indexes."""

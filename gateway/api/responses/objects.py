@@ -105,7 +105,7 @@ def _items(request_id: str, choice: Choice) -> Iterator[dict[str, Any]]:
     if choice.reasoning:
         yield reasoning_item(request_id, index, choice.reasoning, "completed")
         index += 1
-    if choice.text or not choice.tool_calls:
+    if choice.text or not (choice.reasoning or choice.tool_calls):
         yield message_item(request_id, index, choice.text, "completed")
         index += 1
     for number, call in enumerate(choice.tool_calls, index):

@@ -32,6 +32,9 @@ NOT_SERVED: Mapping[str, Feature] = {
     "include": Feature("nothing more than the answer is given: remove it", (None, [])),
     "truncation": Feature("an input that is too long is refused, not cut: send disabled", (None, "disabled")),
     "prompt": Feature("prompt templates are not kept here: write it out in `instructions` and `input`"),
+    "moderation": Feature("nothing is moderated here: remove it"),
+    "context_management": Feature("an input is taken as it is: remove it", (None, [])),
+    "prompt_cache_options": Feature("engines keep prefixes by themselves: remove it"),
     "top_logprobs": Feature("log probabilities are served by /v1/chat/completions", (None, 0)),
 }
 _SAME = ("temperature", "top_p", "service_tier", "user", "safety_identifier", "prompt_cache_key",
