@@ -22,7 +22,9 @@ class ChatMessages:
         if not self.messages or self.messages[-1]["role"] != "assistant":
             self._append({"role": "assistant", "content": None}, place, place)
         calls = self.messages[-1].setdefault("tool_calls", [])
-        at = f"messages[{len(self.messages) - 1}].tool_calls[{len(calls)}]"
+        all_calls = f"messages[{len(self.messages) - 1}].tool_calls"
+        self.places.setdefault(all_calls, place)
+        at = f"{all_calls}[{len(calls)}]"
         calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}})
         self.places |= {at: place, f"{at}.function": place, f"{at}.id": f"{place}.{id_field}"}
 
@@ -31,7 +33,7 @@ class ChatMessages:
         at = f"messages[{len(self.messages)}]"
         message = {"role": "tool", "tool_call_id": call_id, "content": content}
         self._append(message, place, f"{place}.{content_field}")
-        self.places[f"{at}.tool_call_id"] = f"{place}.{id_field}"
+        self.places |= {f"{at}.role": place, f"{at}.tool_call_id": f"{place}.{id_field}"}
 
     def _append(self, message: dict[str, Any], place: str, content_place: str) -> None:
         at = f"messages[{len(self.messages)}]"

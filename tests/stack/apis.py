@@ -85,7 +85,7 @@ def messages_say_what_chat_says(stack: Stack, model: str) -> None:
         turn += [{"role": "assistant", "content": text}, {"role": "user", "content": follow_up}]
 
 
-def answers_end_for_the_same_reasons(stack: Stack, model: str, *, names_stop: bool = True) -> None:
+def answers_end_for_the_same_reasons(stack: Stack, model: str) -> None:
     """The length limit and stop strings, in each API's words, streamed and not."""
     responses, messages = stack.client().responses, anthropic_client(stack).messages
     short = responses.create(model=model, input=QUESTION, temperature=0, max_output_tokens=2)
@@ -111,5 +111,4 @@ def answers_end_for_the_same_reasons(stack: Stack, model: str, *, names_stop: bo
     for message in (whole, streamed):
         assert message.content[0].type == "text"
         assert message.content[0].text == text[: text.index(stop)]
-        told = (message.stop_reason, message.stop_sequence)
-        assert told == ("stop_sequence", stop) or (not names_stop and told == ("end_turn", None))
+        assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", stop)

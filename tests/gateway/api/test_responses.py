@@ -367,6 +367,8 @@ def test_paths_of_the_chat_request_are_told_as_the_clients() -> None:
         "messages[2].content": "input[1].content",
         "messages[3].tool_calls[1].function.arguments": "input[5].arguments",
         "messages[3].tool_calls[0].id": "input[4].call_id",
+        "messages[3].tool_calls": "input[4]",
+        "messages[4].role": "input[6]",
         "messages[4].tool_call_id": "input[6].call_id",
         "messages[5].content": "input[7].output",
         "tools[0].function.parameters.type": "tools[0].parameters.type",
