@@ -54,6 +54,9 @@ class Upstream:
         self.asked: dict[str, Any] = {}
         self.url = ""
         self.breaks = False
+        self.endless = False
+        self.left = threading.Event()
+        """An endless answer's client is gone."""
         self.reason = "tool_calls"
 
     def message(self) -> dict[str, Any]:
@@ -68,6 +71,8 @@ class Upstream:
             return web.json_response({"choices": [choice], "usage": USAGE})
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
+        if self.endless:
+            await self._go_on(response)
         for delta in self._deltas():
             await self._send(response, {"choices": [{"index": 0, "delta": delta}]})
         if self.breaks:
@@ -77,6 +82,15 @@ class Upstream:
         await self._send(response, {"choices": [], "usage": USAGE})
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    async def _go_on(self, response: web.StreamResponse) -> None:
+        """Until the client leaves."""
+        try:
+            while True:
+                await self._send(response, {"choices": [{"index": 0, "delta": {"content": "on "}}]})
+                await asyncio.sleep(0.01)
+        finally:
+            self.left.set()
 
     def _deltas(self) -> Iterator[dict[str, Any]]:
         message = self.message()
@@ -107,7 +121,7 @@ class Upstream:
             app.router.add_post("/v1/chat/completions", self.chat)
             app.router.add_get("/v1/models", models)
             app.router.add_get("/health", models)
-            runner = web.AppRunner(app)
+            runner = web.AppRunner(app, handler_cancellation=True)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -148,7 +162,8 @@ def served(stack: Stack) -> Iterator[Upstream]:
 
 @pytest.fixture
 def upstream(served: Upstream) -> Upstream:
-    served.breaks, served.reason = False, "tool_calls"
+    served.breaks, served.endless, served.reason = False, False, "tool_calls"
+    served.left.clear()
     return served
 
 
@@ -295,3 +310,26 @@ def test_the_relay_is_as_it_was(stack: Stack, upstream: Upstream) -> None:
     assert isinstance(answer, openai.Stream)
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "I look."
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("path", ["responses", "messages"])
+def test_a_client_leaving_mid_stream_is_told_to_the_upstream(
+    stack: Stack, upstream: Upstream, path: str
+) -> None:
+    """Of an answer that never ends, so that nothing but the cancelled call can end it."""
+    upstream.endless = True
+    fields: dict[str, Any] = {"input": "Hi"}
+    if path == "messages":
+        fields = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}
+    body = {"model": MODEL, "stream": True, **fields}
+    with (
+        httpx2.Client(headers=stack.headers, timeout=30) as client,
+        client.stream("POST", f"{stack.base_url}/{path}", json=body) as answer,
+    ):
+        got = b""
+        for chunk in answer.iter_bytes():
+            got += chunk
+            if got.count(b"on ") >= 3:
+                break
+        assert not upstream.left.is_set()
+    assert upstream.left.wait(10)
