@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from gateway.access import check_allowed
 from gateway.accounting import Accounts
 from gateway.api.answers import DONE
 from gateway.api.errors import (
@@ -33,6 +34,8 @@ from gateway.entry import Entry
 from gateway.operations import Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
+from gateway.operations.messages import Messages
+from gateway.operations.responses import Responses
 from gateway.parsing import Parsing, parsing_for
 from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
@@ -47,10 +50,10 @@ from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
-from router.errors import ModelNotAllowedError, RouterError
+from router.errors import RouterError
 from router.profiles import TIERS, Wish, resolve
 from telemetry.tracing import Tracing
-from tenancy.keys import Identity, authenticate
+from tenancy.keys import authenticate
 
 _log = logging.getLogger(__name__)
 _OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, RouterError)
@@ -60,7 +63,7 @@ _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
 _NO_MARKS: frozenset[str] = frozenset()
-OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion())
+OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion(), Responses(), Messages())
 
 
 class Assembling(NamedTuple):
@@ -132,7 +135,7 @@ class Generation:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
         request_id = f"{getrandbits(96):024x}"
-        extra = f"x-request-id: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
+        extra = f"{operation.id_header}: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
         response = PushResponse(request, extra, self._config.write_buffer_high_bytes)
         task = asyncio.current_task(self._loop)
         assert task is not None
@@ -160,7 +163,9 @@ class Generation:
             raise draining()
         snapshot = self._snapshot()
         headers = request.headers
-        identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
+        identity = entry.identity = authenticate(
+            snapshot, headers.get("Authorization"), headers.get("x-api-key")
+        )
         content = request.content
         body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
         operation = entry.operation
@@ -225,7 +230,7 @@ class Generation:
         assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
-        events = entry.operation.events(_head(entry, api), len(requests))
+        events = entry.events = entry.operation.events(_head(entry, api), len(requests))
         choices = []
         make = assembling.make
         for index, echo in enumerate(assembling.echoes):
@@ -235,7 +240,7 @@ class Generation:
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)
-            if finished.endpoint.lane != "openai-http":
+            if not _is_relayed(finished, request):
                 choice.close(_reason(choice, finished, request))
                 if len(choices) > 1:
                     entry.response.flush()
@@ -252,8 +257,7 @@ class Generation:
         response = entry.response
         if not response.begun:
             response.begin()
-        relayed_stream = entry.finished[0].endpoint.lane == "openai-http"
-        response.push(DONE if relayed_stream else events.end(usage))
+        response.push(DONE if _is_relayed(entry.finished[0], requests[0]) else events.end(usage))
         response.finish()
 
     async def _whole(
@@ -297,6 +301,8 @@ class Generation:
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""
         shape = shape_of(error)
+        if entry.api is not None and entry.api.translation is not None:
+            shape = entry.api.translation.in_clients_words(shape)
         entry.status = shape.status
         entry.error_type = shape.code
         if shape.status >= 500:
@@ -304,7 +310,8 @@ class Generation:
         response = entry.response
         if response.begun:
             entry.status = 200
-            response.push(entry.operation.error_event(shape))
+            if entry.events is not None:
+                response.push(entry.events.error(shape))
             response.break_off()
             return
         retry = (
@@ -338,6 +345,11 @@ def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
     return _BARE_LANE if present & _BARE_LANE or not present else _OPENAI_LANES
 
 
+def _is_relayed(finished: Finished, request: InferenceRequest) -> bool:
+    """The answer's bytes were the upstream's own."""
+    return request.relay and finished.endpoint.lane == "openai-http"
+
+
 def _cut(entry: Entry, error: ApiError) -> None:
     entry.cut = error
     entry.task.cancel()
@@ -357,7 +369,7 @@ def _head(entry: Entry, api: ApiRequest) -> Head:
     tier = None
     if api.service_tier is not None and entry.wish is not None:
         tier = TIERS.get(entry.wish.profile, "default")
-    return Head(entry.request_id, int(time()), api, tier)
+    return Head(entry.request_id, int(time()), api, tier, entry.usage.prompt_tokens)
 
 
 def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> FinishReason:
@@ -365,16 +377,6 @@ def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> Fi
     if finished.reason is not None or choice.assembler is None:
         return finished.reason or "stop"
     return choice.assembler.ending(request.max_tokens)
-
-
-def check_allowed(identity: Identity, model: Model) -> None:
-    """Raises ModelNotAllowedError where the tenant may not use `model`."""
-    allowed = identity.tenant.allowed_models
-    if allowed is not None and model.name not in allowed:
-        raise ModelNotAllowedError(
-            f"The model {model.name!r} does not exist or you do not have access to it. "
-            "GET /v1/models lists what there is."
-        )
 
 
 def _timed_out(allowed_s: float) -> ApiError:

@@ -36,7 +36,7 @@ async def read_prompts(api: ApiRequest, model: Model, tokenizer: ModelTokenizer)
     if api.messages is not None:
         text = await _render(api, tokenizer)
         if cut_to is None:
-            refuse_hopeless(text, model, tokenizer, "messages")
+            refuse_hopeless(text, model, tokenizer, _prompt_field(api))
         prompts = [Prompt(text, await tokenizer.encode_async(text, rendered=True))]
     else:
         special = options is None or options.add_special_tokens
@@ -151,6 +151,7 @@ def requests_for(
                     pad_id=tokenizer.pad_id,
                     path=upstream_path,
                     body=api.raw,
+                    relay=api.translation is None,
                 )
             )
     if special is not None:
@@ -225,13 +226,21 @@ def relayed(api: ApiRequest, model: Model, request_id: str, upstream_path: str) 
         max_tokens=api.max_tokens or 0,
         path=upstream_path,
         body=api.raw,
+        relay=api.translation is None,
     )
+
+
+def _prompt_field(api: ApiRequest) -> str:
+    """What the client calls its prompt."""
+    if api.messages is None:
+        return "prompt"
+    return "messages" if api.translation is None else api.translation.place_of("messages")
 
 
 def answer_length(api: ApiRequest, model: Model, prompt_tokens: int, config: GatewayConfig) -> int:
     """The most tokens the answer may have. Raises ApiError 400 when prompt and answer exceed the context."""
     left = model.context_length - prompt_tokens
-    param = "messages" if api.messages is not None else "prompt"
+    param = _prompt_field(api)
     if left < 1:
         raise bad_request(
             f"This model's maximum context length is {model.context_length} tokens; your {param} has "

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from gateway.access import check_allowed
 from gateway.api.errors import bad_request
 from gateway.api.fields import FITS, Int32, Message, typed
 from gateway.api.json_body import decode_object
@@ -20,7 +21,6 @@ from gateway.api.messages import read_conversation
 from gateway.api.unserved import refuse_unserved
 from gateway.body import read_body
 from gateway.config import GatewayConfig
-from gateway.generation import check_allowed
 from gateway.prompts import check_ids, refuse_hopeless
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model

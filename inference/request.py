@@ -94,7 +94,9 @@ class InferenceRequest(Struct):
     path: str = "/v1/chat/completions"
     """Path at an OpenAI-HTTP upstream."""
     body: dict[str, Any] | None = None
-    """The client's own JSON object, for `openai-http`."""
+    """A JSON object in OpenAI's words, for `openai-http`."""
+    relay: bool = True
+    """Pass the bytes of an OpenAI-HTTP answer on as they are; else they are read, and pushed as parts."""
     traceparent: str | None = None
     """W3C trace context sent on."""
     tracestate: str | None = None

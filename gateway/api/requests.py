@@ -12,13 +12,14 @@ from typing import Any, Literal, cast
 
 from msgspec import Struct, field
 
-from gateway.api.errors import bad_request
+from gateway.api.errors import ApiError, bad_request
 from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, StreamOptions, typed
 from gateway.api.json_body import BodyLimits, decode_object
 from gateway.api.messages import read_conversation
 from gateway.api.options import OPTION_KEYS, SERVER_KEYS, ApiOptions, read_options
 from gateway.api.template_names import read_template_names
 from gateway.api.tools import ToolUse, guide_of, read_tools
+from gateway.api.translated import Translation
 from gateway.api.unserved import (
     CHAT_FEATURES,
     Unsupported,
@@ -27,7 +28,7 @@ from gateway.api.unserved import (
 )
 from inference.request import Extra, Guide, Sampling
 
-__all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion"]
+__all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion", "translated_chat"]
 
 MAX_STOP_CHARACTERS = 1000
 DEFAULT_COMPLETION_TOKENS = 16
@@ -79,6 +80,8 @@ class ApiRequest(Struct):
     template_names: Mapping[str, Any] = field(default_factory=dict)
     """Further names for the chat template."""
     include_reasoning: bool = True
+    translation: Translation | None = None
+    """Set where the client spoke another API than chat or text completions."""
 
     @property
     def answers(self) -> int:
@@ -99,7 +102,20 @@ class ApiRequest(Struct):
 
 def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
     """The body of `POST /v1/chat/completions`. Raises ApiError 400 or 413, nothing else."""
-    raw = decode_object(body, limits)
+    return _read_chat(decode_object(body, limits), limits)
+
+
+def translated_chat(raw: dict[str, Any], translation: Translation, limits: BodyLimits) -> ApiRequest:
+    """The chat request `raw`, which stands for one of another API. ApiError 400 is in its words."""
+    try:
+        request = _read_chat(raw, limits)
+    except ApiError as error:
+        raise translation.retold(error) from None
+    request.translation = translation
+    return request
+
+
+def _read_chat(raw: dict[str, Any], limits: BodyLimits) -> ApiRequest:
     chat = typed(raw, ChatBody)
     if chat.top_logprobs and not chat.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`. Set `logprobs` to true.", "top_logprobs")

@@ -21,7 +21,7 @@ from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArgum
 from gateway.streaming.text import Assembler
 from inference.errors import InferenceError
 from inference.request import InferenceRequest, Usage
-from inference.sink import Call
+from inference.sink import Call, Delta
 from inference.sink import FinishReason as EngineReason
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
@@ -41,6 +41,8 @@ class Choice:
         self.first_token_s: float | None = None
         self.relayed_events = 0
         """Events of an OpenAI-HTTP upstream that were passed on."""
+        self.stop: str | None = None
+        """The stop string that ended the answer, where it is known."""
         self._trace: AttemptTrace | None = None
         self._outcome: asyncio.Future[Outcome] | None = None
         self._call: Call | None = None
@@ -89,7 +91,8 @@ class Choice:
         if self._trace is not None:
             self._trace.answered()
 
-    def end(self, reason: EngineReason | None, usage: Usage) -> None:
+    def end(self, reason: EngineReason | None, usage: Usage, stop: str | None = None) -> None:
+        self.stop = stop
         self._settle(("stop" if self._stopping else reason, usage))
 
     def lost(self, error: InferenceError) -> None:
@@ -186,15 +189,22 @@ class StreamedChoice(Choice):
         self.relayed_events += data.count(b"\n\n")
         self._response.push(data)
 
+    def delta(self, delta: Delta) -> None:
+        if not self.started:
+            self._open()
+        self.relayed_events += 1
+        self._push_parts(_parts_of(delta))
+
     def close(self, reason: EngineReason) -> None:
         """Push what was held back and the finish event."""
         if not self.started:
             self._open()
         if self.assembler is not None:
             self._push_held(self.assembler)
-            reason = "stop" if self.assembler.stopped else reason
+            if self.assembler.stopped:
+                reason, self.stop = "stop", self.assembler.stopped_at
         called = self._parser is not None and self._parser.called and reason == "stop"
-        self._response.push(self._events.finish(self.index, "tool_calls" if called else reason))
+        self._response.push(self._events.finish(self.index, "tool_calls" if called else reason, self.stop))
 
     def _push_held(self, assembler: Assembler) -> None:
         text = assembler.flush()
@@ -207,12 +217,12 @@ class StreamedChoice(Choice):
 
     def _push_parts(self, parts: list[Part]) -> None:
         """Log probabilities go with the next text, or alone at the end: no other part has room for them."""
-        assert self.assembler is not None
+        assembler = self.assembler
         events, index, push = self._events, self.index, self._response.push
         for part in parts:
             match part:
                 case Text(text):
-                    push(events.delta(index, text, self.assembler.take_log_probs()))
+                    push(events.delta(index, text, assembler.take_log_probs() if assembler else None))
                 case Reasoning(text):
                     push(events.reasoning(index, text))
                 case ToolCall(call, call_id, name):
@@ -238,6 +248,8 @@ class WholeChoice(Choice):
         self._echo = echo
         self._make_assembler = make_assembler
         self._parts: list[str] = []
+        self._told: list[Part] = []
+        """Parts that the server itself has told apart."""
         self.body: bytes | None = None
 
     def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
@@ -246,6 +258,7 @@ class WholeChoice(Choice):
             self.assembler = self._make_assembler()
         self._parts = []
         self._stopping = False
+        self._told = []
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         assert self.assembler is not None
@@ -267,6 +280,10 @@ class WholeChoice(Choice):
         self._first()
         self.body = data
 
+    def delta(self, delta: Delta) -> None:
+        self._first()
+        self._told += _parts_of(delta)
+
     def flush(self) -> None: ...
 
     def close(self, reason: EngineReason, parser: PartParser | None) -> AnswerChoice:
@@ -274,15 +291,35 @@ class WholeChoice(Choice):
         log_probs = None
         if self.assembler is not None:
             self._parts.append(self.assembler.flush())
-            reason = "stop" if self.assembler.stopped else reason
+            if self.assembler.stopped:
+                reason, self.stop = "stop", self.assembler.stopped_at
             log_probs = self.assembler.take_log_probs()
+        if self._told:
+            return _taken_apart(self._told, reason, None, self.stop)
         text = self._echo + "".join(self._parts)
         if parser is None:
-            return AnswerChoice(text, reason, log_probs)
-        return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs)
+            return AnswerChoice(text, reason, log_probs, stop=self.stop)
+        return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs, self.stop)
 
 
-def _taken_apart(parts: list[Part], reason: FinishReason, log_probs: list[LogProb] | None) -> AnswerChoice:
+def _parts_of(delta: Delta) -> list[Part]:
+    """What an OpenAI-HTTP upstream told apart, in the order in which models say it."""
+    parts: list[Part] = []
+    if delta.reasoning:
+        parts.append(Reasoning(delta.reasoning))
+    if delta.text:
+        parts.append(Text(delta.text))
+    for call in delta.calls:
+        if call.begun is not None:
+            parts.append(ToolCall(call.call, *call.begun))
+        if call.arguments:
+            parts.append(ToolArguments(call.call, call.arguments))
+    return parts
+
+
+def _taken_apart(
+    parts: list[Part], reason: FinishReason, log_probs: list[LogProb] | None, stop: str | None
+) -> AnswerChoice:
     thoughts = [part.text for part in parts if isinstance(part, Reasoning)]
     calls = [part for part in parts if isinstance(part, ToolCall)]
     arguments = [part for part in parts if isinstance(part, ToolArguments)]
@@ -295,4 +332,5 @@ def _taken_apart(parts: list[Part], reason: FinishReason, log_probs: list[LogPro
             CalledTool(call.id, call.name, "".join(a.fragment for a in arguments if a.call == call.call))
             for call in calls
         ],
+        stop,
     )

@@ -75,6 +75,11 @@ class Assembler:
         """The last token is one that ends an answer."""
         return len(self.ids) > 0 and self.ids[-1] in self._end_ids
 
+    @property
+    def stopped_at(self) -> str | None:
+        """The stop string that was met."""
+        return None if self._stop is None else self._stop.met
+
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> str:
         """Text that has become certain by `ids`."""
         if self._may_end:

@@ -48,7 +48,7 @@ class LlmApiLane:
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_streaming = "streaming" in declared
         self._has_stop = "sampling_param_stop" in declared
-        self._tells_stop = "return_stop_reason" in declared and "stop_reason" in schema.outputs
+        self._names_stop = "return_stop_reason" in declared and "stop_reason" in schema.outputs
         self.tells_reason = "return_finish_reason" in declared and "finish_reason" in schema.outputs
         self.proves_end = (
             "sampling_param_return_perf_metrics" in declared and "last_token_time_ns" in schema.outputs
@@ -80,7 +80,7 @@ class LlmApiLane:
             tensors["streaming"] = request.stream
         if request.stop:
             tensors["sampling_param_stop"] = list(request.stop)
-            if self._tells_stop:
+            if self._names_stop:
                 tensors["return_stop_reason"] = True
         return tensors
 
@@ -129,7 +129,8 @@ class LlmApiReader:
             return
         if held := self._deltas.flush():
             self._sink.text(held)
-        self._sink.end(reason, self._usage(self._last))
+        stop = text(self._last, "stop_reason") if self._stops else None
+        self._sink.end(reason, self._usage(self._last), stop if stop in self._stops else None)
 
     def _stop_met(self, outputs: dict[str, Any]) -> str:
         """The stop string that the server has cut off; without one it says "None"."""

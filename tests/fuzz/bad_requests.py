@@ -83,13 +83,13 @@ def bad_requests(seed: int, model: str = "demo") -> Iterator[BadRequest]:
             request["max_tokens"] = request.get("max_tokens") or 2
         for _ in range(random.randint(1, 3)):
             random.choice(MUTATIONS)(request, random)
-        body = _bytes_of(request)
+        body = bytes_of(request)
         if random.random() < 0.2:
             body = random.choice(BYTE_MUTATIONS)(body, random)
         yield BadRequest(kind, PATHS[kind], {"content-type": random.choice(CONTENT_TYPES)}, body)
 
 
-def _bytes_of(request: Any) -> bytes:
+def bytes_of(request: Any) -> bytes:
     """JSON, with its literals as they are and raw surrogates kept as escapes."""
     text = json.dumps(request, default=str, skipkeys=True)
     for literal in _literals(request):

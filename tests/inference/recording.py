@@ -52,7 +52,7 @@ class RecordingSink:
 
     def flush(self) -> None: ...
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+    def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
         self._finish()
         self.reason, self.usage = reason, usage
 

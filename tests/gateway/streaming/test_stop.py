@@ -49,3 +49,15 @@ def test_text_that_cannot_begin_a_stop_is_not_held_back() -> None:
     assert matcher.push("hello") == ("hello", False)
     assert matcher.push(" there\n") == (" there", False)
     assert matcher.push("x") == ("\nx", False)
+
+
+@given(_TEXT, _STOPS)
+def test_the_stop_that_was_met_is_named(text: str, stops: list[str]) -> None:
+    """It stands in the text right after what goes out."""
+    matcher = StopMatcher(tuple(stops))
+    out, stopped = matcher.push(text)
+    assert (matcher.met in stops) is stopped
+    if stopped and matcher.met is not None:
+        assert text.startswith(out + matcher.met)
+    else:
+        assert matcher.met is None
