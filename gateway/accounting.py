@@ -77,10 +77,14 @@ class Accounts:
         return {**attributes, **_content(entry)} if self._capture_content else attributes
 
 
+_UNSEEN = frozenset({"unsupported", "refused", "busy", "unreachable"})
+"""Outcomes of attempts whose engine has not begun with the request."""
+
+
 def _tokens(entry: Entry) -> tuple[int, int]:
     """Prompt and completion tokens; for an answer that broke or was left, what was generated until then."""
-    if not entry.trace.attempts:
-        return 0, 0  # no engine has seen it
+    if all(attempt.error in _UNSEEN for attempt in entry.trace.attempts):
+        return 0, 0  # no engine has begun with it
     if entry.finished:
         return entry.usage.prompt_tokens or 0, entry.usage.completion_tokens or 0
     generated = sum(_generated(choice) for choice in entry.choices)

@@ -39,14 +39,18 @@ class Discovery:
     async def models(self, request: web.Request) -> web.Response:
         """`GET /v1/models`: the models that the caller may use."""
         snapshot = self._snapshot()
-        identity = authenticate(snapshot, request.headers.get("Authorization"))
+        identity = authenticate(
+            snapshot, request.headers.get("Authorization"), request.headers.get("x-api-key")
+        )
         shown = (one for one in _names(snapshot) if may_use(identity.tenant, one.model, one.adapter))
         return _json(models_answer(sorted(shown, key=lambda one: one.name)))
 
     async def model(self, request: web.Request) -> web.Response:
         """`GET /v1/models/{name}`."""
         snapshot = self._snapshot()
-        identity = authenticate(snapshot, request.headers.get("Authorization"))
+        identity = authenticate(
+            snapshot, request.headers.get("Authorization"), request.headers.get("x-api-key")
+        )
         name = request.match_info["name"]
         found = _named(snapshot, name)
         if found is None or not may_use(identity.tenant, found.model, found.adapter):

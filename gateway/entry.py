@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from gateway.api.errors import ApiError
 from gateway.api.requests import ApiRequest
-from gateway.operations import Operation
+from gateway.operations import Events, Operation
 from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
 from inference.request import Usage
@@ -40,6 +40,8 @@ class Entry(Struct, eq=False):
     identity: Identity | None = None
     api: ApiRequest | None = None
     wish: Wish | None = None
+    events: Events | None = None
+    """Of an answer that is streamed."""
     choices: Sequence[Choice] = ()
     finished: Sequence[Finished] = ()
     usage: Usage = field(default_factory=Usage)

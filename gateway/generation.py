@@ -12,29 +12,37 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from random import getrandbits
 from time import monotonic, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from gateway.access import check_allowed
 from gateway.accounting import Accounts
 from gateway.api.answers import DONE
 from gateway.api.errors import (
     ApiError,
     bad_request,
     draining,
-    request_too_large,
     shape_of,
 )
 from gateway.api.requests import ApiRequest
+from gateway.api.tools import no_tool_parser
+from gateway.best_of import best
+from gateway.body import read_body
 from gateway.config import GatewayConfig
 from gateway.entry import Entry
 from gateway.operations import Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
+from gateway.operations.messages import Messages
+from gateway.operations.responses import Responses
+from gateway.parsing import Parsing, parsing_for
 from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
+from gateway.streaming.parts import PartParser
 from gateway.streaming.text import Assembler
+from gateway.usage import usage_of
 from inference.adapters import Adapters
 from inference.errors import (
     AdapterError,
@@ -44,15 +52,15 @@ from inference.errors import (
     StreamBrokenError,
 )
 from inference.request import InferenceRequest, Usage
+from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import Model
+from model_registry.entities import Adapter, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
-from router.errors import ModelNotAllowedError, RouterError
+from router.errors import RouterError
 from router.profiles import TIERS, Wish, resolve
 from telemetry.tracing import Tracing
-from tenancy.access import may_use
-from tenancy.keys import Identity, authenticate
+from tenancy.keys import authenticate
 
 _log = logging.getLogger(__name__)
 _OWN_WORDS = (
@@ -68,7 +76,25 @@ _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llma
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
-OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion())
+_NO_MARKS: frozenset[str] = frozenset()
+OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion(), Responses(), Messages())
+
+
+class Assembling(NamedTuple):
+    """How a request's answers are put together here; those of an OpenAI-HTTP upstream are relayed."""
+
+    echoes: Sequence[str]
+    """What each choice begins with: its prompt, where the client wants it back."""
+    make: Callable[[], Assembler] | None = None
+    """Makes the assembler of each choice."""
+    parsing: Parsing | None = None
+
+    def parser(self) -> PartParser | None:
+        """The part parser of one choice."""
+        return None if self.parsing is None else self.parsing.parser()
+
+
+_RELAYED = Assembling(("",))
 
 
 class Generation:
@@ -125,7 +151,7 @@ class Generation:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
         request_id = f"{getrandbits(96):024x}"
-        extra = f"x-request-id: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
+        extra = f"{operation.id_header}: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
         response = PushResponse(request, extra, self._config.write_buffer_high_bytes)
         task = asyncio.current_task(self._loop)
         assert task is not None
@@ -153,15 +179,18 @@ class Generation:
             raise draining()
         snapshot = self._snapshot()
         headers = request.headers
-        identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
+        identity = entry.identity = authenticate(
+            snapshot, headers.get("Authorization"), headers.get("x-api-key")
+        )
         content = request.content
-        body = content.read_nowait() if content.is_eof() else await self._rest_of_body(request)
+        body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
         operation = entry.operation
         api = entry.api = operation.parse(body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        _check_allowed(identity, wish)
+        check_allowed(identity, wish)
         lanes = self._lanes(snapshot, wish.model, api)
+        assembling = _RELAYED
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
             tokenizer = await self._tokenizers.get(wish.model)
@@ -179,51 +208,44 @@ class Generation:
                 operation.upstream_path,
             )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
+            parsing = parsing_for(api, wish.model, prompts[0].text, tokenizer)
+            marks = parsing.marks if parsing is not None else _NO_MARKS
+            make = partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options, marks)
+            assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
         if wish.adapter is not None:
-            sent = tokenizer is not None
-            lora = (
-                await self._adapters.identify(wish.adapter) if sent else self._adapters.by_name(wish.adapter)
-            )
-            for one in requests:
-                one.lora = lora
+            await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
         entry.routed = True
         if api.stream:
-            await self._stream(entry, api, wish, requests, tokenizer, lanes)
+            await self._stream(entry, api, wish, requests, assembling, lanes)
         else:
-            await self._whole(entry, api, wish, requests, tokenizer, lanes)
+            await self._whole(entry, api, wish, requests, assembling, lanes)
 
-    async def _rest_of_body(self, request: web.BaseRequest) -> bytes:
-        """The body, where it has not come together with its head."""
-        declared = request.content_length
-        if declared is not None and declared > self._config.limits.max_body_bytes:
-            raise request_too_large(self._config.limits.max_body_bytes)
-        try:
-            async with asyncio.timeout(self._config.body_timeout_s):
-                return await request.read()
-        except TimeoutError:
-            raise _slow_body(self._config.body_timeout_s) from None
-        except web.HTTPRequestEntityTooLarge as error:
-            raise request_too_large(self._config.limits.max_body_bytes) from error
-        except web.RequestPayloadError as error:
-            raise bad_request(
-                "The body is not what its headers say. Send as much as Content-Length says, packed as "
-                "Content-Encoding says.",
-                code="invalid_body",
-            ) from error
+    async def _add_adapter(
+        self, adapter: Adapter, requests: Iterable[InferenceRequest], *, by_id: bool
+    ) -> None:
+        """The adapter that answers are computed with; its files are read where an engine may want them."""
+        lora = await self._adapters.identify(adapter) if by_id else self._adapters.by_name(adapter)
+        for request in requests:
+            request.lora = lora
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
         present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
         if present <= _OPENAI_LANES and (present or model.tokenizer is None):
             return _OPENAI_LANES
-        if api.unsupported or api.unknown:
-            if present & _OPENAI_LANES:
-                return _OPENAI_LANES
+        no_parser = api.tools_at is not None and model.tool_parser is None
+        unserved = api.unsupported or api.unknown or no_parser
+        if (unserved or api.template_names) and present & _OPENAI_LANES:
+            return _OPENAI_LANES
+        if unserved:
             api.refuse_unserved()
+            raise no_tool_parser(api.tools_at or "tools", model.name)
         if api.prompts and isinstance(api.prompts[0], list):
             return _id_lanes(present, model)
-        many = api.n > 1 or (api.prompts is not None and len(api.prompts) > 1)
-        return _TRITON_LANES if many else None
+        if api.answers == 1 and (api.prompts is None or len(api.prompts) == 1):
+            return None
+        # Choices are requests of their own on Triton lanes; an upstream makes them all, and takes any option.
+        return _OPENAI_LANES if api.options is not None and present & _OPENAI_LANES else _TRITON_LANES
 
     async def _stream(
         self,
@@ -231,20 +253,21 @@ class Generation:
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
-        events = entry.operation.events(_head(entry, api), len(requests))
+        events = entry.events = entry.operation.events(_head(entry, api), len(requests))
         choices = []
-        for index in range(len(requests)):
-            assembler = None if tokenizer is None else Assembler(tokenizer, api.stop, api.logprobs)
-            choices.append(StreamedChoice(index, assembler, events, entry.response))
+        make = assembling.make
+        for index, echo in enumerate(assembling.echoes):
+            assembler, parser = None if make is None else make(), assembling.parser()
+            choices.append(StreamedChoice(index, assembler, events, entry.response, parser, echo))
         entry.choices = choices
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)
-            if finished.endpoint.lane != "openai-http":
-                choice.close(finished.reason or "stop")
+            if not _is_relayed(finished, request):
+                choice.close(_reason(choice, finished, request))
                 if len(choices) > 1:
                     entry.response.flush()
             return finished
@@ -254,12 +277,13 @@ class Generation:
                 entry.finished = [await one(choices[0], requests[0])]
             else:
                 entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
-        usage = entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        usage = entry.usage = usage_of(
+            choices, entry.finished, requests, entry.usage.prompt_tokens, assembling.parsing
+        )
         response = entry.response
         if not response.begun:
             response.begin()
-        relayed_stream = entry.finished[0].endpoint.lane == "openai-http"
-        response.push(DONE if relayed_stream else events.end(usage))
+        response.push(DONE if _is_relayed(entry.finished[0], requests[0]) else events.end(usage))
         response.finish()
 
     async def _whole(
@@ -268,11 +292,10 @@ class Generation:
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
-        make = None if tokenizer is None else partial(Assembler, tokenizer, api.stop, api.logprobs)
-        choices = [WholeChoice(index, make) for index in range(len(requests))]
+        choices = [WholeChoice(index, assembling.make, echo) for index, echo in enumerate(assembling.echoes)]
         entry.choices = choices
         if len(choices) == 1:
             entry.finished = [await self._router.run(self._job(entry, wish, requests[0], lanes), choices[0])]
@@ -281,15 +304,19 @@ class Generation:
                 self._router.run(self._job(entry, wish, request, lanes), choice)
                 for choice, request in zip(choices, requests, strict=True)
             )
-        entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        entry.usage = usage_of(
+            choices, entry.finished, requests, entry.usage.prompt_tokens, assembling.parsing
+        )
         relayed_body = choices[0].body
         if relayed_body is not None:
             entry.response.respond(200, relayed_body)
             return
         answered = [
-            choice.close(finished.reason or "stop", None)
-            for choice, finished in zip(choices, entry.finished, strict=True)
+            choice.close(_reason(choice, finished, request), assembling.parser())
+            for choice, finished, request in zip(choices, entry.finished, requests, strict=True)
         ]
+        if api.answers > api.n:
+            answered = best(answered, api.answers, api.n, with_log_probs=api.logprobs)
         entry.response.respond(200, entry.operation.answer(_head(entry, api), answered, entry.usage))
 
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
@@ -300,6 +327,8 @@ class Generation:
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""
         shape = shape_of(error)
+        if entry.api is not None and entry.api.translation is not None:
+            shape = entry.api.translation.in_clients_words(shape)
         entry.status = shape.status
         entry.error_type = shape.code
         if shape.status >= 500:
@@ -307,7 +336,8 @@ class Generation:
         response = entry.response
         if response.begun:
             entry.status = 200
-            response.push(entry.operation.error_event(shape))
+            if entry.events is not None:
+                response.push(entry.events.error(shape))
             response.break_off()
             return
         retry = (
@@ -316,6 +346,17 @@ class Generation:
             else b"retry-after: %d\r\n" % max(1, round(shape.retry_after_s))
         )
         response.respond(shape.status, entry.operation.error(shape), headers=retry)
+
+
+def _echoes(
+    api: ApiRequest, requests: Sequence[InferenceRequest], tokenizer: ModelTokenizer
+) -> Sequence[str]:
+    if not api.echo:
+        return [""] * len(requests)
+    return [
+        tokenizer.decode(request.prompt_ids or ()) if request.prompt_text is None else request.prompt_text
+        for request in requests
+    ]
 
 
 def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
@@ -328,6 +369,11 @@ def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
             "unsupported_parameter",
         )
     return _BARE_LANE if present & _BARE_LANE or not present else _OPENAI_LANES
+
+
+def _is_relayed(finished: Finished, request: InferenceRequest) -> bool:
+    """The answer's bytes were the upstream's own."""
+    return request.relay and finished.endpoint.lane == "openai-http"
 
 
 def _cut(entry: Entry, error: ApiError) -> None:
@@ -349,41 +395,14 @@ def _head(entry: Entry, api: ApiRequest) -> Head:
     tier = None
     if api.service_tier is not None and entry.wish is not None:
         tier = TIERS.get(entry.wish.profile, "default")
-    return Head(entry.request_id, int(time()), api, tier)
+    return Head(entry.request_id, int(time()), api, tier, entry.usage.prompt_tokens)
 
 
-def _usage(
-    choices: Sequence[Choice],
-    finished: Sequence[Finished],
-    requests: Sequence[InferenceRequest],
-    prompt_tokens: int | None,
-) -> Usage:
-    """The whole request's usage: each prompt counts once, every choice's answer counts."""
-    if finished[0].endpoint.lane == "openai-http":
-        return finished[0].usage
-    completion = sum(
-        choice.assembler.completion_tokens(end.reason, end.usage.completion_tokens, request.max_tokens)
-        for choice, end, request in zip(choices, finished, requests, strict=True)
-        if choice.assembler
-    )
-    cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
-    return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
-
-
-def _check_allowed(identity: Identity, wish: Wish) -> None:
-    if not may_use(identity.tenant, wish.model, wish.adapter):
-        raise ModelNotAllowedError(
-            f"The model {wish.name!r} does not exist or you do not have access to it. "
-            "GET /v1/models lists what there is."
-        )
-
-
-def _slow_body(allowed_s: float) -> ApiError:
-    return ApiError(
-        408,
-        f"The body did not arrive within the {allowed_s:g} s allowed here. Send it at once.",
-        code="body_timeout",
-    )
+def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> FinishReason:
+    """Why an answer of a Triton lane ended, also where the server does not tell."""
+    if finished.reason is not None or choice.assembler is None:
+        return finished.reason or "stop"
+    return choice.assembler.ending(request.max_tokens)
 
 
 def _timed_out(allowed_s: float) -> ApiError:

@@ -5,8 +5,8 @@ InferenceError
 ├── ServerBusyError           the server has no room now (queue full, 429, 503)  retry-safe
 ├── RequestRefusedError       the server says the request itself is wrong        never retried
 │   └── PromptTooLongError    longer than the engine's input limit               never retried
+├── AdapterMissingError       the engine has no such LoRA adapter in its cache    retry-safe
 ├── UpstreamMisconfiguredError  a wrong key, model or path of the operator's     retry-safe
-├── AdapterMissingError       the engine has not the LoRA adapter it was asked for  retry-safe
 ├── ServerFailedError         the server failed on this request                  retry-safe before a token
 ├── ServerTimeoutError        no byte within the time allowed                    retry-safe before a token
 ├── StreamBrokenError         the stream stopped without its end
@@ -63,6 +63,13 @@ class PromptTooLongError(RequestRefusedError):
     """The prompt is longer than the engine's input limit."""
 
 
+class AdapterMissingError(InferenceError):
+    """The engine's cache does not hold the LoRA adapter: evicted, or never sent. Sent again, it will."""
+
+    outcome = "adapter_missing"
+    retry_safe = True
+
+
 class UpstreamMisconfiguredError(InferenceError):
     """The server knows not our key, model or path: the operator's to mend, and no sign that it is unwell.
 
@@ -70,13 +77,6 @@ class UpstreamMisconfiguredError(InferenceError):
     """
 
     outcome = "refused"
-    retry_safe = True
-
-
-class AdapterMissingError(InferenceError):
-    """The engine has not the LoRA adapter it was asked for: never sent, or evicted since."""
-
-    outcome = "adapter_missing"
     retry_safe = True
 
 

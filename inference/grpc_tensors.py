@@ -12,6 +12,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from inference.errors import ProtocolError
+from inference.logit_bias import LogitBias
 from inference.request import RawTensor
 from inference.schema import Tensor
 
@@ -68,10 +69,14 @@ def _parts(
             request.inputs.add(name=name, datatype=tensor.datatype, shape=shape)
             contents.append(value.data)
             continue
-        values = value if isinstance(value, list) else [value]
+        if value.__class__ is LogitBias:
+            count, raw = value.vocab_size, value.packed
+        else:
+            values = value if isinstance(value, list) else [value]
+            count, raw = len(values), _pack(tensor.datatype, values)
         tensor_input = request.inputs.add(name=name, datatype=tensor.datatype)
-        tensor_input.shape.extend(wire_shape(tensor.shape, len(values)))
-        contents.append(_pack(tensor.datatype, values))
+        tensor_input.shape.extend(wire_shape(tensor.shape, count))
+        contents.append(raw)
     return request, contents
 
 

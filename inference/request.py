@@ -5,9 +5,12 @@ msgspec structs, here and wherever every request makes one: a quarter of a datac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, field
+
+from inference.logit_bias import LogitBias
 
 
 class Sampling(Struct):
@@ -23,6 +26,8 @@ class Sampling(Struct):
     repetition_penalty: float | None = None
     log_probs: bool = False
     """Return the log probability of every chosen token."""
+    top_log_probs: int = 0
+    """Return so many of the likeliest tokens beside each chosen one."""
 
 
 class Guide(NamedTuple):
@@ -63,6 +68,36 @@ class Lora(Struct, frozen=True):
     """Sent along; None where the server is believed to have them."""
 
 
+class Extra(NamedTuple):
+    """A field that most lanes have no place for."""
+
+    value: Any
+    why: str
+    """Why a lane that does not carry it refuses it."""
+
+
+class Options(Struct):
+    """What few requests ask for. Every lane carries each of these or refuses it by its name."""
+
+    logit_bias: LogitBias | None = None
+    bad_words: tuple[str, ...] = ()
+    """Texts that may not be said, each in every form that is a different row of tokens."""
+    bad_ids: tuple[tuple[int, ...], ...] = ()
+    """`bad_words` tokenised without special tokens, for lanes that take ids."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the answer besides the model's own; `stop_ids` has them too."""
+    ignore_eos: bool = False
+    """Go on after the model's own end tokens: `end_id` is -1 then, which no token has."""
+    skip_special_tokens: bool = True
+    """False: special tokens are part of the text."""
+    add_special_tokens: bool = True
+    """False: the prompt is tokenised as it is, without BOS."""
+    extras: Mapping[str, Extra] = {}
+    """By the client's name."""
+    names: Mapping[str, str] = {}
+    """What the client calls a field, where that is not the name a lane refuses it by."""
+
+
 class InferenceRequest(Struct):
     """What one attempt asks of a model server.
 
@@ -76,6 +111,7 @@ class InferenceRequest(Struct):
     sampling: Sampling = field(default_factory=Sampling)
     guide: Guide | None = None
     lora: Lora | None = None
+    options: Options | None = None
     stop: tuple[str, ...] = ()
     stop_ids: tuple[tuple[int, ...], ...] = ()
     """`stop` tokenised without special tokens, for lanes that take ids."""
@@ -89,7 +125,9 @@ class InferenceRequest(Struct):
     path: str = "/v1/chat/completions"
     """Path at an OpenAI-HTTP upstream."""
     body: dict[str, Any] | None = None
-    """The client's own JSON object, for `openai-http`."""
+    """A JSON object in OpenAI's words, for `openai-http`."""
+    relay: bool = True
+    """Pass the bytes of an OpenAI-HTTP answer on as they are; else they are read, and pushed as parts."""
     traceparent: str | None = None
     """W3C trace context sent on."""
     tracestate: str | None = None
@@ -110,3 +148,5 @@ class Usage(NamedTuple):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Of the completion tokens, those of thoughts, where they can be told exactly."""

@@ -144,6 +144,7 @@ class _Watched:
         self.tokens = sink.tokens
         self.text = sink.text
         self.data = sink.data
+        self.delta = sink.delta
         self.flush = sink.flush
         self.end = sink.end
         self.lost = sink.lost

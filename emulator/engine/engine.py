@@ -70,7 +70,9 @@ class Engine:
         pacing: Pacing | None = None,
         faults: FaultSwitch | None = None,
         guides: GuideCompiler | None = None,
+        script: Callable[[Sequence[int]], tuple[int, ...] | None] | None = None,
     ) -> None:
+        """`script` gives the tokens of the answer to a prompt, or None to let the model answer."""
         self.limits = limits
         self.config = weights.config
         self.max_seq_len = min(
@@ -94,6 +96,7 @@ class Engine:
             if limits.max_lora_rank
             else None
         )
+        self._script = script
         self._wake = threading.Condition()
         self._arrived: list[Generation] = []
         self._cancelled: set[str] = set()
@@ -217,6 +220,8 @@ class Engine:
             arrived, self._arrived = self._arrived, []
             cancelled, self._cancelled = self._cancelled, set()
         for generation in arrived:
+            if self._script is not None:
+                generation.script = self._script(generation.request.input_ids)
             self._scheduler.add(generation)
         if cancelled:
             self._finish([g for g in self._all() if g.request.request_id in cancelled], "cancelled")
@@ -309,6 +314,8 @@ class Engine:
         now = time.monotonic_ns()
         generation.first_token_ns = generation.first_token_ns or now
         generation.last_token_ns = now
+        if generation.script is not None:
+            choice = replace(choice, token=generation.scripted(choice.token))
         generation.state.append(choice.token)
         generation.cum_log_prob += choice.log_prob or 0.0
         self._totals["output"] += 1

@@ -37,6 +37,8 @@ class Generation:
     paused: bool = False
     fault: Fault | None = field(init=False)
     fault_from_switch: bool = False
+    script: tuple[int, ...] | None = None
+    """The tokens to answer with, whatever the model would choose."""
     cum_log_prob: float = 0.0
     reused_blocks: int = 0
     allocated_blocks: int = 0
@@ -78,6 +80,11 @@ class Generation:
         """True once the request's fault is of this kind and enough tokens were delivered."""
         fault = self.fault
         return fault is not None and fault.kind == kind and self.state.produced >= fault.after_tokens
+
+    def scripted(self, token: int) -> int:
+        """The next token of the script, where there is one and it goes on; else the chosen `token`."""
+        produced = self.state.produced
+        return token if self.script is None or produced >= len(self.script) else self.script[produced]
 
     def finish_reason(self) -> FinishReason | None:
         """Why the tokens so far are the whole answer; None when they are not."""

@@ -34,9 +34,9 @@ _RUNTIME_LIMITS = (
 class EngineSpec:
     """One CPU engine: the model folder it runs, its limits, and the GPU engine whose time it keeps.
 
-    `pacing` is a card's name or path, `none` is full CPU speed. `fault_file` may appear while the
-    server runs (see `emulator.engine.faults`). `guided_decoding` sets the backend for it; LoRA is on
-    where `limits.max_lora_rank` is above 0.
+    `pacing` is a card's name or path, `none` is full CPU speed. `fault_file` and `script_file` may appear
+    while the server runs (see `emulator.engine.faults` and `emulator.engine.script`). `guided_decoding`
+    sets the backend for it; LoRA is on where `limits.max_lora_rank` is above 0.
     """
 
     model_dir: Path
@@ -44,6 +44,7 @@ class EngineSpec:
     pacing: str = "none"
     fault_file: Path | None = None
     guided_decoding: bool = False
+    script_file: Path | None = None
     cancellation_check_period_ms: int = 100
     stats_check_period_ms: int = 100
 
@@ -217,6 +218,8 @@ def _engine_parameters(engine: EngineSpec) -> dict[str, str]:
         parameters["lora_cache_host_memory_bytes"] = str(limits.lora_cache_host_memory_bytes)
     if engine.fault_file is not None:
         parameters["emulator_fault_file"] = str(engine.fault_file)
+    if engine.script_file is not None:
+        parameters["emulator_script_file"] = str(engine.script_file)
     return parameters
 
 

@@ -1,13 +1,13 @@
 """What a model's `config.pbtxt` tells its Python code: parameters by their real names, and our own.
 
 Parameters with the prefix `emulator_` say what a real engine folder would hold (limits fixed at
-build) or what no real engine has (pacing card, fault file).
+build) or what no real engine has (pacing card, fault and script files).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def build_engine(settings: ModelSettings, model_dir: Path) -> Engine:
         pacing=Pacing.load(settings.text("emulator_pacing") or "none"),
         faults=_fault_switch(settings),
         guides=_guides(settings, model_dir, weights.config),
+        script=_script(settings, model_dir),
     )
 
 
@@ -99,6 +100,19 @@ def limits_from(settings: ModelSettings) -> EngineLimits:
         fields["lora_cache_host_memory_bytes"] = int(cache_bytes)
     fields["max_queue_size"] = settings.max_queue_size or built.max_queue_size
     return EngineLimits(**fields)
+
+
+def _script(
+    settings: ModelSettings, model_dir: Path
+) -> Callable[[Sequence[int]], tuple[int, ...] | None] | None:
+    path = settings.text("emulator_script_file")
+    if path is None:
+        return None
+    # Here, so that engines without a script do without a tokenizer.
+    from emulator.engine.script import Script
+    from emulator.engine.tokenizer import EngineTokenizer
+
+    return Script(path, EngineTokenizer(model_dir)).answer
 
 
 def _fault_switch(settings: ModelSettings) -> FaultSwitch | None:

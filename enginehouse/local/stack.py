@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enginehouse.errors import SettingsError
-from model_registry.entities import LaneName, Name, Profile
+from model_registry.entities import LaneName, Name, Profile, ReasoningParserName, ToolParserName
 
 MIB = 1024**2
 BASE_MEMORY_BYTES = 350 * MIB
@@ -50,6 +50,9 @@ class EngineEntry(_Value):
     stats_check_period_ms: Annotated[int, Field(gt=0)] = 100
     """How often the engine's own metrics are refreshed."""
 
+    script_file: Path | None = None
+    """Answers that are written down (see `emulator.engine.script`); for tests and demonstrations."""
+
     @property
     def served_names(self) -> frozenset[str]:
         """The model names a deployment may target."""
@@ -76,6 +79,8 @@ class ModelEntry(_Value):
     description: str | None = None
     default_profile: Profile = "balanced"
     aliases: tuple[Name, ...] = ()
+    tool_parser: ToolParserName | None = None
+    reasoning_parser: ReasoningParserName | None = None
 
 
 class AdapterEntry(_Value):
@@ -168,7 +173,9 @@ DEMO_STACK = LocalStack(
                     },
                     guided_decoding=True,
                 ),
-                EngineEntry(weights="depot-chat", runtime="llmapi", name="depot-chat"),
+                EngineEntry(
+                    weights="depot-chat", runtime="llmapi", name="depot-chat", limits={"max_lora_rank": 8}
+                ),
             ),
         ),
     ),
@@ -178,10 +185,26 @@ DEMO_STACK = LocalStack(
             weights="house-chat",
             default_profile="latency",
             description="Chat by token ids, on two engines: one built for latency, one for throughput",
+            tool_parser="hermes",
         ),
-        ModelEntry(name="depot-chat", weights="depot-chat", description="Chat by the LLM API model"),
-        ModelEntry(name="yard-chat", weights="house-chat", description="Chat by the Triton ensemble"),
-        ModelEntry(name="kiosk-chat", weights="house-chat", description="Chat by business logic scripting"),
+        ModelEntry(
+            name="depot-chat",
+            weights="depot-chat",
+            description="Chat by the LLM API model",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="yard-chat",
+            weights="house-chat",
+            description="Chat by the Triton ensemble",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="kiosk-chat",
+            weights="house-chat",
+            description="Chat by business logic scripting",
+            tool_parser="hermes",
+        ),
     ),
     deployments=(
         DeploymentEntry(

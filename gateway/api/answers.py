@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from gateway.api.errors import ErrorShape, encode_error_event
 from gateway.api.finish import FinishReason
 from inference.request import Usage
 from model_registry.entities import Adapter, Model
@@ -45,16 +46,21 @@ class Choice(Struct):
     reasoning: str | None = None
     """What the model thought, where it is told apart from its answer."""
     tool_calls: Sequence[CalledTool] = ()
+    stop: str | None = None
+    """The stop string that ended it, where it is known; OpenAI's answers do not tell."""
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """OpenAI's `usage`; a count the server did not tell is 0."""
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    thoughts = usage.reasoning_tokens
+    details = {} if thoughts is None else {"completion_tokens_details": {"reasoning_tokens": thoughts}}
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
+        **details,
     }
 
 
@@ -109,8 +115,9 @@ class ChatStream:
         more = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (call, _encode(fragment))
         return self._choices[index] + more + self._after_text
 
-    def finish(self, index: int, reason: FinishReason) -> bytes:
+    def finish(self, index: int, reason: FinishReason, stop: str | None = None) -> bytes:
         """The last event of a choice."""
+        del stop  # OpenAI does not tell
         end = b'{},"logprobs":null,"finish_reason":"%b"}' % reason.encode()
         return self._choices[index] + end + self._tail
 
@@ -119,6 +126,10 @@ class ChatStream:
         if not self._include_usage:
             return DONE
         return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n" + DONE
+
+    def error(self, shape: ErrorShape) -> bytes:
+        """The event that ends a broken stream."""
+        return encode_error_event(shape)
 
 
 class CompletionStream:
@@ -167,8 +178,9 @@ class CompletionStream:
         end = b',"logprobs":' + _encode(columns) + b',"finish_reason":null}' + self._tail
         return self._deltas[index] + _encode(text) + end
 
-    def finish(self, index: int, reason: FinishReason) -> bytes:
+    def finish(self, index: int, reason: FinishReason, stop: str | None = None) -> bytes:
         """The last event of a choice."""
+        del stop  # OpenAI does not tell
         end = b'"","logprobs":null,"finish_reason":"%b"}' % reason.encode()
         return self._deltas[index] + end + self._tail
 
@@ -177,6 +189,10 @@ class CompletionStream:
         if not self._include_usage:
             return DONE
         return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n" + DONE
+
+    def error(self, shape: ErrorShape) -> bytes:
+        """The event that ends a broken stream."""
+        return encode_error_event(shape)
 
 
 def chat_answer(

@@ -26,6 +26,8 @@ class Head(NamedTuple):
     api: ApiRequest
     service_tier: str | None
     """The tier that served, in OpenAI's words, where the client named one."""
+    prompt_tokens: int | None = None
+    """None where only an upstream can count them."""
 
 
 class Events(Protocol):
@@ -46,11 +48,14 @@ class Events(Protocol):
     def tool_arguments(self, index: int, call: int, fragment: str) -> bytes:
         """The next piece of a tool call's arguments."""
 
-    def finish(self, index: int, reason: FinishReason) -> bytes:
-        """The end of a choice."""
+    def finish(self, index: int, reason: FinishReason, stop: str | None = None) -> bytes:
+        """The end of a choice, and the stop string that ended it, where it is known."""
 
     def end(self, usage: Usage) -> bytes:
         """What follows once every choice has ended."""
+
+    def error(self, shape: ErrorShape) -> bytes:
+        """The event that ends a broken stream; nothing may follow it."""
 
 
 class Operation(Protocol):
@@ -60,7 +65,9 @@ class Operation(Protocol):
     """`gen_ai.operation.name`."""
     path: str
     upstream_path: str
-    """Path at an OpenAI-HTTP upstream."""
+    """Path at an OpenAI-HTTP upstream; where it is another API's, its answers are read, not relayed."""
+    id_header: str
+    """The header by which the API's clients find the request's id."""
 
     def parse(self, body: bytes, limits: BodyLimits) -> ApiRequest:
         """Raises ApiError 400 or 413, nothing else."""
@@ -73,6 +80,3 @@ class Operation(Protocol):
 
     def error(self, shape: ErrorShape) -> bytes:
         """The body of an error answer."""
-
-    def error_event(self, shape: ErrorShape) -> bytes:
-        """The event that ends a broken stream; nothing may follow it."""

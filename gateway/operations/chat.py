@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.api.answers import ChatStream, Choice, chat_answer
-from gateway.api.errors import encode_error, encode_error_event
+from gateway.api.errors import encode_error
 from gateway.api.requests import parse_chat
 from gateway.operations import Head
 from inference.request import Usage
@@ -17,9 +17,9 @@ class ChatCompletion:
     name = "chat"
     path = "/v1/chat/completions"
     upstream_path = path
+    id_header = "x-request-id"
     parse = staticmethod(parse_chat)
     error = staticmethod(encode_error)
-    error_event = staticmethod(encode_error_event)
 
     def events(self, head: Head, choices: int) -> ChatStream:
         return ChatStream(

@@ -12,6 +12,7 @@ from typing import Any
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.adapter import LoraTensors
+from inference.lanes.options import OptionTensors
 from inference.lanes.outputs import cached_tokens, is_finished, number, text
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
@@ -45,6 +46,7 @@ class TextLane:
         self.name: str = schema.lane
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._options = OptionTensors(schema)
         self._lora = LoraTensors(schema)
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_stream = "stream" in declared
@@ -55,15 +57,19 @@ class TextLane:
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what these models carry no tensor for."""
         if request.stream and not (self.schema.decoupled and self._has_stream):
-            raise unsupported(self.name, "stream")
+            raise unsupported(self.name, "stream", request)
         if request.stop and not self._has_stop_words:
-            raise unsupported(self.name, "stop")
+            raise unsupported(self.name, "stop", request)
         if request.sampling.log_probs:
-            # The values come, but not the tokens they belong to.
-            raise unsupported(self.name, "logprobs")
+            why = "it tells the values, but not the tokens they belong to"
+            raise unsupported(self.name, "logprobs", request, why)
+        if request.guide is not None or request.options is not None:
+            self._options.check(request)
+        if request.prompt_text is None:
+            raise unsupported(self.name, "prompt", request, "it takes text, not token ids")
         if request.lora is not None:
             self._lora.check()
-        self._sampling.check(request.sampling)
+        self._sampling.check(request)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_text` must be set."""
@@ -83,10 +89,14 @@ class TextLane:
             value = getattr(request, name)
             if value is not None:
                 tensors[name] = value
+        if request.guide is not None or request.options is not None:
+            tensors |= self._options.tensors(request)
         return tensors
 
     def _bos_of(self, request: InferenceRequest) -> str:
-        return "" if self.schema.adds_special_tokens else request.prompt_bos
+        if self.schema.adds_special_tokens:
+            return ""
+        return request.prompt_bos if request.options is None or request.options.add_special_tokens else ""
 
     def reader(self, request: InferenceRequest, sink: Sink) -> TextReader:
         return TextReader(self, request, sink)
@@ -153,8 +163,8 @@ class TextReader:
             self._tokens = new + (self._tokens or 0)
         if self._deltas is not None:
             chunk = self._deltas.push(chunk)
-        if chunk:
-            self._sink.text(chunk)
+        if chunk or new:
+            self._sink.text(chunk, new)
 
     def finish(self) -> None:
         """The server ended the stream; the engine's metrics tell whether the answer is whole."""

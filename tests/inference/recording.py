@@ -18,6 +18,7 @@ class RecordingSink:
         self.ids: list[int] = []
         self.log_probs: list[float] = []
         self.deltas: list[str] = []
+        self.told: int | None = None
         self.reason: FinishReason | None = None
         self.usage: Usage | None = None
         self.error: InferenceError | None = None
@@ -39,16 +40,19 @@ class RecordingSink:
         self.ids += ids
         self.log_probs += log_probs or []
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         self._pushed()
-        self.deltas.append(delta)
+        if tokens is not None:
+            self.told = tokens + (self.told or 0)
+        if delta:
+            self.deltas.append(delta)
 
     def data(self, data: bytes) -> None:
         raise AssertionError(f"Triton lanes push no bytes: {data!r}")
 
     def flush(self) -> None: ...
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+    def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
         self._finish()
         self.reason, self.usage = reason, usage
 

@@ -25,8 +25,9 @@ from inference.errors import (
 from inference.introspection import introspect
 from inference.lane import TritonReader
 from inference.lanes import lane_of
+from inference.logit_bias import LogitBias
 from inference.push_http import HttpPool, Timeouts
-from inference.request import InferenceRequest, Sampling
+from inference.request import Guide, InferenceRequest, Options, Sampling
 from inference.schema import Schema
 from inference.sink import Call, Sink
 from inference.tokenizer import ModelTokenizer
@@ -66,7 +67,11 @@ class Speaker:
         self._clients = ModelClients(Timeouts())
 
     async def start(
-        self, target: str, transport: Transport, sink: RecordingSink, request: InferenceRequest
+        self,
+        target: str,
+        transport: Transport,
+        sink: RecordingSink,
+        request: InferenceRequest,
     ) -> Call:
         schema = await introspect(self.server, target, TARGETS.get(target, "auto"))
         endpoint = Endpoint(
@@ -84,8 +89,11 @@ class Speaker:
         return self._clients.of(endpoint).start(request, sink)
 
     async def ask(self, target: str, transport: Transport, **fields: Any) -> RecordingSink:
+        return await self.answer(target, transport, self.request(**fields))
+
+    async def answer(self, target: str, transport: Transport, request: InferenceRequest) -> RecordingSink:
         sink = RecordingSink()
-        await self.start(target, transport, sink, self.request(**fields))
+        await self.start(target, transport, sink, request)
         return await ended(sink)
 
     def request(self, max_tokens: int = 24, stream: bool = True, **fields: Any) -> InferenceRequest:
@@ -160,6 +168,14 @@ async def test_the_bare_model_is_preferred(triton: ServerRef, target: str, bare:
 async def test_the_servers_tokenizer_is_asked_for_its_bos(triton: ServerRef) -> None:
     assert (await introspect(triton, "text", "ensemble")).adds_special_tokens is True
     assert (await introspect(triton, "old_text", "ensemble")).adds_special_tokens is False
+
+
+async def test_who_guides_is_told_by_the_engines_configuration(triton: ServerRef) -> None:
+    """Of a text model by that of the engine behind it."""
+    for target in OPTION_TARGETS:
+        assert (await introspect(triton, target, TARGETS[target])).guided_decoding is True
+    for target in ("fragile", "words"):
+        assert (await introspect(triton, target)).guided_decoding is False
 
 
 async def test_a_wrong_lane_is_named(triton: ServerRef) -> None:
@@ -268,6 +284,85 @@ async def test_a_prompt_beyond_the_engine_is_refused(speaker: Speaker) -> None:
     await ended(sink)
     assert isinstance(sink.error, InferenceError)
     assert not sink.error.retry_safe
+
+
+# Options
+
+
+OPTION_TARGETS = ("ids", "old_ids", "text", "old_text", "script", "old_script")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", OPTION_TARGETS)
+@pytest.mark.parametrize("guide", [Guide("json"), Guide("json_schema", '{"type":"object"}')])
+async def test_triton_takes_the_tensors_of_a_guide(
+    speaker: Speaker, target: str, transport: Transport, guide: Guide
+) -> None:
+    """By name, type and shape; and the answer begins as JSON does."""
+    request = speaker.request()
+    request.guide = guide
+    sink = await speaker.answer(target, transport, request)
+    assert sink.error is None
+    assert speaker.text_of(sink).lstrip().startswith(("{", "["))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", OPTION_TARGETS)
+async def test_a_bias_decides_the_next_token(speaker: Speaker, target: str, transport: Transport) -> None:
+    tokenizer = speaker.tokenizer
+    plain = await speaker.ask("ids", "http", max_tokens=1)
+    token = next(
+        token
+        for token in range(50, tokenizer.vocab_size)
+        if token != plain.ids[0] and (tokenizer.word_of(token) or "").isalpha()
+    )
+    word = tokenizer.word_of(token)
+    assert word is not None
+    request = speaker.request(max_tokens=2)
+    request.options = Options(logit_bias=LogitBias({token: 100.0}, tokenizer.vocab_size, (word,)))
+    sink = await speaker.answer(target, transport, request)
+    assert sink.error is None
+    assert speaker.text_of(sink) == 2 * word
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", OPTION_TARGETS)
+async def test_bad_words_are_not_said(speaker: Speaker, target: str, transport: Transport) -> None:
+    plain = await speaker.ask("ids", "http")
+    bad = speaker.tokenizer.tokenizer.decode(plain.ids[2:3])
+    request = speaker.request()
+    ids = tuple(speaker.tokenizer.encode(bad, add_special_tokens=False))
+    assert ids == tuple(plain.ids[2:3])
+    request.options = Options(bad_words=(bad,), bad_ids=(ids,))
+    sink = await speaker.answer(target, transport, request)
+    assert sink.error is None
+    assert speaker.text_of(sink) != speaker.text_of(plain)
+    assert speaker.text_of(sink).startswith(speaker.tokenizer.decode(plain.ids[:2]))
+    assert plain.ids[2] not in sink.ids
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", OPTION_TARGETS)
+async def test_an_answer_may_go_on_after_its_end(speaker: Speaker, target: str, transport: Transport) -> None:
+    assert (await speaker.ask("ids", "http", max_tokens=60)).reason == "stop"
+    request = speaker.request(max_tokens=60)
+    request.end_id, request.options = -1, Options(ignore_eos=True)
+    sink = await speaker.answer(target, transport, request)
+    assert sink.error is None
+    if target.startswith("old") and not sink.ids:
+        assert sink.reason is None  # the older text models tell no count
+    else:
+        assert sink.reason == "length"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_token_may_end_the_answer(speaker: Speaker, transport: Transport) -> None:
+    plain = await speaker.ask("ids", "http")
+    token = plain.ids[4]
+    request = speaker.request()
+    request.options, request.stop_ids = Options(stop_token_ids=(token,)), ((token,),)
+    sink = await speaker.answer("ids", transport, request)
+    assert (sink.reason, sink.ids) == ("stop", plain.ids[: plain.ids.index(token) + 1])
 
 
 # Faults

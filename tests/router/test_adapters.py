@@ -26,7 +26,7 @@ from inference.errors import AdapterUnsendableError, InferenceError, Unsupported
 from inference.introspection import introspect
 from inference.push_http import Timeouts
 from inference.request import InferenceRequest, Sampling, Usage
-from inference.sink import Call, FinishReason, Sink
+from inference.sink import Call, Delta, FinishReason, Sink
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Adapter, Endpoint, Model, ServerRef
 from model_registry.snapshot import Snapshot
@@ -119,7 +119,7 @@ class Collected:
         self.ids += ids
         self.begun.set()
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         self.started = True
         self.words += delta
         self.begun.set()
@@ -127,9 +127,12 @@ class Collected:
     def data(self, data: bytes) -> None:
         raise AssertionError
 
+    def delta(self, delta: Delta) -> None:
+        raise AssertionError
+
     def flush(self) -> None: ...
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+    def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
         self._settle((reason, usage))
 
     def lost(self, error: InferenceError) -> None:
