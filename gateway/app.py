@@ -30,7 +30,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def make_app(
     generation: Generation,
     discovery: Discovery,
-    admin_routes: Iterable[web.AbstractRouteDef],
+    more_routes: Iterable[web.AbstractRouteDef],
     max_body_bytes: int,
 ) -> web.Application:
     """Every path of the gateway."""
@@ -44,7 +44,7 @@ def make_app(
         web.get("/readyz", discovery.readyz),
         web.get("/metrics", discovery.metrics),
     ]
-    app.add_routes(guarded([*reading, *admin_routes, web.route("*", "/{path:.*}", _unknown(app))]))
+    app.add_routes(guarded([*reading, *more_routes, web.route("*", "/{path:.*}", _unknown(app))]))
     return app
 
 

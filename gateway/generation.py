@@ -29,6 +29,7 @@ from gateway.api.errors import (
     shape_of,
 )
 from gateway.api.requests import ApiRequest, BodyLimits, parse_chat, parse_completion
+from gateway.batch_jobs.answer import KeptResponse, RowAnswer
 from gateway.config import GatewayConfig
 from gateway.entry import Entry, Kind
 from gateway.prompts import read_prompts, relayed, requests_for
@@ -38,11 +39,12 @@ from gateway.streaming.text import Assembler
 from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import Model
+from model_registry.entities import Endpoint, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
 from router.errors import ModelNotAllowedError, RouterError
 from router.profiles import TIERS, Wish, resolve
+from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
 
@@ -133,6 +135,42 @@ class Generation:
             self._accounts.finished(entry)
         return response
 
+    async def answer_row(
+        self, identity: Identity, kind: Kind, body: bytes, spare: Callable[[Endpoint], bool]
+    ) -> RowAnswer:
+        """Answer a row of a batch job as a request, without a connection, where `spare` says there is room.
+
+        For a task of its own: that is what is cancelled when the row is cut.
+        """
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        response = KeptResponse()
+        request_id = f"{getrandbits(96):024x}"
+        trace = self._tracing.begin(None, None)
+        entry = Entry(task, trace, request_id, kind, response, identity=identity, spare=spare)
+        self._open.add(entry)
+        self._accounts.begun()
+        try:
+            if self.is_draining:
+                raise draining()
+            snapshot = self._snapshot()
+            api = entry.api = _PARSERS[kind](body, self._config.limits)
+            wish = resolve(snapshot, api.model, api.service_tier, None)
+            entry.wish = Wish(wish.model, SPARE_PROFILE, "batch_job")
+            await self._run(entry, snapshot, identity, api, entry.wish)
+        except asyncio.CancelledError:
+            if entry.cut is None:
+                entry.client_left = True
+                raise
+            task.uncancel()
+            self._refuse(entry, entry.cut)
+        except Exception as error:  # as for a request: the row gets the error's row of the table
+            self._refuse(entry, error)
+        finally:
+            self._open.discard(entry)
+            self._accounts.finished(entry)
+        return RowAnswer(entry.status, response.body, request_id, entry.error_type, entry.usage)
+
     async def _answer(self, request: web.BaseRequest, entry: Entry) -> None:
         if self.is_draining:
             entry.response.close_after()
@@ -145,7 +183,13 @@ class Generation:
         api = entry.api = _PARSERS[entry.kind](body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        _check_allowed(identity, wish.model)
+        await self._run(entry, snapshot, identity, api, wish)
+
+    async def _run(
+        self, entry: Entry, snapshot: Snapshot, identity: Identity, api: ApiRequest, wish: Wish
+    ) -> None:
+        """Answer what was read and resolved."""
+        check_allowed(identity, wish.model)
         lanes = self._lanes(snapshot, wish.model, api)
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
@@ -272,7 +316,7 @@ class Generation:
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
         prompt = len(request.prompt_ids) if request.prompt_ids is not None else 0
-        return Job(request, wish, prompt + output, entry.trace, lanes)
+        return Job(request, wish, prompt + output, entry.trace, lanes, entry.spare)
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""
@@ -358,7 +402,8 @@ def _usage(
     return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
 
 
-def _check_allowed(identity: Identity, model: Model) -> None:
+def check_allowed(identity: Identity, model: Model) -> None:
+    """Raise ModelNotAllowedError for a model that the caller's tenant may not use."""
     allowed = identity.tenant.allowed_models
     if allowed is not None and model.name not in allowed:
         raise ModelNotAllowedError(

@@ -33,6 +33,8 @@ ATTEMPT_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(AttemptOutcome))
 CancelPhase = Literal["parse", "queue", "connect", "first_token", "stream"]
 CANCEL_PHASES: Final[frozenset[str]] = frozenset(get_args(CancelPhase))
 
+BatchRowOutcome = Literal["completed", "failed", "again", "lost"]
+
 BreakerState = Literal["closed", "half_open", "open"]
 BREAKER_STATES: Final[dict[str, int]] = {"closed": 0, "half_open": 1, "open": 2}
 
