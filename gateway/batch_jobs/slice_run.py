@@ -62,6 +62,7 @@ class SliceRun:
         self._left = set(claim.rows)
         """Rows without a recorded result."""
         self._segments = 0
+        self._stopped = False
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._not_before_s = 0.0
@@ -84,6 +85,7 @@ class SliceRun:
 
     def stop(self) -> None:
         """Start no further row; those that run are finished and recorded."""
+        self._stopped = True
         self._waiting.clear()
         self._news.set()
 
@@ -130,7 +132,8 @@ class SliceRun:
             del self._running[row]
             if again:
                 self._tools.metrics.batch_row("again")
-                self._waiting.append(row)
+                if not self._stopped:
+                    self._waiting.append(row)
             self._news.set()
 
     def _is_no_result(self, row: int, answer: RowAnswer) -> bool:
@@ -182,7 +185,7 @@ class SliceRun:
             return
         self._renew_at_s = self._loop.time() + lease_s / 3
         if not may_go_on:
-            self._waiting.clear()
+            self.stop()
 
     async def _record(self) -> None:
         """Write what is done as a segment, then have it count; rows go on running meanwhile."""
@@ -233,8 +236,8 @@ class SliceRun:
 
     async def _cancel(self) -> None:
         """Leave no row running."""
+        self.stop()
         running = list(self._running.values())
-        self._waiting.clear()
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -196,6 +196,8 @@ class BatchWorker:
                 continue
             self._turns[job.tenant] += 1
             self._turns[job.id] += 1
+            if job.status != "in_progress":  # another worker has validated it since the last pulse
+                job = await self._store.job(job.tenant, job.id)
             self._work(job, claim)
 
     def _next(self) -> BatchJob | None:

@@ -82,9 +82,8 @@ class JobStore:
     async def add_file(self, file: StoredFile, limit: int) -> None:
         """Make a file known whose content is stored. Raises TooManyFilesError."""
         document = msgspec.json.encode(file).decode()
-        times = file.created_at * 1000, file.expires_at * 1000
         reply = await self._scripts.run(
-            "add_file", self._keys.file(file.tenant), file.id, document, *times, limit
+            "add_file", self._keys.file(file.tenant), file.id, document, file.expires_at * 1000, limit
         )
         if reply == "too many":
             raise TooManyFilesError(limit)
@@ -158,6 +157,8 @@ class JobStore:
     async def cancel(self, tenant: str, job_id: str) -> BatchJob:
         """Start no further row. Raises UnknownJobError, JobOverError."""
         job = await self.job(tenant, job_id)
+        if job.ended:
+            raise JobOverError(job_id, job.status)
         await self._scripts.run("stop", self._keys.job(job_id, tenant), "")
         job = await self.job(tenant, job_id)
         if job.stop != "cancelled":
@@ -220,7 +221,7 @@ class JobStore:
         for field, file in zip(("output_file", "error_file"), files, strict=True):
             if file.bytes:
                 document = msgspec.json.encode(file).decode()
-                args += [field, file.id, document, file.created_at * 1000, file.expires_at * 1000]
+                args += [field, file.id, document, file.expires_at * 1000]
         await self._held("finished", claim, claim.holder, claim.job_id, _ms(retention_s), *args)
 
     async def pulse(self, worker: str, report: bytes, old_after_s: float) -> Pulse:
@@ -272,9 +273,11 @@ class JobStore:
             ids: Any = await self._redis.zrangebyscore(ends, "-inf", now_ms, start=0, num=_SWEPT_AT_ONCE)
         for job in await self.jobs_of(map(str, ids)) if ids else []:
             async with answer(self._answer_within_s):
-                await self._redis.zrem(self._keys.of(f"jobs-of:{job.tenant}"), job.id)
-                await self._redis.delete(self._keys.of(f"job:{job.id}"))
-                await self._redis.zrem(ends, job.id)
+                pipe = self._redis.pipeline(transaction=True)
+                pipe.zrem(self._keys.of(f"jobs-of:{job.tenant}"), job.id)
+                pipe.delete(self._keys.of(f"job:{job.id}"))
+                pipe.zrem(ends, job.id)
+                await pipe.execute()
 
     # -- inner --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ redis.call("HSET", JOB, "asked", ARGV[5], "input_file", ARGV[2], "status", "vali
   "created_ms", text(now), "expires_ms", text(now + tonumber(ARGV[4])))
 redis.call("ZADD", WORK, 0, "validate")
 redis.call("ZADD", ACTIVE, text(now), ARGV[1])
-redis.call("ZADD", JOBS_OF, text(now), ARGV[1])
+redis.call("ZADD", JOBS_OF, text(now_us()), ARGV[1])
 redis.call("SADD", OPEN_OF, ARGV[1])
 redis.call("HINCRBY", FILE_USERS, ARGV[2], 1)
 return "ok"

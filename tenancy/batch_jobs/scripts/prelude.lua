@@ -10,6 +10,12 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- By this lists are in order: many things are made within a millisecond.
+local function now_us()
+  local time = redis.call("TIME")
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
 local function text(number) return string.format("%.0f", number) end
 
 local function job(field) return redis.call("HGET", JOB, field) or "" end
@@ -39,8 +45,8 @@ local function finish(id, status, now, retention_ms)
   if redis.call("HINCRBY", FILE_USERS, input, -1) <= 0 then redis.call("HDEL", FILE_USERS, input) end
 end
 
-local function add_file(id, document, created_ms, expires_ms)
+local function add_file(id, document, expires_ms)
   redis.call("HSET", FILES, id, document)
-  redis.call("ZADD", FILE_ENDS, text(expires_ms), id)
-  redis.call("ZADD", FILES_OF, text(created_ms), id)
+  redis.call("ZADD", FILE_ENDS, expires_ms, id)
+  redis.call("ZADD", FILES_OF, text(now_us()), id)
 end

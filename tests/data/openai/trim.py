@@ -22,6 +22,10 @@ ROOTS = (
     "ListModelsResponse",
     "Model",
     "ErrorResponse",
+    "Batch",
+    "OpenAIFile",
+    "ListFilesResponse",
+    "ListBatchesResponse",
 )
 PROSE = frozenset({"description", "title", "example", "examples", "deprecated", "discriminator", "default"})
 REF = "#/components/schemas/"
