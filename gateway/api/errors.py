@@ -91,8 +91,8 @@ _BATCH_JOBS: Mapping[type[Exception], ErrorShape] = {
     job_errors.UnknownJobError: ErrorShape(404, INVALID_REQUEST, "batch_not_found"),
     job_errors.UnknownCursorError: ErrorShape(400, INVALID_REQUEST, "invalid_value", param="after"),
     job_errors.FileInUseError: ErrorShape(409, INVALID_REQUEST, "file_in_use"),
-    job_errors.TooManyFilesError: ErrorShape(429, RATE_LIMIT, "too_many_files"),
-    job_errors.TooManyJobsError: ErrorShape(429, RATE_LIMIT, "too_many_batches"),
+    job_errors.TooManyFilesError: ErrorShape(429, RATE_LIMIT, "too_many_files", retry_after_s=60),
+    job_errors.TooManyJobsError: ErrorShape(429, RATE_LIMIT, "too_many_batches", retry_after_s=60),
     job_errors.JobOverError: ErrorShape(409, INVALID_REQUEST, "batch_ended"),
     job_errors.ClaimLostError: ErrorShape(503, SERVER_ERROR, "claim_lost", retry_after_s=1),
 }

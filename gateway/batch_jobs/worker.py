@@ -29,6 +29,7 @@ from model_registry.snapshot import Snapshot
 from router.errors import RouterError
 from router.profiles import resolve
 from router.spare import SpareCapacity
+from telemetry.metric_labels import BATCH_JOB_STATUSES
 from telemetry.metrics import Metrics
 from tenancy.batch_jobs.entities import ASSEMBLE, VALIDATE, BatchJob, Claim, RowError
 from tenancy.batch_jobs.errors import BatchJobError, ClaimLostError
@@ -39,7 +40,6 @@ from tenancy.keys import Identity, identity_of
 _log = logging.getLogger(__name__)
 _Report = tuple[dict[str, int], list[str]]
 _READ_REPORT = msgspec.json.Decoder(_Report).decode
-_OPEN_STATUSES = ("validating", "in_progress", "finalizing", "cancelling")
 
 
 class BatchWorker:
@@ -152,7 +152,7 @@ class BatchWorker:
         await self._sweep()
 
     def _count(self, jobs: list[BatchJob]) -> None:
-        by_status = dict.fromkeys(_OPEN_STATUSES, 0) | Counter(str(job.status) for job in jobs)
+        by_status = dict.fromkeys(BATCH_JOB_STATUSES, 0) | Counter(str(job.status) for job in jobs)
         waiting = sum(job.total - job.completed - job.failed for job in jobs)
         self._metrics.batch_jobs(by_status, waiting)
 
