@@ -82,6 +82,10 @@ bench-quick:
 bench: setup-dev ## Compare the gateway with a direct call and a plain relay, on one core
 	@$(RUN) -m bench
 
+.PHONY: batch-jobs
+batch-jobs: setup-dev ## Run a batch job while its gateways are killed: is every row recorded once?
+	@$(RUN) -m bench.batch_jobs $(ARGS)
+
 ## Keep ------------------------------------------------------------------------------------------
 
 .PHONY: format

@@ -21,6 +21,7 @@ _FIELDS = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]
 MIN_EXPIRY_S, MAX_EXPIRY_S = 3600, 2_592_000
 """OpenAI's bounds of `expires_after.seconds`."""
 _ANCHOR = "created_at"
+_PLAIN = frozenset({"binary", "7bit", "8bit"})
 
 
 @dataclass
@@ -94,15 +95,18 @@ async def _read_part(
 ) -> None:
     if not isinstance(part, BodyPartReader) or part.name is None:
         raise bad_request("Each part of the form must be a field with a name.", code="invalid_body")
+    if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in _PLAIN:
+        raise bad_request("The parts of the form must be sent as they are, not encoded.", code="invalid_body")
     if part.name == "file":
         if form.filename is not None:
             raise bad_request("`file` is given twice. Upload one file at a time.", "file")
-        form.filename = part.filename or "upload"
+        form.filename = _clean(part.filename or "upload")
         await _read_file(part, draft, contents, config, silence_s)
     elif part.name in _FIELDS:
         form.fields[part.name] = await _read_field(part, silence_s)
     else:
-        raise bad_request(f"The field {part.name[:60]!r} is not known. Leave it out.", part.name[:60])
+        name = _clean(part.name[:60])
+        raise bad_request(f"The field {name!r} is not known. Leave it out.", name)
 
 
 async def _read_field(part: BodyPartReader, silence_s: float) -> str:
@@ -134,6 +138,11 @@ async def _read_file(
         if unchecked >= _CHECK_ROOM_EVERY_BYTES:
             unchecked = 0
             await asyncio.to_thread(contents.check_room)
+
+
+def _clean(text: str) -> str:
+    """`text` as far as it is Unicode: header fields may hold any bytes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _too_large(config: BatchJobsConfig) -> ApiError:

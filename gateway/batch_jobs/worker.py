@@ -109,6 +109,8 @@ class BatchWorker:
                     await self._take()
                 except RegistryError as error:
                     _log.debug("batch jobs wait for Redis", extra={"reason": str(error)})
+                except Exception:  # whatever ails batch jobs, this process is there for requests
+                    _log.exception("batch jobs could not be looked after; the next look follows")
                 await self._rest(pulse_at_s)
         finally:
             await self._end()
