@@ -43,7 +43,9 @@ from tenancy.keys import new_key
 SLOTS, SHARE = 64, 0.5
 LEASE_S = 2.0
 DELAY_S = 0.05
-DEADLINE_S = 600.0
+DEADLINE_S = 900.0
+AWAY_S = 180.0
+"""How long the gateway may be away while its workers are killed; a busy machine starts new ones slowly."""
 KILL_EVERY_S = (1.0, 4.0)
 LIVE_EVERY_S = 0.05
 _AWAY = (aiohttp.ClientError, ConnectionError, TimeoutError)
@@ -79,7 +81,7 @@ class Gateway:
         self._environment = {**os.environ, **{f"ENGINEHOUSE_{name}": value for name, value in chosen.items()}}
         self._process: subprocess.Popen[bytes] | None = None
         self.session = aiohttp.ClientSession(
-            f"http://127.0.0.1:{self.port}/v1/",
+            f"http://127.0.0.1:{self.port}",
             headers={"Authorization": f"Bearer {key}"},
             timeout=aiohttp.ClientTimeout(total=30),
         )
@@ -92,13 +94,13 @@ class Gateway:
                 stderr=log,
                 stdout=log,
             )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(AWAY_S):
             while not await self.serves():  # noqa: ASYNC110 - another process has no event to wait for
                 await asyncio.sleep(0.1)
 
     async def serves(self) -> bool:
         with suppress(*_AWAY):
-            async with self.session.get("models") as answer:
+            async with self.session.get("/v1/models") as answer:
                 return answer.status == 200
         return False
 
@@ -106,12 +108,10 @@ class Gateway:
         """The supervisor and its workers."""
         return [] if self._process is None else tree(self._process.pid)
 
-    def kill_worker(self, choose: random.Random) -> bool:
-        workers = self.pids()[1:]
-        if not workers:
-            return False
-        os.kill(choose.choice(workers), signal.SIGKILL)
-        return True
+    async def kill_worker(self) -> None:
+        """Whichever takes a new connection: a worker that is only starting has nothing to lose."""
+        told = await self.ask("GET", "/admin/v1/snapshot", headers={"Connection": "close"})
+        os.kill(told["pid"], signal.SIGKILL)
 
     async def kill_supervisor(self) -> None:
         """Its workers get SIGTERM by its death, and drain; a new gateway takes the port once they ended."""
@@ -119,13 +119,13 @@ class Gateway:
         orphans = self.pids()[1:]
         self._process.kill()
         await asyncio.to_thread(self._process.wait)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(AWAY_S):
             while any(map(_runs, orphans)):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
 
     async def ask(self, method: str, path: str, **options: Any) -> Any:
         """The JSON that is answered in the end; whoever dies meanwhile is asked again."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(AWAY_S):
             while True:
                 with suppress(*_AWAY):
                     async with self.session.request(method, path, **options) as answer:
@@ -137,7 +137,7 @@ class Gateway:
     async def lines(self, file_id: str | None) -> list[Any]:
         if file_id is None:
             return []
-        async with self.session.get(f"files/{file_id}/content") as answer:
+        async with self.session.get(f"/v1/files/{file_id}/content") as answer:
             answer.raise_for_status()
             return [json.loads(line) for line in (await answer.read()).splitlines()]
 
@@ -186,7 +186,7 @@ async def register(redis_url: str, server: str) -> str:
         Model(name=MODEL, context_length=4096),
         Deployment(name="d", model=MODEL, lane="openai-http", servers=(ServerRef(http=server),)),
         Tenant(name="bench"),
-        ApiKey(name="bench", tenant="bench", sha256=digest),
+        ApiKey(name="bench", tenant="bench", sha256=digest, admin=True),
     ]
     endpoint = Endpoint(
         name="d@tally", deployment="d", model=MODEL, profile="balanced", lane="openai-http", target=MODEL,
@@ -218,27 +218,35 @@ async def start_job(gateway: Gateway, rows: int) -> str:
     form = aiohttp.FormData()
     form.add_field("purpose", "batch")
     form.add_field("file", input_file(rows), filename="rows.jsonl")
-    async with gateway.session.post("files", data=form) as answer:
+    async with gateway.session.post("/v1/files", data=form) as answer:
         answer.raise_for_status()
         file_id = (await answer.json())["id"]
     asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    job = await gateway.ask("POST", "batches", json=asked)
+    job = await gateway.ask("POST", "/v1/batches", json=asked)
     return str(job["id"])
 
 
 async def kill_now_and_then(
     gateway: Gateway, job_id: str, rows: int, seen: Seen, choose: random.Random
 ) -> None:
-    """Random workers, and their supervisor once, when half of the rows are recorded."""
+    """Random workers, and their supervisor once, when half of the rows are recorded.
+
+    Between two kills a fortieth of the rows is recorded: a machine that starts workers slowly gets there.
+    """
+    killed_at = 0
     while True:
         await asyncio.sleep(choose.uniform(*KILL_EVERY_S))
-        done = (await gateway.ask("GET", f"batches/{job_id}"))["request_counts"]["completed"]
+        done = (await gateway.ask("GET", f"/v1/batches/{job_id}"))["request_counts"]["completed"]
+        if done < killed_at + rows // 40:
+            continue
+        killed_at = done
         if done >= rows // 2 and not seen.supervisors_killed:
             await gateway.kill_supervisor()
             seen.supervisors_killed += 1
             await gateway.start()
         else:
-            seen.workers_killed += gateway.kill_worker(choose)
+            await gateway.kill_worker()
+            seen.workers_killed += 1
 
 
 async def ask_live(gateway: Gateway, seen: Seen) -> None:
@@ -247,7 +255,7 @@ async def ask_live(gateway: Gateway, seen: Seen) -> None:
     async def one(number: int) -> None:
         body = {"model": MODEL, "messages": [{"role": "user", "content": f"{LIVE} {number}"}]}
         try:
-            async with gateway.session.post("chat/completions", json=body) as answer:
+            async with gateway.session.post("/v1/chat/completions", json=body) as answer:
                 await answer.read()
                 if answer.status == 200:
                     seen.live_answered += 1
@@ -267,7 +275,7 @@ async def ask_live(gateway: Gateway, seen: Seen) -> None:
 async def until_ended(gateway: Gateway, job_id: str) -> Any:
     async with asyncio.timeout(DEADLINE_S):
         while True:
-            job = await gateway.ask("GET", f"batches/{job_id}")
+            job = await gateway.ask("GET", f"/v1/batches/{job_id}")
             if job["status"] in {"completed", "failed", "expired", "cancelled"}:
                 return job
             await asyncio.sleep(0.25)
