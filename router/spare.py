@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from model_registry.entities import Endpoint
@@ -36,13 +36,25 @@ class Others(NamedTuple):
 
     interactive: Mapping[str, int]
     """Requests in flight by endpoint, without rows."""
+    rows: Mapping[str, int]
+    """Rows in flight by endpoint: one that joins takes its part only as the others let go of theirs."""
     waiting: frozenset[str]
     """Models that requests wait for."""
     rank: int
     """This worker's place among all, from 0."""
     workers: int
+    from_s: float
+    """Loop time from which all others have heard of this worker, or start nothing themselves."""
     until_s: float
     """Loop time at which this is too old."""
+
+
+class Report(NamedTuple):
+    """What a worker tells the others."""
+
+    interactive: dict[str, int]
+    rows: dict[str, int]
+    waiting: list[str]
 
 
 class SpareCapacity:
@@ -62,24 +74,28 @@ class SpareCapacity:
         self._others: Others | None = None
         self._loop = asyncio.get_running_loop()
 
-    def report(self) -> tuple[dict[str, int], list[str]]:
-        """What the other workers should know: requests by endpoint without rows, models waited for."""
+    def report(self) -> Report:
+        """What the other workers should know of this one."""
         loads = self._ledger.loads().items()
-        busy = {name: load.requests - load.spare for name, load in loads if load.requests > load.spare}
-        return busy, [model for model, count in self._waiting.items() if count > 0]
+        return Report(
+            {name: load.requests - load.spare for name, load in loads if load.requests > load.spare},
+            {name: load.spare for name, load in loads if load.spare},
+            [model for model, count in self._waiting.items() if count > 0],
+        )
 
-    def learn(
-        self, own: str, reports: Mapping[str, tuple[Mapping[str, int], Iterable[str]]], until_s: float
-    ) -> None:
-        """Take the reports of all workers, this one's among them."""
+    def learn(self, own: str, reports: Mapping[str, Report], from_s: float, until_s: float) -> None:
+        """Take the reports of all workers, this one's among them, to go by between two loop times."""
         interactive: Counter[str] = Counter()
+        rows: Counter[str] = Counter()
         waiting: set[str] = set()
-        for worker, (busy, waited_for) in reports.items():
+        for worker, report in reports.items():
             if worker != own:
-                interactive.update(busy)
-                waiting.update(waited_for)
+                interactive.update(report.interactive)
+                rows.update(report.rows)
+                waiting.update(report.waiting)
         names = sorted({*reports, own})
-        self._others = Others(interactive, frozenset(waiting), names.index(own), len(names), until_s)
+        place = names.index(own), len(names)
+        self._others = Others(interactive, rows, frozenset(waiting), *place, from_s, until_s)
 
     def room(self, model: str) -> int:
         """Rows of `model` that may be started now."""
@@ -110,9 +126,11 @@ class SpareCapacity:
 
     def _left(self, endpoint: Endpoint) -> int:
         others = self._others
-        if others is None or self._loop.time() > others.until_s:
+        if others is None or not others.from_s <= self._loop.time() <= others.until_s:
             return 0
         load = self._ledger.of(endpoint.name)
         interactive = load.requests - load.spare + others.interactive.get(endpoint.name, 0)
-        allowed = quota(endpoint.max_concurrency, interactive, self._share, others.rank, others.workers)
-        return allowed - load.spare
+        slots, share = endpoint.max_concurrency, self._share
+        own = quota(slots, interactive, share, others.rank, others.workers)
+        total = quota(slots, interactive, share, 0, 1)
+        return min(own, total - others.rows.get(endpoint.name, 0)) - load.spare

@@ -28,7 +28,7 @@ from model_registry.errors import RegistryError
 from model_registry.snapshot import Snapshot
 from router.errors import RouterError
 from router.profiles import resolve
-from router.spare import SpareCapacity
+from router.spare import Report, SpareCapacity
 from telemetry.metric_labels import BATCH_JOB_STATUSES
 from telemetry.metrics import Metrics
 from tenancy.batch_jobs.entities import ASSEMBLE, VALIDATE, BatchJob, Claim, RowError
@@ -38,8 +38,7 @@ from tenancy.errors import AuthError, KeysNotLoadedError
 from tenancy.keys import Identity, identity_of
 
 _log = logging.getLogger(__name__)
-_Report = tuple[dict[str, int], list[str]]
-_READ_REPORT = msgspec.json.Decoder(_Report).decode
+_READ_REPORT = msgspec.json.Decoder(Report).decode
 
 
 class BatchWorker:
@@ -81,6 +80,7 @@ class BatchWorker:
         self._identities: tuple[Snapshot | None, dict[tuple[str, str], Identity | AuthError]] = (None, {})
         self._has_room = True
         self._draining = False
+        self._heard_from_s = self._heard_until_s = -1.0
 
     @property
     def slices(self) -> int:
@@ -141,7 +141,10 @@ class BatchWorker:
         report = msgspec.json.encode(self._spare.report())
         pulse = await self._store.pulse(self.name, report, old_after_s)
         reports = {worker: _READ_REPORT(said) for worker, said in pulse.reports.items()}
-        self._spare.learn(self.name, reports, asked_at_s + old_after_s)
+        if asked_at_s > self._heard_until_s:  # the others have forgotten this worker, or never knew it
+            self._heard_from_s = asked_at_s + old_after_s
+        self._heard_until_s = asked_at_s + old_after_s
+        self._spare.learn(self.name, reports, self._heard_from_s, self._heard_until_s)
         self._now_ms = pulse.now_ms
         self._fruitless.clear()
         self._jobs = await self._store.jobs_of(pulse.active) if pulse.active else []

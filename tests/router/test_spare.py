@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
 from router.ledger import Ledger
-from router.spare import SpareCapacity, quota
+from router.spare import Report, SpareCapacity, quota
 
 FAR_S = 1e12
 
@@ -47,30 +47,44 @@ class Known:
         self.waiting: Counter[str] = Counter()
         self.snapshot = Snapshot.of(1, endpoints)
         self.spare = SpareCapacity(self.ledger, self.waiting, lambda: self.snapshot, share)
-        self.spare.learn("w", {"w": ({}, [])}, FAR_S)
+        self.hear()
+
+    def hear(self, *others: Report, from_s: float = 0.0, until_s: float = FAR_S) -> None:
+        """News of the other workers, whose names come before this one's."""
+        reports = {f"a{number}": report for number, report in enumerate(others)}
+        self.spare.learn("w", {"w": self.spare.report(), **reports}, from_s, until_s)
 
 
 async def test_without_news_of_the_others_nothing_is_spare() -> None:
     known = Known(endpoint("a"))
     assert known.spare.room("m") == 4
-    known.spare.learn("w", {}, 0.0)
+    known.hear(until_s=0.0)
     assert known.spare.room("m") == 0
+    known.hear(from_s=FAR_S)
+    assert known.spare.room("m") == 0, "they may not have heard of this one yet"
 
 
 async def test_what_interactive_requests_hold_is_not_spare_on_any_worker() -> None:
     known = Known(endpoint("a"))
     with known.ledger.lease("a", 10), known.ledger.lease("a", 10):
         assert known.spare.room("m") == 3
-        known.spare.learn("w", {"w": ({"a": 2}, []), "v": ({"a": 4}, [])}, FAR_S)
+        known.hear(Report({"a": 4}, {}, []))
         assert known.spare.room("m") == 0  # one row is left, and it is the other worker's
-        assert known.spare.report() == ({"a": 2}, [])
+        assert known.spare.report() == ({"a": 2}, {}, [])
+
+
+async def test_who_joins_takes_its_part_as_the_others_let_go_of_theirs() -> None:
+    known = Known(endpoint("a"))
+    for held, room in ((4, 0), (3, 1), (2, 2), (0, 2)):
+        known.hear(Report({}, {"a": held}, []))
+        assert known.spare.room("m") == room
 
 
 async def test_rows_take_from_the_room_and_are_not_reported_as_load() -> None:
     known = Known(endpoint("a"))
     with known.ledger.spare_lease("a", 10):
         assert (known.spare.room("m"), known.spare.held("m")) == (3, 1)
-        assert known.spare.report() == ({}, [])
+        assert known.spare.report() == ({}, {"a": 1}, [])
     assert (known.spare.room("m"), known.spare.held("m")) == (4, 0)
 
 
@@ -79,9 +93,9 @@ async def test_nothing_is_spare_while_requests_wait_for_the_model(here: bool) ->
     known = Known(endpoint("a"))
     if here:
         known.waiting["m"] += 1
-        assert known.spare.report() == ({}, ["m"])
+        assert known.spare.report() == ({}, {}, ["m"])
     else:
-        known.spare.learn("w", {"v": ({}, ["m"])}, FAR_S)
+        known.hear(Report({}, {}, ["m"]))
     assert known.spare.room("m") == 0
     assert not known.spare.admits(known.snapshot.endpoints["m"][0])
 
