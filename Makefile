@@ -91,6 +91,10 @@ clients: setup-dev ## Let each of five SDKs hold a conversation with the stack (
 	@tools/setup-clients.sh
 	@$(RUN) -m tests.clients $(ARGS)
 
+.PHONY: batch-jobs
+batch-jobs: setup-dev ## Run a batch job while its gateways are killed: is every row recorded once?
+	@$(RUN) -m bench.batch_jobs $(ARGS)
+
 ## Keep ------------------------------------------------------------------------------------------
 
 .PHONY: format

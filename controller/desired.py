@@ -67,8 +67,12 @@ class Desired:
             api_key_env=server.api_key_env,
             transport=deployment.transport,
             max_concurrency=deployment.max_concurrency or engine_limit or DEFAULT_CONCURRENCY,
-            server_schema={} if schema is None else schema.as_dict(),
+            server_schema={} if schema is None else self._described(schema),
         )
+
+    def _described(self, schema: Schema) -> dict[str, Any]:
+        described, block = schema.as_dict(), self.deployment.tokens_per_block
+        return described if block is None else {**described, "tokens_per_block": block}
 
     def is_met_by(self, endpoint: Endpoint) -> bool:
         """Whether a registered endpoint, its schema known, is what the deployment asks for by now."""
@@ -76,6 +80,9 @@ class Desired:
             return False
         limit = self.deployment.max_concurrency
         if limit is not None and limit != endpoint.max_concurrency:
+            return False
+        block = self.deployment.tokens_per_block
+        if block is not None and block != endpoint.server_schema.get("tokens_per_block"):
             return False
         asked, got = self.endpoint(), endpoint
         return all(getattr(asked, field) == getattr(got, field) for field in COMPARED)

@@ -24,6 +24,7 @@ from gateway.accounting import Accounts
 from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
 from gateway.bad_http import refuse_in_json
+from gateway.batch_jobs.parts import BatchJobs
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
 from gateway.token_counts import TokenCounts
@@ -44,6 +45,7 @@ from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_
 from telemetry.logs import Logs
 from telemetry.metrics import Metrics
 from telemetry.tracing import Tracing
+from tenancy.batch_jobs.store import JobStore
 
 _log = logging.getLogger("enginehouse.gateway_process")  # run with -m, __name__ says nothing
 _HOUSEKEEPING_S = 1.0
@@ -79,11 +81,23 @@ class GatewayProcess:
         self.generation = Generation(
             config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts
         )
+        self.batch_jobs = self._batch_jobs()
         self.drain = Drain(
-            lambda: self.generation.in_flight,
+            lambda: self.generation.in_flight + self.batch_jobs.slices,
             deadline_s=config.drain_timeout_s,
             notice_s=config.drain_notice_s,
         )
+
+    def _batch_jobs(self) -> BatchJobs:
+        config, store = self.settings.batch_jobs, JobStore.of(self._redis, self.settings.registry)
+        parts = self.snapshot, self.router, self.generation
+        try:
+            return BatchJobs.of(config, self.settings.gateway, *parts, store, self.metrics)
+        except OSError as error:
+            raise SettingsError(
+                f"batch_jobs.store_path {config.store_path} cannot be used: {error.strerror}",
+                "name a folder that this user can write, or leave batch_jobs.store_path out",
+            ) from error
 
     def snapshot(self) -> Snapshot:
         """The registry as last known."""
@@ -104,6 +118,8 @@ class GatewayProcess:
         self.supervisor.start("registry-watcher", self.watcher.run(), restart_after_s=None)
         self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
+        if self.batch_jobs.worker is not None:
+            self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
         registry = self.settings.registry
         with suppress(TimeoutError):
             async with asyncio.timeout(registry.connect_timeout_s + registry.command_timeout_s):
@@ -171,9 +187,8 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         admin = admin_routes(process.store, process.watcher)
         counts = TokenCounts(config, process.snapshot, process.tokenizers)
         tokenization = Tokenization(config, process.snapshot, process.tokenizers)
-        app = make_app(
-            process.generation, discovery, counts, tokenization, admin, config.limits.max_body_bytes
-        )
+        more = [*counts.routes(), *tokenization.routes(), *admin, *process.batch_jobs.routes]
+        app = make_app(process.generation, discovery, more, config.limits.max_body_bytes)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -199,6 +214,7 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
 
         async def stop_accepting() -> None:
             process.generation.is_draining = True
+            process.batch_jobs.drain()
             await site.stop()
 
         async def cut() -> None:

@@ -30,6 +30,7 @@ from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
 from enginehouse.errors import SettingsError
 from enginehouse.local.state_dir import STATE_DIR_ENV
 from enginehouse.local.triton_environment import ENV_DIR
+from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.config import GatewayConfig
 from gateway.worker_seat import WORKER_VARIABLE
 from model_registry.config import RegistryConfig
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     registry: RegistryConfig = Field(default_factory=RegistryConfig)
     gateway: GatewayConfig = Field(default_factory=GatewayConfig)
     router: RouterConfig = Field(default_factory=RouterConfig)
+    batch_jobs: BatchJobsConfig = Field(default_factory=BatchJobsConfig)
     controller: ControllerConfig = Field(default_factory=ControllerConfig)
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig)
 

@@ -23,8 +23,6 @@ from gateway.api.errors import (
 )
 from gateway.discovery import Discovery
 from gateway.generation import Generation
-from gateway.token_counts import TokenCounts
-from gateway.tokenization import Tokenization
 
 _log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,9 +31,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def make_app(
     generation: Generation,
     discovery: Discovery,
-    counts: TokenCounts,
-    tokenization: Tokenization,
-    admin_routes: Iterable[web.AbstractRouteDef],
+    more_routes: Iterable[web.AbstractRouteDef],
     max_body_bytes: int,
 ) -> web.Application:
     """Every path of the gateway."""
@@ -43,18 +39,13 @@ def make_app(
     for path, handler in generation.handlers.items():
         app.router.add_post(path, handler)
     reading = [
-        web.post(counts.path, counts.count),
         web.get("/v1/models", discovery.models),
         web.get("/v1/models/{name:.+}", discovery.model),
         web.get("/healthz", discovery.healthz),
         web.get("/readyz", discovery.readyz),
         web.get("/metrics", discovery.metrics),
     ]
-    app.add_routes(
-        guarded(
-            [*reading, *tokenization.routes(), *admin_routes, web.route("*", "/{path:.*}", _unknown(app))]
-        )
-    )
+    app.add_routes(guarded([*reading, *more_routes, web.route("*", "/{path:.*}", _unknown(app))]))
     return app
 
 

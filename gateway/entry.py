@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -15,6 +15,7 @@ from gateway.operations import Events, Operation
 from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
 from inference.request import Usage
+from model_registry.entities import Endpoint
 from router.attempts import Finished
 from router.profiles import Wish
 from telemetry.request_trace import RequestTrace
@@ -38,6 +39,8 @@ class Entry(Struct, eq=False):
     """The gateway itself ends it, with this error."""
     client_left: bool = False
     identity: Identity | None = None
+    spare: Callable[[Endpoint], bool] | None = None
+    """Which endpoints have room for it, where it may use spare capacity only (`router.attempts.Job`)."""
     api: ApiRequest | None = None
     wish: Wish | None = None
     events: Events | None = None

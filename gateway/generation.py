@@ -27,6 +27,7 @@ from gateway.api.errors import (
 )
 from gateway.api.requests import ApiRequest
 from gateway.api.tools import no_tool_parser
+from gateway.batch_jobs.answer import KeptResponse, RowAnswer
 from gateway.best_of import best
 from gateway.body import read_body
 from gateway.config import GatewayConfig
@@ -54,13 +55,14 @@ from inference.errors import (
 from inference.request import InferenceRequest, Usage
 from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import Adapter, Model
+from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
 from router.errors import RouterError
 from router.profiles import TIERS, Wish, resolve
+from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
-from tenancy.keys import authenticate
+from tenancy.keys import Identity, authenticate
 
 _log = logging.getLogger(__name__)
 _OWN_WORDS = (
@@ -156,22 +158,51 @@ class Generation:
         task = asyncio.current_task(self._loop)
         assert task is not None
         entry = Entry(task, trace, request_id, operation, response)
+        await self._live(entry, self._answer(request, entry))
+        return response
+
+    async def _live(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
+        """A request from its begin to its single finish; `work` answers it, or raises."""
         self._open.add(entry)
         self._accounts.begun()
         try:
-            await self._answer(request, entry)
+            await work
         except asyncio.CancelledError:
             if entry.cut is None:
                 entry.client_left = True
                 raise
-            task.uncancel()
+            entry.task.uncancel()
             self._refuse(entry, entry.cut)
         except Exception as error:  # the client gets the error's row of the table, whatever it is
             self._refuse(entry, error)
         finally:
             self._open.discard(entry)
             self._accounts.finished(entry)
-        return response
+
+    async def answer_row(
+        self, identity: Identity, operation: Operation, body: bytes, spare: Callable[[Endpoint], bool]
+    ) -> RowAnswer:
+        """Answer a row of a batch job as a request, without a connection, where `spare` says there is room.
+
+        For a task of its own: that is what is cancelled when the row is cut.
+        """
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        response = KeptResponse()
+        request_id = f"{getrandbits(96):024x}"
+        trace = self._tracing.begin(None, None)
+        entry = Entry(task, trace, request_id, operation, response, identity=identity, spare=spare)
+        await self._live(entry, self._answer_row(entry, identity, body))
+        return RowAnswer(entry.status, response.body, request_id, entry.error_type, entry.usage)
+
+    async def _answer_row(self, entry: Entry, identity: Identity, body: bytes) -> None:
+        if self.is_draining:
+            raise draining()
+        snapshot = self._snapshot()
+        api = entry.api = entry.operation.parse(body, self._config.limits)
+        named = resolve(snapshot, api.model, api.service_tier, None)
+        entry.wish = named._replace(profile=SPARE_PROFILE, reason="batch_job")
+        await self._run(entry, snapshot, identity, api, entry.wish)
 
     async def _answer(self, request: web.BaseRequest, entry: Entry) -> None:
         if self.is_draining:
@@ -184,10 +215,16 @@ class Generation:
         )
         content = request.content
         body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
-        operation = entry.operation
-        api = entry.api = operation.parse(body, self._config.limits)
+        api = entry.api = entry.operation.parse(body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
+        await self._run(entry, snapshot, identity, api, wish)
+
+    async def _run(
+        self, entry: Entry, snapshot: Snapshot, identity: Identity, api: ApiRequest, wish: Wish
+    ) -> None:
+        """Answer what was read and resolved."""
+        operation = entry.operation
         check_allowed(identity, wish)
         lanes = self._lanes(snapshot, wish.model, api)
         assembling = _RELAYED
@@ -322,7 +359,7 @@ class Generation:
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
         prompt = len(request.prompt_ids) if request.prompt_ids is not None else 0
-        return Job(request, wish, prompt + output, entry.trace, lanes)
+        return Job(request, wish, prompt + output, entry.trace, lanes, entry.spare)
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""

@@ -35,6 +35,10 @@ class TokenCounts:
         self._snapshot = snapshot
         self._tokenizers = tokenizers
 
+    def routes(self) -> list[web.RouteDef]:
+        """Its one path."""
+        return [web.post(self.path, self.count)]
+
     async def count(self, request: web.Request) -> web.Response:
         """The tokens of the prompt that a message of this body would have."""
         headers = request.headers

@@ -135,6 +135,9 @@ class Deployment(Entity):
     servers: Annotated[tuple[ServerRef, ...], Field(min_length=1)]
     max_concurrency: Annotated[int, Field(gt=0)] | None = None
     """Requests in flight per endpoint; default: what the engine says of itself."""
+    tokens_per_block: Annotated[int, Field(gt=0)] | None = None
+    """Tokens of one KV-cache block, to tell cached tokens by; default: what the engine says of itself, which
+    `llmapi` models do not."""
     transport: Literal["http", "grpc"] = "http"
     """How token streams of Triton lanes are read."""
 

@@ -8,7 +8,8 @@ broken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -92,6 +93,8 @@ class Job(Struct):
     trace: RequestTrace
     lanes: frozenset[str] | None = None
     """Lanes that can serve it; None: any."""
+    spare: Callable[[Endpoint], bool] | None = None
+    """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
 
@@ -116,6 +119,8 @@ class Router:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self.waiting: Counter[str] = Counter()
+        """Requests that wait for an endpoint, by model; those that use spare capacity only don't count."""
 
     def registry_changed(self) -> None:
         """A new snapshot is there: who waits for an endpoint looks again."""
@@ -239,7 +244,8 @@ class Router:
         request = job.request
         request.traceparent = trace.traceparent
         request.tracestate = job.trace.tracestate
-        with self.ledger.lease(endpoint.name, job.tokens) as load:
+        lease = self.ledger.lease if job.spare is None else self.ledger.spare_lease
+        with lease(endpoint.name, job.tokens) as load:
             if load.breaker.opened_at_s is not None:
                 load.breaker = load.breaker.probed(now_s)
                 load.probe = trace
@@ -285,7 +291,12 @@ class Router:
         started_ns = job.trace.route_started()
         decision = self._decide(job, failed)
         if decision.endpoint is None:
-            decision = await self._wait_for_endpoint(job, failed, decision)
+            waiting = int(job.spare is None)
+            self.waiting[job.wish.model.name] += waiting
+            try:
+                decision = await self._wait_for_endpoint(job, failed, decision)
+            finally:
+                self.waiting[job.wish.model.name] -= waiting
         endpoint = decision.endpoint
         name = None if endpoint is None else endpoint.name
         job.trace.route_finished(
@@ -321,7 +332,9 @@ class Router:
         return decision
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
-        endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
+        endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
+        if job.spare is not None:
+            endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
         if (lora := job.request.lora) is not None:
             choices = [

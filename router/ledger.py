@@ -19,6 +19,8 @@ class EndpointLoad:
     requests: int = 0
     tokens: int = 0
     """Prompt tokens and expected output of the requests in flight."""
+    spare: int = 0
+    """Of `requests`, those that run in spare capacity only (rows of batch jobs)."""
     breaker: Breaker = CLOSED
     probe: AttemptTrace | None = None
     """The attempt that a half-open breaker let through."""
@@ -53,6 +55,20 @@ class Lease:
         self._load.tokens -= self._tokens
 
 
+class SpareLease(Lease):
+    """The share of a request that runs in spare capacity only."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> EndpointLoad:
+        self._load.spare += 1
+        return super().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._load.spare -= 1
+        super().__exit__()
+
+
 class Ledger:
     """Loads by endpoint name."""
 
@@ -68,6 +84,10 @@ class Ledger:
     def lease(self, endpoint: str, tokens: int) -> Lease:
         """Charge one request of `tokens` for as long as the lease's scope lasts."""
         return Lease(self.of(endpoint), tokens)
+
+    def spare_lease(self, endpoint: str, tokens: int) -> Lease:
+        """As `lease`, for a request that runs in spare capacity only."""
+        return SpareLease(self.of(endpoint), tokens)
 
     def retain(self, endpoints: set[str]) -> None:
         """Forget endpoints that are no more and have nothing in flight."""

@@ -127,6 +127,25 @@ class Instruments:
             registry=registry,
             multiprocess_mode="livemin",
         )
+        self.batch_rows = Counter(
+            "enginehouse_batch_rows_total",
+            "Rows of batch jobs that this worker ran, by what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.batch_rows_waiting = Gauge(
+            "enginehouse_batch_rows_waiting",
+            "Rows of unfinished batch jobs without a result, in the whole fleet.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.batch_jobs = Gauge(
+            "enginehouse_batch_jobs",
+            "Batch jobs that have not ended, by status, in the whole fleet.",
+            ("status",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.loop_lag = BulkHistogram(
             "enginehouse_loop_lag_seconds",
             "How late the event loop woke up for a timer; sampled.",

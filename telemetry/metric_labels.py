@@ -34,6 +34,12 @@ ATTEMPT_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(AttemptOutcome))
 CancelPhase = Literal["parse", "queue", "connect", "first_token", "stream"]
 CANCEL_PHASES: Final[frozenset[str]] = frozenset(get_args(CancelPhase))
 
+BatchRowOutcome = Literal["completed", "failed", "again", "lost"]
+BATCH_ROW_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(BatchRowOutcome))
+
+BATCH_JOB_STATUSES: Final = ("validating", "in_progress", "finalizing", "cancelling")
+"""Of jobs that have not ended."""
+
 BreakerState = Literal["closed", "half_open", "open"]
 BREAKER_STATES: Final[dict[str, int]] = {"closed": 0, "half_open": 1, "open": 2}
 

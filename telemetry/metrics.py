@@ -7,7 +7,7 @@ whose multi-process mode (`PROMETHEUS_MULTIPROC_DIR` set before Python starts) a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,6 +22,7 @@ from telemetry.metric_labels import (
     OTHER,
     OUTCOMES,
     AttemptOutcome,
+    BatchRowOutcome,
     BreakerState,
     CancelPhase,
     KnownValues,
@@ -52,6 +53,7 @@ class Metrics:
         self._by_model: dict[tuple[str | None, str | None], _ModelSeries] = {}
         self._attempts: dict[tuple[str, str], CounterSeries] = {}
         self._cancellations: dict[str, CounterSeries] = {}
+        self._batch_rows: dict[BatchRowOutcome, CounterSeries] = {}
         self._loop_lag = self._keep(HistogramSeries(self._instruments.loop_lag))
         self._models = KnownValues(_MAX_MODELS)
         self._adapters = KnownValues(_MAX_ADAPTERS)
@@ -144,6 +146,20 @@ class Metrics:
     def registry(self, connected: bool) -> None:
         """Whether the registry is reached."""
         self._instruments.registry_connected.set(connected)
+
+    def batch_row(self, outcome: BatchRowOutcome, rows: int = 1) -> None:
+        """Rows of a batch job were run."""
+        series = self._batch_rows.get(outcome)
+        if series is None:
+            series = self._keep(CounterSeries(self._instruments.batch_rows.labels(outcome)))
+            self._batch_rows[outcome] = series
+        series.value += rows
+
+    def batch_jobs(self, by_status: Mapping[str, int], rows_waiting: int) -> None:
+        """Batch jobs that have not ended, of all statuses that those may have, and their rows left."""
+        for status, jobs in by_status.items():
+            self._instruments.batch_jobs.labels(status).set(jobs)
+        self._instruments.batch_rows_waiting.set(rows_waiting)
 
     def loop_lag(self, lag_s: float) -> None:
         """The event loop woke up so much too late."""

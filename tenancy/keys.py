@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 
-from model_registry.entities import Tenant
+from model_registry.entities import ApiKey, Tenant
 from model_registry.snapshot import Snapshot
 from tenancy.errors import (
     DisabledKeyError,
@@ -107,6 +107,23 @@ def _identify(snapshot: Snapshot, found: str) -> Identity:
     key = snapshot.keys.get(found)
     if key is None:
         raise UnknownKeyError("this API key is not known")
+    return _checked(snapshot, key)
+
+
+def identity_of(snapshot: Snapshot, tenant: str, key_name: str) -> Identity:
+    """As whom work goes on that a key of `tenant` began. Raises AuthError when it may not.
+
+    Looks through all keys: ask once for each snapshot.
+    """
+    if snapshot.stale:
+        raise KeysNotLoadedError("this gateway does not know any key yet; try again in a moment")
+    key = next((k for k in snapshot.keys.values() if k.name == key_name and k.tenant == tenant), None)
+    if key is None:
+        raise UnknownKeyError("the API key that began this does not exist any more")
+    return _checked(snapshot, key)
+
+
+def _checked(snapshot: Snapshot, key: ApiKey) -> Identity:
     tenant = snapshot.tenants.get(key.tenant)
     if tenant is None:
         raise DisabledKeyError("the tenant of this API key does not exist any more")

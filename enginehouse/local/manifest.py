@@ -59,5 +59,6 @@ def _deployment(entry: DeploymentEntry, placement: Placement) -> Deployment:
             "target": placement.target,
             "servers": (placement.server,),
             "max_concurrency": entry.max_concurrency,
+            "tokens_per_block": entry.tokens_per_block,
         }
     )

@@ -47,6 +47,7 @@ def environment(state: StateDir, redis_port: int, front: FrontSettings) -> dict[
 def _preferences(state: StateDir) -> dict[str, str]:
     return {
         "ENGINEHOUSE_REGISTRY__SNAPSHOT_PATH": str(state.snapshots / "snapshot.json"),
+        "ENGINEHOUSE_BATCH_JOBS__STORE_PATH": str(state.batch_jobs),
         "ENGINEHOUSE_GATEWAY__DRAIN_TIMEOUT_S": str(DRAIN_TIMEOUT_S),
         "ENGINEHOUSE_TELEMETRY__EXPORTER": "file",
         "ENGINEHOUSE_TELEMETRY__TRACE_FILE": str(state.traces),

@@ -103,6 +103,7 @@ class DeploymentEntry(_Value):
     profile: Profile = "balanced"
     lane: LaneName | Literal["auto"] = "auto"
     max_concurrency: Annotated[int, Field(gt=0)] | None = None
+    tokens_per_block: Annotated[int, Field(gt=0)] | None = None
 
 
 class LocalStack(_Value):
@@ -221,7 +222,13 @@ DEMO_STACK = LocalStack(
             server="triton-1",
             target="house-chat",
         ),
-        DeploymentEntry(name="depot-chat", model="depot-chat", server="triton-1", target="depot-chat"),
+        DeploymentEntry(
+            name="depot-chat",
+            model="depot-chat",
+            server="triton-1",
+            target="depot-chat",
+            tokens_per_block=32,
+        ),
         DeploymentEntry(
             name="yard-chat", model="yard-chat", server="triton-0", target="ensemble", lane="ensemble"
         ),

@@ -58,6 +58,7 @@ class StateDir:
         self._applied = self.root / "applied.json"
         self.traces = self.root / "traces.jsonl"
         self.snapshots = self.root / "snapshots"
+        self.batch_jobs = self.root / "batch-jobs"
         self._keys = self.root / "keys.json"
         self._lock = self.root / "lock"
 

@@ -18,6 +18,7 @@ from inference import errors as inference_errors
 from model_registry import errors as registry_errors
 from router import errors as router_errors
 from tenancy import errors as tenancy_errors
+from tenancy.batch_jobs import errors as job_errors
 
 INVALID_REQUEST = "invalid_request_error"
 RATE_LIMIT = "rate_limit_error"
@@ -82,6 +83,18 @@ _TENANCY: Mapping[type[Exception], ErrorShape] = {
     tenancy_errors.UnknownKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
     tenancy_errors.DisabledKeyError: ErrorShape(403, PERMISSION, "key_disabled"),
     tenancy_errors.KeysNotLoadedError: ErrorShape(503, SERVER_ERROR, "keys_not_loaded", retry_after_s=1),
+}
+
+_BATCH_JOBS: Mapping[type[Exception], ErrorShape] = {
+    job_errors.BatchJobError: ErrorShape(409, INVALID_REQUEST, "batch_failed"),
+    job_errors.UnknownFileError: ErrorShape(404, INVALID_REQUEST, "file_not_found"),
+    job_errors.UnknownJobError: ErrorShape(404, INVALID_REQUEST, "batch_not_found"),
+    job_errors.UnknownCursorError: ErrorShape(400, INVALID_REQUEST, "invalid_value", param="after"),
+    job_errors.FileInUseError: ErrorShape(409, INVALID_REQUEST, "file_in_use"),
+    job_errors.TooManyFilesError: ErrorShape(429, RATE_LIMIT, "too_many_files", retry_after_s=60),
+    job_errors.TooManyJobsError: ErrorShape(429, RATE_LIMIT, "too_many_batches", retry_after_s=60),
+    job_errors.JobOverError: ErrorShape(409, INVALID_REQUEST, "batch_ended"),
+    job_errors.ClaimLostError: ErrorShape(503, SERVER_ERROR, "claim_lost", retry_after_s=1),
 }
 
 _REGISTRY: Mapping[type[Exception], ErrorShape] = {
@@ -173,7 +186,7 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
 }
 
 ERROR_TABLE: Mapping[type[Exception], ErrorShape] = MappingProxyType(
-    {**_REGISTRY, **_TENANCY, **_INFERENCE, **_ROUTER}
+    {**_REGISTRY, **_TENANCY, **_BATCH_JOBS, **_INFERENCE, **_ROUTER}
 )
 
 

@@ -17,7 +17,7 @@ QUESTION = "What is the capital of France?"
 TOOL_NAME = "look_up"
 PARAMETERS: dict[str, Any] = {
     "type": "object",
-    "properties": {"city": {"type": "string", "maxLength": 12}},
+    "properties": {"city": {"type": "string", "enum": ["Paris", "Rome", "Oslo"]}},
     "required": ["city"],
     "additionalProperties": False,
 }

@@ -303,7 +303,7 @@ TOOL = {
         "description": "Looks a city up.",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 12}},
+            "properties": {"city": {"enum": ["Paris", "Rome", "Oslo"]}},
             "required": ["city"],
             "additionalProperties": False,
         },

@@ -55,6 +55,16 @@ def test_every_server_of_every_deployment_is_wanted() -> None:
     assert list(desired_endpoints([DEPLOYMENT, other])) == ["d@a:8000", "e@a:8000", "e@b:443"]
 
 
+def test_a_stated_block_size_wins_over_the_engines_and_is_taken_over_when_it_changes() -> None:
+    stated = Desired(DEPLOYMENT.model_copy(update={"tokens_per_block": 32}), SERVER)
+    endpoint = stated.endpoint(Recognised(details={"tokens_per_block": 64}))
+    assert endpoint.server_schema["tokens_per_block"] == 32
+    assert stated.is_met_by(endpoint)
+    assert WANTED.is_met_by(endpoint)
+    changed = Desired(DEPLOYMENT.model_copy(update={"tokens_per_block": 16}), SERVER)
+    assert not changed.is_met_by(endpoint)
+
+
 def test_names_keep_paths_and_ipv6_apart() -> None:
     servers = (ServerRef(http="http://[::1]:8000/one/"), ServerRef(http="http://[::1]:8000/two"))
     both = DEPLOYMENT.model_copy(update={"servers": servers})

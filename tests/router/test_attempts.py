@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -207,13 +207,20 @@ class Fleet:
         self.router.registry_changed()
 
     async def run(
-        self, answer: Collected, tokens: int = 6, model: Model = MODEL, guide: Guide | None = None
+        self,
+        answer: Collected,
+        tokens: int = 6,
+        model: Model = MODEL,
+        guide: Guide | None = None,
+        spare: Callable[[Endpoint], bool] | None = None,
     ) -> Finished:
         request = InferenceRequest(
             id="r", model=model.name, stream=True, max_tokens=tokens, prompt_ids=[100], end_id=END
         )
         request.guide = guide
-        job = Job(request, Wish(model, "balanced", "default"), 10, self._tracing.begin(None, None))
+        job = Job(
+            request, Wish(model, "balanced", "default"), 10, self._tracing.begin(None, None), spare=spare
+        )
         async with asyncio.timeout(10):
             return await self.router.run(job, answer)
 
@@ -380,8 +387,44 @@ async def test_a_request_waits_for_an_endpoint_that_comes(fleet: Fleet) -> None:
     answer = Collected()
     waiting = asyncio.create_task(fleet.run(answer))
     await asyncio.sleep(0)
+    assert fleet.router.waiting["m"] == 1
     fleet.register(down[0], fleet.endpoints[1])
     assert (await waiting).endpoint.name == "b"
+    assert fleet.router.waiting["m"] == 0
+
+
+async def test_what_runs_in_spare_capacity_goes_only_where_there_is_room(fleet: Fleet) -> None:
+    """It is charged as such while it runs; without room it is not among those that wait."""
+    held: list[tuple[int, int]] = []
+
+    def only_b(endpoint: Endpoint) -> bool:
+        load = fleet.router.ledger.of("b")
+        held.append((load.requests, load.spare))
+        return endpoint.name == "b"
+
+    fleet.b.faults = ["break"]  # the rest of the answer is routed while nothing is charged
+    fleet.a.faults = ["drop"]
+    assert (await fleet.run(Collected(), spare=only_b)).endpoint.name == "b"
+    assert (len(fleet.a.asked), held[0], fleet.router.ledger.of("b").spare) == (0, (0, 0), 0)
+    waiting = asyncio.create_task(fleet.run(Collected(), spare=lambda _: False))
+    await asyncio.sleep(0)
+    assert fleet.router.waiting["m"] == 0
+    with pytest.raises(NoEndpointsError):
+        await waiting
+
+
+async def test_a_row_in_flight_is_charged_as_spare(fleet: Fleet) -> None:
+    fleet.a.faults = ["hang"]
+    answer = Collected()
+    running = asyncio.create_task(fleet.run(answer, spare=lambda endpoint: endpoint.name == "a"))
+    async with asyncio.timeout(5):
+        await answer.some.wait()
+    load = fleet.router.ledger.of("a")
+    assert (load.requests, load.spare) == (1, 1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (load.requests, load.spare) == (0, 0)
 
 
 async def test_without_any_endpoint_the_request_fails_in_time(fleet: Fleet) -> None:

@@ -12,7 +12,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.instruments import Instruments
-from telemetry.metric_labels import ATTEMPT_OUTCOMES, CANCEL_PHASES, OUTCOMES, outcome_of
+from telemetry.metric_labels import (
+    ATTEMPT_OUTCOMES,
+    BATCH_JOB_STATUSES,
+    BATCH_ROW_OUTCOMES,
+    CANCEL_PHASES,
+    OUTCOMES,
+    outcome_of,
+)
 from telemetry.metrics import Metrics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -238,13 +245,14 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 18
+    assert len(described) == 21
     assert documented() == described
 
 
 def test_the_document_lists_every_label_value() -> None:
     text = DOCUMENT.read_text().split("## Label values")[1].split("## Questions")[0]
-    assert (
-        set(re.findall(r"`([a-z_]+)`", text)) - {"outcome", "phase"}
-        == OUTCOMES | ATTEMPT_OUTCOMES | CANCEL_PHASES
-    )
+    assert set(re.findall(r"`([a-z_]+)`", text)) - {
+        "outcome",
+        "phase",
+        "status",
+    } == OUTCOMES | ATTEMPT_OUTCOMES | CANCEL_PHASES | BATCH_ROW_OUTCOMES | {*BATCH_JOB_STATUSES}

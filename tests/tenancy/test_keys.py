@@ -17,7 +17,7 @@ from tenancy.errors import (
     MissingKeyError,
     UnknownKeyError,
 )
-from tenancy.keys import authenticate, new_key
+from tenancy.keys import authenticate, identity_of, new_key
 
 KEY, DIGEST = new_key()
 
@@ -67,6 +67,19 @@ def test_what_is_no_key_by_itself(api_key: str, error: type[AuthError]) -> None:
     with pytest.raises(error) as caught:
         authenticate(snapshot(), None, api_key)
     assert KEY not in str(caught.value)
+
+
+def test_work_goes_on_as_the_key_that_began_it() -> None:
+    """For as long as that key and its tenant may."""
+    assert identity_of(snapshot(), "acme", "laptop") == authenticate(snapshot(), f"Bearer {KEY}")
+    for refused in (snapshot(key={"disabled": True}), snapshot(tenant={"disabled": True})):
+        with pytest.raises(DisabledKeyError):
+            identity_of(refused, "acme", "laptop")
+    for tenant, name in (("acme", "other"), ("other", "laptop")):
+        with pytest.raises(UnknownKeyError):
+            identity_of(snapshot(), tenant, name)
+    with pytest.raises(KeysNotLoadedError):
+        identity_of(Snapshot.of(0, [], stale=True), "acme", "laptop")
 
 
 def test_an_admin_key_says_so() -> None:

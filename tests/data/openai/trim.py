@@ -40,6 +40,10 @@ ROOTS = (
     "ResponseReasoningTextDoneEvent",
     "ResponseTextDeltaEvent",
     "ResponseTextDoneEvent",
+    "Batch",
+    "OpenAIFile",
+    "ListFilesResponse",
+    "ListBatchesResponse",
 )
 PROSE = frozenset({"description", "title", "example", "examples", "deprecated", "discriminator", "default"})
 REF = "#/components/schemas/"

@@ -10,6 +10,7 @@ import pytest
 import inference.errors
 import model_registry.errors
 import router.errors
+import tenancy.batch_jobs.errors
 import tenancy.errors
 from gateway.api import errors
 from gateway.api.errors import ERROR_TABLE, ApiError, ErrorShape, encode_error, encode_error_event, shape_of
@@ -24,7 +25,7 @@ def error_classes(module: ModuleType) -> list[type[Exception]]:
     return [item for item in found if item.__module__ == module.__name__]
 
 
-MODULES = (inference.errors, model_registry.errors, router.errors, tenancy.errors)
+MODULES = (inference.errors, model_registry.errors, router.errors, tenancy.errors, tenancy.batch_jobs.errors)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

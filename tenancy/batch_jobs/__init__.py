@@ -1,0 +1,1 @@
+"""Batch jobs and their files, as Redis keeps them: whose they are, how far, and who works on what."""
