@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,6 @@ def write_config(folder: Path, **entries: Any) -> None:
 
 CHAT_MODEL = Path(__file__).parents[2] / "emulator" / "models" / "depot-chat"
 _LIMITS = EngineLimits(max_batch_size=8, max_num_tokens=512, max_seq_len=512, max_input_len=480, kv_blocks=64)
-_GUIDED = 'parameters { key: "guided_decoding_backend" value: { string_value: "xgrammar" } }\n'
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +130,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRef]:
 async def started(folder: Path) -> TritonProcess:
     """A model of every lane, named so that nothing can be learnt from the name."""
     engine = EngineSpec(CHAT_MODEL, _LIMITS, cancellation_check_period_ms=20)
+    guiding = replace(engine, guided_decoding=True)
     newer = TextModels("text", "before", "after", bls="script", bls_instances=1)
     older = TextModels(
         "old_text",
@@ -144,13 +145,11 @@ async def started(folder: Path) -> TritonProcess:
         folder / "repository",
         [
             TrtEngineModels(engine, name="ids", text=newer),
-            TrtEngineModels(engine, name="old_ids", dialect="0.19", text=older),
+            TrtEngineModels(guiding, name="old_ids", dialect="0.19", text=older),
             LlmApiModels(engine, name="words"),
             TrtEngineModels(engine, name="fragile"),
         ],
     )
-    with (folder / "repository" / "old_ids" / "config.pbtxt").open("a") as config:
-        config.write(_GUIDED)
     process = TritonProcess(
         "triton", await ensure_environment(), folder / "repository", folder / "log", load=names
     )
