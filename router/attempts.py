@@ -15,7 +15,12 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct, field
 
 from inference.client import ModelClients
-from inference.errors import InferenceError, UnsupportedFeatureError
+from inference.errors import (
+    InferenceError,
+    RequestRefusedError,
+    ServerFailedError,
+    UnsupportedFeatureError,
+)
 from inference.request import InferenceRequest, Usage
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
@@ -215,6 +220,8 @@ class Router:
                 trace.finished(ending)
                 self._observer.attempt(endpoint, ending)
                 raise
+            if type(outcome) is ServerFailedError and request.guide is not None and not answer.started:
+                outcome = _impossible_guide(request)
             self._judge(load, trace, outcome, endpoint, job)
             if isinstance(outcome, InferenceError):
                 trace.finished(outcome.outcome)
@@ -287,6 +294,18 @@ class Router:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
         return pick(job.wish.profile, choices, job.tokens, failed)
+
+
+def _impossible_guide(request: InferenceRequest) -> RequestRefusedError:
+    """What an engine cannot compile fails within it, in words that tell nothing: no other engine is tried.
+
+    Otherwise one client's schema would fail on every endpoint in turn, and open every breaker.
+    """
+    names = request.options.names if request.options is not None else {}
+    field = names.get("response_format", "response_format")
+    return RequestRefusedError(
+        f"The engine cannot follow the form that `{field}` asks for. Simplify it.", field
+    )
 
 
 def _let_go(load: EndpointLoad, trace: AttemptTrace) -> None:
