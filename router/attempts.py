@@ -19,6 +19,8 @@ from inference.client import ModelClients, takes_weights
 from inference.errors import (
     AdapterMissingError,
     InferenceError,
+    RequestRefusedError,
+    ServerFailedError,
     ServerUnreachableError,
     UnsupportedFeatureError,
 )
@@ -265,6 +267,8 @@ class Router:
                 trace.finished(ending)
                 self._observer.attempt(endpoint, ending)
                 raise
+            if type(outcome) is ServerFailedError and request.guide is not None and not answer.started:
+                outcome = _impossible_guide(request)
             self._judge(load, trace, outcome, endpoint, job)
             if isinstance(outcome, InferenceError):
                 trace.finished(outcome.outcome)
@@ -342,6 +346,18 @@ class Router:
                 for choice in choices
             ]
         return pick(job.wish.profile, choices, job.tokens, failed)
+
+
+def _impossible_guide(request: InferenceRequest) -> RequestRefusedError:
+    """What an engine cannot compile fails within it, in words that tell nothing: no other engine is tried.
+
+    Otherwise one client's schema would fail on every endpoint in turn, and open every breaker.
+    """
+    names = request.options.names if request.options is not None else {}
+    field = names.get("response_format", "response_format")
+    return RequestRefusedError(
+        f"The engine cannot follow the form that `{field}` asks for. Simplify it.", field
+    )
 
 
 def _let_go(load: EndpointLoad, trace: AttemptTrace) -> None:

@@ -68,7 +68,7 @@ class Body(Struct, kw_only=True):
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
     stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     response_format: dict[str, Any] | None = None
@@ -175,7 +175,7 @@ FITS: Mapping[str, str] = {
     "seed": "an integer of 64 bits with sign",
     "presence_penalty": _PENALTY,
     "frequency_penalty": _PENALTY,
-    "repetition_penalty": "a number above 0 and up to 10",
+    "repetition_penalty": "a number from 0.01 to 10",
     "stop": "a string or an array of up to 4 strings",
     "stop[]": _STRING,
     "logit_bias": "an object of token ids with a bias from -100 to 100 each",

@@ -130,7 +130,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRef]:
 async def started(folder: Path) -> TritonProcess:
     """A model of every lane, named so that nothing can be learnt from the name."""
     engine = EngineSpec(CHAT_MODEL, _LIMITS, cancellation_check_period_ms=20)
-    guided = replace(engine, guided_decoding=True)
+    guiding = replace(engine, guided_decoding=True)
     newer = TextModels("text", "before", "after", bls="script", bls_instances=1)
     older = TextModels(
         "old_text",
@@ -144,8 +144,8 @@ async def started(folder: Path) -> TritonProcess:
     names = build_emulator_repository(
         folder / "repository",
         [
-            TrtEngineModels(guided, name="ids", text=newer),
-            TrtEngineModels(guided, name="old_ids", dialect="0.19", text=older),
+            TrtEngineModels(engine, name="ids", text=newer),
+            TrtEngineModels(guiding, name="old_ids", dialect="0.19", text=older),
             LlmApiModels(engine, name="words"),
             TrtEngineModels(engine, name="fragile"),
         ],

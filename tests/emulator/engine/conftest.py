@@ -125,7 +125,7 @@ def make_client(weights: Weights) -> Iterator[MakeClient]:
             tokens_per_block=4,
             kv_blocks=256,
         )
-        engine = Engine(weights, replace(base, **limits), pacing, faults, script)
+        engine = Engine(weights, replace(base, **limits), pacing, faults, script=script)
         engine.start()
         engines.append(engine)
         return Client(engine)
