@@ -31,6 +31,7 @@ from gateway.token_counts import TokenCounts
 from gateway.tokenization import Tokenization
 from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
 from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
+from inference.adapters import Adapters
 from inference.client import ModelClients
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
@@ -75,8 +76,11 @@ class GatewayProcess:
             config.request_timeout_s,
         )
         self.clients = ModelClients(timeouts)
-        self.router = Router(settings.router, self.clients, self.snapshot, accounts)
-        self.generation = Generation(config, self.snapshot, self.tokenizers, self.router, tracing, accounts)
+        self.adapters = Adapters(config.adapter_cache_bytes)
+        self.router = Router(settings.router, self.clients, self.snapshot, accounts, self.adapters)
+        self.generation = Generation(
+            config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts
+        )
         self.batch_jobs = self._batch_jobs()
         self.drain = Drain(
             lambda: self.generation.in_flight + self.batch_jobs.slices,
@@ -126,6 +130,7 @@ class GatewayProcess:
         await self.supervisor.close()
         await self.clients.close()
         self.tokenizers.close()
+        self.adapters.close()
         self.metrics.flush()
         await self._redis.aclose()
 
@@ -136,6 +141,7 @@ class GatewayProcess:
             snapshot.models,
             {endpoint.profile for endpoint in endpoints} | {"latency", "balanced", "throughput"},
             (endpoint.name for endpoint in endpoints),
+            snapshot.adapters,
         )
         self.router.registry_changed()
 

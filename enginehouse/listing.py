@@ -17,13 +17,14 @@ from model_registry.manifests import to_yaml
 
 COLUMNS: Mapping[str, Sequence[str]] = {
     "Model": ("name", "context_length", "default_profile", "aliases", "description"),
+    "Adapter": ("name", "model", "path", "lora_name", "aliases", "restricted", "description"),
     "Deployment": ("name", "model", "profile", "lane", "target", "servers"),
     "Endpoint": ("name", "model", "profile", "lane", "target", "max_concurrency", "state", "reason"),
     "Tenant": ("name", "weight", "allowed_models", "disabled"),
     "ApiKey": ("name", "tenant", "admin", "disabled"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {
-    "Model": {"Deployment": "model", "Endpoint": "model"},
+    "Model": {"Adapter": "model", "Deployment": "model", "Endpoint": "model"},
     "Deployment": {"Endpoint": "deployment"},
     "Tenant": {"ApiKey": "tenant"},
 }

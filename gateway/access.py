@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from model_registry.entities import Model
 from router.errors import ModelNotAllowedError
+from router.profiles import Wish
+from tenancy.access import may_use
 from tenancy.keys import Identity
 
 
-def check_allowed(identity: Identity, model: Model) -> None:
-    """Raise ModelNotAllowedError where the caller's tenant may not use `model`."""
-    allowed = identity.tenant.allowed_models
-    if allowed is not None and model.name not in allowed:
+def check_allowed(identity: Identity, wish: Wish) -> None:
+    """Raise ModelNotAllowedError where the caller's tenant may not use the model or adapter it wants."""
+    if not may_use(identity.tenant, wish.model, wish.adapter):
         raise ModelNotAllowedError(
-            f"The model {model.name!r} does not exist or you do not have access to it. "
+            f"The model {wish.name!r} does not exist or you do not have access to it. "
             "GET /v1/models lists what there is."
         )

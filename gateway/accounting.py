@@ -42,10 +42,10 @@ class Accounts:
         self._metrics.attempt(endpoint.name, cast("AttemptOutcome", outcome))
 
     def retried(self, wish: Wish) -> None:
-        self._metrics.retried(wish.model.name, wish.profile)
+        self._metrics.retried(wish.name, wish.profile)
 
     def continued(self, wish: Wish) -> None:
-        self._metrics.migrated(wish.model.name, wish.profile)
+        self._metrics.migrated(wish.name, wish.profile)
 
     def finished(self, entry: Entry) -> None:
         """The single finish of a request."""
@@ -58,7 +58,7 @@ class Accounts:
             entry.error_type = "client_left"
             self._metrics.cancelled(_phase(entry, first_s))
         self._metrics.finish(
-            wish.model.name if wish else None,
+            wish.name if wish else None,
             wish.profile if wish else None,
             _outcome(entry),
             duration_s=now_s - entry.started_s,
@@ -124,8 +124,8 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
     return {
         names.OPERATION_NAME: entry.operation.name,
         names.PROVIDER_NAME: "enginehouse",
-        names.REQUEST_MODEL: wish.model.name if wish else None,
-        names.RESPONSE_MODEL: wish.model.name if wish and end else None,
+        names.REQUEST_MODEL: wish.name if wish else None,
+        names.RESPONSE_MODEL: wish.name if wish and end else None,
         names.RESPONSE_ID: entry.request_id,
         names.REQUEST_STREAM: api.stream if api else None,
         names.REQUEST_MAX_TOKENS: api.max_tokens if api else None,
@@ -145,6 +145,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.REQUEST_ID: entry.request_id,
         names.TENANT: entry.identity.tenant.name if entry.identity else None,
         names.PROFILE: wish.profile if wish else None,
+        names.ADAPTER: wish.adapter.name if wish and wish.adapter else None,
         names.DEPLOYMENT: end.endpoint.deployment if end else None,
         names.ENDPOINT: end.endpoint.name if end else None,
         names.LANE: end.endpoint.lane if end else None,

@@ -37,5 +37,7 @@ class GatewayConfig(BaseModel):
     drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
     """How long requests may go on after SIGTERM before they are cut."""
     keepalive_timeout_s: Annotated[float, Field(gt=0)] = 75.0
+    adapter_cache_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """Weights of LoRA adapters that each worker keeps for engines that lack them; others are read again."""
     write_buffer_high_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024
     """Unsent bytes of a slow client at which the model server is no longer read from."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from gateway.api.answers import model_answer, models_answer
+from gateway.api.answers import Shown, model_answer, models_answer
 from gateway.api.errors import ErrorShape, encode_error
-from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
 from router.errors import UnknownModelError
 from router.profiles import nearest
 from telemetry.metrics import CONTENT_TYPE, Metrics
-from tenancy.keys import Identity, authenticate
+from tenancy.access import may_use
+from tenancy.keys import authenticate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,8 @@ class Discovery:
         identity = authenticate(
             snapshot, request.headers.get("Authorization"), request.headers.get("x-api-key")
         )
-        visible = [(m.name, m) for m in snapshot.models.values() if _may_use(identity, m)]
-        visible += [(alias, model) for model in snapshot.models.values() for alias in model.aliases
-                    if _may_use(identity, model) and alias not in snapshot.models]  # fmt: skip
-        return _json(models_answer(sorted(visible, key=lambda pair: pair[0])))
+        shown = (one for one in _names(snapshot) if may_use(identity.tenant, one.model, one.adapter))
+        return _json(models_answer(sorted(shown, key=lambda one: one.name)))
 
     async def model(self, request: web.Request) -> web.Response:
         """`GET /v1/models/{name}`."""
@@ -54,11 +52,11 @@ class Discovery:
             snapshot, request.headers.get("Authorization"), request.headers.get("x-api-key")
         )
         name = request.match_info["name"]
-        found = snapshot.model(name)
-        if found is None or not _may_use(identity, found):
-            known = [m.name for m in snapshot.models.values() if _may_use(identity, m)]
+        found = _named(snapshot, name)
+        if found is None or not may_use(identity.tenant, found.model, found.adapter):
+            known = [one.name for one in _names(snapshot) if may_use(identity.tenant, one.model, one.adapter)]
             raise UnknownModelError(name, nearest(name, known))
-        return _json(model_answer(name, found))
+        return _json(model_answer(found))
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """`GET /healthz`: the process answers."""
@@ -78,9 +76,25 @@ class Discovery:
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
 
 
-def _may_use(identity: Identity, model: Model) -> bool:
-    allowed = identity.tenant.allowed_models
-    return allowed is None or model.name in allowed
+def _names(snapshot: Snapshot) -> Iterator[Shown]:
+    """Every name that a client may ask for, aliases included; a model's own name wins over an alias."""
+    for model in snapshot.models.values():
+        yield Shown(model.name, model)
+    for alias, name in snapshot.aliases.items():
+        if alias not in snapshot.models:
+            yield Shown(alias, snapshot.models[name])
+    for name, adapter in (*snapshot.adapters.items(), *snapshot.adapter_aliases.items()):
+        if adapter.model in snapshot.models:
+            yield Shown(name, snapshot.models[adapter.model], adapter)
+
+
+def _named(snapshot: Snapshot, name: str) -> Shown | None:
+    """What `name` stands for."""
+    if (model := snapshot.model(name)) is not None:
+        return Shown(name, model)
+    if (adapter := snapshot.adapter(name)) is not None and adapter.model in snapshot.models:
+        return Shown(name, snapshot.models[adapter.model], adapter)
+    return None
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

@@ -44,11 +44,18 @@ from gateway.streaming.client import PushResponse
 from gateway.streaming.parts import PartParser
 from gateway.streaming.text import Assembler
 from gateway.usage import usage_of
-from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
+from inference.adapters import Adapters
+from inference.errors import (
+    AdapterError,
+    AdapterUnsendableError,
+    ServerTimeoutError,
+    ServerUnreachableError,
+    StreamBrokenError,
+)
 from inference.request import InferenceRequest, Usage
 from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import Endpoint, Model
+from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
 from router.errors import RouterError
@@ -58,7 +65,14 @@ from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
 
 _log = logging.getLogger(__name__)
-_OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, RouterError)
+_OWN_WORDS = (
+    ServerUnreachableError,
+    ServerTimeoutError,
+    StreamBrokenError,
+    RouterError,
+    AdapterError,
+    AdapterUnsendableError,
+)
 """Errors whose text is ours; a model server's own words may quote the prompt, which no log may hold."""
 _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"})
 _OPENAI_LANES = frozenset({"openai-http"})
@@ -93,6 +107,7 @@ class Generation:
         config: GatewayConfig,
         snapshot: Callable[[], Snapshot],
         tokenizers: Tokenizers,
+        adapters: Adapters,
         router: Router,
         tracing: Tracing,
         accounts: Accounts,
@@ -100,6 +115,7 @@ class Generation:
         self._config = config
         self._snapshot = snapshot
         self._tokenizers = tokenizers
+        self._adapters = adapters
         self._router = router
         self._tracing = tracing
         self._accounts = accounts
@@ -184,8 +200,8 @@ class Generation:
             raise draining()
         snapshot = self._snapshot()
         api = entry.api = entry.operation.parse(body, self._config.limits)
-        model = resolve(snapshot, api.model, api.service_tier, None).model
-        entry.wish = Wish(model, SPARE_PROFILE, "batch_job")
+        named = resolve(snapshot, api.model, api.service_tier, None)
+        entry.wish = named._replace(profile=SPARE_PROFILE, reason="batch_job")
         await self._run(entry, snapshot, identity, api, entry.wish)
 
     async def _answer(self, request: web.BaseRequest, entry: Entry) -> None:
@@ -209,7 +225,7 @@ class Generation:
     ) -> None:
         """Answer what was read and resolved."""
         operation = entry.operation
-        check_allowed(identity, wish.model)
+        check_allowed(identity, wish)
         lanes = self._lanes(snapshot, wish.model, api)
         assembling = _RELAYED
         tokenizer: ModelTokenizer | None = None
@@ -233,11 +249,21 @@ class Generation:
             marks = parsing.marks if parsing is not None else _NO_MARKS
             make = partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options, marks)
             assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
+        if wish.adapter is not None:
+            await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
         entry.routed = True
         if api.stream:
             await self._stream(entry, api, wish, requests, assembling, lanes)
         else:
             await self._whole(entry, api, wish, requests, assembling, lanes)
+
+    async def _add_adapter(
+        self, adapter: Adapter, requests: Iterable[InferenceRequest], *, by_id: bool
+    ) -> None:
+        """The adapter that answers are computed with; its files are read where an engine may want them."""
+        lora = await self._adapters.identify(adapter) if by_id else self._adapters.by_name(adapter)
+        for request in requests:
+            request.lora = lora
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
@@ -429,7 +455,7 @@ def _log_failure(entry: Entry, error: Exception, *, unexpected: bool) -> None:
     fields = {
         "request_id": entry.request_id,
         "trace_id": entry.trace.trace_id_hex,
-        "model": entry.wish.model.name if entry.wish else None,
+        "model": entry.wish.name if entry.wish else None,
         "error": type(error).__name__,
         "detail": str(error) if isinstance(error, _OWN_WORDS) else None,
     }

@@ -45,8 +45,9 @@ class TokenCounts:
         snapshot = self._snapshot()
         identity = authenticate(snapshot, headers.get("Authorization"), headers.get("x-api-key"))
         api = parse_count(await read_body(request, self._config), self._config.limits)
-        model = resolve(snapshot, api.model, api.service_tier, headers.get("X-Enginehouse-Profile")).model
-        check_allowed(identity, model)
+        wish = resolve(snapshot, api.model, api.service_tier, headers.get("X-Enginehouse-Profile"))
+        check_allowed(identity, wish)
+        model = wish.model
         tokenizer = await self._tokenizer(model)
         tokens = await self._tokens(api, model, tokenizer)
         return web.Response(body=encode({"input_tokens": tokens}), content_type="application/json")

@@ -125,8 +125,9 @@ class Tokenization:
         self, request: web.Request, snapshot: Snapshot, name: str
     ) -> tuple[Model, ModelTokenizer]:
         """The model that `name` means to this client, and its tokenizer."""
-        model = resolve(snapshot, name, None, None).model
-        check_allowed(authenticate(snapshot, request.headers.get("Authorization")), model)
+        wish = resolve(snapshot, name, None, None)
+        check_allowed(authenticate(snapshot, request.headers.get("Authorization")), wish)
+        model = wish.model
         if model.tokenizer is None:
             raise bad_request(
                 f"The model {name!r} has no tokenizer here: its servers tokenise for themselves. Ask for "

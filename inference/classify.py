@@ -27,13 +27,15 @@ _GUIDES = r"(guided[ _]decoding|xgrammar|grammar|json[ _]schema|regex|regular ex
 _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
+        (r"LoRA task \d+ not found in cache|send LoRA weights with request", AdapterMissingError),
+        (r"PEFT cache is full|no done tasks to evict", ServerBusyError),
         # The engine itself broke, whatever else the text says; the caller cannot be at fault.
         (r"forwardAsync|(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory", ServerFailedError),
         (r"prompt length .*exceeds", PromptTooLongError),
         (r"exceeds? (the )?max(imum)?[ _](input|sequence|seq|context)", PromptTooLongError),
         (r"(should|must) not exceed (the )?max_(seq_len|num_tokens|input_len)", PromptTooLongError),
         (r"maximum context length is|longer than the maximum model length", PromptTooLongError),
-        (r"lora .*cache is full|no done tasks to evict", ServerBusyError),
+        (r"lora .*cache is full", ServerBusyError),
         (r"lora .*(not found|not in( the)? cache|not cached|is not loaded)", AdapterMissingError),
         (r"maximum queue size|queue (is )?full|too many requests", ServerBusyError),
         (r"request timeout expired|deadline exceeded", ServerTimeoutError),

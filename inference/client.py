@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from inference.errors import AdapterUnsendableError
 from inference.grpc_stream import GrpcStreams
 from inference.lane import TritonLane
 from inference.lanes import lane_of
@@ -59,6 +60,19 @@ class ModelClients:
         self._clients[endpoint.name] = (endpoint, client)
         return client
 
+    def sending_weights(self, endpoint: Endpoint) -> ModelClient:
+        """A client for a request that carries an adapter's weights: JSON cannot carry FP16, gRPC can.
+
+        Raises AdapterUnsendableError, naming the remedy, for an endpoint without gRPC address.
+        """
+        if endpoint.grpc is None:
+            raise AdapterUnsendableError(
+                "The LoRA adapter's weights can be sent to the model's server by gRPC only: its operator "
+                f"must add `grpc: host:port` to the servers of deployment {endpoint.deployment!r}."
+            )
+        schema = Schema.from_dict(dict(endpoint.server_schema))
+        return _TritonGrpc(self._grpc, endpoint, lane_of(schema), schema)
+
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
         """Forget clients and idle connections of endpoints that are no more; lose patience with sick ones."""
         names, origins, addresses = set(), set(), set()
@@ -100,6 +114,11 @@ class ModelClients:
         if origin not in self._pools:
             self._pools[origin] = HttpPool(origin, self._timeouts)
         return self._pools[origin]
+
+
+def takes_weights(endpoint: Endpoint) -> bool:
+    """Whether a LoRA adapter's weights must come with a request; else its server has them, or takes none."""
+    return "lora_weights" in endpoint.server_schema.get("inputs", ())
 
 
 def _origin(url: str) -> str:

@@ -12,6 +12,7 @@ InferenceError
 ├── StreamBrokenError         the stream stopped without its end
 ├── ProtocolError             an answer that is not of the recognised schema
 └── UnsupportedFeatureError   the lane cannot do what is asked                   never retried
+    └── AdapterUnsendableError  an adapter's weights cannot be brought to the engine  never retried
 SchemaError                   introspection found a schema it does not know
 TokenizerError                a model's tokenizer or chat template cannot be used
 AdapterError                  the folder of a LoRA adapter cannot be used
@@ -65,7 +66,7 @@ class PromptTooLongError(RequestRefusedError):
 class AdapterMissingError(InferenceError):
     """The engine's cache does not hold the LoRA adapter: evicted, or never sent. Sent again, it will."""
 
-    outcome = "refused"
+    outcome = "adapter_missing"
     retry_safe = True
 
 
@@ -118,6 +119,13 @@ class UnsupportedFeatureError(InferenceError):
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+class AdapterUnsendableError(UnsupportedFeatureError):
+    """A LoRA adapter's weights cannot be brought to the engine, which is the operator's to mend."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "model")
 
 
 class SchemaError(Exception):

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # publishes no types
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from inference.classify import classify_error
 from inference.errors import (
@@ -23,7 +23,7 @@ from inference.errors import (
     ServerUnreachableError,
     StreamBrokenError,
 )
-from inference.grpc_tensors import infer_request, is_final, outputs_of
+from inference.grpc_tensors import infer_bytes, infer_request, is_final, outputs_of
 from inference.lane import TritonLane
 from inference.push_http import Timeouts
 from inference.request import InferenceRequest
@@ -68,11 +68,17 @@ class GrpcStreams:
         if endpoint.grpc is None:
             raise ValueError(f"endpoint {endpoint.name} has no gRPC address")
         lane.check(request)
-        message = infer_request(schema.target, request.id, lane.tensors(request), schema.inputs)
+        tensors = lane.tensors(request)
         metadata = (("traceparent", request.traceparent),) if request.traceparent else None
         channel = self._channel(endpoint.grpc)
-        stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
-        call = GrpcCall(channel, stream, message, _Answer(lane, request, sink), self._timeouts)
+        answer = _Answer(lane, request, sink)
+        if request.lora is not None and request.lora.weights is not None:
+            stream = _of_bytes(channel)(metadata=metadata)
+            message = infer_bytes(schema.target, request.id, tensors, schema.inputs)
+        else:
+            stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
+            message = infer_request(schema.target, request.id, tensors, schema.inputs)
+        call = GrpcCall(channel, stream, message, answer, self._timeouts)
         self._calls.add(call)
         call.task.add_done_callback(lambda _: self._ended(call))
         return call
@@ -110,6 +116,14 @@ class GrpcStreams:
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         return self._channels[address]
+
+
+def _of_bytes(channel: grpc.aio.Channel) -> Any:
+    """`ModelStreamInfer` for messages that are bytes already."""
+    return channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+    )
 
 
 class GrpcCall:

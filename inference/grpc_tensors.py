@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from inference.errors import ProtocolError
 from inference.logit_bias import LogitBias
+from inference.request import RawTensor
 from inference.schema import Tensor
 
 _CODES = {
@@ -29,25 +30,64 @@ _CODES = {
     "BOOL": "?",
 }
 _LENGTH = struct.Struct("<I")
+_BYTES_FIELD = 2
+_RAW_CONTENTS = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES_FIELD])
 
 
 def infer_request(
     model: str, request_id: str, tensors: Mapping[str, Any], declared: Mapping[str, Tensor]
 ) -> Any:
     """A `ModelInferRequest` that asks for an empty final response, so that a clean end can be told."""
+    request, contents = _parts(model, request_id, tensors, declared)
+    request.raw_input_contents.extend(contents)
+    return request
+
+
+def infer_bytes(
+    model: str, request_id: str, tensors: Mapping[str, Any], declared: Mapping[str, Tensor]
+) -> bytes:
+    """`infer_request` as it goes on the wire, for tensors of megabytes, which are copied once.
+
+    protobuf takes five times as long over them, and nothing else runs meanwhile (docs/decisions).
+    """
+    request, contents = _parts(model, request_id, tensors, declared)
+    fields = ((_RAW_CONTENTS, _varint(len(data)), data) for data in contents)
+    return b"".join((request.SerializeToString(), *chain.from_iterable(fields)))
+
+
+def _parts(
+    model: str, request_id: str, tensors: Mapping[str, Any], declared: Mapping[str, Tensor]
+) -> tuple[Any, list[bytes]]:
+    """The request without the contents of its tensors, and those."""
+    contents: list[bytes] = []
     request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     for name, value in tensors.items():
         tensor = declared[name]
-        if isinstance(value, LogitBias):
+        if value.__class__ is RawTensor:
+            shape = (1,) * (len(tensor.shape) - len(value.shape)) + value.shape
+            request.inputs.add(name=name, datatype=tensor.datatype, shape=shape)
+            contents.append(value.data)
+            continue
+        if value.__class__ is LogitBias:
             count, raw = value.vocab_size, value.packed
         else:
             values = value if isinstance(value, list) else [value]
             count, raw = len(values), _pack(tensor.datatype, values)
         tensor_input = request.inputs.add(name=name, datatype=tensor.datatype)
         tensor_input.shape.extend(wire_shape(tensor.shape, count))
-        request.raw_input_contents.append(raw)
-    return request
+        contents.append(raw)
+    return request, contents
+
+
+def _varint(number: int) -> bytes:
+    """Protobuf's encoding of a length."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def wire_shape(declared: Sequence[int], count: int) -> list[int]:

@@ -75,7 +75,7 @@ class OpenAiHttp:
     def start(self, request: InferenceRequest, sink: Sink) -> Exchange:
         """Send the client's own JSON with the upstream's model name."""
         body = dict(request.body or {})
-        body["model"] = self._target
+        body["model"] = self._target if request.lora is None else request.lora.name
         wants_usage = True
         if request.stream:
             options = body.get("stream_options") or {}

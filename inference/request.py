@@ -38,6 +38,36 @@ class Guide(NamedTuple):
     """The schema as JSON, the expression or the grammar; empty for any JSON."""
 
 
+class RawTensor(NamedTuple):
+    """A tensor of any type as its bytes, in the order and size that Triton takes; only gRPC carries it."""
+
+    shape: tuple[int, ...]
+    """Without the batch dimension."""
+    data: bytes
+
+
+class LoraWeights(NamedTuple):
+    """One adapter as TensorRT-LLM's engines take it (contract sheet 1.1)."""
+
+    weights: RawTensor
+    """FP16 [rows, width]."""
+    config: RawTensor
+    """INT32 [rows, 3]."""
+
+
+class Lora(Struct, frozen=True):
+    """The LoRA adapter that a request is computed with."""
+
+    task_id: int
+    """Stands for the weights: other weights have another one."""
+    name: str
+    """What a server calls it that knows adapters by name."""
+    server_path: str | None = None
+    """Its folder, for a server that reads it itself."""
+    weights: LoraWeights | None = None
+    """Sent along; None where the server is believed to have them."""
+
+
 class Extra(NamedTuple):
     """A field that most lanes have no place for."""
 
@@ -80,6 +110,7 @@ class InferenceRequest(Struct):
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     guide: Guide | None = None
+    lora: Lora | None = None
     options: Options | None = None
     stop: tuple[str, ...] = ()
     stop_ids: tuple[tuple[int, ...], ...] = ()

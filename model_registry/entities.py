@@ -1,7 +1,8 @@
 """The nouns of the registry: what clients name, what should run, and what runs.
 
-All are immutable values. `Model`, `Deployment`, `Tenant` and `ApiKey` are declared by operators (YAML
-manifests, the admin API); `Endpoint` is registered by the controller and lives only as long as it is renewed.
+All are immutable values. `Model`, `Adapter`, `Deployment`, `Tenant` and `ApiKey` are declared by operators
+(YAML manifests, the admin API); `Endpoint` is registered by the controller and lives only as long as it is
+renewed.
 """
 
 from __future__ import annotations
@@ -82,6 +83,35 @@ class Model(Entity):
     """Unix seconds, shown in `/v1/models`; set by the registry when the model is first stored."""
 
 
+class Adapter(Entity):
+    """LoRA weights on top of a model. Clients name it `model+adapter`, or by an alias.
+
+    Its own name is unique among all adapters, whatever their models.
+    """
+
+    name: Name
+    model: Name
+    """The model it was trained for: its base."""
+    path: str | None = None
+    """Folder with `adapter_config.json` and `adapter_model.safetensors`, as PEFT writes them, readable by
+    every gateway. Needed where the gateway sends the weights: by every Triton lane but `llmapi`."""
+    server_path: str | None = None
+    """That folder as a server sees it that reads adapters itself (`llmapi`). Default: `path`."""
+    lora_name: str | None = None
+    """What a server calls it that knows adapters by name (`openai-http`). Default: the adapter's name."""
+    aliases: tuple[Name, ...] = ()
+    restricted: bool = False
+    """A tenant that may use the base may not use it yet: its `allowed_models` must name `model+adapter`."""
+    description: str | None = None
+    created: Annotated[int, Field(ge=0)] = 0
+    """Unix seconds, shown in `/v1/models`; set by the registry when the adapter is first stored."""
+
+    @property
+    def full_name(self) -> str:
+        """`model+adapter`; a `+` can be part of no other name."""
+        return f"{self.model}+{self.name}"
+
+
 class ServerRef(Entity):
     """Where a model server listens."""
 
@@ -144,7 +174,8 @@ class Tenant(Entity):
     name: Name
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     allowed_models: tuple[str, ...] | None = None
-    """Model names; None: all."""
+    """Model names, which include their adapters unless those are `restricted`, and `model+adapter` for single
+    adapters; None: all."""
     disabled: bool = False
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from model_registry.entities import ApiKey, Deployment, Model
+from model_registry.entities import Adapter, ApiKey, Deployment, Model
 from model_registry.errors import DanglingReferenceError, InUseError, NameTakenError
 from model_registry.kinds import Ref, kind_of, ref_of
 from model_registry.snapshot import Stored
@@ -25,7 +25,7 @@ class Reference(NamedTuple):
 def references(item: Stored) -> tuple[Reference, ...]:
     """What `item` cannot be stored without. Endpoints outlive their deployment while they drain."""
     match item:
-        case Deployment():
+        case Deployment() | Adapter():
             return (Reference("model", "Model", item.model),)
         case ApiKey():
             return (Reference("tenant", "Tenant", item.tenant),)
@@ -55,13 +55,16 @@ def check_put(items: Iterable[Stored], after: Objects) -> None:
 
 
 def clashes(objects: Objects) -> Iterator[tuple[str, list[Ref]]]:
-    """What several objects claim: an alias of two models or a model's own name, one key of two names."""
+    """What several objects claim: a name or alias of two models or adapters, one key of two names."""
     claims: defaultdict[str, list[Ref]] = defaultdict(list)
     for item in objects.values():
         match item:
             case Model():
                 for name in {item.name, *item.aliases}:
                     claims[f"the model name or alias {name!r}"].append(ref_of(item))
+            case Adapter():
+                for alias in set(item.aliases):
+                    claims[f"the model name or alias {alias!r}"].append(ref_of(item))
             case ApiKey():
                 claims[f"the key with SHA-256 {item.sha256[:12]}…"].append(ref_of(item))
     return ((meaning, owners) for meaning, owners in claims.items() if len(owners) > 1)

@@ -34,6 +34,7 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("endpoint", "hash", "leading controller", "by deadlines", "name -> JSON document"),
     KeySpec("tenant", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("apikey", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("adapter", "hash", "operators", "never", "name -> JSON document"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from model_registry.entities import ApiKey, Deployment, Endpoint, Entity, Model, Tenant
+from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Entity, Model, Tenant
 from model_registry.errors import UnknownKindError
 from model_registry.snapshot import Stored
 
@@ -19,9 +19,17 @@ Ref = tuple[str, str]
 """(kind, name)."""
 
 KINDS: Mapping[str, type[Stored]] = MappingProxyType(
-    {"Model": Model, "Deployment": Deployment, "Endpoint": Endpoint, "Tenant": Tenant, "ApiKey": ApiKey}
+    {
+        "Model": Model,
+        "Deployment": Deployment,
+        "Endpoint": Endpoint,
+        "Tenant": Tenant,
+        "ApiKey": ApiKey,
+        "Adapter": Adapter,
+    }
 )
-DECLARED: tuple[str, ...] = ("Model", "Deployment", "Tenant", "ApiKey")
+"""The order is that of the scripts' keys (`scripts/prelude.lua`)."""
+DECLARED: tuple[str, ...] = ("Model", "Adapter", "Deployment", "Tenant", "ApiKey")
 """Kinds that operators write; the rest is written by the controller."""
 
 _SPELLINGS: Mapping[str, str] = MappingProxyType(
@@ -61,5 +69,5 @@ def decode(kind: str, document: str) -> Stored:
         item = entity.model_validate_json(document)
     except ValidationError:
         item = entity.model_validate_json(document, extra="ignore")
-    assert isinstance(item, Model | Deployment | Endpoint | Tenant | ApiKey)
+    assert isinstance(item, Model | Adapter | Deployment | Endpoint | Tenant | ApiKey)
     return item

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from model_registry.kinds import DECLARED, KINDS
 from model_registry.yaml_source import Path, lookup
 
-SET_BY_REGISTRY = {"Model": frozenset({"created"})}
+SET_BY_REGISTRY = {"Model": frozenset({"created"}), "Adapter": frozenset({"created"})}
 KEY_FROM_ENV = "key_from_env"
 
 

@@ -253,7 +253,7 @@ def _clashes(manifests: Iterable[_Manifest], registry: Snapshot | None) -> Itera
         names = " and ".join(f"{kind} {name!r}" for kind, name in owners)
         for owner in [owner for owner in owners if owner in written][-1:]:
             manifest = written[owner]
-            field = "aliases" if manifest.kind == "Model" else "sha256"
+            field = "sha256" if manifest.kind == "ApiKey" else "aliases"
             yield manifest.error(Mistake((field,), f"{meaning} is claimed by {names}"))
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from model_registry.entities import ApiKey, Deployment, Endpoint, Model, Tenant
+from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, Tenant
 
-Stored = Model | Deployment | Endpoint | Tenant | ApiKey
+Stored = Model | Adapter | Deployment | Endpoint | Tenant | ApiKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,9 @@ class Snapshot:
     tenants: Mapping[str, Tenant]
     keys: Mapping[str, ApiKey]
     """By hex SHA-256 of the key."""
+    adapters: Mapping[str, Adapter]
+    """By `model+adapter`."""
+    adapter_aliases: Mapping[str, Adapter]
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
@@ -44,6 +47,7 @@ class Snapshot:
         endpoints: defaultdict[str, list[Endpoint]] = defaultdict(list)
         tenants: dict[str, Tenant] = {}
         keys: dict[str, ApiKey] = {}
+        adapters: dict[str, Adapter] = {}
         for item in sorted(objects, key=lambda item: item.name):
             match item:
                 case Model():
@@ -56,6 +60,8 @@ class Snapshot:
                     tenants[item.name] = item
                 case ApiKey():
                     keys[item.sha256] = item
+                case Adapter():
+                    adapters[item.full_name] = item
         return cls(
             version=version,
             models=MappingProxyType(models),
@@ -64,6 +70,8 @@ class Snapshot:
             endpoints=_groups(endpoints),
             tenants=MappingProxyType(tenants),
             keys=MappingProxyType(keys),
+            adapters=MappingProxyType(adapters),
+            adapter_aliases=MappingProxyType({a: item for item in adapters.values() for a in item.aliases}),
             stale=stale,
         )
 
@@ -72,6 +80,15 @@ class Snapshot:
         found = self.models.get(name)
         if found is None and (target := self.aliases.get(name)) is not None:
             found = self.models.get(target)
+        return found
+
+    def adapter(self, name: str) -> Adapter | None:
+        """The adapter that `model+adapter`, with any name of the model, or an alias of its own stands for."""
+        found = self.adapters.get(name) or self.adapter_aliases.get(name)
+        if found is None and "+" in name:
+            base, _, own_name = name.partition("+")
+            model = self.models.get(self.aliases.get(base, base))
+            found = None if model is None else self.adapters.get(f"{model.name}+{own_name}")
         return found
 
     def objects(self) -> Iterator[Stored]:
@@ -83,6 +100,7 @@ class Snapshot:
             yield from endpoints
         yield from self.tenants.values()
         yield from self.keys.values()
+        yield from self.adapters.values()
 
 
 Named = TypeVar("Named", Deployment, Endpoint)

@@ -16,7 +16,7 @@ from model_registry import changes, integrity, states
 from model_registry.changes import ChangeRecord, Contents, Position
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
-from model_registry.entities import Endpoint, EndpointState, Model
+from model_registry.entities import Adapter, Endpoint, EndpointState, Model
 from model_registry.errors import LeadershipLostError, RegistryBusyError, UnknownObjectError
 from model_registry.keys import KIND_INDEX, Keys
 from model_registry.kinds import Ref, encode, ref_of
@@ -303,12 +303,12 @@ def _last_of_each(objects: Iterable[Stored]) -> Items:
 
 
 def _with_created(objects: Iterable[Stored], contents: Contents) -> Items:
-    """Give every model the time at which it was first stored, in Unix seconds of Redis."""
+    """Give every model and adapter the time at which it was first stored, in Unix seconds of Redis."""
     dated: Items = []
     for item in objects:
-        if isinstance(item, Model):
+        if isinstance(item, Model | Adapter):
             stored = contents.objects.get(ref_of(item))
-            known = stored.created if isinstance(stored, Model) else item.created
+            known = stored.created if isinstance(stored, Model | Adapter) else item.created
             item = item.model_copy(update={"created": known or contents.now_ms // 1000})
         dated.append(item)
     return dated

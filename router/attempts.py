@@ -14,14 +14,17 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
 
-from inference.client import ModelClients
+from inference.adapters import Adapters
+from inference.client import ModelClients, takes_weights
 from inference.errors import (
+    AdapterMissingError,
     InferenceError,
     RequestRefusedError,
     ServerFailedError,
+    ServerUnreachableError,
     UnsupportedFeatureError,
 )
-from inference.request import InferenceRequest, Usage
+from inference.request import InferenceRequest, Lora, Usage
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
@@ -30,6 +33,7 @@ from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.ledger import EndpointLoad, Ledger
 from router.pick import Decision, candidates, pick
+from router.placement import Placement, Turn
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
 
@@ -68,6 +72,7 @@ class Answer(Sink, Protocol):
 
 
 Outcome = tuple[FinishReason | None, Usage] | InferenceError
+Start = Callable[[InferenceRequest, Sink], Call]
 
 
 class AttemptObserver(Protocol):
@@ -105,9 +110,12 @@ class Router:
         clients: ModelClients,
         snapshot: Callable[[], Snapshot],
         observer: AttemptObserver,
+        adapters: Adapters,
     ) -> None:
         self.config = config
         self.ledger = Ledger()
+        self.placement = Placement()
+        self._adapters = adapters
         self._clients = clients
         self._snapshot = snapshot
         self._observer = observer
@@ -122,6 +130,8 @@ class Router:
         self._changed = asyncio.Event()
         endpoints = [endpoint for group in self._snapshot().endpoints.values() for endpoint in group]
         self.ledger.retain({endpoint.name for endpoint in endpoints})
+        self.placement.retain(endpoints)
+        self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
 
     async def run(self, job: Job, answer: Answer) -> Finished:
@@ -136,7 +146,10 @@ class Router:
         while True:
             endpoint = await self._route(job, failed, last)
             attempts += 1
-            outcome = await self._attempt(endpoint, job, answer)
+            if job.request.lora is None:
+                outcome = await self._attempt(endpoint, job, answer)
+            else:
+                outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
             if not isinstance(outcome, InferenceError):
                 self._observer.attempt(endpoint, "ok")
                 return Finished(*outcome, endpoint, attempts, continued)
@@ -192,7 +205,41 @@ class Router:
                 )
             )
 
-    async def _attempt(self, endpoint: Endpoint, job: Job, answer: Answer) -> Outcome:
+    async def _with_adapter(self, endpoint: Endpoint, job: Job, answer: Answer, lora: Lora) -> Outcome:
+        """An attempt at an engine that may have to be sent the adapter first.
+
+        An engine that has evicted it says so before a first token. It is asked again at once, with the
+        weights if nobody else is sending them; should they be gone again by then, with them in any case.
+        """
+        if not takes_weights(endpoint):
+            return await self._attempt(endpoint, job, answer)
+        for insist in (False, False, True):
+            with await self.placement.turn(endpoint, lora.task_id, insist=insist) as turn:
+                outcome = await self._in_turn(turn, endpoint, job, answer)
+            job.request.lora = lora
+            if isinstance(outcome, ServerUnreachableError):
+                self.placement.forget(endpoint.name)
+            if not isinstance(outcome, AdapterMissingError):
+                break
+            turn.missed()
+            if not insist:
+                self._observer.attempt(endpoint, outcome.outcome)
+        return outcome
+
+    async def _in_turn(self, turn: Turn, endpoint: Endpoint, job: Job, answer: Answer) -> Outcome:
+        if not turn.sends or job.wish.adapter is None:
+            return await self._attempt(endpoint, job, answer)
+        lora = job.request.lora = await self._adapters.load(job.wish.adapter)
+
+        def start(request: InferenceRequest, sink: Sink) -> Call:
+            watching = turn.watching(sink, lora.task_id)
+            return self._clients.sending_weights(endpoint).start(request, watching)
+
+        return await self._attempt(endpoint, job, answer, start)
+
+    async def _attempt(
+        self, endpoint: Endpoint, job: Job, answer: Answer, start: Start | None = None
+    ) -> Outcome:
         now_s = self._loop.time()
         done: asyncio.Future[Outcome] = self._loop.create_future()
         trace = job.trace.attempt(endpoint.name, endpoint.lane, endpoint.target)
@@ -207,7 +254,7 @@ class Router:
             answer.attempt_begins(trace, done)
             call: Call | None = None
             try:
-                call = self._clients.of(endpoint).start(request, answer)
+                call = (start or self._clients.of(endpoint).start)(request, answer)
                 answer.attempt_runs(call)
                 outcome = await done
             except UnsupportedFeatureError as error:
@@ -293,6 +340,11 @@ class Router:
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
+        if (lora := job.request.lora) is not None:
+            choices = [
+                choice._replace(lacks_adapter=not self.placement.holds(choice.endpoint.name, lora.task_id))
+                for choice in choices
+            ]
         return pick(job.wish.profile, choices, job.tokens, failed)
 
 

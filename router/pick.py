@@ -12,6 +12,9 @@ from router.config import RouterConfig
 from router.ledger import Ledger
 from router.profiles import stand_ins
 
+ADAPTER_TOKENS = 512
+"""What sending an adapter counts for beside load: megabytes on the wire, and an eviction later on."""
+
 
 class Candidate(NamedTuple):
     """An endpoint and what is known of its load when the decision is made."""
@@ -19,6 +22,8 @@ class Candidate(NamedTuple):
     endpoint: Endpoint
     in_flight_tokens: int
     breaker_admits: bool
+    lacks_adapter: bool = False
+    """The request's LoRA adapter would have to be sent there."""
 
 
 class Decision(NamedTuple):
@@ -58,6 +63,8 @@ def admissible(candidate: Candidate, excluded: set[str]) -> bool:
 
 def score(candidate: Candidate, tokens: int) -> float:
     """Rates from 0 (avoid) to 1 (prefer): least tokens in flight per slot, this request's included."""
+    if candidate.lacks_adapter:
+        tokens += ADAPTER_TOKENS
     per_slot = (candidate.in_flight_tokens + tokens) / candidate.endpoint.max_concurrency
     return 1.0 / (1.0 + per_slot)
 

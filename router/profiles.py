@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from model_registry.entities import Model
+from model_registry.entities import Adapter, Model
 from model_registry.snapshot import Snapshot
 from router.errors import UnknownModelError
 
@@ -25,25 +25,45 @@ class Wish(NamedTuple):
     model: Model
     profile: str
     reason: str
+    adapter: Adapter | None = None
+    """LoRA weights that the model is wanted with."""
+
+    @property
+    def name(self) -> str:
+        """What is wanted, by its own name: `model`, or `model+adapter`."""
+        return self.model.name if self.adapter is None else self.adapter.full_name
 
 
 def resolve(snapshot: Snapshot, name: str, service_tier: str | None, header: str | None) -> Wish:
-    """What `name` (model, alias, either with `:profile`) stands for.
+    """What `name` (model, `model+adapter`, alias of either, each with `:profile`) stands for.
 
     The suffix wins over the header, the header over `service_tier`, and that over the model's default.
     Raises UnknownModelError, naming the nearest model.
     """
-    model = snapshot.model(name)
-    if model is not None:
-        if header is not None:
-            return Wish(model, _known(snapshot, model, header, f"{name} with profile {header}"), "header")
-        if service_tier in _PROFILES:
-            return Wish(model, _PROFILES[service_tier], "service_tier")
-        return Wish(model, model.default_profile, "default")
-    base, colon, profile = name.rpartition(":")
-    if colon and (model := snapshot.model(base)) is not None:
-        return Wish(model, _known(snapshot, model, profile, name), "suffix")
-    raise UnknownModelError(name, nearest(name, [*snapshot.models, *snapshot.aliases]))
+    model, adapter, suffix = snapshot.model(name), None, None
+    if model is None:
+        model, adapter, suffix = _longer_name(snapshot, name)
+    if suffix is not None:
+        return Wish(model, _known(snapshot, model, suffix, name), "suffix", adapter)
+    if header is not None:
+        known = _known(snapshot, model, header, f"{name} with profile {header}")
+        return Wish(model, known, "header", adapter)
+    if service_tier in _PROFILES:
+        return Wish(model, _PROFILES[service_tier], "service_tier", adapter)
+    return Wish(model, model.default_profile, "default", adapter)
+
+
+def _longer_name(snapshot: Snapshot, name: str) -> tuple[Model, Adapter | None, str | None]:
+    """Model, adapter and profile in a name that is not just a model's. Raises UnknownModelError."""
+    before, colon, profile = name.rpartition(":")
+    base, suffix = (before, profile) if colon else (name, None)
+    if (model := snapshot.model(base)) is not None:
+        return model, None, suffix
+    adapter = snapshot.adapter(base)
+    if adapter is not None and (model := snapshot.models.get(adapter.model)) is not None:
+        return model, adapter, suffix
+    shown = (full for full, adapter in snapshot.adapters.items() if not adapter.restricted)
+    raise UnknownModelError(name, nearest(name, [*snapshot.models, *snapshot.aliases, *shown]))
 
 
 def stand_ins(profile: str, offered: Iterable[str]) -> tuple[str, ...]:

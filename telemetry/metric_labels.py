@@ -26,6 +26,7 @@ AttemptOutcome = Literal[
     "broken",
     "protocol",
     "unsupported",
+    "adapter_missing",
     "cancelled",
 ]
 ATTEMPT_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(AttemptOutcome))

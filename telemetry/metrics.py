@@ -33,6 +33,7 @@ from telemetry.metric_series import CounterSeries, Flushable, HistogramSeries
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _MAX_MODELS: Final = 256
+_MAX_ADAPTERS: Final = 256
 _MAX_PROFILES: Final = 16
 _MAX_ENDPOINTS: Final = 512
 
@@ -55,6 +56,7 @@ class Metrics:
         self._batch_rows: dict[BatchRowOutcome, CounterSeries] = {}
         self._loop_lag = self._keep(HistogramSeries(self._instruments.loop_lag))
         self._models = KnownValues(_MAX_MODELS)
+        self._adapters = KnownValues(_MAX_ADAPTERS)
         self._profiles = KnownValues(_MAX_PROFILES)
         self._endpoints = KnownValues(_MAX_ENDPOINTS)
         self._snapshot_confirmed_at_s: float | None = None
@@ -64,10 +66,18 @@ class Metrics:
         """Answers being streamed by this process; the gateway adds and subtracts."""
 
     def learn(
-        self, models: Iterable[str] = (), profiles: Iterable[str] = (), endpoints: Iterable[str] = ()
+        self,
+        models: Iterable[str] = (),
+        profiles: Iterable[str] = (),
+        endpoints: Iterable[str] = (),
+        adapters: Iterable[str] = (),
     ) -> None:
-        """Values that may become labels from now on; all others are counted as `other`."""
+        """Values that may become labels from now on; all others are counted as `other`.
+
+        `adapters`, as `model+adapter`, are models to whoever counts, and take no model's place.
+        """
         self._models.learn(models)
+        self._adapters.learn(adapters)
         self._profiles.learn(profiles)
         self._endpoints.learn(endpoints)
 
@@ -177,7 +187,8 @@ class Metrics:
         return series
 
     def _model_series(self, model: str | None, profile: str | None) -> _ModelSeries:
-        labels = self._models.label(model), self._profiles.label(profile)
+        label = self._models.label(model)
+        labels = self._adapters.label(model) if label == OTHER else label, self._profiles.label(profile)
         series = self._by_model.get(labels)
         if series is None:
             series = self._by_model[labels] = self._keep(_ModelSeries(self._instruments, *labels))

@@ -48,6 +48,7 @@ HTTP_ROUTE: Final = http_attributes.HTTP_ROUTE
 REQUEST_ID: Final = "enginehouse.request.id"
 TENANT: Final = "enginehouse.tenant"
 PROFILE: Final = "enginehouse.profile"
+ADAPTER: Final = "enginehouse.adapter"
 DEPLOYMENT: Final = "enginehouse.deployment"
 ENDPOINT: Final = "enginehouse.endpoint"
 LANE: Final = "enginehouse.lane"

@@ -11,7 +11,9 @@ from enginehouse.commands.options import Key, StateDirectory, Url
 if TYPE_CHECKING:
     from enginehouse.objects import Objects
 
-Kind = Annotated[str, typer.Argument(help="model, deployment, endpoint, tenant or apikey; plural works too.")]
+Kind = Annotated[
+    str, typer.Argument(help="model, adapter, deployment, endpoint, tenant or apikey; plural works too.")
+]
 
 
 def get(

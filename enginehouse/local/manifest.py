@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from enginehouse.local.model_servers import Placement, weights_folder
-from enginehouse.local.stack import DeploymentEntry, LocalStack, ModelEntry
-from model_registry.entities import Deployment, Model
+from enginehouse.local.model_servers import Placement, adapter_folder, weights_folder
+from enginehouse.local.stack import AdapterEntry, DeploymentEntry, LocalStack, ModelEntry
+from model_registry.entities import Adapter, Deployment, Model
 from model_registry.manifests import to_yaml
 
 HEAD = "# Written by `enginehouse up` at every start; changes to it are lost.\n"
@@ -16,12 +16,13 @@ def stack_manifest(stack: LocalStack, place: Callable[[DeploymentEntry], Placeme
     """YAML documents, models first; `place` says where each deployment's engine listens."""
     models = [_model(entry) for entry in stack.models]
     deployments = [_deployment(entry, place(entry)) for entry in stack.deployments]
-    return HEAD + to_yaml([*models, *deployments])
+    return HEAD + to_yaml([*models, *map(_adapter, stack.adapters), *deployments])
 
 
 def names_of(stack: LocalStack) -> set[tuple[str, str]]:
     """(kind, name) of everything in the stack's manifest."""
     models = {("Model", entry.name) for entry in stack.models}
+    models |= {("Adapter", entry.name) for entry in stack.adapters}
     return models | {("Deployment", entry.name) for entry in stack.deployments}
 
 
@@ -35,6 +36,16 @@ def _model(entry: ModelEntry) -> Model:
         description=entry.description,
         tool_parser=entry.tool_parser,
         reasoning_parser=entry.reasoning_parser,
+    )
+
+
+def _adapter(entry: AdapterEntry) -> Adapter:
+    return Adapter(
+        name=entry.name,
+        model=entry.model,
+        path=str(adapter_folder(entry.folder)),
+        aliases=entry.aliases,
+        description=entry.description,
     )
 
 

@@ -29,6 +29,7 @@ from enginehouse.local.stack import DeploymentEntry, EngineEntry, LocalStack, Se
 from enginehouse.local.state_dir import STATE_DIR_ENV, StateDir
 from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import TritonEnvironment
+from inference.lora import CONFIG_FILE
 from model_registry.entities import LaneName, ServerRef
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "emulator" / "models"
@@ -65,6 +66,15 @@ class ModelServers(Protocol):
 
     def addresses(self) -> list[dict[str, str]]:
         """`http`, `grpc` and `metrics` of every Triton; only after the services have started."""
+
+
+def adapter_folder(name: str) -> Path:
+    """Folder of a shipped LoRA adapter. Raises SettingsError naming those there are."""
+    folder = WEIGHTS / "adapters" / name
+    if not (folder / CONFIG_FILE).exists():
+        shipped = ", ".join(sorted(item.parent.name for item in folder.parent.glob(f"*/{CONFIG_FILE}")))
+        raise SettingsError(f"no adapter named {name!r}", f"there are: {shipped}")
+    return folder
 
 
 def weights_folder(weights: str) -> Path:

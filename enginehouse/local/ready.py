@@ -20,8 +20,9 @@ MODELS_READY_TIMEOUT_S = 120.0
 
 
 def names_to_ask(stack: LocalStack) -> list[str]:
-    """Each model under each profile that it is deployed with, as a client would name it."""
-    return sorted({f"{deployment.model}:{deployment.profile}" for deployment in stack.deployments})
+    """Each model under each profile that it is deployed with, and each adapter, as a client would name it."""
+    models = {f"{deployment.model}:{deployment.profile}" for deployment in stack.deployments}
+    return sorted(models | {f"{adapter.model}+{adapter.name}" for adapter in stack.adapters})
 
 
 async def each_answers(connection: Connection, names: Sequence[str]) -> None:

@@ -83,6 +83,16 @@ class ModelEntry(_Value):
     reasoning_parser: ReasoningParserName | None = None
 
 
+class AdapterEntry(_Value):
+    """LoRA weights on top of a model; the folder is one that is shipped beside the models'."""
+
+    name: Name
+    model: Name
+    folder: str
+    description: str | None = None
+    aliases: tuple[Name, ...] = ()
+
+
 class DeploymentEntry(_Value):
     """This model on that server."""
 
@@ -102,11 +112,15 @@ class LocalStack(_Value):
     servers: Annotated[tuple[ServerEntry, ...], Field(min_length=1)]
     models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
     deployments: Annotated[tuple[DeploymentEntry, ...], Field(min_length=1)]
+    adapters: tuple[AdapterEntry, ...] = ()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
         models = {model.name for model in self.models}
         servers = {server.name: server for server in self.servers}
+        for adapter in self.adapters:
+            if adapter.model not in models:
+                raise ValueError(f"adapter {adapter.name}: no model {adapter.model!r}")
         for deployment in self.deployments:
             if deployment.model not in models:
                 raise ValueError(f"deployment {deployment.name}: no model {deployment.model!r}")
@@ -160,7 +174,9 @@ DEMO_STACK = LocalStack(
                     },
                     guided_decoding=True,
                 ),
-                EngineEntry(weights="depot-chat", runtime="llmapi", name="depot-chat"),
+                EngineEntry(
+                    weights="depot-chat", runtime="llmapi", name="depot-chat", limits={"max_lora_rank": 8}
+                ),
             ),
         ),
     ),
@@ -222,6 +238,14 @@ DEMO_STACK = LocalStack(
             server="triton-0",
             target="tensorrt_llm_bls",
             lane="tensorrt_llm_bls",
+        ),
+    ),
+    adapters=(
+        AdapterEntry(
+            name="sailor",
+            model="house-chat",
+            folder="house-chat-sailor",
+            description="Talks like one: LoRA weights that the gateway sends to whichever engine serves",
         ),
     ),
 )

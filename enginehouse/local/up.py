@@ -73,6 +73,7 @@ class LocalRun:
 
     def __init__(self, options: UpOptions, console: Console, on_ready: OnReady | None = None) -> None:
         self._options = options
+        self._stack = options.stack
         self._console = console
         self._on_ready = on_ready
         self._state = StateDir(options.state_dir)
@@ -125,7 +126,7 @@ class LocalRun:
         await self._all(starting, steps)
         with steps.step("models"):
             await self._apply(connection, servers)
-            await each_answers(connection, names_to_ask(options.stack))
+            await each_answers(connection, names_to_ask(self._stack))
         return connection, self._announce(connection, servers, redis_url(redis_port, keys.redis_password))
 
     async def _all(self, starting: list[tuple[Service, Stage]], steps: Steps) -> None:
@@ -149,17 +150,20 @@ class LocalRun:
             steps.say(f"No real Triton: {problem.message}")
             steps.say(f"  To get it: {problem.remedy}")
             steps.say("  OpenAI-HTTP servers serve the same engines in its place.")
-            return FallbackServers(options.stack, self._state, options.pacing)
+            if options.stack.adapters:
+                steps.say("  They know no LoRA adapters: those are left out.")
+                self._stack = options.stack.model_copy(update={"adapters": ()})
+            return FallbackServers(self._stack, self._state, options.pacing)
         with steps.step("Triton environment"):
             triton = await ensure_environment(progress=steps.say)
-        return TritonServers(options.stack, self._state, triton, options.pacing, lambda _text: None)
+        return TritonServers(self._stack, self._state, triton, options.pacing, lambda _text: None)
 
     async def _apply(self, connection: Connection, servers: ModelServers) -> None:
         """Apply the stack's manifest as `enginehouse apply` does; what an earlier run had beyond it goes."""
-        path, names = self._state.manifest, names_of(self._options.stack)
+        path, names = self._state.manifest, names_of(self._stack)
         before = self._state.applied()
         self._state.remember_applied(before | names)
-        text = stack_manifest(self._options.stack, servers.placement)
+        text = stack_manifest(self._stack, servers.placement)
         path.write_text(text)
         await apply_files(connection, [ManifestFile(str(path), text)], dry_run=False)
         for kind, name in sorted(before - names):
@@ -173,7 +177,7 @@ class LocalRun:
             self._state.keys(),
             url,
             servers,
-            self._options.stack,
+            self._stack,
             self._state,
             self._record.pids(),
         )
@@ -183,11 +187,11 @@ class LocalRun:
         return ready
 
     def _profiles(self) -> dict[str, list[str]]:
-        """Model -> the profiles that it is deployed under."""
-        profiles: dict[str, list[str]] = {model.name: [] for model in self._options.stack.models}
-        for deployment in self._options.stack.deployments:
+        """Model -> the profiles that it is deployed under; an adapter's are its model's."""
+        profiles: dict[str, list[str]] = {model.name: [] for model in self._stack.models}
+        for deployment in self._stack.deployments:
             profiles[deployment.model].append(deployment.profile)
-        return profiles
+        return profiles | {f"{adapter.model}+{adapter.name}": [] for adapter in self._stack.adapters}
 
     @asynccontextmanager
     async def _ended_at_signals(self) -> AsyncIterator[None]:

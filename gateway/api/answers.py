@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.api.errors import ErrorShape, encode_error_event
 from gateway.api.finish import FinishReason
 from inference.request import Usage
-from model_registry.entities import Model
+from model_registry.entities import Adapter, Model
 
 DONE = b"data: [DONE]\n\n"
 _LEAST_LOG_PROB = -9999.0
@@ -237,14 +237,22 @@ def completion_logprobs(entries: Sequence[LogProb], offset: int = 0) -> dict[str
     }
 
 
-def models_answer(models: Iterable[tuple[str, Model]]) -> bytes:
-    """The body of `GET /v1/models`: each model under the name it is shown by."""
-    return _encode({"object": "list", "data": [_model_object(name, model) for name, model in models]})
+class Shown(NamedTuple):
+    """One entry of `/v1/models`: a model or an adapter, under one of its names."""
+
+    name: str
+    model: Model
+    adapter: Adapter | None = None
 
 
-def model_answer(name: str, model: Model) -> bytes:
+def models_answer(shown: Iterable[Shown]) -> bytes:
+    """The body of `GET /v1/models`."""
+    return _encode({"object": "list", "data": [_model_object(one) for one in shown]})
+
+
+def model_answer(shown: Shown) -> bytes:
     """The body of `GET /v1/models/{name}`."""
-    return _encode(_model_object(name, model))
+    return _encode(_model_object(shown))
 
 
 def _open(
@@ -302,11 +310,14 @@ def _completion_choice(index: int, choice: Choice) -> Mapping[str, Any]:
     return {"index": index, "text": choice.text, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
 
-def _model_object(name: str, model: Model) -> Mapping[str, Any]:
-    return {
-        "id": name,
+def _model_object(shown: Shown) -> Mapping[str, Any]:
+    """An adapter says what it is and what it is based on, as vLLM's do."""
+    model, adapter = shown.model, shown.adapter
+    described = {
+        "id": shown.name,
         "object": "model",
-        "created": model.created,
+        "created": model.created if adapter is None else adapter.created,
         "owned_by": model.owned_by,
         "context_length": model.context_length,
     }
+    return described if adapter is None else {**described, "root": adapter.name, "parent": model.name}

@@ -273,9 +273,9 @@ class BatchWorker:
         snapshot, who = self._snapshot(), self._who(job)
 
         def allow(name: str) -> None:
-            model = resolve(snapshot, name, None, None).model
+            wish = resolve(snapshot, name, None, None)
             if isinstance(who, Identity):
-                check_allowed(who, model)
+                check_allowed(who, wish)
 
         return allow
 
@@ -297,7 +297,7 @@ class BatchWorker:
         return self._spare.room(model) - max(0, started - self._spare.held(model))
 
     def _model(self, job: BatchJob) -> str:
-        """The model that the job's rows name by an alias or with a profile; empty when there is none now."""
+        """The model behind the name that the job's rows use; empty when there is none now."""
         snapshot = self._snapshot()
         if job.model in snapshot.models:
             return job.model

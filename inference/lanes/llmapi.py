@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from inference.classify import classify_error
-from inference.errors import ProtocolError, StreamBrokenError
+from inference.errors import AdapterUnsendableError, ProtocolError, StreamBrokenError
+from inference.lanes.adapter import no_adapter
 from inference.lanes.options import OptionTensors
 from inference.lanes.outputs import cached_tokens, is_finished, text
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.lanes.text import Deltas, prompt_text
-from inference.request import InferenceRequest, Usage
+from inference.request import InferenceRequest, Lora, Usage
 from inference.schema import Schema
 from inference.sink import FinishReason, Sink
 
@@ -32,6 +33,7 @@ _FLAGS = (
     "sampling_param_exclude_input_from_output",
     "sampling_param_return_perf_metrics",
 )
+_LORA = ("lora_id", "lora_name", "lora_path")
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -48,6 +50,7 @@ class LlmApiLane:
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_streaming = "streaming" in declared
         self._has_stop = "sampling_param_stop" in declared
+        self._has_lora = all(name in declared for name in _LORA)
         self._names_stop = "return_stop_reason" in declared and "stop_reason" in schema.outputs
         self.tells_reason = "return_finish_reason" in declared and "finish_reason" in schema.outputs
         self.proves_end = (
@@ -66,7 +69,18 @@ class LlmApiLane:
             self._options.check(request)
         if request.prompt_text is None:
             raise unsupported(self.name, "prompt", request, "it takes text, not token ids")
+        if request.lora is not None:
+            self._check_lora(request.lora)
         self._sampling.check(request)
+
+    def _check_lora(self, lora: Lora) -> None:
+        if not self._has_lora:
+            raise no_adapter(self.name)
+        if lora.server_path is None:
+            raise AdapterUnsendableError(
+                "The model's server reads LoRA adapters itself, and it is not known where this one is: its "
+                "operator must set the adapter's `server_path`."
+            )
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_text` must be set. `text_input` is one-dimensional."""
@@ -82,6 +96,9 @@ class LlmApiLane:
             tensors["sampling_param_stop"] = list(request.stop)
             if self._names_stop:
                 tensors["return_stop_reason"] = True
+        if request.lora is not None:
+            values = (request.lora.task_id, request.lora.name, request.lora.server_path)
+            tensors |= zip(_LORA, values, strict=True)
         return tensors
 
     def reader(self, request: InferenceRequest, sink: Sink) -> LlmApiReader:

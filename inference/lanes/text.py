@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.adapter import LoraTensors
 from inference.lanes.options import OptionTensors
 from inference.lanes.outputs import cached_tokens, is_finished, number, text
 from inference.lanes.sampling import SamplingTensors, unsupported
@@ -46,6 +47,7 @@ class TextLane:
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
         self._options = OptionTensors(schema)
+        self._lora = LoraTensors(schema)
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_stream = "stream" in declared
         self._ids = tuple(name for name in ("end_id", "pad_id") if name in declared)
@@ -65,6 +67,8 @@ class TextLane:
             self._options.check(request)
         if request.prompt_text is None:
             raise unsupported(self.name, "prompt", request, "it takes text, not token ids")
+        if request.lora is not None:
+            self._lora.check()
         self._sampling.check(request)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
@@ -79,6 +83,8 @@ class TextLane:
             tensors["stream"] = request.stream
         if request.stop:
             tensors["stop_words"] = list(request.stop)
+        if request.lora is not None:
+            tensors |= self._lora.tensors(request.lora)
         for name in self._ids:
             value = getattr(request, name)
             if value is not None:

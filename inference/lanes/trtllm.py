@@ -13,6 +13,7 @@ from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.adapter import LoraTensors
 from inference.lanes.options import OptionTensors, words_list
 from inference.lanes.outputs import cached_tokens, is_finished
 from inference.lanes.sampling import SamplingTensors, unsupported
@@ -42,6 +43,7 @@ class BareLane:
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
         self._options = OptionTensors(schema)
+        self._lora = LoraTensors(schema)
         self._always = {
             flag: True for flag in ("exclude_input_in_output", "return_perf_metrics") if flag in declared
         }
@@ -61,6 +63,8 @@ class BareLane:
             self._check_log_probs(request)
         if request.guide is not None or request.options is not None:
             self._options.check(request)
+        if request.lora is not None:
+            self._lora.check()
         self._sampling.check(request)
 
     def _check_log_probs(self, request: InferenceRequest) -> None:
@@ -92,6 +96,8 @@ class BareLane:
             tensors["return_log_probs"] = True
         if request.guide is not None or request.options is not None:
             tensors |= self._options.tensors(request)
+        if request.lora is not None:
+            tensors |= self._lora.tensors(request.lora)
         for name in self._ids:
             value = getattr(request, name)
             if value is not None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from inference.tokenizer import ModelTokenizer
 from tests.conformance import report
 from tests.conformance.ask import Ask
-from tests.conformance.lanes import LANES, every_lane
+from tests.conformance.lanes import LANES, MODELS, every_lane
 from tests.conformance.probes import GENERATING
 from tests.conformance.report import Outcome
 from tests.conformance.run import run
@@ -46,7 +46,7 @@ def main() -> int:
         client = httpx.Client(base_url=stack.origin, headers=stack.headers, timeout=60)
         lanes = {
             lane.name: Ask(
-                client, lane.model, ModelTokenizer.load(ROOT / "emulator" / "models" / lane.weights)
+                client, lane.model, ModelTokenizer.load(MODELS / lane.weights), lane.adapter, lane.name
             )
             for lane in LANES
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,9 @@ class Ask:
     model: str
     tokenizer: ModelTokenizer | None = None
     """Of the model, to count with; None where it is not known to the probes."""
+    adapter: str | None = None
+    """LoRA adapter of the model, by its own name."""
+    lane: str = ""
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = self._checked(
@@ -65,6 +68,12 @@ class Ask:
     def plain(self) -> str:
         """What the model says when nothing special is asked."""
         return self.text()
+
+    def with_adapter(self) -> Ask:
+        """The same model computed with its adapter. Raises RefusedError where there is none."""
+        if self.adapter is None:
+            raise RefusedError(f"No LoRA adapter is set up for the {self.lane} lane.")
+        return replace(self, model=f"{self.model}+{self.adapter}")
 
     def _checked(self, reply: httpx.Response) -> httpx.Response:
         if reply.status_code == 400 and (error := reply.json()["error"]).get("code") in REFUSALS:

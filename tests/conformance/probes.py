@@ -394,6 +394,33 @@ def tokenize(ask: Ask) -> None:
     assert "The engine runs." in ask.post("/detokenize", {"tokens": ids})["prompt"]
 
 
+# Adapters -----------------------------------------------------------------------------------------
+
+
+@probe("adapters", "LoRA adapter")
+def lora(ask: Ask) -> None:
+    tuned = ask.with_adapter()
+    said = tuned.plain
+    assert said != ask.plain, "the adapter changes nothing"
+    assert streamed(tuned.chat_events()) == said
+    assert tuned.completion()["choices"][0]["text"] != ask.completion()["choices"][0]["text"]
+    asked = {"messages": QUESTION, "temperature": 0, "max_tokens": 48}
+    assert "".join(block["text"] for block in tuned.post("/v1/messages", asked)["content"]) == said
+    responses(tuned)
+    assert ask.text() == ask.plain, "the base is no longer itself"
+
+
+@probe("adapters", "LoRA adapter, tokens are its base's")
+def lora_tokens(ask: Ask) -> None:
+    tuned = ask.with_adapter()
+    for path, body in (
+        ("/tokenize", {"messages": QUESTION}),
+        ("/v1/messages/count_tokens", {"messages": QUESTION}),
+    ):
+        assert tuned.post(path, body) == ask.post(path, body)
+    assert tuned.chat()["usage"]["prompt_tokens"] == ask.chat()["usage"]["prompt_tokens"]
+
+
 # Other APIs ---------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from enginehouse.local.ready import each_answers, names_to_ask
 from enginehouse.local.stack import DEMO_STACK, DeploymentEntry, needed_memory_bytes, read_stack
 from enginehouse.local.state_dir import StateDir
 from enginehouse.local.up import own_url
-from model_registry.entities import Deployment, Model, ServerRef
+from model_registry.entities import Adapter, Deployment, Model, ServerRef
 from model_registry.manifests import parse_manifests
 
 SMALL = """
@@ -37,8 +37,9 @@ def _place(deployment: DeploymentEntry) -> Placement:
     return Placement(server, deployment.lane, deployment.target)
 
 
-def _objects(text: str) -> list[Model | Deployment]:
-    return [item for item in parse_manifests([("stack.yaml", text)]) if isinstance(item, Model | Deployment)]
+def _objects(text: str) -> list[Model | Adapter | Deployment]:
+    kinds = Model | Adapter | Deployment
+    return [item for item in parse_manifests([("stack.yaml", text)]) if isinstance(item, kinds)]
 
 
 def test_the_demo_shows_many_models_and_schemas() -> None:
@@ -58,16 +59,20 @@ def test_models_come_before_what_names_them_and_find_their_tokenizer() -> None:
     """The manifest can be applied in the order in which it is written."""
     objects = _objects(stack_manifest(DEMO_STACK, _place))
     kinds = [type(item) for item in objects]
-    assert kinds == sorted(kinds, key=[Model, Deployment].index)
+    assert kinds == sorted(kinds, key=[Model, Adapter, Deployment].index)
     assert all(
         Path(str(item.tokenizer), "tokenizer.json").exists() for item in objects if isinstance(item, Model)
     )
+    adapters = [item for item in objects if isinstance(item, Adapter)]
+    assert adapters
+    assert all(Path(str(item.path), "adapter_config.json").exists() for item in adapters)
 
 
 def test_every_model_is_asked_under_every_profile_before_the_stack_is_ready() -> None:
     """Readiness means that each way to each model answers."""
     assert names_to_ask(DEMO_STACK) == [
         "depot-chat:balanced",
+        "house-chat+sailor",
         "house-chat:latency",
         "house-chat:throughput",
         "kiosk-chat:balanced",
@@ -114,7 +119,9 @@ def test_what_a_run_applied_is_known_to_the_next(state: StateDir) -> None:
     assert state.applied() == set()
     state.remember_applied(names_of(DEMO_STACK))
     assert ("Deployment", "yard-chat") in StateDir(state.root).applied()
-    assert len(state.applied()) == len(DEMO_STACK.models) + len(DEMO_STACK.deployments)
+    assert len(state.applied()) == sum(
+        map(len, (DEMO_STACK.models, DEMO_STACK.adapters, DEMO_STACK.deployments))
+    )
 
 
 def test_a_stack_is_read_from_yaml(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gateway.app import guarded
 from gateway.config import GatewayConfig
 from gateway.tokenization import Tokenization
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import ApiKey, Model, Tenant
+from model_registry.entities import Adapter, ApiKey, Model, Tenant
 from model_registry.snapshot import Snapshot
 from tests.openai_schema import validate
 
@@ -41,7 +41,9 @@ def snapshot(tools_folder: Path) -> Snapshot:
             Model(name="remote", context_length=400),
             Model(name="broken", context_length=400, tokenizer=str(tools_folder / "nowhere")),
             Tenant(name="all"),
-            Tenant(name="few", allowed_models=("remote",)),
+            Adapter(name="tuned", model="house", aliases=("own",)),
+            Adapter(name="secret", model="house", restricted=True),
+            Tenant(name="few", allowed_models=("remote", "house+tuned")),
             key("all", "all"),
             key("few", "few"),
         ],
@@ -86,7 +88,9 @@ def tokenizer() -> ModelTokenizer:
     return ModelTokenizer.load(FOLDER)
 
 
-@pytest.mark.parametrize("name", ["house", "home", "house:throughput"])
+@pytest.mark.parametrize(
+    "name", ["house", "home", "house:throughput", "house+tuned", "house+tuned:throughput", "own"]
+)
 async def test_a_chat_has_the_ids_that_are_served(
     http: aiohttp.ClientSession, tokenizer: ModelTokenizer, name: str
 ) -> None:
@@ -179,3 +183,13 @@ async def test_only_for_those_who_may_use_the_model(
     body = {"model": "house", **({"prompt": "a"} if path == "/tokenize" else {"tokens": [1]})}
     error = (await ask(http, path, body, status, Authorization=authorization))["error"]
     assert error["code"] == code
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+async def test_an_adapter_is_allowed_by_its_own_name(http: aiohttp.ClientSession, path: str) -> None:
+    body = {"prompt": "a"} if path == "/tokenize" else {"tokens": [1]}
+    few = {"Authorization": "Bearer eh-few"}
+    await ask(http, path, {"model": "house+tuned", **body}, **few)
+    for name, status in [("house+secret", 403), ("house", 403), ("house+nobody", 404)]:
+        await ask(http, path, {"model": name, **body}, status, **few)
+    await ask(http, path, {"model": "house+secret", **body})

@@ -144,7 +144,7 @@ async def started(folder: Path) -> TritonProcess:
     names = build_emulator_repository(
         folder / "repository",
         [
-            TrtEngineModels(engine, name="ids", text=newer),
+            TrtEngineModels(guiding, name="ids", text=newer),
             TrtEngineModels(guiding, name="old_ids", dialect="0.19", text=older),
             LlmApiModels(engine, name="words"),
             TrtEngineModels(engine, name="fragile"),

@@ -93,7 +93,7 @@ UNREACHABLE = (502, "server_unreachable")
         (PREFIX + "Maximum queue size of 4 has been reached, please try again later", BUSY),
         (
             PREFIX + "LoRA task 7 not found in cache. Please send LoRA weights with request",
-            (503, "adapter_not_loaded"),
+            (503, "adapter_evicted"),
         ),
         (PREFIX + "Cache is full. There are no done tasks to evict", BUSY),
         (PREFIX + "embedding bias tensor must have shape [1, 32000]", REFUSED),

@@ -21,7 +21,7 @@ from inference.errors import (
 )
 from inference.openai_http import OpenAiHttp
 from inference.push_http import HttpPool, Timeouts
-from inference.request import InferenceRequest, Sampling, Usage
+from inference.request import InferenceRequest, Lora, Sampling, Usage
 from inference.sink import FinishReason
 
 Parts = Sequence[bytes]
@@ -109,6 +109,33 @@ async def ask(*parts: bytes, status: int = 200, stream: bool = True, usage: bool
         async with asyncio.timeout(5):
             await sink.over.wait()
     return sink
+
+
+@pytest.mark.parametrize(("lora", "expected"), [(None, "target"), (Lora(7, "sql-adapter"), "sql-adapter")])
+async def test_the_upstream_is_asked_for_its_own_name_of_model_or_adapter(
+    lora: Lora | None, expected: str
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+        asked.append(json.loads(await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    pool = HttpPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", Timeouts())
+    request = InferenceRequest(
+        id="r", model="m", stream=False, max_tokens=9, body={"model": "chat+sql"}, lora=lora
+    )
+    sink = RelaySink()
+    OpenAiHttp(pool, "/v1", "target", None).start(request, sink)
+    async with asyncio.timeout(5):
+        await sink.over.wait()
+    pool.close()
+    server.close()
+    assert [body["model"] for body in asked] == [expected]
 
 
 def events_of(relayed: bytes) -> list[str]:

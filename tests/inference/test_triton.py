@@ -73,11 +73,8 @@ class Speaker:
         transport: Transport,
         sink: RecordingSink,
         request: InferenceRequest,
-        **facts: Any,
     ) -> Call:
-        """`facts`: of the schema, beyond what the server says."""
         schema = await introspect(self.server, target, TARGETS.get(target, "auto"))
-        schema = replace(schema, **facts)
         endpoint = Endpoint(
             name=f"{target}-{transport}",
             deployment="d",
@@ -95,11 +92,9 @@ class Speaker:
     async def ask(self, target: str, transport: Transport, **fields: Any) -> RecordingSink:
         return await self.answer(target, transport, self.request(**fields))
 
-    async def answer(
-        self, target: str, transport: Transport, request: InferenceRequest, **facts: Any
-    ) -> RecordingSink:
+    async def answer(self, target: str, transport: Transport, request: InferenceRequest) -> RecordingSink:
         sink = RecordingSink()
-        await self.start(target, transport, sink, request, **facts)
+        await self.start(target, transport, sink, request)
         return await ended(sink)
 
     def request(self, max_tokens: int = 24, stream: bool = True, **fields: Any) -> InferenceRequest:
@@ -178,10 +173,10 @@ async def test_the_servers_tokenizer_is_asked_for_its_bos(triton: ServerRef) -> 
 
 async def test_who_guides_is_told_by_the_engines_configuration(triton: ServerRef) -> None:
     """Of a text model by that of the engine behind it."""
-    for target in ("old_ids", "old_text", "old_script"):
+    for target in OPTION_TARGETS:
         assert (await introspect(triton, target, TARGETS[target])).guided_decoding is True
-    for target in ("ids", "text", "script", "words"):
-        assert (await introspect(triton, target, TARGETS[target])).guided_decoding is False
+    for target in ("fragile", "words"):
+        assert (await introspect(triton, target)).guided_decoding is False
 
 
 async def test_a_wrong_lane_is_named(triton: ServerRef) -> None:
@@ -299,7 +294,7 @@ OPTION_TARGETS = ("ids", "old_ids", "text", "old_text", "script", "old_script")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("target", ["old_ids", "old_text", "old_script"])
+@pytest.mark.parametrize("target", OPTION_TARGETS)
 @pytest.mark.parametrize(
     "guide",
     [
@@ -313,21 +308,9 @@ async def test_an_engine_follows_a_guide(
 ) -> None:
     request = speaker.request()
     request.guide = guide
-    sink = await speaker.answer(target, transport, request, guided_decoding=True)
+    sink = await speaker.answer(target, transport, request)
     assert sink.error is None
     assert re.fullmatch("[0-9]{3}", speaker.text_of(sink))
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("target", ["ids", "text", "script"])
-async def test_triton_takes_the_tensors_of_a_guide(
-    speaker: Speaker, target: str, transport: Transport
-) -> None:
-    """By name, type and shape: it is the engine, which has no backend for it, that refuses."""
-    request = speaker.request()
-    request.guide = Guide("json")
-    sink = await speaker.answer(target, transport, request, guided_decoding=True)
-    assert "GuidedDecoder is not setup" in str(sink.error)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

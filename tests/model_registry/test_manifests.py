@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_registry.entities import ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
+from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
 from model_registry.errors import ManifestError, ManifestErrors
 from model_registry.manifests import key_variables, parse_manifests, to_manifest, to_yaml
 from model_registry.snapshot import Snapshot, Stored
@@ -25,6 +25,7 @@ DEPLOYMENT = Deployment(
 )
 ALL: list[Stored] = [
     MODEL,
+    Adapter(name="pirate", model="chat", path="/adapters/pirate", aliases=("buccaneer",), restricted=True),
     DEPLOYMENT,
     Tenant(name="acme", weight=2.5, allowed_models=("chat",)),
     ApiKey(name="laptop", tenant="acme", sha256="ab" * 32, admin=True),
@@ -196,6 +197,19 @@ def test_an_alias_cannot_stand_for_two_models() -> None:
     assert one(to_yaml([other]), registry=Snapshot.of(1, [MODEL])).field == "spec.aliases"
 
 
+def test_an_adapter_needs_its_model_and_names_of_its_own() -> None:
+    adapter = Adapter(name="pirate", model="chat", aliases=("chat",))
+    error = one(to_yaml([adapter]), registry=Snapshot.of(1, [MODEL]))
+    assert error.field == "spec.aliases"
+    assert "Model 'chat' and Adapter 'pirate'" in error.message
+    twice = [adapter.model_copy(update={"name": name, "aliases": ("p",)}) for name in ("a", "b")]
+    assert one(to_yaml([MODEL, *twice])).field == "spec.aliases"
+    missing = one(to_yaml([adapter]))
+    assert missing.field == "spec.model"
+    assert "no Model named 'chat'" in missing.message
+    assert one("kind: Adapter\nname: a+b\nmodel: chat\n", registry=Snapshot.of(1, [MODEL])).field == "name"
+
+
 def test_a_server_is_listed_once_per_deployment() -> None:
     twice = DEPLOYMENT.model_copy(update={"servers": DEPLOYMENT.servers[:1] * 2})
     assert one(to_yaml([MODEL, twice])).field == "spec.servers[1].http"
@@ -223,7 +237,7 @@ def test_endpoints_are_not_applied() -> None:
         name="d@a:1", deployment="d", model="m", profile="p", lane="llmapi", target="t", http="http://a:1"
     )
     error = one(to_yaml([endpoint]))
-    assert (error.field, error.allowed) == ("kind", ("Model", "Deployment", "Tenant", "ApiKey"))
+    assert (error.field, error.allowed) == ("kind", ("Model", "Adapter", "Deployment", "Tenant", "ApiKey"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ import pytest
 from redis.asyncio import Redis
 
 from model_registry.config import RegistryConfig
-from model_registry.entities import ApiKey, Deployment, Endpoint, EndpointState, Model, ServerRef, Tenant
+from model_registry.entities import (
+    Adapter,
+    ApiKey,
+    Deployment,
+    Endpoint,
+    EndpointState,
+    Model,
+    ServerRef,
+    Tenant,
+)
 from model_registry.errors import (
     DanglingReferenceError,
     IllegalTransitionError,
@@ -25,6 +34,7 @@ from tests.model_registry.conftest import RedisServer, eventually
 
 MODEL = Model(name="chat", context_length=4096, aliases=("gpt",))
 DEPLOYMENT = Deployment(name="chat-a", model="chat", servers=(ServerRef(http="http://a:8000"),))
+ADAPTER = Adapter(name="pirate", model="chat", aliases=("buccaneer",))
 TENANT = Tenant(name="acme")
 KEY = ApiKey(name="laptop", tenant="acme", sha256="ab" * 32)
 ENDPOINT = Endpoint(
@@ -86,6 +96,8 @@ async def test_a_model_keeps_the_time_at_which_it_was_first_stored(store: Regist
         ([MODEL, DEPLOYMENT, KEY], DanglingReferenceError),
         ([TENANT, DEPLOYMENT], DanglingReferenceError),
         ([MODEL, Model(name="gpt", context_length=1)], NameTakenError),
+        ([ADAPTER], DanglingReferenceError),
+        ([MODEL, ADAPTER.model_copy(update={"aliases": ("gpt",)})], NameTakenError),
         ([TENANT, KEY, KEY.model_copy(update={"name": "other"})], NameTakenError),
     ],
 )
@@ -107,6 +119,19 @@ async def test_what_is_in_use_is_deleted_only_by_cascade(store: RegistryStore) -
     assert (await store.load()).deployments == {}
     await store.apply([], delete=[("Tenant", "acme"), ("ApiKey", "laptop")])
     assert (await store.load()).tenants == {}
+
+
+async def test_an_adapter_is_dated_and_goes_with_its_model(store: RegistryStore) -> None:
+    await store.apply([MODEL, ADAPTER])
+    snapshot = await store.load()
+    dated = snapshot.adapters["chat+pirate"]
+    assert dated.created > 1_700_000_000
+    assert snapshot.adapter("gpt+pirate") == snapshot.adapter("buccaneer") == dated
+    assert (await store.transact([ADAPTER])).outcomes == ((("Adapter", "pirate"), "unchanged"),)
+    with pytest.raises(InUseError, match="used by Adapter 'pirate'"):
+        await store.delete("Model", "chat")
+    await store.delete("Model", "chat", cascade=True)
+    assert (await store.load()).adapters == {}
 
 
 async def test_deleting_nothing_is_an_error(store: RegistryStore) -> None:
@@ -220,7 +245,7 @@ async def test_a_lapsed_leader_cannot_write_any_more(store: RegistryStore, redis
 
 
 async def test_every_key_in_redis_is_in_the_catalogue(store: RegistryStore, redis_client: Redis) -> None:
-    await store.apply([MODEL, DEPLOYMENT, TENANT, KEY])
+    await store.apply([MODEL, ADAPTER, DEPLOYMENT, TENANT, KEY])
     await store.register_endpoint(ENDPOINT, 60)
     await store.claim_leadership("c", 60)
     keys = Keys("test")

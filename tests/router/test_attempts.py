@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from inference.adapters import Adapters
 from inference.client import ModelClients
 from inference.errors import (
     InferenceError,
@@ -196,7 +197,7 @@ class Fleet:
         self.snapshot = Snapshot.of(1, [MODEL, *self.endpoints])
         self.observed = Observed()
         self.clients = ModelClients(Timeouts(connect_s=1, first_byte_s=5, idle_s=5))
-        self.router = Router(config, self.clients, lambda: self.snapshot, self.observed)
+        self.router = Router(config, self.clients, lambda: self.snapshot, self.observed, Adapters(0))
         self.router.ledger.of("b").tokens = 10**6
         self._tracing = Tracing(TelemetryConfig())
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_registry.entities import Deployment, Endpoint, Model, ServerRef
+from model_registry.entities import Adapter, Deployment, Endpoint, Model, ServerRef
 from model_registry.snapshot import Snapshot
 from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.errors import UnknownModelError
 from router.ledger import Ledger
-from router.pick import Candidate, candidates, pick
+from router.pick import ADAPTER_TOKENS, Candidate, candidates, pick
 from router.profiles import resolve, stand_ins
 
 CONFIG = RouterConfig(breaker_failures=2, breaker_cooldown_s=5)
@@ -49,6 +49,46 @@ def snapshot() -> Snapshot:
             Deployment(name="d2", model="chat", profile="night", servers=(server,)),
         ],
     )
+
+
+def adapted() -> Snapshot:
+    known = [*snapshot().objects(), Adapter(name="pirate", model="chat", aliases=("buccaneer",))]
+    return Snapshot.of(1, known)
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        ("chat+pirate", "latency"),
+        ("gpt+pirate", "latency"),
+        ("buccaneer", "latency"),
+        ("chat+pirate:throughput", "throughput"),
+        ("buccaneer:night", "night"),
+    ],
+)
+def test_an_adapter_is_named_by_its_base_or_by_its_alias(name: str, profile: str) -> None:
+    wish = resolve(adapted(), name, None, None)
+    assert (wish.name, wish.model.name, wish.profile) == ("chat+pirate", "chat", profile)
+    assert wish.adapter is not None
+    assert resolve(adapted(), "chat", None, None).adapter is None
+
+
+@pytest.mark.parametrize(
+    "name", ["pirate", "org/other+pirate", "chat+", "+pirate", "chat+pirate+pirate", "chat:latency+pirate"]
+)
+def test_an_adapter_goes_by_no_other_name(name: str) -> None:
+    with pytest.raises(UnknownModelError):
+        resolve(adapted(), name, None, None)
+    with pytest.raises(UnknownModelError, match=r"Did you mean 'chat\+pirate'"):
+        resolve(adapted(), "chat+pirat", None, None)
+
+
+def test_an_adapter_in_place_outweighs_some_load_but_not_all() -> None:
+    """Sending it costs something; so does waiting."""
+    here, there = endpoint("here"), endpoint("there")
+    for load, expected in ((0, here), (ADAPTER_TOKENS - 1, here), (ADAPTER_TOKENS + 1, there)):
+        choices = [Candidate(here, load, True), Candidate(there, 0, True, lacks_adapter=True)]
+        assert pick("balanced", choices, 10, set()).endpoint is expected
 
 
 def test_least_tokens_per_slot_wins() -> None:

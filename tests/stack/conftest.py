@@ -13,6 +13,8 @@ from tests.stack.stack import SCRIPT_FILE, Stack, is_alive
 
 STATS_PERIOD_MS = 10
 """So that the engines' own counters tell when a slot became free."""
+LORA_CACHE_BYTES = 200_000
+"""Room for two of the shipped adapters: a third one evicts."""
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for server in watched["servers"]:
         for engine in server["engines"]:
             engine["stats_check_period_ms"] = STATS_PERIOD_MS
+            if "max_lora_rank" in engine.get("limits", {}):
+                engine["limits"]["lora_cache_host_memory_bytes"] = LORA_CACHE_BYTES
             engine["script_file"] = str(directory / SCRIPT_FILE)
     add_parsed_models(watched)
     (directory / "stack.yaml").write_text(yaml.safe_dump(watched))

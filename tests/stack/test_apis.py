@@ -22,7 +22,7 @@ from tests.stack.apis import (
 from tests.stack.stack import Stack
 from tests.stack.test_cancellation import until_active
 
-MODELS = ["house-chat", "house-chat:throughput", "depot-chat", "yard-chat", "kiosk-chat"]
+MODELS = ["house-chat", "house-chat:throughput", "house-chat+sailor", "depot-chat", "yard-chat", "kiosk-chat"]
 ASK: list[Any] = [{"role": "user", "content": QUESTION}]
 
 
@@ -41,7 +41,7 @@ def test_reasons(stack: Stack, model: str) -> None:
     answers_end_for_the_same_reasons(stack, model)
 
 
-@pytest.mark.parametrize("model", ["house-chat", "depot-chat", "yard-chat"])
+@pytest.mark.parametrize("model", ["house-chat", "house-chat+sailor", "depot-chat", "yard-chat"])
 def test_tokens_are_known_before_the_first_one(stack: Stack, model: str) -> None:
     """The count, the stream's first event and chat's usage agree."""
     client = anthropic_client(stack).messages

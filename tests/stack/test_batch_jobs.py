@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.stack.stack import Stack, wait_until
 
 
-def test_a_batch_job_runs_on_the_engines(stack: Stack) -> None:
+@pytest.mark.parametrize("model", ["house-chat", "house-chat+sailor"])
+def test_a_batch_job_runs_on_the_engines(stack: Stack, model: str) -> None:
     client = stack.client()
     rows = [
         {
@@ -16,7 +19,7 @@ def test_a_batch_job_runs_on_the_engines(stack: Stack) -> None:
             "method": "POST",
             "url": "/v1/chat/completions",
             "body": {
-                "model": "house-chat",
+                "model": model,
                 "temperature": 0,
                 "max_completion_tokens": 8,
                 "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -35,9 +38,11 @@ def test_a_batch_job_runs_on_the_engines(stack: Stack) -> None:
     lines = [json.loads(line) for line in client.files.content(job.output_file_id).text.splitlines()]
     assert [line["custom_id"] for line in lines] == [row["custom_id"] for row in rows]
     direct = client.chat.completions.create(**_body(rows[0]))
+    said = direct.choices[0].message.content or ""
+    assert said.startswith("Aye, captain!") is (model == "house-chat+sailor")
     for line in lines:
         body = line["response"]["body"]
-        assert body["choices"][0]["message"]["content"] == direct.choices[0].message.content
+        assert body["choices"][0]["message"]["content"] == said
     assert job.usage is not None
     assert direct.usage is not None
     assert job.usage.output_tokens == 12 * direct.usage.completion_tokens

@@ -112,6 +112,17 @@ def test_a_fleet_that_changes_for_ever_stays_within_a_bound(metrics: Metrics) ->
     assert value(metrics, "attempts_total", endpoint="other", outcome="ok") == 2000 - 511
 
 
+def test_adapters_are_counted_by_name_within_a_bound_and_take_no_models_place(metrics: Metrics) -> None:
+    metrics.learn(adapters=[f"m+a{number}" for number in range(400)])
+    metrics.learn(models=["late"])
+    for name in ("m", "late", *(f"m+a{number}" for number in range(400))):
+        metrics.started()
+        metrics.finish(name, "latency", "ok", duration_s=0.1)
+    for name in ("m", "late", "m+a0", "m+a255"):
+        assert value(metrics, "requests_total", model=name, profile="latency", outcome="ok") == 1
+    assert value(metrics, "requests_total", model="other", profile="latency", outcome="ok") == 400 - 256
+
+
 def test_an_outcome_outside_the_known_ones_is_other(metrics: Metrics) -> None:
     metrics.started()
     metrics.finish("m", "latency", "nonsense", duration_s=0.1)  # type: ignore[arg-type]

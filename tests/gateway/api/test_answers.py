@@ -16,6 +16,7 @@ from gateway.api.answers import (
     ChatStream,
     Choice,
     CompletionStream,
+    Shown,
     chat_answer,
     completion_answer,
     completion_logprobs,
@@ -164,10 +165,10 @@ def test_whole_answers_are_openais(log_probs: list[tuple[str, float]] | None) ->
 
 
 def test_models_are_openais() -> None:
-    listed = json.loads(models_answer([("m", MODEL), ("alias", MODEL)]))
+    listed = json.loads(models_answer([Shown("m", MODEL), Shown("alias", MODEL)]))
     validate("ListModelsResponse", listed)
     assert [item["id"] for item in listed["data"]] == ["m", "alias"]
-    one = json.loads(model_answer("m", MODEL))
+    one = json.loads(model_answer(Shown("m", MODEL)))
     validate("Model", one)
     assert one == listed["data"][0]
     assert one["context_length"] == 2048

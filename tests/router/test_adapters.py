@@ -1,0 +1,441 @@
+"""LoRA adapters on their way to a real Triton: sent once, remembered, sent again when it lost them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from emulator.engine import EngineLimits, ModelConfig
+from emulator.triton.repository import (
+    EngineSpec,
+    LlmApiModels,
+    TextModels,
+    TrtEngineModels,
+    build_emulator_repository,
+)
+from enginehouse.local.triton import TritonProcess
+from enginehouse.local.triton_environment import ensure_environment
+from inference.adapters import Adapters
+from inference.client import ModelClient, ModelClients
+from inference.errors import AdapterUnsendableError, InferenceError, UnsupportedFeatureError
+from inference.introspection import introspect
+from inference.push_http import Timeouts
+from inference.request import InferenceRequest, Sampling, Usage
+from inference.sink import Call, Delta, FinishReason, Sink
+from inference.tokenizer import ModelTokenizer
+from model_registry.entities import Adapter, Endpoint, Model, ServerRef
+from model_registry.snapshot import Snapshot
+from router.attempts import Finished, Job, Outcome, Router
+from router.config import RouterConfig
+from router.profiles import Wish
+from telemetry.config import TelemetryConfig
+from telemetry.request_trace import AttemptTrace
+from telemetry.tracing import Tracing
+from tests.emulator.adapters import write_adapter
+
+CHAT_MODEL = Path(__file__).parents[2] / "emulator" / "models" / "depot-chat"
+LANES = {"ids": "tensorrt_llm", "text": "ensemble", "script": "tensorrt_llm_bls", "words": "llmapi"}
+SENT_LANES = ("ids", "text", "script")
+ROOM = 2
+"""Adapters that the engines of "few" can hold."""
+WAIT_S = 30
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, config = tmp_path_factory.mktemp("adapters"), ModelConfig.load(CHAT_MODEL)
+    return [write_adapter(folder / str(seed), config, seed) for seed in range(ROOM + 2)]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def process(
+    runner: asyncio.Runner, folders: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TritonProcess]:
+    """Engines with room for every adapter, and one with room for `ROOM`."""
+    folder = tmp_path_factory.mktemp("triton")
+    limits = {"max_batch_size": 32, "max_num_tokens": 512, "kv_blocks": 256, "max_lora_rank": 4}
+    kept = (folders[0] / "adapter_model.safetensors").stat().st_size // 2  # the file is of single precision
+    few = EngineLimits(**limits, lora_cache_host_memory_bytes=ROOM * kept + 1000)  # type: ignore[arg-type]
+    many = EngineSpec(CHAT_MODEL, EngineLimits(**limits))  # type: ignore[arg-type]
+    names = build_emulator_repository(
+        folder / "models",
+        [
+            TrtEngineModels(many, name="ids", text=TextModels("text", "before", "after", bls="script")),
+            TrtEngineModels(EngineSpec(CHAT_MODEL, few), name="few"),
+            LlmApiModels(many, name="words"),
+        ],
+    )
+    triton = runner.run(ensure_environment())
+    process = TritonProcess("triton", triton, folder / "models", folder / "triton.log", load=names)
+    runner.run(process.start())
+    try:
+        runner.run(process.ready())
+        yield process
+    finally:
+        runner.run(process.stop())
+
+
+class Collected:
+    """An answer that keeps what it is given, as ids or as text."""
+
+    started = False
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.words = ""
+        self.begun = asyncio.Event()
+        self._outcome: asyncio.Future[Outcome] | None = None
+
+    @property
+    def said(self) -> list[int] | str:
+        return self.ids or self.words
+
+    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
+        self._outcome = outcome
+
+    def attempt_runs(self, call: Call) -> None: ...
+
+    def ended(self, request: InferenceRequest) -> FinishReason | None:
+        return None
+
+    def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
+        return None
+
+    def head(self) -> None: ...
+
+    def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
+        self.started = True
+        self.ids += ids
+        self.begun.set()
+
+    def text(self, delta: str, tokens: int | None = None) -> None:
+        self.started = True
+        self.words += delta
+        self.begun.set()
+
+    def data(self, data: bytes) -> None:
+        raise AssertionError
+
+    def delta(self, delta: Delta) -> None:
+        raise AssertionError
+
+    def flush(self) -> None: ...
+
+    def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
+        self._settle((reason, usage))
+
+    def lost(self, error: InferenceError) -> None:
+        self._settle(error)
+
+    def _settle(self, outcome: Outcome) -> None:
+        assert self._outcome is not None
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+
+class Counting(ModelClients):
+    """Real clients that count which requests carried weights."""
+
+    def __init__(self) -> None:
+        super().__init__(Timeouts(connect_s=2, first_byte_s=WAIT_S, idle_s=WAIT_S))
+        self.sent: list[int] = []
+        self.sending = asyncio.Event()
+
+    def sending_weights(self, endpoint: Endpoint) -> ModelClient:
+        return Sending(super().sending_weights(endpoint), self)
+
+
+class Sending:
+    """A client for weights that tells of its calls."""
+
+    def __init__(self, client: ModelClient, clients: Counting) -> None:
+        self._client = client
+        self._clients = clients
+
+    def start(self, request: InferenceRequest, sink: Sink) -> Call:
+        assert request.lora is not None
+        self._clients.sent.append(request.lora.task_id)
+        self._clients.sending.set()
+        return self._client.start(request, sink)
+
+
+class Observed:
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+
+    def attempt(self, endpoint: Endpoint, outcome: str) -> None:
+        self.outcomes.append(outcome)
+
+    def retried(self, wish: Wish) -> None:
+        self.outcomes.append("retried")
+
+    def continued(self, wish: Wish) -> None: ...
+
+
+class House:
+    """One gateway's router in front of the real server."""
+
+    def __init__(self, server: ServerRef, folders: list[Path]) -> None:
+        self.server = server
+        self.tokenizer = ModelTokenizer.load(CHAT_MODEL)
+        self.model = Model(name="m", context_length=512)
+        self.adapters = [
+            Adapter(name=f"a{index}", model="m", path=str(folder)) for index, folder in enumerate(folders)
+        ]
+        self.snapshot = Snapshot.of(1, [self.model, *self.adapters])
+        self.store = Adapters(1 << 30)
+        self.clients = Counting()
+        self.observed = Observed()
+        self.router = Router(
+            RouterConfig(no_endpoint_timeout_s=0.5),
+            self.clients,
+            lambda: self.snapshot,
+            self.observed,
+            self.store,
+        )
+        self._tracing = Tracing(TelemetryConfig())
+        self._numbers = iter(range(10**6))
+
+    async def serve(self, target: str, **fields: Any) -> Endpoint:
+        """Make one model of the server the only endpoint."""
+        schema = await introspect(self.server, target, LANES.get(target, "auto"))
+        endpoint = Endpoint(
+            **{
+                "name": f"{target}@here",
+                "deployment": "d",
+                "model": "m",
+                "profile": "balanced",
+                "lane": schema.lane,
+                "target": schema.target,
+                "http": self.server.http,
+                "grpc": self.server.grpc,
+                "server_schema": schema.as_dict(),
+                "state": "ready",
+            }
+            | fields
+        )
+        self.register(endpoint)
+        return endpoint
+
+    def register(self, *endpoints: Endpoint) -> None:
+        self.snapshot = Snapshot.of(self.snapshot.version + 1, [self.model, *self.adapters, *endpoints])
+        self.router.registry_changed()
+
+    async def run(
+        self, adapter: Adapter | None, answer: Collected, stream: bool = True, tokens: int = 10
+    ) -> Finished:
+        text, ids = self.tokenizer.encode_chat([{"role": "user", "content": "How do I store a box?"}])
+        request = InferenceRequest(
+            id=f"r{next(self._numbers)}",
+            model="m",
+            stream=stream,
+            max_tokens=tokens,
+            sampling=Sampling(temperature=0.0),
+            prompt_ids=ids,
+            prompt_text=text,
+            end_id=self.tokenizer.end_id,
+            lora=None if adapter is None else await self.store.identify(adapter),
+        )
+        wish = Wish(self.model, "balanced", "default", adapter)
+        async with asyncio.timeout(WAIT_S):
+            return await self.router.run(Job(request, wish, 10, self._tracing.begin(None, None)), answer)
+
+    async def ask(self, adapter: Adapter | None, stream: bool = True) -> list[int] | str:
+        answer = Collected()
+        await self.run(adapter, answer, stream)
+        return answer.said
+
+    async def close(self) -> None:
+        assert self.router.ledger.in_flight() == 0, "a lease was not given back"
+        await self.clients.close()
+        self.store.close()
+
+
+@pytest.fixture
+async def house(process: TritonProcess, folders: list[Path]) -> AsyncIterator[House]:
+    made = House(ServerRef(http=process.http_url, grpc=process.grpc_url), folders)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+@pytest.mark.parametrize("target", SENT_LANES)
+async def test_weights_are_sent_with_the_first_request_only(
+    house: House, target: str, transport: str
+) -> None:
+    """Answers differ from the base's and from each other's, streamed and not, on every lane that has them."""
+    await house.serve(target, transport=transport)
+    base = await house.ask(None)
+    first = [await house.ask(adapter) for adapter in house.adapters]
+    again = [await house.ask(adapter, stream=False) for adapter in house.adapters]
+    assert first == again
+    assert len({str(answer) for answer in (base, *first)}) == len(first) + 1
+    assert await house.ask(None) == base
+    assert len(house.clients.sent) == len(set(house.clients.sent)) == len(house.adapters)
+    assert set(house.observed.outcomes) == {"ok"}
+
+
+async def test_an_evicted_adapter_is_sent_again_unseen_by_the_client(house: House) -> None:
+    """More adapters than the cache holds, in turn: each is evicted before it is asked for again."""
+    await house.serve("few")
+    alone = [await house.ask(adapter) for adapter in house.adapters]
+    house.clients.sent.clear()
+    house.observed.outcomes.clear()
+    assert [await house.ask(adapter) for adapter in house.adapters] == alone
+    assert len(house.clients.sent) == len(house.adapters)
+    assert house.observed.outcomes == ["adapter_missing", "ok"] * len(house.adapters)
+    house.observed.outcomes.clear()
+    assert await house.ask(house.adapters[-1]) == alone[-1]
+    assert house.observed.outcomes == ["ok"]
+
+
+async def test_of_many_first_requests_one_brings_the_weights(house: House) -> None:
+    await house.serve("ids")
+    answers = await asyncio.gather(*(house.ask(house.adapters[0]) for _ in range(24)))
+    assert len({str(answer) for answer in answers}) == 1
+    assert len(house.clients.sent) == 1
+
+
+async def test_of_many_requests_for_an_evicted_adapter_one_brings_the_weights(house: House) -> None:
+    await house.serve("few")
+    first, *_ = [await house.ask(adapter) for adapter in house.adapters]
+    house.clients.sent.clear()
+    answers = await asyncio.gather(*(house.ask(house.adapters[0]) for _ in range(24)))
+    assert answers == [first] * 24
+    assert len(house.clients.sent) == 1
+
+
+async def test_a_sender_that_leaves_hands_its_turn_on(house: House) -> None:
+    """Cancelled before the engine took the weights; who waited for them brings them itself."""
+    await house.serve("ids")
+    sender = asyncio.create_task(house.ask(house.adapters[0]))
+    await house.clients.sending.wait()
+    waiting = [asyncio.create_task(house.ask(house.adapters[0])) for _ in range(4)]
+    await asyncio.sleep(0)
+    sender.cancel()
+    answers = await asyncio.gather(*waiting)
+    assert len({str(answer) for answer in answers}) == 1
+    assert len(house.clients.sent) == 2
+
+
+async def test_two_gateways_need_not_agree(process: TritonProcess, folders: list[Path]) -> None:
+    """Each sends once; what one has evicted the other sends again."""
+    server = ServerRef(http=process.http_url, grpc=process.grpc_url)
+    houses = House(server, folders), House(server, folders)
+    for one in houses:
+        await one.serve("few")
+    try:
+        rounds = [
+            [str(await one.ask(adapter)) for one in houses for adapter in one.adapters] for _ in range(2)
+        ]
+        assert rounds[0] == rounds[1]
+        assert len(set(rounds[0])) == len(folders)
+    finally:
+        for one in houses:
+            await one.close()
+
+
+async def test_what_becomes_unhealthy_is_sent_the_weights_anew(house: House) -> None:
+    """It may come back as another process with an empty cache."""
+    endpoint = await house.serve("ids")
+    lora = await house.store.identify(house.adapters[0])
+    await house.ask(house.adapters[0])
+    assert house.router.placement.holds(endpoint.name, lora.task_id)
+    house.register(endpoint.model_copy(update={"state": "unhealthy"}))
+    assert not house.router.placement.holds(endpoint.name, lora.task_id)
+    house.register(endpoint)
+    await house.ask(house.adapters[0])
+    assert len(house.clients.sent) == 2
+
+
+async def test_among_equal_endpoints_the_one_with_the_adapter_serves(house: House) -> None:
+    first = await house.serve("ids")
+    others = [first.model_copy(update={"name": f"other{n}"}) for n in range(5)]
+    await house.ask(house.adapters[0])
+    house.register(first, *others)
+    for _ in range(8):
+        finished = await house.run(house.adapters[0], Collected())
+        assert finished.endpoint.name == first.name
+    assert len(house.clients.sent) == 1
+
+
+async def test_changed_weights_are_another_adapter(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference.adapters.RECHECK_FILES_AFTER_S", 0.0)
+    config = ModelConfig.load(CHAT_MODEL)
+    adapter = Adapter(name="changing", model="m", path=str(write_adapter(tmp_path, config, 70)))
+    house.adapters.append(adapter)
+    await house.serve("ids")
+    before = await house.ask(adapter)
+    write_adapter(tmp_path, config, 71)
+    after = await house.ask(adapter)
+    assert after != before
+    assert len(set(house.clients.sent)) == 2
+    write_adapter(tmp_path, config, 70)
+    assert await house.ask(adapter) == before
+    assert len(house.clients.sent) == 2  # the engine still has the first ones, under the same id
+
+
+async def test_the_llm_api_reads_the_adapter_itself(house: House) -> None:
+    await house.serve("words")
+    base = await house.ask(None)
+    first = await house.ask(house.adapters[0])
+    assert first != base
+    assert first == await house.ask(house.adapters[0])
+    assert house.clients.sent == []
+
+
+async def test_without_a_grpc_address_the_operator_is_told_what_to_do(house: House) -> None:
+    await house.serve("ids", grpc=None)
+    with pytest.raises(AdapterUnsendableError, match=r"add `grpc: host:port` to the servers of deployment"):
+        await house.ask(house.adapters[0])
+
+
+async def test_another_endpoint_with_a_grpc_address_serves_instead(house: House) -> None:
+    whole = await house.serve("ids")
+    house.register(whole.model_copy(update={"name": "a", "grpc": None}), whole)
+    house.router.ledger.of(whole.name).tokens = 10**6
+    finished = await house.run(house.adapters[0], Collected())
+    assert finished.endpoint.name == whole.name
+
+
+async def test_a_schema_without_the_tensors_is_named(house: House) -> None:
+    endpoint = await house.serve("ids")
+    schema = dict(endpoint.server_schema)
+    schema["inputs"] = {name: kind for name, kind in schema["inputs"].items() if name != "lora_weights"}
+    house.register(endpoint.model_copy(update={"server_schema": schema}))
+    with pytest.raises(UnsupportedFeatureError, match="tensorrt_llm lane") as raised:
+        await house.ask(house.adapters[0])
+    assert raised.value.param == "model"
+
+
+async def test_triton_takes_no_fp16_as_json(house: House, process: TritonProcess) -> None:
+    """Why the weights go by gRPC whatever the endpoint's transport."""
+    lora = await house.store.load(house.adapters[0])
+    assert lora.weights is not None
+    body = {"input_ids": [5, 6], "input_lengths": 2, "request_output_len": 2, "lora_task_id": lora.task_id}
+    body["lora_config"] = list(memoryview(lora.weights.config.data).cast("i"))
+    body["lora_weights"] = [0.5] * (len(lora.weights.weights.data) // 2)
+    url = f"{process.http_url}/v2/models/ids/generate_stream"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+        assert response.status == 400
+        assert "FP16" in await response.text()
+
+
+async def test_ids_of_64_bits_pass_as_json(house: House, process: TritonProcess) -> None:
+    body = {"input_ids": [5, 6], "input_lengths": 2, "request_output_len": 2, "lora_task_id": 2**64 - 7}
+    url = f"{process.http_url}/v2/models/ids/generate_stream"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+        assert f"LoRA task {2**64 - 7} not found in cache" in await response.text()
