@@ -49,7 +49,7 @@ from tenancy.keys import Identity, authenticate
 _log = logging.getLogger(__name__)
 _OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, RouterError)
 """Errors whose text is ours; a model server's own words may quote the prompt, which no log may hold."""
-_TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"})
+_TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "vllm"})
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
@@ -350,7 +350,9 @@ def _usage(
     if finished[0].endpoint.lane == "openai-http":
         return finished[0].usage
     completion = sum(
-        choice.assembler.completion_tokens(end.reason, end.usage.completion_tokens, request.max_tokens)
+        choice.assembler.completion_tokens(
+            end.reason, end.usage.completion_tokens, request.max_tokens, end.usage.ended_by_text
+        )
         for choice, end, request in zip(choices, finished, requests, strict=True)
         if choice.assembler
     )

@@ -33,6 +33,10 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
             r"prompt length .*exceeds|exceeds? (the )?max(imum)?[ _](input|sequence|seq|context)",
             PromptTooLongError,
         ),
+        (
+            r"longer than the maximum model length",
+            PromptTooLongError,
+        ),
         (r"maximum queue size|queue (is )?full|too many requests", ServerBusyError),
         (r"request timeout expired|deadline exceeded", ServerTimeoutError),
         (
@@ -52,7 +56,10 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         ),
         (r"only supported if model is deployed using decoupled", ServerFailedError),
         # Whatever else a model itself says; generate_stream sends it with 400 when it comes first.
-        (r"executor failed process|error encountered while|error generating request", ServerFailedError),
+        (
+            r"executor failed process|error encountered while|error generating (request|stream)",
+            ServerFailedError,
+        ),
         (r"in ensemble '|Traceback \(most recent", ServerFailedError),
         (rf"\[TensorRT-LLM\]\[ERROR\]|assertion failed|segmentation fault|{_SUFFIX}:\d+", ServerFailedError),
     )

@@ -5,9 +5,13 @@ msgspec structs, here and wherever every request makes one: a quarter of a datac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct, field
+
+COMPLETIONS = "/v1/completions"
+"""The path whose `logprobs` counts what chat calls `top_logprobs`."""
 
 
 class Sampling(Struct):
@@ -23,12 +27,24 @@ class Sampling(Struct):
     repetition_penalty: float | None = None
     log_probs: bool = False
     """Return the log probability of every chosen token."""
+    top_log_probs: int = 0
+    """Return as many likeliest tokens beside each; needs `log_probs`."""
+
+
+class EmbeddingInput(Struct):
+    """One input of an embedding request."""
+
+    ids: list[int]
+    """With the special tokens that the model's tokenizer adds."""
+    text: str | None = None
+    """None where the client sent ids: text encoders cannot take it then."""
 
 
 class InferenceRequest(Struct):
     """What one attempt asks of a model server.
 
-    `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`.
+    `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`, and `inputs` alone
+    where vectors are asked for.
     """
 
     id: str
@@ -50,6 +66,8 @@ class InferenceRequest(Struct):
     """Path at an OpenAI-HTTP upstream."""
     body: dict[str, Any] | None = None
     """The client's own JSON object, for `openai-http`."""
+    inputs: Sequence[EmbeddingInput] | None = None
+    """What is to be embedded."""
     traceparent: str | None = None
     """W3C trace context sent on."""
     tracestate: str | None = None
@@ -69,4 +87,7 @@ class Usage(NamedTuple):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    """As the engine counts: with the end token, where one ended the answer."""
     cached_tokens: int | None = None
+    ended_by_text: bool = False
+    """The server saw one of the request's stop strings: no end token is among the counted ones."""

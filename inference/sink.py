@@ -1,19 +1,28 @@
 """Sink: where a model server's answer is pushed as it arrives.
 
 Calls come synchronously from the transport's `data_received`; no task wakes per chunk. Order: `head`
-at most once, then any number of `tokens`/`text`/`data` with a `flush` after each group, then exactly one of
-`end` or `lost`. After `Call.cancel` nothing more is called.
+at most once, then any number of `tokens`/`scores`/`text`/`data`/`vectors` with a `flush` after each group,
+then exactly one of `end` or `lost`. After `Call.cancel` nothing more is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from inference.errors import InferenceError
 from inference.request import Usage
 
 FinishReason = Literal["stop", "length"]
+
+
+class TokenScore(NamedTuple):
+    """One generated token of a text lane, and what else it might have been."""
+
+    token: int
+    log_prob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens with their log probabilities, best first."""
 
 
 class Sink(Protocol):
@@ -27,6 +36,12 @@ class Sink(Protocol):
 
     def text(self, delta: str) -> None:
         """New generated text (text lanes); always a delta, whatever the lane sends."""
+
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        """The tokens that the next `text` is made of, where a text lane was asked for log probabilities."""
+
+    def vectors(self, vectors: Sequence[bytes]) -> None:
+        """Embeddings, one for each input in its order, as 32-bit floats of this machine; once and whole."""
 
     def data(self, data: bytes) -> None:
         """Bytes of an OpenAI-HTTP answer, to be relayed as they are."""

@@ -17,6 +17,8 @@ from emulator.engine.errors import EngineError
 FinishReason = Literal["stop", "length", "cancelled"]
 SchedulerPolicy = Literal["guaranteed_no_evict", "max_utilization"]
 TokenIds = tuple[int, ...]
+TopLogProbs = tuple[tuple[int, float], ...]
+"""Token ids and the logarithms of their probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ class SamplingParams:
 class EngineRequest:
     """One generation. `request_id` must be unique among the requests in flight.
 
-    `embedding_bias` is float32 of shape [vocab] added to the logits. `fault` is a fault hook of
-    `faults.py` for this request only.
+    `embedding_bias` is float32 of shape [vocab] added to the logits. `top_log_probs` likeliest tokens
+    come with each token if `return_log_probs` is set. `fault` is a fault hook of `faults.py` for this
+    request only.
     """
 
     request_id: str
@@ -61,6 +64,7 @@ class EngineRequest:
     embedding_bias: NDArray[np.float32] | None = None
     sampling: SamplingParams = SamplingParams()
     return_log_probs: bool = False
+    top_log_probs: int = 0
     fault: str | None = None
 
 
@@ -92,6 +96,8 @@ class EngineOutput:
     request_id: str
     token_ids: list[int]
     log_probs: list[float] | None = None
+    top_log_probs: list[TopLogProbs] | None = None
+    """Of each token, the likeliest ones, best first."""
     cum_log_prob: float = 0.0
     final: bool = False
     finish_reason: FinishReason | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.engine.api import EngineRequest
+from emulator.engine.api import EngineRequest, TopLogProbs
 from emulator.engine.weights import Array
 
 FIRST_CANDIDATES = 64
@@ -63,6 +63,7 @@ class Choice:
 
     token: int
     log_prob: float | None
+    top: TopLogProbs = ()
 
 
 def choose(logits: Array, states: Sequence[SamplingState]) -> list[Choice]:
@@ -83,7 +84,8 @@ def choose(logits: Array, states: Sequence[SamplingState]) -> list[Choice]:
     ]
     asked = [row for row, state in enumerate(states) if state.request.return_log_probs]
     log_probs = dict(zip(asked, _log_probs(logits, asked, tokens), strict=True)) if asked else {}
-    return [Choice(token, log_probs.get(row)) for row, token in enumerate(tokens)]
+    tops = {row: _top_log_probs(logits[row], states[row].request.top_log_probs) for row in asked}
+    return [Choice(token, log_probs.get(row), tops.get(row, ())) for row, token in enumerate(tokens)]
 
 
 def _adjust(logits: Array, states: Sequence[SamplingState]) -> None:
@@ -183,3 +185,13 @@ def _log_probs(logits: Array, rows: Sequence[int], tokens: Sequence[int]) -> lis
     totals = np.log(np.exp(chosen - maxima).sum(axis=1)) + maxima[:, 0]
     values = chosen[np.arange(len(rows)), [tokens[row] for row in rows]] - totals
     return [float(value) for value in values]
+
+
+def _top_log_probs(row: Array, count: int) -> TopLogProbs:
+    """The `count` likeliest tokens of a row."""
+    if count == 0:
+        return ()
+    ids, _ = _top_k(row, min(count, len(row)))
+    maximum = float(row.max())
+    total = np.log(_weights(row, row.max()).sum()) + maximum
+    return tuple((int(token), float(row[token] - total)) for token in ids)

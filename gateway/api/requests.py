@@ -86,7 +86,7 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
         include_usage=_include_usage(chat),
         n=_choices(chat, 1, limits),
         max_tokens=max_tokens,
-        sampling=_sampling(chat, max_tokens, log_probs=bool(chat.logprobs)),
+        sampling=_sampling(chat, max_tokens, bool(chat.logprobs), chat.top_logprobs),
         stop=_stop(chat),
         logprobs=bool(chat.logprobs),
         top_logprobs=chat.top_logprobs,
@@ -119,7 +119,7 @@ def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
         include_usage=_include_usage(completion),
         n=n,
         max_tokens=max_tokens,
-        sampling=_sampling(completion, max_tokens, log_probs=completion.logprobs is not None),
+        sampling=_sampling(completion, max_tokens, completion.logprobs is not None, completion.logprobs),
         stop=_stop(completion),
         logprobs=completion.logprobs is not None,
         top_logprobs=completion.logprobs,
@@ -161,7 +161,7 @@ def _choices(body: Body, prompts: int, limits: BodyLimits) -> int:
     return n
 
 
-def _sampling(body: Body, max_tokens: int | None, *, log_probs: bool) -> Sampling:
+def _sampling(body: Body, max_tokens: int | None, log_probs: bool, top: int | None) -> Sampling:
     if body.min_tokens is not None and max_tokens is not None and body.min_tokens > max_tokens:
         raise bad_request("`min_tokens` is above `max_tokens`. Lower it.", "min_tokens")
     return Sampling(
@@ -174,6 +174,7 @@ def _sampling(body: Body, max_tokens: int | None, *, log_probs: bool) -> Samplin
         frequency_penalty=body.frequency_penalty,
         repetition_penalty=body.repetition_penalty,
         log_probs=log_probs,
+        top_log_probs=top or 0,
     )
 
 

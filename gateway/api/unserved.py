@@ -41,7 +41,6 @@ CHAT_FEATURES: Mapping[str, Feature] = {
     "function_call": Feature(_TOOLS, (None, "none", "auto")),
     "response_format": Feature("guided output is not served here", (None, {"type": "text"})),
     "logit_bias": Feature("token biases are not served here", (None, {})),
-    "top_logprobs": Feature("only the chosen token's log probability is served here", (None, 0)),
     "modalities": Feature(_AUDIO, (None, ["text"])),
     "audio": Feature(_AUDIO),
     "prediction": Feature("predicted output is not served here"),
@@ -53,7 +52,6 @@ CHAT_FEATURES: Mapping[str, Feature] = {
 
 COMPLETION_FEATURES: Mapping[str, Feature] = {
     "logit_bias": CHAT_FEATURES["logit_bias"],
-    "logprobs": Feature("only the chosen token's log probability is served here: send 0", (None, 0)),
     "echo": Feature("the prompt is not echoed here", (None, False)),
     "suffix": Feature("text after the answer cannot be given here", (None, "")),
 }

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from gateway.api.answers import LogProb
 from gateway.streaming.client import PushResponse
 from gateway.streaming.text import Assembler
-from inference.errors import InferenceError
+from inference.errors import InferenceError, ProtocolError
 from inference.request import InferenceRequest, Usage
-from inference.sink import Call, FinishReason
+from inference.sink import Call, FinishReason, TokenScore
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
 
@@ -86,6 +86,14 @@ class Choice:
     def head(self) -> None:
         if self._trace is not None:
             self._trace.answered()
+
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        assert self.assembler is not None
+        self.assembler.scores(scores)
+
+    def vectors(self, vectors: Sequence[bytes]) -> None:
+        del vectors
+        raise ProtocolError("the server answered with vectors in place of text")
 
     def end(self, reason: FinishReason | None, usage: Usage) -> None:
         self._settle((reason, usage))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from gateway.api.answers import LogProb
 from gateway.streaming.stop import StopMatcher
 from inference.detokenizer import Detokenizer
-from inference.sink import FinishReason
+from inference.sink import FinishReason, TokenScore
 from inference.tokenizer import ModelTokenizer
 
 
@@ -53,6 +53,19 @@ class Assembler:
         self._parts.append(delta)
         return self._cut(delta) if self._stop is not None else delta
 
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        """Log probabilities of the tokens that the next text is made of."""
+        if self._log_probs is None or self.stopped:
+            return
+        for token, log_prob, top in scores:
+            if token not in self._tokenizer.end_ids:
+                others = [(self._bytes(other), value) for other, value in top]
+                self._log_probs.append(LogProb(self._bytes(token), log_prob, others))
+
+    def _bytes(self, token: int) -> bytes:
+        """A token's bytes; a server's padded vocabulary holds ids that no tokenizer has."""
+        return self._tokenizer.token_bytes(token) if token < self._tokenizer.vocab_size else b""
+
     def flush(self) -> str:
         """What was held back, once nothing more comes."""
         if self.stopped:
@@ -70,17 +83,22 @@ class Assembler:
         return taken
 
     def completion_tokens(
-        self, reason: FinishReason | None = None, told: int | None = None, limit: int | None = None
+        self,
+        reason: FinishReason | None = None,
+        told: int | None = None,
+        limit: int | None = None,
+        ended_by_text: bool = False,
     ) -> int:
         """Tokens of the answer; the end token is not part of it.
 
         Exact where the ids are known, or a text lane's engine `told` its count. An `llmapi` engine tells
         nothing: then the text is tokenised again, and `limit` is what an answer of reason "length" has.
+        `ended_by_text`: the server met a stop string, so that no end token is in what it told.
         """
         if not self._parts:
             return len(self.ids) - self.ends
         if told is not None:
-            return told - (reason == "stop" and not self.stopped)
+            return told - (reason == "stop" and not (self.stopped or ended_by_text))
         if reason == "length" and limit is not None:
             return limit
         counted = self._tokenizer.count("".join(self._parts))
@@ -99,4 +117,4 @@ class Assembler:
         assert self._log_probs is not None
         for token, log_prob in zip(ids, log_probs, strict=False):
             if token not in self._tokenizer.end_ids:
-                self._log_probs.append((self._tokenizer.token_bytes(token), log_prob))
+                self._log_probs.append(LogProb(self._tokenizer.token_bytes(token), log_prob))

@@ -10,7 +10,7 @@ from typing import Any
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.outputs import cached_tokens, is_finished, text
-from inference.lanes.sampling import SamplingTensors, unsupported
+from inference.lanes.sampling import SamplingTensors, check_log_probs, unsupported
 from inference.lanes.text import Deltas, prompt_text
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
@@ -56,7 +56,7 @@ class LlmApiLane:
         if request.stop and not self._has_stop:
             raise unsupported(self.name, "stop")
         if request.sampling.log_probs:
-            raise unsupported(self.name, "logprobs")
+            check_log_probs(self.name, request, chosen=False)
         self._sampling.check(request.sampling)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 
 from inference.errors import UnsupportedFeatureError
-from inference.request import Sampling
+from inference.request import COMPLETIONS, InferenceRequest, Sampling
 from inference.schema import Schema
 
 _CHECKED = (
@@ -80,6 +80,15 @@ def _random_settings(sampling: Sampling) -> dict[str, float | int]:
     elif "temperature" in settings and "top_k" not in settings:
         settings["top_p"] = 1.0
     return settings
+
+
+def check_log_probs(lane: str, request: InferenceRequest, *, chosen: bool) -> None:
+    """Raise UnsupportedFeatureError for log probabilities that a lane of TensorRT-LLM lacks."""
+    sampling = request.sampling
+    if sampling.log_probs and not chosen:
+        raise unsupported(lane, "logprobs")
+    if sampling.top_log_probs:
+        raise unsupported(lane, "logprobs" if request.path == COMPLETIONS else "top_logprobs")
 
 
 def _neutral(setting: str) -> float:

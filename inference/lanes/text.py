@@ -12,7 +12,7 @@ from typing import Any
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.outputs import cached_tokens, is_finished, number, text
-from inference.lanes.sampling import SamplingTensors, unsupported
+from inference.lanes.sampling import SamplingTensors, check_log_probs, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
 from inference.sink import FinishReason, Sink
@@ -58,7 +58,7 @@ class TextLane:
             raise unsupported(self.name, "stop")
         if request.sampling.log_probs:
             # The values come, but not the tokens they belong to.
-            raise unsupported(self.name, "logprobs")
+            check_log_probs(self.name, request, chosen=False)
         self._sampling.check(request.sampling)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:

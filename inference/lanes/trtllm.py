@@ -15,7 +15,7 @@ from typing import Any
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.outputs import cached_tokens, is_finished
-from inference.lanes.sampling import SamplingTensors, unsupported
+from inference.lanes.sampling import SamplingTensors, check_log_probs, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
 from inference.sink import FinishReason, Sink
@@ -56,8 +56,8 @@ class BareLane:
             raise unsupported(self.name, "stream")
         if request.stop and not self._has_stop_words:
             raise unsupported(self.name, "stop")
-        if request.sampling.log_probs and not self._has_log_probs:
-            raise unsupported(self.name, "logprobs")
+        if request.sampling.log_probs:
+            check_log_probs(self.name, request, chosen=self._has_log_probs)
         self._sampling.check(request.sampling)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:

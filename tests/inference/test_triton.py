@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Literal
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -15,12 +17,14 @@ from inference.client import ModelClients
 from inference.control import TritonControl, health
 from inference.errors import (
     InferenceError,
+    PromptTooLongError,
     ProtocolError,
     SchemaError,
     ServerFailedError,
     ServerTimeoutError,
     ServerUnreachableError,
     StreamBrokenError,
+    UnsupportedFeatureError,
 )
 from inference.introspection import introspect
 from inference.lane import TritonReader
@@ -43,6 +47,8 @@ TARGETS = {
     "script": "tensorrt_llm_bls",
     "old_script": "tensorrt_llm_bls",
     "words": "llmapi",
+    "old_words": "llmapi",
+    "pages": "vllm",
 }
 Transport = Literal["http", "grpc"]
 TRANSPORTS: tuple[Transport, ...] = ("http", "grpc")
@@ -145,7 +151,7 @@ async def speaker(triton: ServerRef, tokenizer: ModelTokenizer) -> AsyncIterator
 async def test_a_model_is_recognised_whatever_its_name(triton: ServerRef, target: str, lane: str) -> None:
     schema = await introspect(triton, target, lane)
     assert (schema.lane, schema.target, schema.decoupled) == (lane, target, True)
-    assert schema.text_mode == ("cumulative" if target in {"old_script", "words"} else "delta")
+    assert schema.text_mode == ("cumulative" if target in {"old_script", "words", "old_words"} else "delta")
     assert Schema.from_dict(schema.as_dict()) == schema
 
 
@@ -216,14 +222,15 @@ async def test_the_bare_model_counts_exactly(speaker: Speaker, transport: Transp
     assert sink.usage.cached_tokens is not None
 
 
-@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "script", "words"])
+@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "script", "words", "old_words", "pages"])
 async def test_an_answer_at_its_limit_says_so(speaker: Speaker, target: str) -> None:
     assert (await speaker.ask(target, "http", max_tokens=3)).reason == "length"
 
 
-async def test_text_lanes_count_where_the_server_does(speaker: Speaker) -> None:
+@pytest.mark.parametrize("target", ["text", "pages"])
+async def test_text_lanes_count_where_the_server_does(speaker: Speaker, target: str) -> None:
     bare = await speaker.ask("ids", "http")
-    sink = await speaker.ask("text", "http")
+    sink = await speaker.ask(target, "http")
     assert bare.usage is not None
     assert (sink.error, sink.usage is not None) == (None, True)
     assert sink.usage.completion_tokens == bare.usage.completion_tokens
@@ -231,7 +238,7 @@ async def test_text_lanes_count_where_the_server_does(speaker: Speaker) -> None:
     assert sink.reason == bare.reason
 
 
-@pytest.mark.parametrize("target", ["ids", "text", "words"])
+@pytest.mark.parametrize("target", ["ids", "text", "words", "old_words", "pages"])
 async def test_a_stop_string_ends_the_answer(speaker: Speaker, target: str) -> None:
     whole = speaker.text_of(await speaker.ask("ids", "http"))
     bare = await speaker.ask("ids", "http", max_tokens=6)
@@ -250,7 +257,7 @@ async def test_log_probabilities_come_with_each_token(speaker: Speaker, transpor
     assert all(value <= 0 for value in sink.log_probs)
 
 
-@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "words"])
+@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "words", "old_words", "pages"])
 async def test_seeds(speaker: Speaker, target: str) -> None:
     """Equal seeds give equal answers; without one, equal requests differ."""
     hot: dict[str, Any] = {"temperature": 2.0, "max_tokens": 40}
@@ -268,6 +275,79 @@ async def test_a_prompt_beyond_the_engine_is_refused(speaker: Speaker) -> None:
     await ended(sink)
     assert isinstance(sink.error, InferenceError)
     assert not sink.error.retry_safe
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_vllm_gives_the_likeliest_tokens_too(speaker: Speaker, stream: bool) -> None:
+    """Of each token the chosen one, equal to the bare model's, and as many others as asked for."""
+    bare = await speaker.ask("ids", "http", log_probs=True)
+    sink = await speaker.ask("pages", "http", log_probs=True, top_log_probs=3, stream=stream)
+    assert sink.error is None
+    assert [score.token for score in sink.token_scores] == bare.ids
+    assert [score.log_prob for score in sink.token_scores] == pytest.approx(bare.log_probs, abs=1e-4)
+    for score in sink.token_scores:
+        assert len(score.top) == 3
+        assert score.top[0] == (score.token, score.log_prob)  # greedy: the chosen one is the likeliest
+        assert list(score.top) == sorted(score.top, key=lambda pair: -pair[1])
+
+
+async def test_other_lanes_refuse_the_likeliest_tokens(speaker: Speaker) -> None:
+    with pytest.raises(UnsupportedFeatureError, match="top_logprobs"):
+        await speaker.ask("ids", "http", log_probs=True, top_log_probs=2)
+
+
+async def test_vllm_tells_a_stop_string_from_an_end_token(speaker: Speaker) -> None:
+    """So that the tokens of the answer can be counted exactly."""
+    bare = await speaker.ask("ids", "http", max_tokens=6)
+    word = speaker.tokenizer.tokenizer.decode(bare.ids[4:6])
+    cut = await speaker.ask("pages", "http", stop=(word,))
+    assert cut.usage is not None
+    assert (cut.reason, cut.usage.completion_tokens, cut.usage.ended_by_text) == ("stop", 6, True)
+    whole = await speaker.ask("pages", "http", max_tokens=200, stop=("never said",))
+    assert whole.usage is not None
+    assert (whole.reason, whole.usage.ended_by_text) == ("stop", False)
+    assert whole.token_scores == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_leaving_a_vllm_stream_stops_the_engine(speaker: Speaker, transport: Transport) -> None:
+    """The backend notices when it has sent another response: far from all of the answer is generated."""
+    before = await generated(speaker.server)
+    seen = asyncio.Event()
+    sink = RecordingSink(on_push=seen.set)
+    request = speaker.request(max_tokens=400, min_tokens=400, temperature=1.0)
+    call = await speaker.start("pages", transport, sink, request)
+    async with asyncio.timeout(WAIT_S):
+        await seen.wait()
+    call.cancel()
+
+    async def at_rest() -> bool:
+        first = await generated(speaker.server)
+        await asyncio.sleep(0.25)  # longer than the counter's period, by which it would grow
+        return before < first == await generated(speaker.server)
+
+    await until(at_rest)
+    assert await generated(speaker.server) - before < 350
+    assert sink.ends == 0
+
+
+async def generated(server: ServerRef) -> float:
+    """Tokens that the vLLM model has generated."""
+    async with aiohttp.ClientSession() as session, session.get(str(server.metrics)) as answer:
+        text = await answer.text()
+    found = re.search(
+        r'^vllm:generation_tokens_total\{model="pages",version="1"\} (\S+)$', text, re.MULTILINE
+    )
+    return float(found[1]) if found else 0.0
+
+
+async def test_a_prompt_beyond_vllms_length_is_refused(speaker: Speaker) -> None:
+    request = speaker.request()
+    request.prompt_text = "word " * 700
+    sink = RecordingSink()
+    await speaker.start("pages", "http", sink, request)
+    await ended(sink)
+    assert isinstance(sink.error, PromptTooLongError)
 
 
 # Faults
@@ -303,14 +383,14 @@ async def faulty(
     return sink
 
 
-@pytest.mark.parametrize("target", ["ids", "text", "script", "words"])
+@pytest.mark.parametrize("target", ["ids", "text", "script", "words", "pages"])
 async def test_a_truncated_answer_never_ends_cleanly(speaker: Speaker, target: str) -> None:
     sink = await faulty(speaker, target, "truncate")
     assert isinstance(sink.error, StreamBrokenError)
     assert speaker.text_of(sink)
 
 
-@pytest.mark.parametrize("target", ["ids", "text", "script", "words"])
+@pytest.mark.parametrize("target", ["ids", "text", "script", "words", "pages"])
 @pytest.mark.parametrize("fault", ["error", "error_before"])
 async def test_an_engines_error_is_the_servers_failure(speaker: Speaker, target: str, fault: str) -> None:
     sink = await faulty(speaker, target, fault)
@@ -319,7 +399,7 @@ async def test_an_engines_error_is_the_servers_failure(speaker: Speaker, target:
     assert "Traceback" not in str(sink.error)
 
 
-@pytest.mark.parametrize("target", ["ids", "words"])
+@pytest.mark.parametrize("target", ["ids", "words", "pages"])
 async def test_a_malformed_tensor_is_no_answer(speaker: Speaker, target: str) -> None:
     sink = await faulty(speaker, target, "wrong_tensor")
     assert isinstance(sink.error, ProtocolError | ServerFailedError)
