@@ -10,13 +10,19 @@ from typing import cast
 from msgspec.json import encode
 from opentelemetry.util.types import AttributeValue
 
-from gateway.entry import CHAT_PATH, COMPLETION_PATH, Entry
+from gateway.entry import PATHS, Entry, Kind
 from gateway.streaming.choices import Choice
 from model_registry.entities import Endpoint
 from router.profiles import Wish
 from telemetry import names
 from telemetry.metric_labels import AttemptOutcome, CancelPhase, Outcome, outcome_of
 from telemetry.metrics import Metrics
+
+_OPERATIONS: Mapping[Kind, str] = {
+    "chat": "chat",
+    "completion": "text_completion",
+    "embedding": "embeddings",
+}
 
 
 class Accounts:
@@ -118,7 +124,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
     api, wish, end = entry.api, entry.wish, entry.finished[0] if entry.finished else None
     sampling = api.sampling if api else None
     return {
-        names.OPERATION_NAME: "chat" if entry.kind == "chat" else "text_completion",
+        names.OPERATION_NAME: _OPERATIONS[entry.kind],
         names.PROVIDER_NAME: "enginehouse",
         names.REQUEST_MODEL: wish.model.name if wish else None,
         names.RESPONSE_MODEL: wish.model.name if wish and end else None,
@@ -135,9 +141,9 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.USAGE_INPUT_TOKENS: prompt,
         names.USAGE_OUTPUT_TOKENS: completion,
         names.USAGE_CACHED_TOKENS: entry.usage.cached_tokens,
-        names.RESPONSE_FINISH_REASONS: [one.reason or "stop" for one in entry.finished] or None,
+        names.RESPONSE_FINISH_REASONS: _finish_reasons(entry),
         names.HTTP_REQUEST_METHOD: "POST",
-        names.HTTP_ROUTE: CHAT_PATH if entry.kind == "chat" else COMPLETION_PATH,
+        names.HTTP_ROUTE: PATHS[entry.kind],
         names.REQUEST_ID: entry.request_id,
         names.TENANT: entry.identity.tenant.name if entry.identity else None,
         names.PROFILE: wish.profile if wish else None,
@@ -148,6 +154,12 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.MIGRATED: any(one.continued for one in entry.finished) or None,
         names.CANCELLED_BY: "client" if entry.client_left else "gateway" if entry.cut else None,
     }
+
+
+def _finish_reasons(entry: Entry) -> list[str] | None:
+    if entry.kind == "embedding":
+        return None
+    return [one.reason or "stop" for one in entry.finished] or None
 
 
 def _content(entry: Entry) -> Mapping[str, AttributeValue | None]:

@@ -20,7 +20,7 @@ from gateway.api.errors import (
     shape_of,
 )
 from gateway.discovery import Discovery
-from gateway.entry import CHAT_PATH, COMPLETION_PATH
+from gateway.entry import CHAT_PATH, COMPLETION_PATH, EMBEDDING_PATH
 from gateway.generation import Generation
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def make_app(
     app = web.Application(client_max_size=max_body_bytes)
     app.router.add_post(CHAT_PATH, generation.chat)
     app.router.add_post(COMPLETION_PATH, generation.completion)
+    app.router.add_post(EMBEDDING_PATH, generation.embedding)
     reading = [
         web.get("/v1/models", discovery.models),
         web.get("/v1/models/{name:.+}", discovery.model),
@@ -54,7 +55,11 @@ def straight_to(generation: Generation, server: web.Server) -> None:
     Resolving a path costs a generated answer more than anything else the server does for it; whatever is
     not exactly such a request is routed as before.
     """
-    handlers = {CHAT_PATH: generation.chat, COMPLETION_PATH: generation.completion}
+    handlers = {
+        CHAT_PATH: generation.chat,
+        COMPLETION_PATH: generation.completion,
+        EMBEDDING_PATH: generation.embedding,
+    }
     routed = server.request_handler
 
     def dispatch(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:

@@ -1,9 +1,9 @@
-"""Entry: one generating request that is open, and what its finish needs to know."""
+"""Entry: one request to a model that is open, and what its finish needs to know."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal
 
@@ -19,9 +19,11 @@ from router.profiles import Wish
 from telemetry.request_trace import RequestTrace
 from tenancy.keys import Identity
 
-Kind = Literal["chat", "completion"]
+Kind = Literal["chat", "completion", "embedding"]
 CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/v1/completions"
+EMBEDDING_PATH = "/v1/embeddings"
+PATHS: Mapping[Kind, str] = {"chat": CHAT_PATH, "completion": COMPLETION_PATH, "embedding": EMBEDDING_PATH}
 
 
 class Entry(Struct, eq=False):

@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.access import check_allowed, check_modality
 from gateway.accounting import Accounts
 from gateway.api.answers import DONE, ChatStream, CompletionStream, chat_answer, completion_answer
 from gateway.api.answers import Choice as AnswerChoice
@@ -30,6 +31,7 @@ from gateway.api.errors import (
 )
 from gateway.api.requests import ApiRequest, BodyLimits, parse_chat, parse_completion
 from gateway.config import GatewayConfig
+from gateway.embeddings import Embeddings
 from gateway.entry import Entry, Kind
 from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
@@ -41,10 +43,10 @@ from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
-from router.errors import ModelNotAllowedError, RouterError
+from router.errors import RouterError
 from router.profiles import TIERS, Wish, resolve
 from telemetry.tracing import Tracing
-from tenancy.keys import Identity, authenticate
+from tenancy.keys import authenticate
 
 _log = logging.getLogger(__name__)
 _OWN_WORDS = (ServerUnreachableError, ServerTimeoutError, StreamBrokenError, RouterError)
@@ -60,7 +62,7 @@ _PARSERS: dict[str, Callable[[bytes, BodyLimits], ApiRequest]] = {
 
 
 class Generation:
-    """Serves chat and text completions; owned by one gateway process."""
+    """Serves every request to a model, from chat to embeddings; owned by one gateway process."""
 
     def __init__(
         self,
@@ -83,6 +85,9 @@ class Generation:
         """Handler of `POST /v1/chat/completions`."""
         self.completion = partial(self._serve, kind="completion")
         """Handler of `POST /v1/completions`."""
+        self.embedding = partial(self._serve, kind="embedding")
+        """Handler of `POST /v1/embeddings`."""
+        self._embeddings = Embeddings(config, tokenizers, router)
         self.is_draining = False
         """New requests are refused, and connections closed after their answers."""
 
@@ -142,10 +147,15 @@ class Generation:
         identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
         content = request.content
         body = content.read_nowait() if content.is_eof() else await self._rest_of_body(request)
+        if entry.kind == "embedding":
+            profile = headers.get("X-Enginehouse-Profile")
+            await self._embeddings.answer(entry, identity, snapshot, body, profile)
+            return
         api = entry.api = _PARSERS[entry.kind](body, self._config.limits)
         tier = api.service_tier
         wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        _check_allowed(identity, wish.model)
+        check_allowed(identity, wish.model)
+        check_modality(wish.model, "text")
         lanes = self._lanes(snapshot, wish.model, api)
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
@@ -358,15 +368,6 @@ def _usage(
     )
     cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
     return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
-
-
-def _check_allowed(identity: Identity, model: Model) -> None:
-    allowed = identity.tenant.allowed_models
-    if allowed is not None and model.name not in allowed:
-        raise ModelNotAllowedError(
-            f"The model {model.name!r} does not exist or you do not have access to it. "
-            "GET /v1/models lists what there is."
-        )
 
 
 def _slow_body(allowed_s: float) -> ApiError:

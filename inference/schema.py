@@ -168,7 +168,10 @@ def _encoder(
     max_batch_size = int(config.get("max_batch_size", 0))
     first = inputs.get("input_ids") or next(iter(inputs.values()), None)
     batch = max_batch_size > 0 or (first is not None and _is_batch(first))
+    decoupled = bool(config.get("model_transaction_policy", {}).get("decoupled", False))
     found = encoder_of(_without(batch, inputs), _without(batch, outputs), optional_inputs(config))
+    if isinstance(found, Encoder) and decoupled:
+        found = ["a transaction policy that is not decoupled, which `infer` needs"]
     if not isinstance(found, Encoder):
         raise _unknown(name, inputs, outputs, found)
     return Schema(
@@ -176,7 +179,6 @@ def _encoder(
         target=name,
         inputs=inputs,
         outputs=outputs,
-        decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled", False)),
         max_batch_size=max_batch_size,
         vectors=found.output,
         dimensions=found.dimensions,

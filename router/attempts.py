@@ -14,8 +14,10 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct, field
 
 from inference.client import ModelClients
+from inference.embeddings import most_inputs
 from inference.errors import InferenceError, UnsupportedFeatureError
 from inference.request import InferenceRequest, Usage
+from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
@@ -26,6 +28,7 @@ from router.ledger import EndpointLoad, Ledger
 from router.pick import Decision, candidates, pick
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
+from telemetry.shared_trace import SharedTrace
 
 _BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 0.4
@@ -81,7 +84,7 @@ class Job(Struct):
     wish: Wish
     tokens: int
     """Prompt tokens and expected output."""
-    trace: RequestTrace
+    trace: RequestTrace | SharedTrace
     lanes: frozenset[str] | None = None
     """Lanes that can serve it; None: any."""
     blamed: set[str] = field(default_factory=set)
@@ -113,6 +116,19 @@ class Router:
         endpoints = [endpoint for group in self._snapshot().endpoints.values() for endpoint in group]
         self.ledger.retain({endpoint.name for endpoint in endpoints})
         self._clients.retain(endpoints)
+
+    def capacity(self, model: str, lanes: frozenset[str]) -> tuple[int, int | None]:
+        """Ready endpoints of `lanes`, and how many embedding inputs one call to any of them may hold.
+
+        None: their servers set no limit.
+        """
+        endpoints = [
+            endpoint
+            for endpoint in self._snapshot().endpoints.get(model, ())
+            if endpoint.state == "ready" and endpoint.lane in lanes
+        ]
+        limits = [most_inputs(Schema.from_dict(dict(one.server_schema))) for one in endpoints]
+        return len(endpoints), min((limit for limit in limits if limit is not None), default=None)
 
     async def run(self, job: Job, answer: Answer) -> Finished:
         """Push the answer of `job` into `answer`, wherever it comes from.

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enginehouse.errors import SettingsError
-from model_registry.entities import LaneName, Name, Profile
+from model_registry.entities import LaneName, Modality, Name, Profile
 
 MIB = 1024**2
 BASE_MEMORY_BYTES = 350 * MIB
@@ -37,7 +37,8 @@ class EngineEntry(_Value):
 
     weights: str
     """Which of the shipped models it runs."""
-    runtime: Literal["trt-engine", "llmapi"] = "trt-engine"
+    runtime: Literal["trt-engine", "llmapi", "vllm", "encoder", "text-encoder"] = "trt-engine"
+    """The last two embed: token ids, or text."""
     name: str = "tensorrt_llm"
     """Its model name on the server."""
     text_models: bool = False
@@ -71,6 +72,8 @@ class ModelEntry(_Value):
     name: Name
     weights: str
     context_length: Annotated[int, Field(gt=0)] = 2048
+    modality: Modality = "text"
+    shortens: bool = False
     description: str | None = None
     default_profile: Profile = "balanced"
     aliases: tuple[Name, ...] = ()
@@ -141,6 +144,8 @@ DEMO_STACK = LocalStack(
                     limits={"max_batch_size": 128, "max_num_tokens": 2048, "kv_blocks": 2048},
                 ),
                 EngineEntry(weights="depot-chat", runtime="llmapi", name="depot-chat"),
+                EngineEntry(weights="depot-chat", runtime="vllm", name="siding-chat"),
+                EngineEntry(weights="house-chat", runtime="encoder", name="house-vectors"),
             ),
         ),
     ),
@@ -152,6 +157,15 @@ DEMO_STACK = LocalStack(
             description="Chat by token ids, on two engines: one built for latency, one for throughput",
         ),
         ModelEntry(name="depot-chat", weights="depot-chat", description="Chat by the LLM API model"),
+        ModelEntry(name="siding-chat", weights="depot-chat", description="Chat by Triton's vLLM backend"),
+        ModelEntry(
+            name="house-vectors",
+            weights="house-chat",
+            context_length=512,
+            modality="embedding",
+            shortens=True,
+            description="Embeddings by a plain Triton model; requests are joined",
+        ),
         ModelEntry(name="yard-chat", weights="house-chat", description="Chat by the Triton ensemble"),
         ModelEntry(name="kiosk-chat", weights="house-chat", description="Chat by business logic scripting"),
     ),
@@ -171,6 +185,10 @@ DEMO_STACK = LocalStack(
             target="house-chat",
         ),
         DeploymentEntry(name="depot-chat", model="depot-chat", server="triton-1", target="depot-chat"),
+        DeploymentEntry(name="siding-chat", model="siding-chat", server="triton-1", target="siding-chat"),
+        DeploymentEntry(
+            name="house-vectors", model="house-vectors", server="triton-1", target="house-vectors"
+        ),
         DeploymentEntry(
             name="yard-chat", model="yard-chat", server="triton-0", target="ensemble", lane="ensemble"
         ),

@@ -248,4 +248,5 @@ def _model_object(name: str, model: Model) -> Mapping[str, Any]:
         "created": model.created,
         "owned_by": model.owned_by,
         "context_length": model.context_length,
+        "modality": model.modality,
     }

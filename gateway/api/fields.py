@@ -204,15 +204,15 @@ _KINDS = {
     "null": "null",
 }
 
-AnyBody = TypeVar("AnyBody", ChatBody, CompletionBody)
+AnyBody = TypeVar("AnyBody", bound=Struct)
 
 
-def typed(raw: dict[str, Any], body: type[AnyBody]) -> AnyBody:
-    """`raw` as the body it should be. Raises ApiError 400 that names the field and what fits."""
+def typed(raw: dict[str, Any], body: type[AnyBody], fits: Mapping[str, str] = FITS) -> AnyBody:
+    """`raw` as the body it should be. Raises ApiError 400 that names the field and what `fits` it."""
     try:
         return msgspec.convert(raw, body)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from None
+        raise _misfit(str(error), fits) from None
 
 
 def path_of(param: str) -> str:
@@ -220,14 +220,14 @@ def path_of(param: str) -> str:
     return re.sub(r"\[\d+\]", "[]", param)
 
 
-def _misfit(complaint: str) -> ApiError:
+def _misfit(complaint: str, fitting: Mapping[str, str]) -> ApiError:
     at = _AT.search(complaint)
     param = at["path"].removeprefix(".").replace("[...]", "") if at else ""
     if (missing := _MISSING.match(complaint)) is not None:
         param = f"{param}.{missing['field']}" if param else missing["field"]
-        message = f"`{param}` is missing. Give {FITS[path_of(param)]}."
+        message = f"`{param}` is missing. Give {fitting[path_of(param)]}."
         return bad_request(message, param, "missing_required_parameter")
-    fits = FITS[path_of(param)]
+    fits = fitting[path_of(param)]
     if (got := _GOT.search(complaint)) is not None:
         return bad_request(f"`{param}` must be {fits}, not {_KINDS[got['kind']]}.", param, "invalid_type")
     return bad_request(f"`{param}` must be {fits}.", param, "invalid_value")

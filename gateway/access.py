@@ -1,0 +1,33 @@
+"""What a caller may use, and what a model serves."""
+
+from __future__ import annotations
+
+from gateway.api.errors import bad_request
+from model_registry.entities import Modality, Model
+from router.errors import ModelNotAllowedError
+from tenancy.keys import Identity
+
+_PATHS: dict[Modality, str] = {
+    "text": "/v1/chat/completions or /v1/completions",
+    "embedding": "/v1/embeddings",
+}
+
+
+def check_allowed(identity: Identity, model: Model) -> None:
+    """Raise ModelNotAllowedError for a model that the tenant's policy does not include."""
+    allowed = identity.tenant.allowed_models
+    if allowed is not None and model.name not in allowed:
+        raise ModelNotAllowedError(
+            f"The model {model.name!r} does not exist or you do not have access to it. "
+            "GET /v1/models lists what there is."
+        )
+
+
+def check_modality(model: Model, asked: Modality) -> None:
+    """Raise ApiError 400 for a model that serves other paths than this one."""
+    if model.modality != asked:
+        raise bad_request(
+            f"The model {model.name!r} is served at {_PATHS[model.modality]}. Use that, or another model.",
+            "model",
+            "unsupported_model",
+        )
