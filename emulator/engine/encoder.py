@@ -15,6 +15,8 @@ from emulator.engine.transformer import MASKED, rms_norm, rope_tables, rotate, s
 from emulator.engine.weights import Array, LayerWeights, Weights
 
 Mask = NDArray[np.bool_]
+ROWS = 8
+"""Inputs computed at a time, so that what passes between layers stays in the processor's cache."""
 
 
 class Encoder:
@@ -32,6 +34,14 @@ class Encoder:
 
     def hidden(self, ids: NDArray[np.integer], mask: Mask) -> Array:
         """Hidden states [inputs, tokens, hidden] of ids [inputs, tokens]; padding is on the right."""
+        states = np.zeros((*ids.shape, self.config.hidden_size), np.float32)
+        for start in range(0, len(ids), ROWS):
+            rows = slice(start, start + ROWS)
+            longest = int(mask[rows].sum(axis=1).max())
+            states[rows, :longest] = self._forward(ids[rows, :longest], mask[rows, :longest])
+        return states
+
+    def _forward(self, ids: NDArray[np.integer], mask: Mask) -> Array:
         inputs, tokens = ids.shape
         x: Array = self._weights.embed[ids.reshape(-1)]
         hidden = _unseen(mask)

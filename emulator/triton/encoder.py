@@ -6,12 +6,13 @@ As of an exported encoder, Triton's dynamic batcher joins only requests of one s
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from emulator.engine import EngineError, Weights
+from emulator.engine import EngineError, Pacing, StepLoad, Weights
 from emulator.engine.encoder import Encoder, pooled
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.triton.settings import ModelSettings
@@ -27,6 +28,7 @@ class EncoderModel:
         self._kind = settings.text("emulator_kind") or "sentence"
         self._output = next(iter(settings.outputs))
         self._encoder = Encoder(Weights.load(folder))
+        self._pacing = Pacing.load(settings.text("emulator_pacing") or "none")
         self._max_input_len = int(settings.text("emulator_max_input_len") or 512)
         self._tokenizer = EngineTokenizer(folder) if self._kind == "text" else None
 
@@ -72,7 +74,9 @@ class EncoderModel:
         longest = max(ids.shape[1] for ids, _ in asked)
         ids = np.concatenate([_widened(ids, longest) for ids, _ in asked])
         mask = np.concatenate([_widened(mask, longest) for _, mask in asked])
+        began_s = time.monotonic()
         states = self._encoder.hidden(ids, mask)
+        self._keep_pace(ids, began_s)
         computed = states if self._kind == "tokens" else pooled(states, mask)
         answers, start = [], 0
         for given, _ in asked:
@@ -80,6 +84,14 @@ class EncoderModel:
             answers.append(rows[:, : given.shape[1]] if self._kind == "tokens" else rows)
             start += len(given)
         return answers
+
+    def _keep_pace(self, ids: Array, began_s: float) -> None:
+        """Take the time that the paced GPU would, padding included."""
+        if self._pacing is None:
+            return
+        rows, tokens = ids.shape
+        load = StepLoad(rows * tokens, rows * tokens * (tokens + 1) // 2, 0, 0)
+        time.sleep(max(0.0, self._pacing.step_s(load) - (time.monotonic() - began_s)))
 
     def _response(self, values: Array) -> Any:
         return pb_utils.InferenceResponse([pb_utils.Tensor(self._output, np.ascontiguousarray(values))])

@@ -100,6 +100,7 @@ class EncoderModels:
     id_type: Literal["INT64", "INT32"] = "INT64"
     max_batch_size: int = 64
     max_input_len: int = 512
+    pacing: str = "none"
 
 
 EmulatorModels = TrtEngineModels | LlmApiModels | VllmModels | EncoderModels
@@ -176,6 +177,7 @@ def _encoder(models: EncoderModels) -> ModelSpec:
             "emulator_model": str(models.model_dir),
             "emulator_kind": models.kind,
             "emulator_max_input_len": str(models.max_input_len),
+            "emulator_pacing": models.pacing,
         },
     )
 

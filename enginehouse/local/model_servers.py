@@ -124,7 +124,7 @@ def _triton(
 def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
     if entry.runtime in ("encoder", "text-encoder"):
         kind: EncoderKind = "sentence" if entry.runtime == "encoder" else "text"
-        return EncoderModels(weights_folder(entry.weights), entry.name, kind)
+        return EncoderModels(weights_folder(entry.weights), entry.name, kind, pacing=pacing)
     engine = EngineSpec(
         weights_folder(entry.weights),
         _limits(entry),
