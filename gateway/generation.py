@@ -225,7 +225,7 @@ class Generation:
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)
             if finished.endpoint.lane != "openai-http":
-                choice.close(finished.reason or "stop")
+                choice.close(choice.why(finished.reason, request))
                 if len(choices) > 1:
                     entry.response.flush()
             return finished
@@ -269,8 +269,8 @@ class Generation:
             entry.response.respond(200, relayed_body)
             return
         answered = []
-        for choice, finished in zip(choices, entry.finished, strict=True):
-            text = choice.close(finished.reason or "stop")
+        for choice, finished, request in zip(choices, entry.finished, requests, strict=True):
+            text = choice.close(choice.why(finished.reason, request))
             log_probs = choice.assembler.take_log_probs() if choice.assembler else None
             answered.append(AnswerChoice(text, choice.reason, log_probs))
         shared = (_answer_id(entry), int(time()), api.model, answered, entry.usage)

@@ -83,6 +83,12 @@ class Choice:
     _known = 0
     """Generated tokens that are part of the current attempt's prompt."""
 
+    def why(self, told: FinishReason | None, request: InferenceRequest) -> FinishReason:
+        """Why a clean answer ended; engines of 0.19 behind text models do not tell."""
+        if told is not None or self.assembler is None:
+            return told or "stop"
+        return self.assembler.likely_reason(request.max_tokens)
+
     def head(self) -> None:
         if self._trace is not None:
             self._trace.answered()

@@ -104,6 +104,10 @@ class Assembler:
         counted = self._tokenizer.count("".join(self._parts))
         return counted if limit is None else min(counted, limit)
 
+    def likely_reason(self, limit: int) -> FinishReason:
+        """Why an answer ended whose server does not tell: at its limit, if its text has as many tokens."""
+        return "length" if self.completion_tokens(limit=limit) >= limit else "stop"
+
     def said(self) -> str:
         """The text so far, whatever the client was sent of it."""
         return "".join(self._parts) if self._parts else self._tokenizer.decode(self.ids)
