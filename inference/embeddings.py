@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from inference.binary_tensors import pack
+from inference.binary_tensors import CODES, pack
 from inference.classify import classify_error
 from inference.errors import InferenceError, ProtocolError, UnsupportedFeatureError
 from inference.push_http import Exchange, HttpPool, Patience, http_request
@@ -180,15 +179,10 @@ def infer_body(schema: Schema, request_id: str, inputs: Sequence[EmbeddingInput]
     else:
         longest = max(len(one.ids) for one in inputs)
         shape = [count, longest] if schema.has_batch else [longest]
-        rows: dict[str, Callable[[EmbeddingInput], Sequence[int]]] = {
-            "input_ids": lambda one: one.ids,
-            "attention_mask": lambda one: [1] * len(one.ids),
-            "token_type_ids": lambda _: (),
-        }
-        for name, row in rows.items():
+        for name in ("input_ids", "attention_mask", "token_type_ids"):
             if name in schema.inputs:
-                padded = chain.from_iterable(_padded(row(one), longest) for one in inputs)
-                tensors.append((name, shape, pack(schema.inputs[name].datatype, list(padded))))
+                code = CODES[schema.inputs[name].datatype]
+                tensors.append((name, shape, b"".join(_rows(name, code, inputs, longest))))
     header = {
         "id": request_id,
         "inputs": [
@@ -205,8 +199,19 @@ def infer_body(schema: Schema, request_id: str, inputs: Sequence[EmbeddingInput]
     return _encode(header), b"".join(contents for _, _, contents in tensors)
 
 
-def _padded(row: Sequence[int], length: int) -> Sequence[int]:
-    return [*row, *[0] * (length - len(row))]
+def _rows(name: str, code: str, inputs: Sequence[EmbeddingInput], longest: int) -> Iterator[bytes]:
+    """One tensor row by row, padded with 0; whole arrays at a time, as this runs on the event loop."""
+    size = array(code).itemsize
+    ones = (array(code, [1]) * longest).tobytes() if name == "attention_mask" else b""
+    for one in inputs:
+        length = len(one.ids)
+        if name == "input_ids":
+            yield array(code, one.ids).tobytes()
+        elif name == "attention_mask":
+            yield ones[: size * length]
+        else:
+            length = 0
+        yield bytes(size * (longest - length))
 
 
 def _vectors_in(

@@ -145,7 +145,13 @@ class RequestBatches:
 
         def ended(task: asyncio.Task[None]) -> None:
             del queue.running[task]
-            self._dispatch(queue)
+            try:
+                self._dispatch(queue)
+            except (
+                Exception
+            ) as error:  # such as a stored schema that cannot be read: nobody may wait for ever
+                waiting, queue.waiting = queue.waiting, []
+                _fail(waiting, error)
             if not queue.waiting and not queue.running:
                 key = queue.wish.model.name, queue.wish.profile, queue.lanes
                 if self._queues.get(key) is queue:
