@@ -86,6 +86,15 @@ bench: setup-dev ## Compare the gateway with a direct call and a plain relay, on
 bench-embeddings: setup-dev ## Compare joined embedding inputs with one by one, on a real Triton
 	@$(RUN) -m bench.embeddings
 
+.PHONY: conformance
+conformance: setup-dev ## Ask every feature of every lane; writes docs/conformance.md
+	@$(RUN) -m tests.conformance $(ARGS)
+
+.PHONY: clients
+clients: setup-dev ## Let each of five SDKs hold a conversation with the stack (makes .clients first)
+	@tools/setup-clients.sh
+	@$(RUN) -m tests.clients $(ARGS)
+
 ## Keep ------------------------------------------------------------------------------------------
 
 .PHONY: format
@@ -102,8 +111,9 @@ lock: ## Make the lock files anew from pyproject.toml
 	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.lock
 	@$(COMPILE) pyproject.toml requirements/build.in --extra local -c requirements/dev.lock -o requirements/run.lock
 	@$(COMPILE) --no-deps requirements/triton.in -o requirements/triton.lock
+	@$(COMPILE) requirements/clients.in -o requirements/clients.lock
 
 .PHONY: clean
 clean: ## Remove environments and caches
-	rm -rf .venv .triton .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/build bench/out
+	rm -rf .venv .triton .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/build bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,26 +1,42 @@
-"""What is asked: about 1 KB of chat, as OpenAI takes it and as the bare `tensorrt_llm` does."""
+"""What is asked: about 1 KB of chat in its third turn, as OpenAI and as the bare `tensorrt_llm` take it.
+
+System prompt and earlier turns repeat from request to request, as they do in use; the last message never.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+NUMBER = "0" * 16
+"""In a body, this is another number in every request (`--unique` of `load.c`)."""
+SYSTEM = (
+    "You are the assistant of a support desk. Answer in short paragraphs and plain words, and say what you "
+    "do not know."
+)
+TURNS = [
+    (
+        "We answer about four hundred tickets a day, and a good half of them ask for the same five things: a "
+        "new password, the state of an order, a copy of an invoice, a change of address, and whether "
+        "something is in stock. What would you do on the very first day?"
+    ),
+    (
+        "Sort yesterday's tickets into those five and the rest, and answer the largest group from one text. "
+        "Everything unusual goes to a person who can decide."
+    ),
+    "A third of our customers write in French or German, and some attach photographs. What changes?",
+    "Not the order of steps. Keep one text for each language, and let photographs go to a person.",
+]
 QUESTION = (
-    "Our support desk answers about four hundred tickets a day, and a good half of them ask for the "
-    "same five things: a new password, the state of an order, a copy of an invoice, a change of "
-    "address, and whether something is in stock. We would like a short plan, in plain words, for "
-    "answering those five by ourselves within a minute, day and night, while anything unusual still "
-    "reaches a person who can decide. Please name what we need, what it costs us in work every week, "
-    "what may go wrong in the first month, and how we notice early that it does. Keep in mind that a "
-    "third of our customers write in French or German, that some of them attach photographs, and that "
-    "we must not send anything about an order to somebody who cannot show that it is theirs. Say first "
-    "what you would do on the very first day. "
+    f"This is about ticket {NUMBER}. Please name what we need for it, what may go wrong in the first month, "
+    "and how we notice early that it does. "
 )
 MESSAGES = [
-    {"role": "system", "content": "You are a helpful assistant. Answer in short paragraphs."},
+    {"role": "system", "content": SYSTEM},
+    *({"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(TURNS)),
     {"role": "user", "content": QUESTION},
 ]
-PROMPT_IDS = [17 + 13 * n % 900 for n in range(220)]
-"""As long as the question is in tokens of the benchmark's tokenizer."""
+PROMPT_IDS = [17 + 13 * n % 900 for n in range(250)]
+"""As long as the chat is in tokens of the benchmark's tokenizer."""
 
 
 def chat(model: str, stream: bool, tokens: int) -> dict[str, Any]:

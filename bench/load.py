@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import tokenizer
+from bench import bodies, tokenizer
 from bench.build import BenchError, tool
 from bench.processes import cpu_s, machine_busy_s
 
@@ -55,6 +55,7 @@ def command(target: Target, mode: Mode, tokens: int, *options: object) -> list[s
     stream = mode in ("streams", "leave")
     built = [str(tool("load")), mode, "-p", str(target.port), "--path", target.path, "--mark", target.mark]
     built += ["--tokens", str(tokens), "--body", str(target.bodies.file(stream, tokens))]
+    built += ["--unique", bodies.NUMBER]
     if target.mark == "id":
         built += ["--id-base", str(tokenizer.ID_BASE), "--id-count", str(tokenizer.ID_COUNT)]
         built += ["--tick-us", str(tokenizer.TICK_US)]

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gateway.streaming.text import Assembler
 from inference.lanes import lane_of
 from inference.request import InferenceRequest
 from inference.schema import recognise
+from inference.segments import SegmentCache
 from inference.tokenizer import ModelTokenizer
 from inference.triton_http import TritonHttp
 from model_registry.entities import ApiKey, Endpoint, Model, Tenant
@@ -96,7 +98,7 @@ def steps(folder: Path, tracing: Tracing) -> list[Step]:
     snapshot = _snapshot()
     api = parse_chat(_body(), BodyLimits())
     assert api.messages is not None
-    _, prompt_ids = model.encode_chat(api.messages)
+    rendered, prompt_ids = model.encode_chat(api.messages)
     request = InferenceRequest("one-0", MODEL, True, 100, prompt_ids=prompt_ids, end_id=model.end_id)
     return [
         Step(
@@ -108,10 +110,12 @@ def steps(folder: Path, tracing: Tracing) -> list[Step]:
             "authenticate", lambda: authenticate(snapshot, HEADER), lambda seen: seen.tenant.name == "bench"
         ),
         Step("route: resolve and pick one of 4", _routing(snapshot), lambda seen: seen.endpoint is not None),
+        Step("chat template", lambda: model.render(api.messages or []), lambda seen: len(seen) > 800),
+        Step("encode a new chat", _encoding_anew(model, rendered), lambda seen: seen == prompt_ids),
         Step(
-            "chat template and encode",
-            lambda: model.encode_chat(api.messages or []),
-            lambda seen: len(seen[1]) > 100,
+            "encode a chat whose last message is new",
+            _encoding_next_turns(model, rendered),
+            lambda seen: len(seen) > 100,
         ),
         Step("lane: encode a Triton request", _sending(request), lambda seen: b"input_ids" in seen),
         Step(
@@ -162,6 +166,29 @@ def _routing(snapshot: Snapshot) -> Callable[[], object]:
     return route
 
 
+def _encoding_anew(model: ModelTokenizer, text: str) -> Callable[[], object]:
+    """With nothing remembered."""
+    assert model.segments is not None
+    segments = model.segments
+
+    def encode() -> list[int]:
+        segments.cache = SegmentCache()
+        return model.encode_rendered(text)
+
+    return encode
+
+
+def _encoding_next_turns(model: ModelTokenizer, text: str) -> Callable[[], object]:
+    """With the history remembered, and a last message that nobody has sent before."""
+    numbers = count(time.time_ns())
+    before, after = text.split(bodies.NUMBER)
+
+    def encode() -> list[int]:
+        return model.encode_rendered(f"{before}{next(numbers) % 10**16:016d}{after}")
+
+    return encode
+
+
 def _triton(wire: Wire) -> TritonHttp:
     described = triton_schema.metadata("tensorrt_llm"), triton_schema.config("tensorrt_llm")
     pool: Any = wire
@@ -183,7 +210,7 @@ def _choice(client: Client, model: ModelTokenizer | None) -> StreamedChoice:
     response: Any = client
     events = ChatStream("chatcmpl-0123456789abcdef", 1_700_000_000, MODEL)
     assembler = Assembler(model, (), log_probs=False) if model is not None else None
-    return StreamedChoice(0, assembler, events, events.role(0), response)
+    return StreamedChoice(0, assembler, events, response)
 
 
 def _reading(request: InferenceRequest, model: ModelTokenizer) -> Callable[[], object]:

@@ -53,7 +53,10 @@ def _trained() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    text = [bodies.QUESTION, *(str(module.__doc__) for module in (bodies, models, json))]
+    text = [
+        *(message["content"] for message in bodies.MESSAGES),
+        *(str(module.__doc__) for module in (bodies, models, json)),
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=ID_BASE,
         special_tokens=SPECIAL,

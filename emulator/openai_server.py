@@ -79,6 +79,8 @@ class Piece:
     text: str = ""
     finish_reason: str | None = None
     output_tokens: int = 0
+    stop: str | None = None
+    """The stop string that ended it, which vLLM tells as `stop_reason`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ async def _whole(model: ServedModel, ask: Ask, answer: Answer) -> dict[str, Any]
         async for piece in pieces:
             texts[piece.index] += piece.text
             ends[piece.index] = piece
-    choices = [answer.choice(index, texts[index], ends[index].finish_reason) for index in range(ask.choices)]
+    choices = [answer.choice(index, texts[index], ends[index]) for index in range(ask.choices)]
     usage = _usage(len(ask.prompt), sum(end.output_tokens for end in ends))
     return {**answer.head(chunk=False), "choices": choices, "usage": usage}
 
@@ -255,15 +257,15 @@ class ChoiceText:
             return Piece(self.index, output_tokens=len(self._tokens))
         self._tokens += output.token_ids
         text = self._tokenizer.decode(self._tokens)
-        cut = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
+        met = min(((at, stop) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
         reason: str | None = output.finish_reason
-        if cut is not None:
-            text, reason, self._ended = text[:cut], "stop", True
+        if met is not None:
+            text, reason, self._ended = text[: met[0]], "stop", True
         elif not output.final:
             text = text.rstrip(_REPLACEMENT)
             text = text[: len(text) - _open_tail(text, self._stops)]
         new, self._sent = text[self._sent :], max(self._sent, len(text))
-        return Piece(self.index, new, reason, len(self._tokens))
+        return Piece(self.index, new, reason, len(self._tokens), met and met[1])
 
 
 def _open_tail(text: str, stops: Sequence[str]) -> int:
@@ -356,11 +358,11 @@ class Answer:
             name = "chat.completion.chunk" if chunk else "chat.completion"
         return {"id": self._id, "object": name, "created": self._created, "model": self._model}
 
-    def choice(self, index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    def choice(self, index: int, text: str, end: Piece) -> dict[str, Any]:
         said: dict[str, Any] = (
             {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
         )
-        return {"index": index, **said, "logprobs": None, "finish_reason": finish_reason}
+        return {"index": index, **said, "logprobs": None, **_ending(end)}
 
     def opening(self, choices: int) -> dict[str, Any]:
         """The first event: the role of every choice, no text yet."""
@@ -372,8 +374,12 @@ class Answer:
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         said: dict[str, Any] = {"delta": {"content": piece.text}} if self._chat else {"text": piece.text}
-        choice = {"index": piece.index, **said, "logprobs": None, "finish_reason": piece.finish_reason}
+        choice = {"index": piece.index, **said, "logprobs": None, **_ending(piece)}
         return {**self.head(chunk=True), "choices": [choice]}
+
+
+def _ending(piece: Piece) -> dict[str, Any]:
+    return {"finish_reason": piece.finish_reason, "stop_reason": piece.stop}
 
 
 def _usage(prompt: int, output: int) -> dict[str, int]:

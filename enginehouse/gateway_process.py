@@ -23,8 +23,11 @@ from enginehouse.settings import Settings, load
 from gateway.accounting import Accounts
 from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
+from gateway.bad_http import refuse_in_json
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
+from gateway.token_counts import TokenCounts
+from gateway.tokenization import Tokenization
 from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
 from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
 from inference.client import ModelClients
@@ -160,7 +163,11 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
     async with gateway_process(settings) as process:
         discovery = Discovery(process.snapshot, process.readiness, process.metrics)
         admin = admin_routes(process.store, process.watcher)
-        app = make_app(process.generation, discovery, admin, config.limits.max_body_bytes)
+        counts = TokenCounts(config, process.snapshot, process.tokenizers)
+        tokenization = Tokenization(config, process.snapshot, process.tokenizers)
+        app = make_app(
+            process.generation, discovery, counts, tokenization, admin, config.limits.max_body_bytes
+        )
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -174,6 +181,7 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         await runner.setup()
         if runner.server is not None:
             straight_to(process.generation, runner.server)
+            refuse_in_json(runner.server)
         listening = listening_socket(config.host, config.port) if seat is None else seat.listen()
         site = web.SockSite(runner, listening, backlog=BACKLOG)
         await site.start()

@@ -1,4 +1,4 @@
-"""What a caller may use, and what a model serves."""
+"""Whether a caller may use what it asks for, and whether a model serves it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from router.errors import ModelNotAllowedError
 from tenancy.keys import Identity
 
 _PATHS: dict[Modality, str] = {
-    "text": "/v1/chat/completions or /v1/completions",
+    "text": "/v1/chat/completions, /v1/completions, /v1/responses and /v1/messages",
     "embedding": "/v1/embeddings",
 }
 
 
 def check_allowed(identity: Identity, model: Model) -> None:
-    """Raise ModelNotAllowedError for a model that the tenant's policy does not include."""
+    """Raise ModelNotAllowedError where the caller's tenant may not use `model`."""
     allowed = identity.tenant.allowed_models
     if allowed is not None and model.name not in allowed:
         raise ModelNotAllowedError(

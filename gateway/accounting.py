@@ -10,19 +10,13 @@ from typing import cast
 from msgspec.json import encode
 from opentelemetry.util.types import AttributeValue
 
-from gateway.entry import PATHS, Entry, Kind
+from gateway.entry import Entry
 from gateway.streaming.choices import Choice
 from model_registry.entities import Endpoint
 from router.profiles import Wish
 from telemetry import names
 from telemetry.metric_labels import AttemptOutcome, CancelPhase, Outcome, outcome_of
 from telemetry.metrics import Metrics
-
-_OPERATIONS: Mapping[Kind, str] = {
-    "chat": "chat",
-    "completion": "text_completion",
-    "embedding": "embeddings",
-}
 
 
 class Accounts:
@@ -83,10 +77,14 @@ class Accounts:
         return {**attributes, **_content(entry)} if self._capture_content else attributes
 
 
+_UNSEEN = frozenset({"unsupported", "refused", "busy", "unreachable"})
+"""Outcomes of attempts whose engine has not begun with the request."""
+
+
 def _tokens(entry: Entry) -> tuple[int, int]:
     """Prompt and completion tokens; for an answer that broke or was left, what was generated until then."""
-    if not entry.trace.attempts:
-        return 0, 0  # no engine has seen it
+    if all(attempt.error in _UNSEEN for attempt in entry.trace.attempts):
+        return 0, 0  # no engine has begun with it
     if entry.finished:
         return entry.usage.prompt_tokens or 0, entry.usage.completion_tokens or 0
     generated = sum(_generated(choice) for choice in entry.choices)
@@ -124,7 +122,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
     api, wish, end = entry.api, entry.wish, entry.finished[0] if entry.finished else None
     sampling = api.sampling if api else None
     return {
-        names.OPERATION_NAME: _OPERATIONS[entry.kind],
+        names.OPERATION_NAME: entry.operation.name,
         names.PROVIDER_NAME: "enginehouse",
         names.REQUEST_MODEL: wish.model.name if wish else None,
         names.RESPONSE_MODEL: wish.model.name if wish and end else None,
@@ -143,7 +141,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.USAGE_CACHED_TOKENS: entry.usage.cached_tokens,
         names.RESPONSE_FINISH_REASONS: _finish_reasons(entry),
         names.HTTP_REQUEST_METHOD: "POST",
-        names.HTTP_ROUTE: PATHS[entry.kind],
+        names.HTTP_ROUTE: entry.operation.path,
         names.REQUEST_ID: entry.request_id,
         names.TENANT: entry.identity.tenant.name if entry.identity else None,
         names.PROFILE: wish.profile if wish else None,
@@ -157,7 +155,8 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
 
 
 def _finish_reasons(entry: Entry) -> list[str] | None:
-    if entry.kind == "embedding":
+    """None for what generates nothing."""
+    if entry.api is None:
         return None
     return [one.reason or "stop" for one in entry.finished] or None
 

@@ -1,4 +1,4 @@
-"""The aiohttp application of one gateway process: paths, and errors in OpenAI's shape.
+"""The aiohttp application of one gateway process: paths, and errors in the shape of each path's API.
 
 There is no middleware: the generating paths end every error themselves, the others are wrapped one by one.
 A middleware would cost each generated answer a frame for the sake of paths that nobody hurries on.
@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
+from gateway.api.anthropic import errors as anthropic
 from gateway.api.errors import (
     INTERNAL_ERROR,
+    ErrorShape,
     encode_error,
     method_not_allowed,
     not_found,
@@ -20,8 +22,9 @@ from gateway.api.errors import (
     shape_of,
 )
 from gateway.discovery import Discovery
-from gateway.entry import CHAT_PATH, COMPLETION_PATH, EMBEDDING_PATH
 from gateway.generation import Generation
+from gateway.token_counts import TokenCounts
+from gateway.tokenization import Tokenization
 
 _log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,22 +33,28 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def make_app(
     generation: Generation,
     discovery: Discovery,
+    counts: TokenCounts,
+    tokenization: Tokenization,
     admin_routes: Iterable[web.AbstractRouteDef],
     max_body_bytes: int,
 ) -> web.Application:
     """Every path of the gateway."""
     app = web.Application(client_max_size=max_body_bytes)
-    app.router.add_post(CHAT_PATH, generation.chat)
-    app.router.add_post(COMPLETION_PATH, generation.completion)
-    app.router.add_post(EMBEDDING_PATH, generation.embedding)
+    for path, handler in generation.handlers.items():
+        app.router.add_post(path, handler)
     reading = [
+        web.post(counts.path, counts.count),
         web.get("/v1/models", discovery.models),
         web.get("/v1/models/{name:.+}", discovery.model),
         web.get("/healthz", discovery.healthz),
         web.get("/readyz", discovery.readyz),
         web.get("/metrics", discovery.metrics),
     ]
-    app.add_routes(guarded([*reading, *admin_routes, web.route("*", "/{path:.*}", _unknown(app))]))
+    app.add_routes(
+        guarded(
+            [*reading, *tokenization.routes(), *admin_routes, web.route("*", "/{path:.*}", _unknown(app))]
+        )
+    )
     return app
 
 
@@ -55,11 +64,7 @@ def straight_to(generation: Generation, server: web.Server) -> None:
     Resolving a path costs a generated answer more than anything else the server does for it; whatever is
     not exactly such a request is routed as before.
     """
-    handlers = {
-        CHAT_PATH: generation.chat,
-        COMPLETION_PATH: generation.completion,
-        EMBEDDING_PATH: generation.embedding,
-    }
+    handlers = generation.handlers
     routed = server.request_handler
 
     def dispatch(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
@@ -98,10 +103,18 @@ def _guarded(handler: Handler) -> Handler:
         wait_s = shape.retry_after_s
         headers = {} if wait_s is None else {"Retry-After": str(max(1, round(wait_s)))}
         return web.Response(
-            body=encode_error(shape), status=shape.status, content_type="application/json", headers=headers
+            body=_error_body(request.path, shape),
+            status=shape.status,
+            content_type="application/json",
+            headers=headers,
         )
 
     return answer
+
+
+def _error_body(path: str, shape: ErrorShape) -> bytes:
+    """In the words of the API that the path belongs to."""
+    return (anthropic.encode_error if path.startswith("/v1/messages") else encode_error)(shape)
 
 
 def _unknown(app: web.Application) -> Handler:

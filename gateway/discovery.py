@@ -39,7 +39,9 @@ class Discovery:
     async def models(self, request: web.Request) -> web.Response:
         """`GET /v1/models`: the models that the caller may use."""
         snapshot = self._snapshot()
-        identity = authenticate(snapshot, request.headers.get("Authorization"))
+        identity = authenticate(
+            snapshot, request.headers.get("Authorization"), request.headers.get("x-api-key")
+        )
         visible = [(m.name, m) for m in snapshot.models.values() if _may_use(identity, m)]
         visible += [(alias, model) for model in snapshot.models.values() for alias in model.aliases
                     if _may_use(identity, model) and alias not in snapshot.models]  # fmt: skip
@@ -48,7 +50,9 @@ class Discovery:
     async def model(self, request: web.Request) -> web.Response:
         """`GET /v1/models/{name}`."""
         snapshot = self._snapshot()
-        identity = authenticate(snapshot, request.headers.get("Authorization"))
+        identity = authenticate(
+            snapshot, request.headers.get("Authorization"), request.headers.get("x-api-key")
+        )
         name = request.match_info["name"]
         found = snapshot.model(name)
         if found is None or not _may_use(identity, found):

@@ -10,17 +10,16 @@ from gateway.access import check_allowed, check_modality
 from gateway.api.embedding_requests import EmbeddingRequest, embeddings_answer, parse_embeddings
 from gateway.api.errors import bad_request
 from gateway.config import GatewayConfig
-from gateway.entry import EMBEDDING_PATH, Entry
+from gateway.entry import Arrived, Entry
+from gateway.operations.embedding import Embedding
 from gateway.streaming.choices import WholeChoice
 from inference.embeddings import FLOAT_BYTES, normalised
 from inference.request import EmbeddingInput, InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Endpoint, Model
-from model_registry.snapshot import Snapshot
 from router.attempts import Job, Router
 from router.profiles import resolve
 from router.request_batches import EMBEDDING_LANES, RequestBatches
-from tenancy.keys import Identity
 
 _OPENAI_LANES = frozenset({"openai-http"})
 _ID_LANES = EMBEDDING_LANES - {"text_encoder"}
@@ -37,15 +36,13 @@ class Embeddings:
         self._router = router
         self._batches = RequestBatches(router)
 
-    async def answer(
-        self, entry: Entry, identity: Identity, snapshot: Snapshot, body: bytes, profile: str | None
-    ) -> None:
+    async def respond(self, entry: Entry, arrived: Arrived) -> None:
         """Respond, or raise what the client is to see."""
-        api = parse_embeddings(body, self._config.limits)
-        wish = entry.wish = resolve(snapshot, api.model, None, profile)
-        check_allowed(identity, wish.model)
+        api = parse_embeddings(arrived.body, self._config.limits)
+        wish = entry.wish = resolve(arrived.snapshot, api.model, None, arrived.profile)
+        check_allowed(arrived.identity, wish.model)
         check_modality(wish.model, "embedding")
-        endpoints = snapshot.endpoints.get(wish.model.name, ())
+        endpoints = arrived.snapshot.endpoints.get(wish.model.name, ())
         lanes = _lanes(api, wish.model, endpoints)
         if lanes is _OPENAI_LANES:
             await self._relay(entry, api)
@@ -70,7 +67,7 @@ class Embeddings:
             model=wish.model.name,
             stream=False,
             max_tokens=0,
-            path=EMBEDDING_PATH,
+            path=Embedding.path,
             body=api.raw,
         )
         entry.routed = True

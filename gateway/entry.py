@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
 from gateway.api.errors import ApiError
 from gateway.api.requests import ApiRequest
+from gateway.operations import Events, Operation
 from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
 from inference.request import Usage
+from model_registry.snapshot import Snapshot
 from router.attempts import Finished
 from router.profiles import Wish
 from telemetry.request_trace import RequestTrace
 from tenancy.keys import Identity
 
-Kind = Literal["chat", "completion", "embedding"]
-CHAT_PATH = "/v1/chat/completions"
-COMPLETION_PATH = "/v1/completions"
-EMBEDDING_PATH = "/v1/embeddings"
-PATHS: Mapping[Kind, str] = {"chat": CHAT_PATH, "completion": COMPLETION_PATH, "embedding": EMBEDDING_PATH}
+
+class Arrived(NamedTuple):
+    """What a request brought, once it is known who asks."""
+
+    identity: Identity
+    snapshot: Snapshot
+    """What there was when it came."""
+    body: bytes
+    profile: str | None
+    """The profile that a header names."""
 
 
 class Entry(Struct, eq=False):
@@ -32,7 +39,7 @@ class Entry(Struct, eq=False):
     task: asyncio.Task[Any]
     trace: RequestTrace
     request_id: str
-    kind: Kind
+    operation: Operation
     response: PushResponse
     started_s: float = field(default_factory=monotonic)
     status: int = 200
@@ -45,6 +52,8 @@ class Entry(Struct, eq=False):
     identity: Identity | None = None
     api: ApiRequest | None = None
     wish: Wish | None = None
+    events: Events | None = None
+    """Of an answer that is streamed."""
     choices: Sequence[Choice] = ()
     finished: Sequence[Finished] = ()
     usage: Usage = field(default_factory=Usage)

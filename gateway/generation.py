@@ -1,4 +1,4 @@
-"""One generating request from its first byte to its single finish.
+"""One request to a model from its first byte to its single finish.
 
 The request's task authenticates, parses, routes and then only waits; tokens go from the model server's
 connection to the client's transport without it. Whatever happens, the finish runs exactly once.
@@ -8,37 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from random import getrandbits
 from time import monotonic, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from gateway.access import check_allowed, check_modality
 from gateway.accounting import Accounts
-from gateway.api.answers import DONE, ChatStream, CompletionStream, chat_answer, completion_answer
-from gateway.api.answers import Choice as AnswerChoice
+from gateway.api.answers import DONE
 from gateway.api.errors import (
     ApiError,
     bad_request,
     draining,
-    encode_error,
-    encode_error_event,
-    request_too_large,
     shape_of,
 )
-from gateway.api.requests import ApiRequest, BodyLimits, parse_chat, parse_completion
+from gateway.api.requests import ApiRequest
+from gateway.api.tools import no_tool_parser
+from gateway.best_of import best
+from gateway.body import read_body
 from gateway.config import GatewayConfig
 from gateway.embeddings import Embeddings
-from gateway.entry import Entry, Kind
+from gateway.entry import Arrived, Entry
+from gateway.operations import GeneratingOperation, Head, Operation
+from gateway.operations.chat import ChatCompletion
+from gateway.operations.completion import TextCompletion
+from gateway.operations.embedding import Embedding
+from gateway.operations.messages import Messages
+from gateway.operations.responses import Responses
+from gateway.parsing import Parsing, parsing_for
 from gateway.prompts import read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
+from gateway.streaming.parts import PartParser
 from gateway.streaming.text import Assembler
+from gateway.usage import usage_of
 from inference.errors import ServerTimeoutError, ServerUnreachableError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
+from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
@@ -55,10 +64,32 @@ _TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llma
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
-_PARSERS: dict[str, Callable[[bytes, BodyLimits], ApiRequest]] = {
-    "chat": parse_chat,
-    "completion": parse_completion,
-}
+_NO_MARKS: frozenset[str] = frozenset()
+OPERATIONS: tuple[GeneratingOperation, ...] = (
+    ChatCompletion(),
+    TextCompletion(),
+    Responses(),
+    Messages(),
+)
+Respond = Callable[[Entry, Arrived], Awaitable[None]]
+"""Responds to a request, or raises what its client is to see."""
+
+
+class Assembling(NamedTuple):
+    """How a request's answers are put together here; those of an OpenAI-HTTP upstream are relayed."""
+
+    echoes: Sequence[str]
+    """What each choice begins with: its prompt, where the client wants it back."""
+    make: Callable[[], Assembler] | None = None
+    """Makes the assembler of each choice."""
+    parsing: Parsing | None = None
+
+    def parser(self) -> PartParser | None:
+        """The part parser of one choice."""
+        return None if self.parsing is None else self.parsing.parser()
+
+
+_RELAYED = Assembling(("",))
 
 
 class Generation:
@@ -81,13 +112,15 @@ class Generation:
         self._accounts = accounts
         self._loop = asyncio.get_running_loop()
         self._open: set[Entry] = set()
-        self.chat = partial(self._serve, kind="chat")
-        """Handler of `POST /v1/chat/completions`."""
-        self.completion = partial(self._serve, kind="completion")
-        """Handler of `POST /v1/completions`."""
-        self.embedding = partial(self._serve, kind="embedding")
-        """Handler of `POST /v1/embeddings`."""
-        self._embeddings = Embeddings(config, tokenizers, router)
+        responders: list[tuple[Operation, Respond]] = [
+            *((operation, partial(self._generate, operation)) for operation in OPERATIONS),
+            (Embedding(), Embeddings(config, tokenizers, router).respond),
+        ]
+        self.handlers = {
+            operation.path: partial(self._serve, operation=operation, respond=respond)
+            for operation, respond in responders
+        }
+        """Handlers of POSTs, by path."""
         self.is_draining = False
         """New requests are refused, and connections closed after their answers."""
 
@@ -112,19 +145,21 @@ class Generation:
             if entry.started_s < since_s and entry.cut is None:
                 _cut(entry, _timed_out(allowed_s))
 
-    async def _serve(self, request: web.BaseRequest, kind: Kind) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.BaseRequest, operation: Operation, respond: Respond
+    ) -> web.StreamResponse:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
         request_id = f"{getrandbits(96):024x}"
-        extra = f"x-request-id: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
+        extra = f"{operation.id_header}: {request_id}\r\nx-trace-id: {trace.trace_id_hex}\r\n".encode()
         response = PushResponse(request, extra, self._config.write_buffer_high_bytes)
         task = asyncio.current_task(self._loop)
         assert task is not None
-        entry = Entry(task, trace, request_id, kind, response)
+        entry = Entry(task, trace, request_id, operation, response)
         self._open.add(entry)
         self._accounts.begun()
         try:
-            await self._answer(request, entry)
+            await respond(entry, await self._arrived(request, entry))
         except asyncio.CancelledError:
             if entry.cut is None:
                 entry.client_left = True
@@ -138,94 +173,95 @@ class Generation:
             self._accounts.finished(entry)
         return response
 
-    async def _answer(self, request: web.BaseRequest, entry: Entry) -> None:
+    async def _arrived(self, request: web.BaseRequest, entry: Entry) -> Arrived:
         if self.is_draining:
             entry.response.close_after()
             raise draining()
         snapshot = self._snapshot()
         headers = request.headers
-        identity = entry.identity = authenticate(snapshot, headers.get("Authorization"))
+        identity = entry.identity = authenticate(
+            snapshot, headers.get("Authorization"), headers.get("x-api-key")
+        )
         content = request.content
-        body = content.read_nowait() if content.is_eof() else await self._rest_of_body(request)
-        if entry.kind == "embedding":
-            profile = headers.get("X-Enginehouse-Profile")
-            await self._embeddings.answer(entry, identity, snapshot, body, profile)
-            return
-        api = entry.api = _PARSERS[entry.kind](body, self._config.limits)
-        tier = api.service_tier
-        wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        check_allowed(identity, wish.model)
+        body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
+        return Arrived(identity, snapshot, body, headers.get("X-Enginehouse-Profile"))
+
+    async def _generate(self, operation: GeneratingOperation, entry: Entry, arrived: Arrived) -> None:
+        snapshot = arrived.snapshot
+        api = entry.api = operation.parse(arrived.body, self._config.limits)
+        wish = entry.wish = resolve(snapshot, api.model, api.service_tier, arrived.profile)
+        check_allowed(arrived.identity, wish.model)
         check_modality(wish.model, "text")
         lanes = self._lanes(snapshot, wish.model, api)
+        assembling = _RELAYED
         tokenizer: ModelTokenizer | None = None
         if lanes is None or lanes & _TRITON_LANES:
             tokenizer = await self._tokenizers.get(wish.model)
         if tokenizer is None:
-            requests = [relayed(api, wish.model, entry.request_id)]
+            requests = [relayed(api, wish.model, entry.request_id, operation.upstream_path)]
         else:
             prompts = await read_prompts(api, wish.model, tokenizer)
-            requests = requests_for(api, wish.model, prompts, tokenizer, entry.request_id, self._config)
+            requests = requests_for(
+                api,
+                wish.model,
+                prompts,
+                tokenizer,
+                entry.request_id,
+                self._config,
+                operation.upstream_path,
+            )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
+            parsing = parsing_for(api, wish.model, prompts[0].text, tokenizer)
+            marks = parsing.marks if parsing is not None else _NO_MARKS
+            make = partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options, marks)
+            assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
         entry.routed = True
         if api.stream:
-            await self._stream(entry, api, wish, requests, tokenizer, lanes)
+            await self._stream(operation, entry, api, wish, requests, assembling, lanes)
         else:
-            await self._whole(entry, api, wish, requests, tokenizer, lanes)
-
-    async def _rest_of_body(self, request: web.BaseRequest) -> bytes:
-        """The body, where it has not come together with its head."""
-        declared = request.content_length
-        if declared is not None and declared > self._config.limits.max_body_bytes:
-            raise request_too_large(self._config.limits.max_body_bytes)
-        try:
-            async with asyncio.timeout(self._config.body_timeout_s):
-                return await request.read()
-        except TimeoutError:
-            raise _slow_body(self._config.body_timeout_s) from None
-        except web.HTTPRequestEntityTooLarge as error:
-            raise request_too_large(self._config.limits.max_body_bytes) from error
-        except web.RequestPayloadError as error:
-            raise bad_request(
-                "The body is not what its headers say. Send as much as Content-Length says, packed as "
-                "Content-Encoding says.",
-                code="invalid_body",
-            ) from error
+            await self._whole(operation, entry, api, wish, requests, assembling, lanes)
 
     def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
         """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
         present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
         if present <= _OPENAI_LANES and (present or model.tokenizer is None):
             return _OPENAI_LANES
-        if api.unsupported or api.unknown:
-            if present & _OPENAI_LANES:
-                return _OPENAI_LANES
+        no_parser = api.tools_at is not None and model.tool_parser is None
+        unserved = api.unsupported or api.unknown or no_parser
+        if (unserved or api.template_names) and present & _OPENAI_LANES:
+            return _OPENAI_LANES
+        if unserved:
             api.refuse_unserved()
+            raise no_tool_parser(api.tools_at or "tools", model.name)
         if api.prompts and isinstance(api.prompts[0], list):
             return _id_lanes(present, model)
-        many = api.n > 1 or (api.prompts is not None and len(api.prompts) > 1)
-        return _TRITON_LANES if many else None
+        if api.answers == 1 and (api.prompts is None or len(api.prompts) == 1):
+            return None
+        # Choices are requests of their own on Triton lanes; an upstream makes them all, and takes any option.
+        return _OPENAI_LANES if api.options is not None and present & _OPENAI_LANES else _TRITON_LANES
 
     async def _stream(
         self,
+        operation: GeneratingOperation,
         entry: Entry,
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
-        events = _events(entry, api, len(requests))
+        events = entry.events = operation.events(_head(entry, api), len(requests))
         choices = []
-        for index in range(len(requests)):
-            opening = events.role(index) if isinstance(events, ChatStream) else b""
-            assembler = None if tokenizer is None else Assembler(tokenizer, api.stop, api.logprobs)
-            choices.append(StreamedChoice(index, assembler, events, opening, entry.response))
+        make = assembling.make
+        for index, echo in enumerate(assembling.echoes):
+            assembler, parser = None if make is None else make(), assembling.parser()
+            choices.append(StreamedChoice(index, assembler, events, entry.response, parser, echo))
         entry.choices = choices
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)
-            if finished.endpoint.lane != "openai-http":
-                choice.close(choice.why(finished.reason, request))
+            if not _is_relayed(finished, request):
+                choice.close(_reason(choice, finished, request))
                 if len(choices) > 1:
                     entry.response.flush()
             return finished
@@ -235,26 +271,26 @@ class Generation:
                 entry.finished = [await one(choices[0], requests[0])]
             else:
                 entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
-        usage = entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        usage = entry.usage = usage_of(
+            choices, entry.finished, requests, entry.usage.prompt_tokens, assembling.parsing
+        )
         response = entry.response
         if not response.begun:
             response.begin()
-        if api.include_usage and entry.finished[0].endpoint.lane != "openai-http":
-            response.push(events.usage(usage))
-        response.push(DONE)
+        response.push(DONE if _is_relayed(entry.finished[0], requests[0]) else events.end(usage))
         response.finish()
 
     async def _whole(
         self,
+        operation: GeneratingOperation,
         entry: Entry,
         api: ApiRequest,
         wish: Wish,
         requests: list[InferenceRequest],
-        tokenizer: ModelTokenizer | None,
+        assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
-        make = None if tokenizer is None else partial(Assembler, tokenizer, api.stop, api.logprobs)
-        choices = [WholeChoice(index, make) for index in range(len(requests))]
+        choices = [WholeChoice(index, assembling.make, echo) for index, echo in enumerate(assembling.echoes)]
         entry.choices = choices
         if len(choices) == 1:
             entry.finished = [await self._router.run(self._job(entry, wish, requests[0], lanes), choices[0])]
@@ -263,21 +299,20 @@ class Generation:
                 self._router.run(self._job(entry, wish, request, lanes), choice)
                 for choice, request in zip(choices, requests, strict=True)
             )
-        entry.usage = _usage(choices, entry.finished, requests, entry.usage.prompt_tokens)
+        entry.usage = usage_of(
+            choices, entry.finished, requests, entry.usage.prompt_tokens, assembling.parsing
+        )
         relayed_body = choices[0].body
         if relayed_body is not None:
             entry.response.respond(200, relayed_body)
             return
-        answered = []
-        for choice, finished, request in zip(choices, entry.finished, requests, strict=True):
-            text = choice.close(choice.why(finished.reason, request))
-            log_probs = choice.assembler.take_log_probs() if choice.assembler else None
-            answered.append(AnswerChoice(text, choice.reason, log_probs))
-        shared = (_answer_id(entry), int(time()), api.model, answered, entry.usage)
-        if entry.kind == "chat":
-            entry.response.respond(200, chat_answer(*shared, service_tier=_tier(entry)))
-        else:
-            entry.response.respond(200, completion_answer(*shared))
+        answered = [
+            choice.close(_reason(choice, finished, request), assembling.parser())
+            for choice, finished, request in zip(choices, entry.finished, requests, strict=True)
+        ]
+        if api.answers > api.n:
+            answered = best(answered, api.answers, api.n, with_log_probs=api.logprobs)
+        entry.response.respond(200, operation.answer(_head(entry, api), answered, entry.usage))
 
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
@@ -287,6 +322,8 @@ class Generation:
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""
         shape = shape_of(error)
+        if entry.api is not None and entry.api.translation is not None:
+            shape = entry.api.translation.in_clients_words(shape)
         entry.status = shape.status
         entry.error_type = shape.code
         if shape.status >= 500:
@@ -294,7 +331,8 @@ class Generation:
         response = entry.response
         if response.begun:
             entry.status = 200
-            response.push(encode_error_event(shape))
+            if entry.events is not None:
+                response.push(entry.events.error(shape))
             response.break_off()
             return
         retry = (
@@ -302,7 +340,18 @@ class Generation:
             if shape.retry_after_s is None
             else b"retry-after: %d\r\n" % max(1, round(shape.retry_after_s))
         )
-        response.respond(shape.status, encode_error(shape), headers=retry)
+        response.respond(shape.status, entry.operation.error(shape), headers=retry)
+
+
+def _echoes(
+    api: ApiRequest, requests: Sequence[InferenceRequest], tokenizer: ModelTokenizer
+) -> Sequence[str]:
+    if not api.echo:
+        return [""] * len(requests)
+    return [
+        tokenizer.decode(request.prompt_ids or ()) if request.prompt_text is None else request.prompt_text
+        for request in requests
+    ]
 
 
 def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
@@ -315,6 +364,11 @@ def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
             "unsupported_parameter",
         )
     return _BARE_LANE if present & _BARE_LANE or not present else _OPENAI_LANES
+
+
+def _is_relayed(finished: Finished, request: InferenceRequest) -> bool:
+    """The answer's bytes were the upstream's own."""
+    return request.relay and finished.endpoint.lane == "openai-http"
 
 
 def _cut(entry: Entry, error: ApiError) -> None:
@@ -332,50 +386,18 @@ async def _all(runs: Iterable[Coroutine[Any, Any, Finished]]) -> list[Finished]:
     return [task.result() for task in tasks]
 
 
-def _events(entry: Entry, api: ApiRequest, choices: int) -> ChatStream | CompletionStream:
-    shared = (_answer_id(entry), int(time()), api.model, choices)
-    if entry.kind == "chat":
-        return ChatStream(*shared, include_usage=api.include_usage, service_tier=_tier(entry))
-    return CompletionStream(*shared, include_usage=api.include_usage)
+def _head(entry: Entry, api: ApiRequest) -> Head:
+    tier = None
+    if api.service_tier is not None and entry.wish is not None:
+        tier = TIERS.get(entry.wish.profile, "default")
+    return Head(entry.request_id, int(time()), api, tier, entry.usage.prompt_tokens)
 
 
-def _tier(entry: Entry) -> str | None:
-    """The tier that served, where the client named one, in OpenAI's words."""
-    if entry.api is None or entry.api.service_tier is None or entry.wish is None:
-        return None
-    return TIERS.get(entry.wish.profile, "default")
-
-
-def _answer_id(entry: Entry) -> str:
-    return f"chatcmpl-{entry.request_id}" if entry.kind == "chat" else f"cmpl-{entry.request_id}"
-
-
-def _usage(
-    choices: Sequence[Choice],
-    finished: Sequence[Finished],
-    requests: Sequence[InferenceRequest],
-    prompt_tokens: int | None,
-) -> Usage:
-    """The whole request's usage: each prompt counts once, every choice's answer counts."""
-    if finished[0].endpoint.lane == "openai-http":
-        return finished[0].usage
-    completion = sum(
-        choice.assembler.completion_tokens(
-            end.reason, end.usage.completion_tokens, request.max_tokens, end.usage.ended_by_text
-        )
-        for choice, end, request in zip(choices, finished, requests, strict=True)
-        if choice.assembler
-    )
-    cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
-    return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0))
-
-
-def _slow_body(allowed_s: float) -> ApiError:
-    return ApiError(
-        408,
-        f"The body did not arrive within the {allowed_s:g} s allowed here. Send it at once.",
-        code="body_timeout",
-    )
+def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> FinishReason:
+    """Why an answer of a Triton lane ended, also where the server does not tell."""
+    if finished.reason is not None or choice.assembler is None:
+        return finished.reason or "stop"
+    return choice.assembler.ending(request.max_tokens)
 
 
 def _timed_out(allowed_s: float) -> ApiError:

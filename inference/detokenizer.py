@@ -46,20 +46,31 @@ class Pieces(dict[int, str | bytes]):
     Ids that the tokenizer does not know, and special tokens when they are skipped, are the empty string.
     """
 
-    def __init__(self, tokenizer: Tokenizer, style: _Style, skip_special_tokens: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        style: _Style,
+        skip_special_tokens: bool,
+        keep: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
         self.style = style
         self._token_of = tokenizer.id_to_token
-        self._skipped = _special_contents(tokenizer) if skip_special_tokens else frozenset()
+        self._skipped = _special_contents(tokenizer) - keep if skip_special_tokens else frozenset()
         self._bytes_of: Callable[[str], bytes] = (
             _byte_level_bytes if style.kind == "byte-level" else self._byte_fallback_bytes
         )
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> Pieces | None:
-        """The table of `tokenizer`, or None when its decoder does more than glue bytes."""
+    def of(
+        cls, tokenizer: Tokenizer, skip_special_tokens: bool = True, keep: frozenset[str] = frozenset()
+    ) -> Pieces | None:
+        """The table of `tokenizer`, or None when its decoder does more than glue bytes.
+
+        Special tokens to `keep` are text although others are skipped.
+        """
         style = _style_of(tokenizer)
-        return None if style is None else cls(tokenizer, style, skip_special_tokens)
+        return None if style is None else cls(tokenizer, style, skip_special_tokens, keep)
 
     def __missing__(self, token_id: int) -> str | bytes:
         try:
@@ -96,12 +107,16 @@ class Detokenizer:
     __slots__ = ("_at_start", "_errors", "_fallback", "_pieces", "_tail")
 
     def __init__(
-        self, tokenizer: Tokenizer, skip_special_tokens: bool = True, pieces: Pieces | None = None
+        self,
+        tokenizer: Tokenizer,
+        skip_special_tokens: bool = True,
+        pieces: Pieces | None = None,
+        keep: frozenset[str] = frozenset(),
     ) -> None:
-        """`pieces`: the shared table of this tokenizer, if the caller keeps one."""
-        table = pieces if pieces is not None else Pieces.of(tokenizer, skip_special_tokens)
+        """`pieces`: the shared table of this tokenizer, if the caller has one; `keep`: as for `Pieces.of`."""
+        table = pieces if pieces is not None else Pieces.of(tokenizer, skip_special_tokens, keep)
         self._pieces: dict[int, str | bytes] = {} if table is None else table
-        self._fallback = _Window(tokenizer, skip_special_tokens) if table is None else None
+        self._fallback = _Window(tokenizer, skip_special_tokens, keep) if table is None else None
         self._errors = "replace" if table is None else table.style.errors
         self._at_start = table is not None and table.style.strips_first_space
         self._tail = b""
@@ -160,11 +175,11 @@ class _Window:
 
     __slots__ = ("_ids", "_shown", "_silent", "_skip", "_tokenizer")
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool, keep: frozenset[str]) -> None:
         self._tokenizer = tokenizer
-        self._skip = skip_special_tokens
+        self._skip = skip_special_tokens and not keep  # those to skip are kept out anyway
         added = tokenizer.get_added_tokens_decoder()
-        special = (token_id for token_id, token in added.items() if token.special)
+        special = (id_ for id_, token in added.items() if token.special and token.content not in keep)
         self._silent = frozenset(special if skip_special_tokens else ())
         """Ids without text; kept out, a window of them alone would look like the beginning of an answer."""
         self._ids: list[int] = []
@@ -239,11 +254,11 @@ def _byte_level_alphabet() -> dict[str, int]:
     return alphabet | {chr(0x100 + offset): byte for offset, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_level_alphabet()
+BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
 
 
 def _byte_level_bytes(token: str) -> bytes:
     try:
-        return bytes([_BYTE_OF[character] for character in token])
+        return bytes([BYTE_LEVEL_ALPHABET[character] for character in token])
     except KeyError:  # an added token with characters outside of the alphabet stands for itself
         return token.encode()

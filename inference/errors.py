@@ -5,6 +5,7 @@ InferenceError
 ├── ServerBusyError           the server has no room now (queue full, 429, 503)  retry-safe
 ├── RequestRefusedError       the server says the request itself is wrong        never retried
 │   └── PromptTooLongError    longer than the engine's input limit               never retried
+├── AdapterMissingError       the engine has no such LoRA adapter in its cache    retry-safe
 ├── UpstreamMisconfiguredError  a wrong key, model or path of the operator's     retry-safe
 ├── ServerFailedError         the server failed on this request                  retry-safe before a token
 ├── ServerTimeoutError        no byte within the time allowed                    retry-safe before a token
@@ -13,6 +14,7 @@ InferenceError
 └── UnsupportedFeatureError   the lane cannot do what is asked                   never retried
 SchemaError                   introspection found a schema it does not know
 TokenizerError                a model's tokenizer or chat template cannot be used
+AdapterError                  the folder of a LoRA adapter cannot be used
 """
 
 from __future__ import annotations
@@ -58,6 +60,13 @@ class RequestRefusedError(InferenceError):
 
 class PromptTooLongError(RequestRefusedError):
     """The prompt is longer than the engine's input limit."""
+
+
+class AdapterMissingError(InferenceError):
+    """The engine's cache does not hold the LoRA adapter: evicted, or never sent. Sent again, it will."""
+
+    outcome = "refused"
+    retry_safe = True
 
 
 class UpstreamMisconfiguredError(InferenceError):
@@ -117,3 +126,7 @@ class SchemaError(Exception):
 
 class TokenizerError(Exception):
     """A model's tokenizer or chat template cannot be used."""
+
+
+class AdapterError(Exception):
+    """The folder of a LoRA adapter cannot be used; the text names the file and what is wrong with it."""

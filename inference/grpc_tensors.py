@@ -9,6 +9,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from inference.binary_tensors import pack, unpack
+from inference.logit_bias import LogitBias
 from inference.schema import Tensor
 
 
@@ -20,10 +21,14 @@ def infer_request(
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     for name, value in tensors.items():
         tensor = declared[name]
-        values = value if isinstance(value, list) else [value]
+        if isinstance(value, LogitBias):
+            count, raw = value.vocab_size, value.packed
+        else:
+            values = value if isinstance(value, list) else [value]
+            count, raw = len(values), pack(tensor.datatype, values)
         tensor_input = request.inputs.add(name=name, datatype=tensor.datatype)
-        tensor_input.shape.extend(wire_shape(tensor.shape, len(values)))
-        request.raw_input_contents.append(pack(tensor.datatype, values))
+        tensor_input.shape.extend(wire_shape(tensor.shape, count))
+        request.raw_input_contents.append(raw)
     return request
 
 

@@ -11,7 +11,7 @@ import aiohttp
 
 from inference.control import TritonControl
 from inference.errors import InferenceError, SchemaError, ServerUnreachableError
-from inference.schema import Schema, is_true, parameter, recognise
+from inference.schema import Schema, guides, is_true, parameter, recognise
 from model_registry.entities import LaneName, ServerRef
 
 _REQUESTS = "nv_trt_llm_request_metrics"
@@ -73,6 +73,8 @@ async def _with_server_facts(control: TritonControl, schema: Schema) -> Schema:
     if schema.preprocessing_target is not None:
         adds = await _adds_special_tokens(control, schema.preprocessing_target)
         schema = replace(schema, adds_special_tokens=adds)
+    if schema.bare_target is not None:
+        schema = replace(schema, guided_decoding=await _guides(control, schema.bare_target))
     try:
         metrics = await control.engine_metrics(schema.bare_target or schema.target)
     except InferenceError:
@@ -84,6 +86,14 @@ async def _with_server_facts(control: TritonControl, schema: Schema) -> Schema:
         max_concurrency=int(slots) if slots else None,
         tokens_per_block=int(block) if block else None,
     )
+
+
+async def _guides(control: TritonControl, bare: str) -> bool:
+    """Whether the engine behind a text model has a guided decoding backend; no, where it cannot be asked."""
+    try:
+        return guides(await control.config(bare))
+    except InferenceError:
+        return False
 
 
 async def _adds_special_tokens(control: TritonControl, preprocessing: str) -> bool:

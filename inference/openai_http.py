@@ -1,5 +1,7 @@
 """The `openai-http` lane: servers that already speak OpenAI. Bytes are relayed with the least possible work.
 
+Where the client speaks another API (`InferenceRequest.relay` is off) the answer is read instead.
+
 Of a streamed answer only the last bytes are looked at: the gateway always asks for usage, reads it from the
 event before `[DONE]`, and takes that event out again where the client did not ask for it.
 """
@@ -22,6 +24,7 @@ from inference.errors import (
     StreamBrokenError,
     UpstreamMisconfiguredError,
 )
+from inference.openai_answers import ChatReader, Counts, usage_of
 from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
 from inference.request import InferenceRequest, Usage
 from inference.sink import Sink
@@ -34,18 +37,8 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises; msgspec lets the last two through as they are."""
 
 
-class _Cached(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Counts(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _Cached | None = None
-
-
 class _Answer(msgspec.Struct):
-    usage: _Counts | None = None
+    usage: Counts | None = None
     choices: list[msgspec.Raw] = []
 
 
@@ -91,12 +84,18 @@ class OpenAiHttp:
                 body["stream_options"] = {**options, "include_usage": True}
         head = self._heads.get(request.path) or self._head(request.path)
         message = http_request(head, request.trace_headers, _encode(body))
-        receiver = _Stream(sink, wants_usage) if request.stream else _Whole(sink)
+        receiver = _receiver(request, sink, wants_usage)
         return self._pool.start(message, receiver, request.stream, self._patience)
 
     def _head(self, path: str) -> bytes:
         head = self._heads[path] = request_head(self._base_path + path, self._pool.authority, self._headers)
         return head
+
+
+def _receiver(request: InferenceRequest, sink: Sink, wants_usage: bool) -> _Stream | _Whole:
+    if request.relay:
+        return _Stream(sink, wants_usage) if request.stream else _Whole(sink)
+    return _ReadStream(sink) if request.stream else _ReadWhole(sink)
 
 
 class _Whole:
@@ -127,13 +126,15 @@ class _Whole:
         try:
             if b'"error"' in body:
                 _raise_error_in(body)
-            usage = _usage(_answer(body).usage)
+            self._answered(body)
         except InferenceError as error:
             self._sink.lost(error)
             return
         except _UNREADABLE as error:
             self._sink.lost(ProtocolError(f"the upstream's answer is not OpenAI's: {error}"))
-            return
+
+    def _answered(self, body: bytes) -> None:
+        usage = usage_of(_answer(body).usage)
         self._sink.data(body)
         self._sink.end(None, usage)
 
@@ -220,7 +221,7 @@ class _Stream:
     def _keeps_usage(self, answer: _Answer) -> bool:
         if answer.usage is None:
             return True  # a delta whose text is the word
-        self._usage = _usage(answer.usage)
+        self._usage = usage_of(answer.usage)
         return self._wants_usage or bool(answer.choices)
 
     def complete(self) -> None:
@@ -236,12 +237,57 @@ class _Stream:
             self._sink.lost(error)
             return
         if self._done:
-            self._sink.end(None, self._usage)
+            self._ended()
         else:
             self._sink.lost(StreamBrokenError("the upstream's stream ended without [DONE]"))
 
+    def _ended(self) -> None:
+        self._sink.end(None, self._usage)
+
     def lost(self, error: InferenceError) -> None:
         self._sink.lost(error)
+
+
+class _ReadWhole(_Whole):
+    """A chat answer in one piece, for a client of another API."""
+
+    def _answered(self, body: bytes) -> None:
+        reader = ChatReader(self._sink)
+        reader.read(body)
+        reader.end()
+
+
+class _ReadStream(_Stream):
+    """A chat stream for a client of another API."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(sink, wants_usage=False)
+        self._reader = ChatReader(sink)
+
+    def body(self, data: bytes) -> None:
+        if self._status != 200:
+            self._refused += data
+        elif events := self._whole_events(data):
+            self._look(events)
+
+    def _keeps(self, event: bytes) -> bool:
+        """Nothing is relayed."""
+        payload = _payload(event)
+        if payload == _DONE:
+            self._done = True
+        elif payload:
+            try:
+                if b'"error"' in payload:
+                    _raise_error_in(payload)
+                self._reader.read(payload)
+            except _UNREADABLE as error:
+                raise ProtocolError(f"an event of the upstream is not OpenAI's: {error}") from error
+        return False
+
+    def _ended(self) -> None:
+        self._reader.end()
 
 
 def _payload(event: bytes) -> bytes:
@@ -250,13 +296,6 @@ def _payload(event: bytes) -> bytes:
         return event
     lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines).strip()
-
-
-def _usage(counts: _Counts | None) -> Usage:
-    if counts is None:
-        return Usage()
-    details = counts.prompt_tokens_details
-    return Usage(counts.prompt_tokens, counts.completion_tokens, details.cached_tokens if details else None)
 
 
 def _raise_error_in(body: bytes) -> None:

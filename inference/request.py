@@ -5,13 +5,12 @@ msgspec structs, here and wherever every request makes one: a quarter of a datac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, field
 
-COMPLETIONS = "/v1/completions"
-"""The path whose `logprobs` counts what chat calls `top_logprobs`."""
+from inference.logit_bias import LogitBias
 
 
 class Sampling(Struct):
@@ -28,7 +27,47 @@ class Sampling(Struct):
     log_probs: bool = False
     """Return the log probability of every chosen token."""
     top_log_probs: int = 0
-    """Return as many likeliest tokens beside each; needs `log_probs`."""
+    """Return so many of the likeliest tokens beside each chosen one; needs `log_probs`."""
+
+
+class Guide(NamedTuple):
+    """What the answer's text must be, as TensorRT-LLM's guided decoding takes it (contract sheet 1.9)."""
+
+    kind: Literal["json", "json_schema", "regex", "ebnf_grammar"]
+    text: str = ""
+    """The schema as JSON, the expression or the grammar; empty for any JSON."""
+
+
+class Extra(NamedTuple):
+    """A field that most lanes have no place for."""
+
+    value: Any
+    why: str
+    """Why a lane that does not carry it refuses it."""
+
+
+class Options(Struct):
+    """What few requests ask for. Every lane carries each of these or refuses it by its name."""
+
+    logit_bias: LogitBias | None = None
+    bad_words: tuple[str, ...] = ()
+    """Texts that may not be said, each in every form that is a different row of tokens."""
+    bad_ids: tuple[tuple[int, ...], ...] = ()
+    """`bad_words` tokenised without special tokens, for lanes that take ids."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the answer besides the model's own; `stop_ids` has them too."""
+    kept_stop: tuple[str, ...] = ()
+    """Stop strings that stay in the answer: the gateway finds them, where the engine is not told."""
+    ignore_eos: bool = False
+    """Go on after the model's own end tokens: `end_id` is -1 then, which no token has."""
+    skip_special_tokens: bool = True
+    """False: special tokens are part of the text."""
+    add_special_tokens: bool = True
+    """False: the prompt is tokenised as it is, without BOS."""
+    extras: Mapping[str, Extra] = {}
+    """By the client's name."""
+    names: Mapping[str, str] = {}
+    """What the client calls a field, where that is not the name a lane refuses it by."""
 
 
 class EmbeddingInput(Struct):
@@ -52,6 +91,8 @@ class InferenceRequest(Struct):
     stream: bool
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
+    guide: Guide | None = None
+    options: Options | None = None
     stop: tuple[str, ...] = ()
     stop_ids: tuple[tuple[int, ...], ...] = ()
     """`stop` tokenised without special tokens, for lanes that take ids."""
@@ -65,7 +106,9 @@ class InferenceRequest(Struct):
     path: str = "/v1/chat/completions"
     """Path at an OpenAI-HTTP upstream."""
     body: dict[str, Any] | None = None
-    """The client's own JSON object, for `openai-http`."""
+    """A JSON object in OpenAI's words, for `openai-http`."""
+    relay: bool = True
+    """Pass the bytes of an OpenAI-HTTP answer on as they are; else they are read, and pushed as parts."""
     inputs: Sequence[EmbeddingInput] | None = None
     """What is to be embedded."""
     traceparent: str | None = None
@@ -87,7 +130,8 @@ class Usage(NamedTuple):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    """As the engine counts: with the end token, where one ended the answer."""
     cached_tokens: int | None = None
-    ended_by_text: bool = False
-    """The server saw one of the request's stop strings: no end token is among the counted ones."""
+    reasoning_tokens: int | None = None
+    """Of the completion tokens, those of thoughts, where they can be told exactly."""
+    counts_end: bool = False
+    """The token that ended the answer is always among the completion tokens; else the text tells whether."""

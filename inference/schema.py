@@ -49,6 +49,8 @@ class Schema:
     """The server's own tokenizer puts BOS before text prompts."""
     tokens_per_block: int | None = None
     """Tokens of one KV-cache block; None: the engine does not say."""
+    guided_decoding: bool = False
+    """The engine has a guided decoding backend; without one it ignores guides without a word."""
     vectors: str | None = None
     """The output with the vectors of an encoder."""
     dimensions: int | None = None
@@ -94,6 +96,7 @@ _PLAIN_FIELDS = (
     "tokens_per_block",
     "vectors",
     "dimensions",
+    "guided_decoding",
 )
 
 
@@ -157,6 +160,7 @@ def recognise(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Schema:
         decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled", False)),
         max_batch_size=int(config.get("max_batch_size", 0)),
         text_mode="cumulative" if signature is _LLMAPI else "delta",
+        guided_decoding=signature is _BARE and guides(config),
     )
     return _with_text_facts(schema, config) if signature is _TEXT else schema
 
@@ -222,6 +226,11 @@ def parameter(config: Mapping[str, Any], name: str) -> str | None:
     """A parameter of a model's configuration; an unfilled `${placeholder}` counts as not given."""
     value = config.get("parameters", {}).get(name, {}).get("string_value")
     return None if not value or value.startswith("${") else str(value)
+
+
+def guides(config: Mapping[str, Any]) -> bool:
+    """Whether the bare model of this configuration has a guided decoding backend."""
+    return parameter(config, "guided_decoding_backend") is not None
 
 
 def is_true(value: str | None) -> bool:

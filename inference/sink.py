@@ -1,8 +1,8 @@
 """Sink: where a model server's answer is pushed as it arrives.
 
 Calls come synchronously from the transport's `data_received`; no task wakes per chunk. Order: `head`
-at most once, then any number of `tokens`/`scores`/`text`/`data`/`vectors` with a `flush` after each group,
-then exactly one of `end` or `lost`. After `Call.cancel` nothing more is called.
+at most once, then any number of `tokens`/`scores`/`text`/`data`/`delta`/`vectors` with a `flush` after each
+group, then exactly one of `end` or `lost`. After `Call.cancel` nothing more is called.
 """
 
 from __future__ import annotations
@@ -13,7 +13,25 @@ from typing import Literal, NamedTuple, Protocol
 from inference.errors import InferenceError
 from inference.request import Usage
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+"""The last two come from servers that speak OpenAI only."""
+
+
+class CallDelta(NamedTuple):
+    """A piece of a tool call; calls are counted from 0 and never interleave."""
+
+    call: int
+    begun: tuple[str, str] | None
+    """Id and name, with a call's first piece."""
+    arguments: str
+
+
+class Delta(NamedTuple):
+    """New parts of an answer that its own server has told apart."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: Sequence[CallDelta] = ()
 
 
 class TokenScore(NamedTuple):
@@ -34,8 +52,11 @@ class Sink(Protocol):
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         """New generated tokens (token-id lanes), including an end token if the engine emits it."""
 
-    def text(self, delta: str) -> None:
-        """New generated text (text lanes); always a delta, whatever the lane sends."""
+    def text(self, delta: str, tokens: int | None = None) -> None:
+        """New generated text (text lanes); always a delta, whatever the lane sends.
+
+        `tokens`: of how many new tokens the server tells; their text may be held back yet.
+        """
 
     def scores(self, scores: Sequence[TokenScore]) -> None:
         """The tokens that the next `text` is made of, where a text lane was asked for log probabilities."""
@@ -46,11 +67,17 @@ class Sink(Protocol):
     def data(self, data: bytes) -> None:
         """Bytes of an OpenAI-HTTP answer, to be relayed as they are."""
 
+    def delta(self, delta: Delta) -> None:
+        """Parts of an OpenAI-HTTP answer that is read, not relayed."""
+
     def flush(self) -> None:
         """Everything that one read brought has been pushed: write it out together."""
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
-        """The answer is complete. `reason` is None where the server does not tell."""
+    def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
+        """The answer is complete. `reason` is None where the server does not tell.
+
+        `stop`: the stop string that the server itself cut off, where it names it.
+        """
 
     def lost(self, error: InferenceError) -> None:
         """The call failed, before or after a first token; what was pushed before stays pushed."""

@@ -1,14 +1,12 @@
 """ModelTokenizer: what one model's tokenizer folder says, ready to use.
 
-The folder has the Hugging Face layout: `tokenizer.json`, and where present `tokenizer_config.json`,
-`generation_config.json`, `chat_template.jinja`. Immutable once loaded; `Tokenizers` keeps one per folder and
-template and reloads it when the files change.
+Immutable once loaded, but for what it remembers; `Tokenizers` keeps one per folder and template and reloads
+it when the files change. Which files there may be: `inference.tokenizer_folder`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,23 +17,26 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from inference.chat_template import ChatTemplate, RaisedByTemplateError
 from inference.detokenizer import Detokenizer, Pieces
-from inference.errors import RequestRefusedError, TokenizerError
+from inference.errors import TokenizerError
+from inference.rendering import Templates
+from inference.segments import Segments, encode_fast
+from inference.tokenizer_folder import (
+    FILES,
+    adds_bos,
+    end_ids,
+    pad_id,
+    read_json,
+    read_template_sources,
+    read_tokenizer,
+    templates,
+)
 from model_registry.entities import Model
 
 LONG_TEXT_CHARACTERS = 4096
 """Longer texts are encoded in a thread: about 1 ms of work, more than the event loop should wait."""
 RECHECK_FILES_AFTER_S = 5.0
 """How old a look at the files' times may be."""
-_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-_TRIAL: Sequence[Mapping[str, Any]] = ({"role": "user", "content": "Hello"},)
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,32 @@ class ModelTokenizer:
     """Further ids that end an answer, each as a one-id stop word."""
     adds_bos: bool
     """Encoding with special tokens begins with BOS."""
-    template: ChatTemplate | None
+    templates: Templates | None
+    segments: Segments | None
+    """Encodes what repeats only once; None: this tokenizer's texts have to be encoded whole."""
     pool: ThreadPoolExecutor | None = field(default=None, repr=False, compare=False)
     """Where long texts are encoded; None: asyncio's own threads."""
+    template_pool: ThreadPoolExecutor | None = field(default=None, repr=False, compare=False)
+    """Where long conversations are rendered: not where texts wait that other models' requests bring."""
 
     @classmethod
     def load(
-        cls, path: str | Path, chat_template: str | None = None, pool: ThreadPoolExecutor | None = None
+        cls,
+        path: str | Path,
+        chat_template: str | None = None,
+        pool: ThreadPoolExecutor | None = None,
+        template_pool: ThreadPoolExecutor | None = None,
     ) -> ModelTokenizer:
         """Read a folder; `chat_template` replaces the folder's own.
 
         Raises TokenizerError that names the file and what to do.
         """
         folder = Path(path)
-        tokenizer = _read_tokenizer(folder)
-        config = _read_json(folder / "tokenizer_config.json")
-        generation = _read_json(folder / "generation_config.json")
-        special = {name: text for name in _SPECIAL_NAMES if (text := _content(config.get(name)))}
-        ends = _end_ids(tokenizer, special, generation)
-        source = chat_template or _read_template(folder, config)
-        template = ChatTemplate(source, special) if source else None
-        if template:
-            _try(template, folder)
+        config = read_json(folder / "tokenizer_config.json")
+        generation = read_json(folder / "generation_config.json")
+        tokenizer, special = read_tokenizer(folder, config)
+        ends = end_ids(tokenizer, special, generation)
+        sources = {"default": chat_template} if chat_template else read_template_sources(folder, config)
         bos = special.get("bos_token")
         bos_id = None if bos is None else tokenizer.token_to_id(bos)
         if config.get("add_bos_token") is False:
@@ -84,11 +89,13 @@ class ModelTokenizer:
             bos_token=bos,
             bos_id=bos_id,
             eos_id=ends[0] if ends else None,
-            pad_id=_pad_id(tokenizer, special, ends),
+            pad_id=pad_id(tokenizer, special, ends),
             stop_ids=tuple((end,) for end in ends[1:]),
-            adds_bos=_adds_bos(tokenizer, config, bos_id),
-            template=template,
+            adds_bos=adds_bos(tokenizer, config, bos_id),
+            templates=templates(sources, special, folder),
+            segments=Segments.of(tokenizer),
             pool=pool,
+            template_pool=template_pool,
         )
 
     @property
@@ -117,6 +124,11 @@ class ModelTokenizer:
             return None
         return max(map(len, self.tokenizer.get_vocab(with_added_tokens=True)), default=1)
 
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its text; None where the vocabulary has none of it."""
+        found: int | None = self.tokenizer.token_to_id(token)
+        return found
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of one token, which may be a part of a character."""
         if self.pieces is None:
@@ -124,17 +136,57 @@ class ModelTokenizer:
         piece = self.pieces[token_id]
         return piece.encode() if isinstance(piece, str) else piece
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, without special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+    def word_of(self, token_id: int) -> str | None:
+        """The text that becomes just this token; None where there is none."""
+        text: str = self.tokenizer.decode([token_id], skip_special_tokens=False)
+        return text if text and self._ids(text, add_special_tokens=False) == [token_id] else None
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of `ids`, without special tokens unless told so."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    async def decode_async(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included; many ids do not hold up the event loop."""
+        decode = partial(self.tokenizer.decode, list(ids), skip_special_tokens=False)
+        if len(ids) <= LONG_TEXT_CHARACTERS:
+            return decode()
+        return await asyncio.get_running_loop().run_in_executor(self.pool, decode)
 
     @cached_property
     def pieces(self) -> Pieces | None:
         return Pieces.of(self.tokenizer)
 
-    def detokenizer(self) -> Detokenizer:
-        """A detokenizer for one answer, without special tokens, sharing this tokenizer's table."""
-        return Detokenizer(self.tokenizer, pieces=self.pieces)
+    def detokenizer(
+        self, skip_special_tokens: bool = True, keep: frozenset[str] = frozenset()
+    ) -> Detokenizer:
+        """A detokenizer for one answer, without special tokens unless told so, on this tokenizer's tables.
+
+        Of those that are skipped, `keep` are text all the same; tokens that end an answer are never kept.
+        """
+        if not skip_special_tokens:
+            return Detokenizer(self.tokenizer, skip_special_tokens=False, pieces=self._all_pieces)
+        kept = keep & self._special if keep else keep
+        if not kept:
+            return Detokenizer(self.tokenizer, pieces=self.pieces)
+        if kept not in self._pieces_keeping:
+            self._pieces_keeping[kept] = Pieces.of(self.tokenizer, keep=kept)
+        return Detokenizer(self.tokenizer, pieces=self._pieces_keeping[kept], keep=kept)
+
+    @cached_property
+    def _all_pieces(self) -> Pieces | None:
+        return Pieces.of(self.tokenizer, skip_special_tokens=False)
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        """Special tokens that may stand within an answer."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(t.content for id_, t in added.items() if t.special and id_ not in self.end_ids)
+
+    @cached_property
+    def _pieces_keeping(self) -> dict[frozenset[str], Pieces | None]:
+        """As `pieces`, by the special tokens that are kept; a model's parsers want one set or two."""
+        return {}
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`; with special tokens there is exactly one BOS if the model uses one."""
@@ -158,17 +210,33 @@ class ModelTokenizer:
         **template_names: Any,
     ) -> str:
         """The prompt as text, without a BOS that the tokenizer would add itself."""
-        if self.template is None:
+        return self._without_bos(self._templates().render(messages, tools, **template_names))
+
+    async def render_async(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **template_names: Any,
+    ) -> str:
+        """As `render`; a long conversation, or a slow template, does not hold up the event loop."""
+        rendering = self._templates().render_async(messages, tools, self.template_pool, **template_names)
+        return self._without_bos(await rendering)
+
+    def _templates(self) -> Templates:
+        if self.templates is None:
             raise TokenizerError(
                 f"{self.path} has no chat template: add chat_template.jinja to it, "
                 "or set the model's chat_template; /v1/completions works without one"
             )
-        text = self.template.render(messages, tools, **template_names)
+        return self.templates
+
+    def _without_bos(self, text: str) -> str:
         return text.removeprefix(self.bos_token) if self.adds_bos and self.bos_token else text
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Ids of a prompt from `render`."""
-        return self._with_one_bos(self._ids(text, add_special_tokens=False))
+        """Ids of a prompt from `render`; what it has in common with earlier ones is not encoded again."""
+        ids = self._ids(text, False) if self.segments is None else self.segments.encode(text)
+        return self._with_one_bos(ids)
 
     async def encode_async(
         self, text: str, add_special_tokens: bool = True, rendered: bool = False
@@ -177,7 +245,7 @@ class ModelTokenizer:
         encode = (
             self.encode_rendered if rendered else partial(self.encode, add_special_tokens=add_special_tokens)
         )
-        if len(text) <= LONG_TEXT_CHARACTERS:
+        if len(text) <= LONG_TEXT_CHARACTERS or (rendered and self._is_mostly_known(text)):
             return encode(text)
         return await asyncio.get_running_loop().run_in_executor(self.pool, encode, text)
 
@@ -195,11 +263,11 @@ class ModelTokenizer:
         """Tokens of `text` alone."""
         return len(self._ids(text, add_special_tokens=False))
 
+    def _is_mostly_known(self, text: str) -> bool:
+        return self.segments is not None and self.segments.new_characters(text) <= LONG_TEXT_CHARACTERS
+
     def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
-        """The fast variant leaves out character offsets, a third of the work, and exists for batches only."""
-        encoded = self.tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-        ids: list[int] = encoded[0].ids
-        return ids
+        return encode_fast(self.tokenizer, text, add_special_tokens)
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         if not self.adds_bos or self.bos_id is None:
@@ -214,6 +282,7 @@ class Tokenizers:
 
     def __init__(self, threads: int = 2) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenizer")
+        self._template_pool = ThreadPoolExecutor(threads, thread_name_prefix="chat-template")
         self._entries: dict[tuple[str, str | None], _Entry] = {}
 
     async def get(self, model: Model) -> ModelTokenizer:
@@ -223,7 +292,7 @@ class Tokenizers:
         key = (model.tokenizer, model.chat_template)
         entry = self._entries.get(key)
         if entry is None or (entry.is_due() and not entry.is_current()):
-            load = partial(ModelTokenizer.load, *key, pool=self._pool)
+            load = partial(ModelTokenizer.load, *key, pool=self._pool, template_pool=self._template_pool)
             entry = self._entries[key] = _Entry(
                 asyncio.get_running_loop().run_in_executor(self._pool, load), _times(model.tokenizer), key[0]
             )
@@ -241,7 +310,8 @@ class Tokenizers:
             raise
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._template_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Entry:
@@ -266,7 +336,7 @@ class _Entry:
 
 def _times(path: str) -> tuple[int | None, ...]:
     """Modification times of the folder's files in nanoseconds; None where absent."""
-    return tuple(_mtime_ns(Path(path) / name) for name in _FILES)
+    return tuple(_mtime_ns(Path(path) / name) for name in FILES)
 
 
 def _mtime_ns(path: Path) -> int | None:
@@ -274,88 +344,3 @@ def _mtime_ns(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except OSError:
         return None
-
-
-_SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise TokenizerError(
-            f"{file} does not exist: point the model's `tokenizer` at a folder with tokenizer.json "
-            "(AutoTokenizer.from_pretrained(...).save_pretrained(folder) writes one)"
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the Rust library raises bare Exception
-        raise TokenizerError(f"{file} is not a tokenizer that this version can read: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{file} cannot be read as JSON: {error}; repair or remove it") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{file} must hold a JSON object; repair or remove it")
-    return value
-
-
-def _content(token: Any) -> str | None:
-    """Special tokens are written as text, or as an object with `content`."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
-
-
-def _end_ids(tokenizer: Tokenizer, special: Mapping[str, str], generation: Mapping[str, Any]) -> list[int]:
-    """The tokenizer's EOS first, then those of generation_config, each once."""
-    named = special.get("eos_token")
-    first = None if named is None else tokenizer.token_to_id(named)
-    listed = generation.get("eos_token_id")
-    others = listed if isinstance(listed, list) else [listed]
-    return list(dict.fromkeys(end for end in [first, *others] if isinstance(end, int)))
-
-
-def _pad_id(tokenizer: Tokenizer, special: Mapping[str, str], ends: list[int]) -> int | None:
-    named = special.get("pad_token")
-    pad_id: int | None = None if named is None else tokenizer.token_to_id(named)
-    if pad_id is None and ends:
-        return ends[0]
-    return pad_id
-
-
-def _adds_bos(tokenizer: Tokenizer, config: Mapping[str, Any], bos_id: int | None) -> bool:
-    """What tokenizer_config.json says, else what the tokenizer's post-processor does."""
-    if bos_id is None:
-        return False
-    if config.get("add_bos_token") is True:
-        return True
-    return bool(tokenizer.encode("", add_special_tokens=True).ids[:1] == [bos_id])
-
-
-def _read_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    stated = _read_json(folder / "chat_template.json").get("chat_template") or config.get("chat_template")
-    if isinstance(stated, list):  # several by name; the one for plain chat is "default"
-        named = {entry["name"]: entry["template"] for entry in stated}
-        stated = named.get("default")
-    return stated if isinstance(stated, str) else None
-
-
-def _try(template: ChatTemplate, folder: Path) -> None:
-    """Render one plain message, so that a broken template fails at load and not at every request."""
-    try:
-        template.render(_TRIAL)
-    except RequestRefusedError as error:
-        if isinstance(error.__cause__, RaisedByTemplateError):
-            return  # a template may insist on more than one message
-        raise TokenizerError(f"the chat template of {folder} fails on a plain message: {error}") from error

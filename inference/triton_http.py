@@ -9,13 +9,14 @@ import msgspec
 from inference.classify import classify_error
 from inference.errors import InferenceError, ProtocolError
 from inference.lane import TritonLane
+from inference.logit_bias import json_of
 from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
 from inference.request import InferenceRequest
 from inference.sink import Sink
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=json_of).encode
 
 
 class TritonHttp:

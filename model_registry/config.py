@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-RedisUrl = Annotated[str, StringConstraints(pattern=r"^(rediss?|unix)://\S+$")]
+from model_registry.redis_address import RedisAddress
+
+
+def _address(url: str) -> str:
+    RedisAddress.of(url)
+    return url
+
+
+RedisUrl = Annotated[str, StringConstraints(pattern=r"^\S+://\S+$"), AfterValidator(_address)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -17,7 +25,8 @@ class RegistryConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
-    """`redis://`, `rediss://` (TLS) or `unix://`, with user and password if Redis asks for them."""
+    """`redis://`, `unix://`, `redis+sentinel://host,host/service` or `redis+cluster://host,host`; `rediss`
+    for TLS; with user and password if Redis asks for them (`model_registry.redis_address`)."""
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] = "default"
     """Hash tag of every key, so that several registries can share one Redis."""
     endpoint_ttl_s: Seconds = 10.0

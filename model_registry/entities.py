@@ -58,6 +58,8 @@ LaneName = Literal[
     "openai-http",
 ]
 Modality = Literal["text", "embedding"]
+ToolParserName = Literal["llama3_json", "hermes", "mistral", "pythonic"]
+ReasoningParserName = Literal["deepseek_r1", "qwen3"]
 EndpointState = Literal["starting", "ready", "draining", "unhealthy", "gone"]
 
 
@@ -80,9 +82,14 @@ class Model(Entity):
     shortens: bool = False
     """Its vectors stay useful when cut (Matryoshka training): clients may ask for fewer `dimensions`."""
     tokenizer: str | None = None
-    """Folder with `tokenizer.json` and `tokenizer_config.json`; needed by every lane but `openai-http`."""
+    """Folder with `tokenizer.json`, `tekken.json` or `tokenizer.model`, and where present
+    `tokenizer_config.json`; needed by every lane but `openai-http`."""
     chat_template: str | None = None
     """Jinja text that replaces the tokenizer's own chat template."""
+    tool_parser: ToolParserName | None = None
+    """How this model writes tool calls, by vLLM's names; None: Triton lanes refuse tools."""
+    reasoning_parser: ReasoningParserName | None = None
+    """How this model marks its thoughts, by vLLM's names; None: they stay in the answer."""
     aliases: tuple[Name, ...] = ()
     default_profile: Profile = "balanced"
     owned_by: str = "enginehouse"

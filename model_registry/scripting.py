@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
-
-from model_registry.connection import answer
+from model_registry.connection import RedisClient, answer
 
 NAMES = ("claim", "commit", "load", "renew", "resign", "sweep")
 
@@ -22,7 +20,7 @@ def source(name: str) -> str:
 class Scripts:
     """The scripts of one registry. Redis is sent a text once and its hash from then on."""
 
-    def __init__(self, redis: Redis, keys: Sequence[str], answer_within_s: float) -> None:
+    def __init__(self, redis: RedisClient, keys: Sequence[str], answer_within_s: float) -> None:
         self._scripts = {name: redis.register_script(source(name)) for name in NAMES}
         self._keys = list(keys)
         self._answer_within_s = answer_within_s

@@ -12,12 +12,10 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
-from redis.asyncio import Redis
-
 from model_registry import changes, integrity, states
 from model_registry.changes import ChangeRecord, Contents, Position
 from model_registry.config import RegistryConfig
-from model_registry.connection import answer
+from model_registry.connection import RedisClient, answer
 from model_registry.entities import Endpoint, EndpointState, Model
 from model_registry.errors import LeadershipLostError, RegistryBusyError, UnknownObjectError
 from model_registry.keys import KIND_INDEX, Keys
@@ -64,13 +62,13 @@ class RegistryStore:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: RedisClient,
         name: str = "default",
         *,
         max_changes: int = 4096,
         answer_within_s: float = 2.0,
     ) -> None:
-        if not redis.connection_pool.connection_kwargs.get("decode_responses"):
+        if not redis.get_encoder().decode_responses:
             raise ValueError(
                 "RegistryStore needs a client with decode_responses=True; see connection.connect"
             )
@@ -82,7 +80,7 @@ class RegistryStore:
         self._answer_within_s = answer_within_s
 
     @classmethod
-    def of(cls, redis: Redis, config: RegistryConfig) -> Self:
+    def of(cls, redis: RedisClient, config: RegistryConfig) -> Self:
         """The registry that `config` describes; `redis` comes from `connect(config)`."""
         return cls(
             redis, config.name, max_changes=config.max_changes, answer_within_s=config.command_timeout_s

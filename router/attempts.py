@@ -147,6 +147,10 @@ class Router:
                 self._observer.attempt(endpoint, "ok")
                 return Finished(*outcome, endpoint, attempts, continued)
             self._observer.attempt(endpoint, outcome.outcome)
+            if isinstance(outcome, UnsupportedFeatureError):
+                failed.add(endpoint.name)
+                self._pass_on(job, failed, outcome, last)
+                continue
             last = outcome
             if answer.started:
                 if (reason := answer.ended(job.request)) is not None:
@@ -157,7 +161,7 @@ class Router:
                 failed = {endpoint.name} if grew else failed | {endpoint.name}
             else:
                 failed.add(endpoint.name)
-                if not (outcome.retry_safe or self._another_lane(job, failed, outcome)):
+                if not outcome.retry_safe:
                     raise outcome
                 fruitless += 1
                 self._observer.retried(job.wish)
@@ -177,9 +181,22 @@ class Router:
         job.lanes = frozenset({"tensorrt_llm"})
         return rest.max_tokens < before.max_tokens
 
-    def _another_lane(self, job: Job, failed: set[str], error: InferenceError) -> bool:
-        """What one lane cannot carry, another lane of the same model may."""
-        return isinstance(error, UnsupportedFeatureError) and self._decide(job, failed).endpoint is not None
+    def _pass_on(
+        self, job: Job, failed: set[str], refusal: UnsupportedFeatureError, last: InferenceError | None
+    ) -> None:
+        """What one endpoint cannot carry, another one of the same model may; nothing was sent to either.
+
+        Without another one, what failed before tells more than the refusal does.
+        """
+        if self._decide(job, failed).endpoint is None:
+            raise (
+                refusal
+                if last is None
+                else AttemptsExhaustedError(
+                    f"the endpoint that is left cannot serve this request; the last failure: {last.outcome}",
+                    last,
+                )
+            )
 
     async def _attempt(self, endpoint: Endpoint, job: Job, answer: Answer) -> Outcome:
         now_s = self._loop.time()

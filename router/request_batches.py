@@ -23,7 +23,7 @@ from inference.errors import (
     StreamBrokenError,
 )
 from inference.request import EmbeddingInput, InferenceRequest, Usage
-from inference.sink import Call, FinishReason, TokenScore
+from inference.sink import Call, Delta, FinishReason, TokenScore
 from router.attempts import Finished, Job, Outcome, Router
 from router.batch_choice import choose
 from router.errors import AttemptsExhaustedError, RouterError
@@ -256,17 +256,22 @@ class _BatchAnswer:
         del scores
         self._refuse()
 
-    def text(self, delta: str) -> None:
-        del delta
+    def text(self, delta: str, tokens: int | None = None) -> None:
+        del delta, tokens
         self._refuse()
 
     def data(self, data: bytes) -> None:
         del data
         self._refuse()
 
+    def delta(self, delta: Delta) -> None:
+        del delta
+        self._refuse()
+
     def flush(self) -> None: ...
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+    def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
+        del stop
         if len(self.embeddings) == self._inputs:
             self._settle((reason, usage))
         else:

@@ -47,13 +47,13 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def authenticate(snapshot: Snapshot, authorization: str | None) -> Identity:
-    """The caller whose key an `Authorization: Bearer ...` header carries.
+def authenticate(snapshot: Snapshot, authorization: str | None, api_key: str | None = None) -> Identity:
+    """The caller whose key an `Authorization: Bearer ...` header carries, or else an `x-api-key` header.
 
     Raises AuthError: MissingKeyError, MalformedKeyError, UnknownKeyError, DisabledKeyError or, while nothing
     is known of the registry, KeysNotLoadedError.
     """
-    found = digest(_bearer(authorization))
+    found = digest(_bearer(authorization) if api_key is None or authorization else _plain(api_key))
     known = _cache.of(snapshot)
     identity = known.get(found)
     if identity is None:
@@ -82,11 +82,22 @@ _cache = _Cache()
 
 def _bearer(authorization: str | None) -> str:
     if authorization is None or not authorization.strip():
-        raise MissingKeyError("no API key was given; send it as 'Authorization: Bearer <key>'")
+        raise MissingKeyError(
+            "no API key was given; send it as 'Authorization: Bearer <key>' or as 'x-api-key: <key>'"
+        )
     scheme, _, key = authorization.strip().partition(" ")
     key = key.strip()
     if len(authorization) > MAX_HEADER_LENGTH or scheme.lower() != "bearer" or not key or " " in key:
         raise MalformedKeyError("the Authorization header must be 'Bearer <key>'")
+    return key
+
+
+def _plain(api_key: str) -> str:
+    key = api_key.strip()
+    if not key:
+        raise MissingKeyError("the x-api-key header is empty; send 'x-api-key: <key>'")
+    if len(api_key) > MAX_HEADER_LENGTH or " " in key:
+        raise MalformedKeyError("the x-api-key header must hold the key and nothing else")
     return key
 
 

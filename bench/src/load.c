@@ -6,6 +6,7 @@
 //   load streams  -p PORT -c 2000 --rounds 1       that many streams per connection, then the end
 //   load leave    -p PORT -c 50                    opens streams, waits for every first token, closes all at once
 //   common: --tokens N (every stream must have so many)  --body FILE  --path P  -H 'K: V'  --ramp S  --timeout S
+//           --unique TEXT   wherever the body has this, every request has a number of its own, of as many digits
 //           --mark ns | id   how a token tells its time (see stub.c); --tick-us, --id-count as given to the stub
 //           --cpu NAME=pid,pid,...   CPU seconds of processes over the measured window
 //
@@ -48,6 +49,7 @@ typedef struct connection {
     int line_len, size_len;
     uint64_t scheduled, first_token, last_token, start_at;
     long tokens;
+    uint64_t number; // of the request under way, see --unique
 } connection;
 
 // ---- settings
@@ -58,6 +60,10 @@ static long tick_us = 50, id_count = 131072;
 static const char *path = "/v1/chat/completions";
 static char headers[8192], *request;
 static int request_len;
+static const char *unique = "";
+static char *unique_at[16]; // its places in the request, which all connections share
+static int unique_len, n_unique;
+static uint64_t next_number; // begins with the time, so that no other run has the same
 
 // ---- what is measured
 
@@ -138,7 +144,13 @@ static void broken(connection *c) {
     close_fd(c);
     over(c, 0);
 }
+static void number_request(uint64_t number) {
+    char digits[24];
+    for (int i = unique_len - 1; i >= 0; i--, number /= 10) digits[i] = '0' + number % 10;
+    for (int i = 0; i < n_unique; i++) memcpy(unique_at[i], digits, unique_len);
+}
 static void write_request(connection *c) {
+    number_request(c->number); // another connection's may stand there
     while (c->sent < request_len) {
         ssize_t n = send(c->fd, request + c->sent, request_len - c->sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
@@ -153,6 +165,7 @@ static void start(connection *c, uint64_t scheduled) {
     c->first_token = c->last_token = 0;
     c->tokens = c->sent = c->head_len = c->line_len = c->size_len = c->chunked = c->status = c->done = c->events = 0;
     c->close_after = 0;
+    c->number = next_number++;
     c->body_left = -1;
     c->chunk_state = SIZE_LINE;
     live++;
@@ -503,8 +516,13 @@ static int make_request(const char *body_file) {
                           "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
                           "Accept: */*\r\n%sContent-Length: %d\r\n\r\n",
                           path, port, headers, n);
-    memcpy(request + request_len, text, n);
+    char *begin = request + request_len, *end = begin + n;
+    memcpy(begin, text, n);
     request_len += n;
+    unique_len = strlen(unique);
+    next_number = now_ns();
+    for (char *p = begin; unique_len && n_unique < 16 && (p = memmem(p, end - p, unique, unique_len)); p += unique_len)
+        unique_at[n_unique++] = p;
     return 1;
 }
 static int usage(const char *what) {
@@ -529,6 +547,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(k, "--timeout")) timeout_s = atof(v);
         else if (!strcmp(k, "--path")) path = v;
         else if (!strcmp(k, "--body")) body_file = v;
+        else if (!strcmp(k, "--unique")) unique = v;
         else if (!strcmp(k, "--mark")) mark_is_id = !strcmp(v, "id");
         else if (!strcmp(k, "--tick-us")) tick_us = atol(v);
         else if (!strcmp(k, "--id-base")) id_base = atol(v);
@@ -540,6 +559,7 @@ int main(int argc, char **argv) {
     if (!body_file || port < 1) return usage("-p and --body are needed");
     if (count < 1 || count > MAX_CONNECTIONS) return usage("-c must be 1 to 20000");
     if (rate <= 0 || measure_s > 600 || warm_s > 600 || timeout_s > 600) return usage("a rate above 0, times up to 600 s");
+    if (strlen(unique) > 20) return usage("--unique may have up to 20 characters");
     if (!make_request(body_file)) return 2;
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emulator.engine.errors import EngineError
 
 FinishReason = Literal["stop", "length", "cancelled"]
+GuideType = Literal["json", "json_schema", "regex", "ebnf_grammar"]
 SchedulerPolicy = Literal["guaranteed_no_evict", "max_utilization"]
 TokenIds = tuple[int, ...]
 TopLogProbs = tuple[tuple[int, float], ...]
@@ -26,9 +27,9 @@ class SamplingParams:
     """How the next token is chosen.
 
     Order of effects: embedding bias, temperature, repetition, presence and frequency penalty (all
-    three count the prompt too, as TensorRT-LLM does), `min_tokens` and bad words, then top-k, then
-    top-p over what top-k left. `temperature` 0 or `top_k` 1 is greedy; `top_k` 0 and `top_p` <= 0
-    or >= 1 are off; `seed` None draws fresh entropy.
+    three count the prompt too, as TensorRT-LLM does), `min_tokens` and bad words, the guide, then
+    min-p, then top-k, then top-p over what top-k left. `temperature` 0 or `top_k` 1 is greedy; `top_k`
+    0 and `top_p` <= 0 or >= 1 are off; `seed` None draws fresh entropy.
     """
 
     temperature: float = 1.0
@@ -38,12 +39,35 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     min_tokens: int = 0
+    min_p: float = 0.0
+    """Least probability of a token, as a share of the likeliest one's."""
     seed: int | None = None
 
     @property
     def greedy(self) -> bool:
         """True when the most likely token is always taken."""
         return self.temperature <= 0.0 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What the answer must look like; `text` is the schema, expression or grammar, None for `json`."""
+
+    kind: GuideType
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraTask:
+    """The adapter to compute with, by an id that the caller chooses.
+
+    `weights` [rows, width] and `config` [rows, 3] in the layout of `lora.py` come with the first
+    request of a task; later ones may leave them out while the engine has the adapter cached.
+    """
+
+    task_id: int
+    weights: NDArray[np.floating] | None = None
+    config: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +89,8 @@ class EngineRequest:
     sampling: SamplingParams = SamplingParams()
     return_log_probs: bool = False
     top_log_probs: int = 0
+    guide: Guide | None = None
+    lora: LoraTask | None = None
     fault: str | None = None
 
 
@@ -112,7 +138,8 @@ class EngineLimits:
 
     `max_num_tokens` bounds the tokens of one step, prompt chunks and decoded tokens together.
     `kv_blocks` is the whole pool, `tokens_per_block` tokens each; a sequence is never longer than the
-    pool, whatever `max_seq_len` says. `max_queue_size` None lets any number wait.
+    pool, whatever `max_seq_len` says. `max_queue_size` None lets any number wait. `max_lora_rank` 0
+    is an engine built without LoRA, which computes with its base whatever adapter is asked for.
     """
 
     max_batch_size: int = 64
@@ -125,6 +152,8 @@ class EngineLimits:
     enable_chunked_context: bool = True
     batch_scheduler_policy: SchedulerPolicy = "guaranteed_no_evict"
     max_queue_size: int | None = None
+    max_lora_rank: int = 0
+    lora_cache_host_memory_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_num_tokens", "max_input_len", "tokens_per_block", "kv_blocks"):
@@ -142,6 +171,9 @@ class EngineLimits:
                 "batch_scheduler_policy must be guaranteed_no_evict or max_utilization, "
                 f"got {self.batch_scheduler_policy!r}"
             )
+        for name in ("max_lora_rank", "lora_cache_host_memory_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.max_queue_size is not None and self.max_queue_size < 1:
             raise ValueError(f"max_queue_size must be at least 1 or None, got {self.max_queue_size}")
 

@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
-from emulator.engine.api import EngineLimits, EngineOutput, EngineRequest, EngineStats, FinishReason
+from emulator.engine.api import EngineLimits, EngineOutput, EngineRequest, EngineStats, FinishReason, Guide
 from emulator.engine.checks import check_request
 from emulator.engine.errors import (
     EngineClosedError,
@@ -25,14 +26,16 @@ from emulator.engine.errors import (
     InjectedFaultError,
     InvalidRequestError,
     QueueFullError,
+    RejectedRequestError,
 )
 from emulator.engine.faults import FaultSwitch
 from emulator.engine.generation import Generation, OnOutput
 from emulator.engine.kv_blocks import BlockPool
 from emulator.engine.kv_pool import KvPool
+from emulator.engine.lora import Adapter, LoraCache
 from emulator.engine.pacing import Pacing, StepLoad
-from emulator.engine.sampler import Choice, choose
-from emulator.engine.scheduler import Scheduler, Work
+from emulator.engine.sampler import Choice, GuideState, choose
+from emulator.engine.scheduler import Scheduler, Work, load_of
 from emulator.engine.transformer import Segment, Transformer
 from emulator.engine.weights import Weights
 
@@ -40,6 +43,17 @@ log = logging.getLogger(__name__)
 
 STALLED_POLL_S = 0.02
 CRASH_STATUS = 1
+GUIDED_DECODING_OFF = (
+    "Request is specified with GuidedDecodingParams, but GuidedDecoder is not setup. Please provide a "
+    "valid GuidedDecodingConfig to setup GuidedDecoder."
+)
+
+
+class GuideCompiler(Protocol):
+    """What turns guides into states; `guides.Guides` is the one there is."""
+
+    def start(self, guide: Guide) -> GuideState:
+        """The beginning of a guide. Raises EngineError when it makes no sense."""
 
 
 class Engine:
@@ -55,7 +69,10 @@ class Engine:
         limits: EngineLimits,
         pacing: Pacing | None = None,
         faults: FaultSwitch | None = None,
+        guides: GuideCompiler | None = None,
+        script: Callable[[Sequence[int]], tuple[int, ...] | None] | None = None,
     ) -> None:
+        """`script` gives the tokens of the answer to a prompt, or None to let the model answer."""
         self.limits = limits
         self.config = weights.config
         self.max_seq_len = min(
@@ -73,6 +90,13 @@ class Engine:
         )
         self._pacing = pacing
         self._faults = faults
+        self._guides = guides
+        self.loras = (
+            LoraCache(self.config, limits.max_lora_rank, limits.lora_cache_host_memory_bytes)
+            if limits.max_lora_rank
+            else None
+        )
+        self._script = script
         self._wake = threading.Condition()
         self._arrived: list[Generation] = []
         self._cancelled: set[str] = set()
@@ -108,12 +132,34 @@ class Engine:
     def submit(self, request: EngineRequest, on_output: OnOutput) -> None:
         """Queues a request; its news go to `on_output` on the step thread.
 
-        Raises RequestTooLongError, InvalidRequestError, QueueFullError or EngineClosedError, and then
-        nothing was queued. `max_tokens` is cut to what fits the longest sequence.
+        Raises an EngineError, and then nothing was queued. `max_tokens` is cut to what fits the
+        longest sequence.
         """
         check_request(request, self.config.vocab_size, self.max_input_len)
         limit = min(len(request.input_ids) + request.max_tokens, self.max_seq_len)
-        generation = Generation(request, on_output, limit, time.monotonic_ns())
+        guide, adapter = self._guide(request), self._adapter(request)
+        try:
+            self._enqueue(Generation(request, on_output, limit, time.monotonic_ns(), adapter, guide))
+        except Exception:
+            self._release(adapter)
+            raise
+
+    def _guide(self, request: EngineRequest) -> GuideState | None:
+        if request.guide is None:
+            return None
+        if self._guides is None:
+            raise RejectedRequestError(GUIDED_DECODING_OFF)
+        return self._guides.start(request.guide)
+
+    def _adapter(self, request: EngineRequest) -> Adapter | None:
+        return self.loras.take(request.lora) if request.lora and self.loras else None
+
+    def _release(self, adapter: Adapter | None) -> None:
+        if adapter is not None and self.loras is not None:
+            self.loras.release(adapter)
+
+    def _enqueue(self, generation: Generation) -> None:
+        request = generation.request
         with self._wake:
             if self._closing.is_set() or self._thread is None:
                 raise EngineClosedError("the engine is not running")
@@ -174,6 +220,8 @@ class Engine:
             arrived, self._arrived = self._arrived, []
             cancelled, self._cancelled = self._cancelled, set()
         for generation in arrived:
+            if self._script is not None:
+                generation.script = self._script(generation.request.input_ids)
             self._scheduler.add(generation)
         if cancelled:
             self._finish([g for g in self._all() if g.request.request_id in cancelled], "cancelled")
@@ -207,7 +255,7 @@ class Engine:
         if not work:
             self._publish([])
             return False
-        load = _load_of(work)
+        load = load_of(work)
         now = time.monotonic_ns()
         for item in work:
             item.generation.first_scheduled_ns = item.generation.first_scheduled_ns or now
@@ -266,6 +314,8 @@ class Engine:
         now = time.monotonic_ns()
         generation.first_token_ns = generation.first_token_ns or now
         generation.last_token_ns = now
+        if generation.script is not None:
+            choice = replace(choice, token=generation.scripted(choice.token))
         generation.state.append(choice.token)
         generation.cum_log_prob += choice.log_prob or 0.0
         self._totals["output"] += 1
@@ -310,6 +360,7 @@ class Engine:
         output.final = True
         output.perf = generation.perf()
         self._scheduler.remove(generation)
+        self._release(generation.adapter)
         with self._wake:
             self._in_flight.discard(generation.request.request_id)
             self._cancelled.discard(generation.request.request_id)
@@ -383,17 +434,4 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[],
 def _segment(work: Work) -> Segment:
     generation = work.generation
     tokens = generation.tokens[generation.computed : generation.computed + work.count]
-    return Segment(tokens=tokens, start=generation.computed, table=generation.table)
-
-
-def _load_of(work: Sequence[Work]) -> StepLoad:
-    decoding = [item for item in work if not item.generation.in_context]
-    chunks = [item for item in work if item.generation.in_context]
-    return StepLoad(
-        prefill_tokens=sum(item.count for item in chunks),
-        context_pairs=sum(
-            item.count * item.generation.computed + item.count * (item.count + 1) // 2 for item in chunks
-        ),
-        decoding=len(decoding),
-        kv_tokens=sum(item.generation.computed for item in decoding),
-    )
+    return Segment(tokens, generation.computed, generation.table, generation.adapter)

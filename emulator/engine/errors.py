@@ -3,6 +3,10 @@
 EngineError                 anything the engine reports; the text is fit for a client
 ├── RequestTooLongError     the prompt does not fit the engine's limits
 ├── InvalidRequestError     a field of the request has no meaning to this engine
+│   └── RejectedRequestError    the same, in the words of the executor's own checks
+├── GuideError              the guide of guided decoding cannot be compiled
+├── LoraNotCachedError      an adapter is named that was never sent, or was evicted since
+├── LoraCacheFullError      every cached adapter is in use, and there is no room for another
 ├── QueueFullError          the waiting queue holds `max_queue_size` requests
 ├── EngineClosedError       the engine is closing or closed; also ends what was in flight
 └── InjectedFaultError      a test asked for a failure (see `faults.py`)
@@ -24,6 +28,40 @@ class RequestTooLongError(EngineError):
 
 class InvalidRequestError(EngineError):
     """A field of the request is out of range; the text names the field."""
+
+
+class RejectedRequestError(InvalidRequestError):
+    """A check of the executor failed (`Executor::Impl::fetchNewRequests`); without its stack trace."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "Encountered an error when fetching new request: "
+            f"[TensorRT-LLM][ERROR] Assertion failed: {reason}"
+        )
+
+
+class GuideError(EngineError):
+    """XGrammar fails on such a guide within a step; here it ends its own request alone."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Encountered an error in forwardAsync function: {reason}")
+        self.reason = reason
+
+
+class LoraNotCachedError(EngineError):
+    """The adapter is not in the cache; its weights must come with the request."""
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(f"LoRA task {task_id} not found in cache. Please send LoRA weights with request")
+        self.task_id = task_id
+
+
+class LoraCacheFullError(EngineError):
+    """No cached adapter can be evicted; the request may be sent again later."""
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(f"PEFT Cache is full. Could not store taskId={task_id}")
+        self.task_id = task_id
 
 
 class QueueFullError(EngineError):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from emulator.engine.api import EngineOutput, EngineRequest, FinishReason, PerfMetrics
 from emulator.engine.faults import Fault
 from emulator.engine.kv_blocks import ROOT
-from emulator.engine.sampler import SamplingState, ends_with
+from emulator.engine.lora import Adapter
+from emulator.engine.sampler import GuideState, SamplingState, ends_with
 
 OnOutput = Callable[[EngineOutput], None]
 
@@ -25,15 +26,19 @@ class Generation:
     on_output: OnOutput
     length_limit: int
     arrival_ns: int
+    adapter: Adapter | None = None
+    guide: GuideState | None = None
     state: SamplingState = field(init=False)
     computed: int = 0
     table: list[int] = field(default_factory=list)
     named_blocks: int = 0
-    last_name: int = ROOT
+    last_name: int = field(init=False)
     reserved_blocks: int = 0
     paused: bool = False
     fault: Fault | None = field(init=False)
     fault_from_switch: bool = False
+    script: tuple[int, ...] | None = None
+    """The tokens to answer with, whatever the model would choose."""
     cum_log_prob: float = 0.0
     reused_blocks: int = 0
     allocated_blocks: int = 0
@@ -42,8 +47,14 @@ class Generation:
     last_token_ns: int = 0
 
     def __post_init__(self) -> None:
-        self.state = SamplingState(self.request, list(self.request.input_ids))
+        self.state = SamplingState(self.request, list(self.request.input_ids), self.guide)
+        self.last_name = self.root
         self.fault = Fault.parse(self.request.fault) if self.request.fault else None
+
+    @property
+    def root(self) -> int:
+        """Under which name its first block is filed: adapters change keys and values, so each has its own."""
+        return -self.adapter.serial if self.adapter else ROOT
 
     @property
     def tokens(self) -> list[int]:
@@ -70,12 +81,19 @@ class Generation:
         fault = self.fault
         return fault is not None and fault.kind == kind and self.state.produced >= fault.after_tokens
 
+    def scripted(self, token: int) -> int:
+        """The next token of the script, where there is one and it goes on; else the chosen `token`."""
+        produced = self.state.produced
+        return token if self.script is None or produced >= len(self.script) else self.script[produced]
+
     def finish_reason(self) -> FinishReason | None:
         """Why the tokens so far are the whole answer; None when they are not."""
         request, produced = self.request, self.state.produced
-        if produced and produced >= request.sampling.min_tokens:
+        if produced:
             answer = self.tokens[len(request.input_ids) :]
-            if answer[-1] == request.end_id or any(
+            if answer[-1] == request.end_id:
+                return "stop"
+            if produced >= request.sampling.min_tokens and any(
                 ends_with(answer, word) for word in request.stop_words if word
             ):
                 return "stop"

@@ -66,11 +66,14 @@ class BlockPool:
     def blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.tokens_per_block)
 
-    def match(self, tokens: Sequence[int]) -> list[int]:
-        """The cached blocks that hold the longest prefix of `tokens`, one token always left to compute."""
+    def match(self, tokens: Sequence[int], root: int = ROOT) -> list[int]:
+        """The cached blocks that hold the longest prefix of `tokens`, one token always left to compute.
+
+        `root` is the name under which a first block is filed; negative ones are free for callers.
+        """
         if not self.reuse:
             return []
-        size, name, found = self.tokens_per_block, ROOT, list[int]()
+        size, name, found = self.tokens_per_block, root, list[int]()
         for start in range(0, (len(tokens) - 1) // size * size, size):
             block = self._by_key.get((name, tuple(tokens[start : start + size])))
             if block is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,23 @@ from emulator.engine.weights import Array
 FIRST_CANDIDATES = 64
 
 
+class GuideState(Protocol):
+    """Where a request stands in the grammar that its answer must follow."""
+
+    def mask(self, row: Array) -> None:
+        """Makes the tokens impossible that may not come next."""
+
+    def accept(self, token: int) -> None:
+        """Takes the token that was chosen."""
+
+
 @dataclass(slots=True)
 class SamplingState:
     """What sampling remembers of one request: its tokens, their counts, its random generator."""
 
     request: EngineRequest
     tokens: list[int]
+    guide: GuideState | None = None
     counts: NDArray[np.int32] | None = field(init=False)
     generator: np.random.Generator | None = field(init=False)
     adjusted: bool = field(init=False)
@@ -33,7 +45,12 @@ class SamplingState:
         sampling = self.request.sampling
         self.counts = None
         self.generator = None if sampling.greedy else np.random.Generator(np.random.PCG64(sampling.seed))
-        self.adjusted = self.penalised or bool(self.request.bad_words) or sampling.min_tokens > 0
+        self.adjusted = (
+            self.penalised
+            or bool(self.request.bad_words)
+            or sampling.min_tokens > 0
+            or self.guide is not None
+        )
 
     @property
     def penalised(self) -> bool:
@@ -51,6 +68,8 @@ class SamplingState:
         self.tokens.append(token)
         if self.counts is not None:
             self.counts[token] += 1
+        if self.guide is not None:
+            self.guide.accept(token)
 
     @property
     def produced(self) -> int:
@@ -70,7 +89,7 @@ def choose(logits: Array, states: Sequence[SamplingState]) -> list[Choice]:
     """One token per row of logits [requests, vocab], which are overwritten.
 
     Log probabilities are of the distribution after bias, temperature and penalties, and before
-    top-k and top-p cut it.
+    min-p, top-k and top-p cut it.
     """
     _adjust(logits, states)
     best = logits.argmax(axis=1).tolist()
@@ -78,7 +97,10 @@ def choose(logits: Array, states: Sequence[SamplingState]) -> list[Choice]:
         best[row]
         if state.generator is None
         else draw(
-            logits[row], state.request.sampling.top_k, state.request.sampling.top_p, state.generator.random()
+            _likely(logits[row], state.request.sampling.min_p),
+            state.request.sampling.top_k,
+            state.request.sampling.top_p,
+            state.generator.random(),
         )
         for row, state in enumerate(states)
     ]
@@ -99,6 +121,8 @@ def _adjust(logits: Array, states: Sequence[SamplingState]) -> None:
         if state.adjusted:
             _penalise(logits[row], state)
             _forbid(logits[row], state)
+            if state.guide is not None:
+                state.guide.mask(logits[row])
 
 
 def _penalise(row: Array, state: SamplingState) -> None:
@@ -127,6 +151,11 @@ def _forbid(row: Array, state: SamplingState) -> None:
 def ends_with(tokens: Sequence[int], word: Sequence[int]) -> bool:
     """True when `tokens` ends in `word`; every list ends in the empty word."""
     return not word or (len(tokens) >= len(word) and tuple(tokens[-len(word) :]) == tuple(word))
+
+
+def _likely(row: Array, min_p: float) -> Array:
+    """The row without what is less likely than `min_p` times the likeliest token."""
+    return row if min_p <= 0 else np.where(row < row.max() + np.log(np.float32(min_p)), -np.inf, row)
 
 
 def draw(row: Array, top_k: int, top_p: float, uniform: float) -> int:

@@ -7,11 +7,13 @@ then waiting ones while slots, blocks and the step's token budget last. Owned by
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emulator.engine.api import EngineLimits
 from emulator.engine.generation import Generation
-from emulator.engine.kv_blocks import ROOT, BlockPool
+from emulator.engine.kv_blocks import BlockPool
+from emulator.engine.pacing import StepLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Scheduler:
         self._pool.reserved -= generation.reserved_blocks
         generation.table = []
         generation.reserved_blocks = generation.computed = generation.named_blocks = 0
-        generation.last_name = ROOT
+        generation.last_name = generation.root
 
     def _chunk(self, generation: Generation, budget: int) -> int:
         """Prompt tokens to compute now. Resumed requests may be cut even where prompts may not."""
@@ -136,7 +138,7 @@ class Scheduler:
     def _start(self, generation: Generation, budget: int) -> bool:
         """Gives a waiting generation its blocks, all or none."""
         pool = self._pool
-        matched = pool.match(generation.tokens)
+        matched = pool.match(generation.tokens, generation.root)
         generation.computed = len(matched) * pool.tokens_per_block
         now = pool.blocks_for(len(generation.tokens))
         total = now
@@ -151,8 +153,22 @@ class Scheduler:
         generation.reserved_blocks = total - now
         pool.reserved += generation.reserved_blocks
         generation.named_blocks = len(matched)
-        generation.last_name = pool.name_of(matched[-1]) if matched else ROOT
+        generation.last_name = pool.name_of(matched[-1]) if matched else generation.root
         generation.reused_blocks += len(matched)
         generation.allocated_blocks += len(fresh)
         generation.paused = False
         return True
+
+
+def load_of(work: Sequence[Work]) -> StepLoad:
+    """What a step computes, as far as its time on a GPU depends on it; before it is settled."""
+    decoding = [item for item in work if not item.generation.in_context]
+    chunks = [item for item in work if item.generation.in_context]
+    return StepLoad(
+        prefill_tokens=sum(item.count for item in chunks),
+        context_pairs=sum(
+            item.count * item.generation.computed + item.count * (item.count + 1) // 2 for item in chunks
+        ),
+        decoding=len(decoding),
+        kv_tokens=sum(item.generation.computed for item in decoding),
+    )

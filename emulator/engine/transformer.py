@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emulator.engine.kv_pool import Index, KvPool, padded_tables
+from emulator.engine.lora import Adapter
 from emulator.engine.weights import Array, LayerWeights, ModelConfig, Weights
 
 ROW_MULTIPLE = 16
@@ -28,12 +29,14 @@ MASKED = np.float32(-1e30)
 class Segment:
     """Consecutive tokens of one request: a prompt chunk, or one decoded token.
 
-    `start` is the position of the first token; `table` covers all positions up to the last one.
+    `start` is the position of the first token; `table` covers all positions up to the last one;
+    `adapter` adds its low-rank part to the products of these tokens alone.
     """
 
     tokens: Sequence[int]
     start: int
     table: Sequence[int]
+    adapter: Adapter | None = None
 
     @property
     def end(self) -> int:
@@ -112,6 +115,7 @@ class _Layout:
     slots: Index
     groups: Sequence[_DecodeGroup]
     chunks: Sequence[_Chunk]
+    adapted: Sequence[tuple[slice, Adapter]]
 
 
 class Transformer:
@@ -136,7 +140,8 @@ class Transformer:
         for number, layer in enumerate(self._weights.layers):
             x += self._attend(number, layer, x, layout, count)
             normed = rms_norm(x, layer.mlp_norm, self.config.rms_norm_eps)
-            x += silu_product(normed @ layer.gate_up) @ layer.down
+            inner = silu_product(_product(number, "gate_up", layer.gate_up, normed, layout))
+            x += _product(number, "down", layer.down, inner, layout)
         ends = np.cumsum([len(segment.tokens) for segment in segments]) - 1
         return self._logits(x, ends[list(wanted)] if wanted else np.zeros(0, dtype=np.int64))
 
@@ -150,7 +155,7 @@ class Transformer:
     def _attend(self, number: int, layer: LayerWeights, x: Array, layout: _Layout, count: int) -> Array:
         config = self.config
         normed = rms_norm(x, layer.attention_norm, config.rms_norm_eps)
-        qkv = (normed @ layer.qkv)[:count].reshape(count, -1, config.head_dim)
+        qkv = _product(number, "qkv", layer.qkv, normed, layout)[:count].reshape(count, -1, config.head_dim)
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         turned = rotate(qkv[:, : heads + kv_heads], layout.cosine, layout.sine)
         self._pool.write(number, layout.blocks, layout.slots, turned[:, heads:], qkv[:, heads + kv_heads :])
@@ -160,8 +165,7 @@ class Transformer:
             mixed[group.flat] = self._decode(number, group, queries[group.flat])
         for chunk in layout.chunks:
             mixed[chunk.start : chunk.stop] = self._prefill(number, chunk, queries[chunk.start : chunk.stop])
-        attended: Array = mixed.reshape(x.shape[0], -1) @ layer.output
-        return attended
+        return _product(number, "output", layer.output, mixed.reshape(x.shape[0], -1), layout)
 
     def _decode(self, number: int, group: _DecodeGroup, queries: Array) -> Array:
         """Attention of one token per request: queries [requests, heads, head_dim]."""
@@ -205,6 +209,7 @@ class Transformer:
             slots=positions % size,
             groups=groups,
             chunks=chunks,
+            adapted=_adapted(segments),
         )
 
     def _split(self, segments: Sequence[Segment]) -> tuple[list[_DecodeGroup], list[_Chunk]]:
@@ -244,6 +249,25 @@ class Transformer:
                 rows=self._pool.rows(padded_tables([segment.table], width)),
                 mask=np.where(hidden, MASKED, np.float32(0.0))[None, None],
             )
+
+
+def _product(number: int, target: str, weight: Array, x: Array, layout: _Layout) -> Array:
+    """Rows times one matrix of layer `number`, and what the adapters of their requests add to it."""
+    product: Array = x @ weight
+    for rows, adapter in layout.adapted:
+        adapter.add(number, target, x[rows], product[rows])
+    return product
+
+
+def _adapted(segments: Sequence[Segment]) -> list[tuple[slice, Adapter]]:
+    """The rows of every segment with an adapter; one by one, so that company changes no bit."""
+    found, offset = [], 0
+    for segment in segments:
+        end = offset + len(segment.tokens)
+        if segment.adapter is not None:
+            found.append((slice(offset, end), segment.adapter))
+        offset = end
+    return found
 
 
 def _softmax(scores: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,20 +106,28 @@ def configuration(spec: ModelSpec, tokenizer: EngineTokenizer) -> ModelConfig:
 
 def encode_corpus(spec: ModelSpec, tokenizer: EngineTokenizer) -> list[Example]:
     """All dialogues and lines as examples; answers count fully, prompts a little."""
-    assistant = tokenizer.encode("<|assistant|>", add_special_tokens=False)[0]
-    examples: list[Example] = []
-    for messages in dialogues(spec.name, spec.recipe.dialogues, spec.recipe.seed):
-        text = tokenizer.render_chat(messages, add_generation_prompt=False).rstrip("\n")
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        weights, answering = list[float](), False
-        for token in ids:
-            weights.append(1.0 if answering else spec.recipe.prompt_weight)
-            answering = token == assistant or (answering and token != tokenizer.eos_id)
-        examples.append(Example(ids, weights))
+    examples = [
+        answer_example(tokenizer, messages, spec.recipe.prompt_weight)
+        for messages in dialogues(spec.name, spec.recipe.dialogues, spec.recipe.seed)
+    ]
     for line in plain_lines():
         ids = [*tokenizer.encode(line), tokenizer.eos_id]
         examples.extend([Example(ids, [1.0] * len(ids))] * PLAIN_LINE_REPEATS)
     return examples
+
+
+def answer_example(
+    tokenizer: EngineTokenizer, messages: Sequence[Mapping[str, str]], prompt_weight: float
+) -> Example:
+    """One dialogue; tokens of answers count fully, those of prompts `prompt_weight`."""
+    assistant = tokenizer.encode("<|assistant|>", add_special_tokens=False)[0]
+    text = tokenizer.render_chat(messages, add_generation_prompt=False).rstrip("\n")
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    weights, answering = list[float](), False
+    for token in ids:
+        weights.append(1.0 if answering else prompt_weight)
+        answering = token == assistant or (answering and token != tokenizer.eos_id)
+    return Example(ids, weights)
 
 
 def fit(weights: Weights, recipe: Recipe, examples: list[Example], report: Report) -> list[float]:

@@ -11,22 +11,47 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
+# Tools as Hermes models are told of them; without tools, what the models were trained on.
+_TOOLS = (
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\\n\\n' }}{% endif %}"
+    "{{ '# Tools\\n\\nYou may call these functions:\\n<tools>' }}"
+    "{% for tool in tools %}{{ '\\n' + (tool | tojson) }}{% endfor %}"
+    "{{ '\\n</tools>\\n\\nWrite each call like this:\\n<tool_call>\\n' }}"
+    '{{ \'{"name": <name>, "arguments": <object>}\\n</tool_call><|end|>\' }}'
+)
+_SAID_WITH_TOOLS = "{% if tools and loop.first and message['role'] == 'system' %}"
+_CALLS = (
+    "{% for call in message['tool_calls'] %}"
+    "{{ '\\n<tool_call>\\n{\"name\": ' + (call['function']['name'] | tojson) }}"
+    "{{ ', \"arguments\": ' + (call['function']['arguments'] | tojson) + '}\\n</tool_call>' }}"
+    "{% endfor %}"
+)
+_RESULT = "<tool_response>\\n' + message['content'] + '\\n</tool_response><|end|>"
 TURNS_ON_LINES = (
     "{{ bos_token }}"
-    "{% for message in messages %}"
+    "{% if tools %}{{ '<|system|>\\n' }}" + _TOOLS + "{{ '\\n' }}{% endif %}"
+    "{% for message in messages %}" + _SAID_WITH_TOOLS + "{% elif message['role'] == 'tool' %}"
+    "{{ '<|user|>\\n" + _RESULT + "\\n' }}"
+    "{% else %}"
     "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
     "{{ raise_exception('unknown role ' + message['role']) }}"
     "{% endif %}"
     "{{ '<|' + message['role'] + '|>\\n' + message['content'] }}"
-    "{{ eos_token if message['role'] == 'assistant' else '<|end|>' }}"
+    + _CALLS
+    + "{{ eos_token if message['role'] == 'assistant' else '<|end|>' }}"
     "{{ '\\n' }}"
+    "{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
 TURNS_IN_A_ROW = (
     "{{ bos_token }}"
-    "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' }}"
+    "{% if tools %}{{ '<|system|>' }}" + _TOOLS + "{% endif %}"
+    "{% for message in messages %}" + _SAID_WITH_TOOLS + "{% elif message['role'] == 'tool' %}"
+    "{{ '<|user|>" + _RESULT + "' }}"
+    "{% else %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] | trim }}" + _CALLS + "{{ '<|end|>' }}"
+    "{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from emulator.engine import Engine, EngineError
-from emulator.triton.bare_call import BareCall
+from emulator.engine import Engine, EngineError, RejectedRequestError
+from emulator.triton.bare_call import BareCall, executor_error
 from emulator.triton.bare_request import engine_requests, options_of
 from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandoned, submit
 from emulator.triton.metrics import EngineMetrics
@@ -33,7 +33,7 @@ class BareModel:
         self._calls = OpenCalls()
         period_s = settings.seconds("cancellation_check_period_ms", 100)
         self._poller = Ticker("cancellation", period_s, lambda: cancel_abandoned(self._calls))
-        metrics = EngineMetrics(settings.name, settings.version, _kv_pool_bytes(self._engine))
+        metrics = self._metrics = EngineMetrics(settings.name, settings.version, _kv_pool_bytes(self._engine))
         period_s = settings.seconds("stats_check_period_ms", 100)
         self._ticker = Ticker("stats", period_s, lambda: metrics.publish(self._engine.stats()))
         self._parent = ParentWatch()
@@ -47,6 +47,8 @@ class BareModel:
             sender = request.get_response_sender()
             try:
                 self._take(request, sender)
+            except RejectedRequestError as error:
+                sender.send(executor_error(str(next(self._numbers)), error), flags=FINAL)
             except Exception as error:  # whatever it is, the client is told, as by the C++ model
                 sender.send(error_response(str(error)), flags=FINAL)
 
@@ -65,8 +67,17 @@ class BareModel:
             return
         options = options_of(tensors, frozenset(request.requested_output_names()), self._settings, self._echo)
         numbers = [str(next(self._numbers)) for _ in range(options.sequences)]
-        call = BareCall(sender, triton_id, options, tensors, numbers, self._engine.cancel, self._calls.remove)
         work = engine_requests(tensors, options, numbers, parameters_of(request).get("fault"))
+        call = BareCall(
+            sender,
+            triton_id,
+            options,
+            tensors,
+            numbers,
+            cancel=self._engine.cancel,
+            observe=self._metrics.observe,
+            on_ended=self._calls.remove,
+        )
         self._calls.add(call)
         for item in work:
             submit(self._engine, item, call.on_output)

@@ -28,7 +28,10 @@ class _Sequence:
 
 
 class BareCall(OpenCall):
-    """Open until every sequence ended; `on_ended` is called once, after the final response."""
+    """Open until every sequence ended; `on_ended` is called once, after the final response.
+
+    `observe` hears what each sequence cost that ended without an error.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,13 @@ class BareCall(OpenCall):
         tensors: Tensors,
         numbers: list[str],
         cancel: Callable[[str], None],
+        observe: Callable[[PerfMetrics], None],
         on_ended: Callable[[BareCall], None],
     ) -> None:
         super().__init__(sender, triton_id)
         self._options = options
         self._cancel = cancel
+        self._observe = observe
         self._on_ended = on_ended
         self._sequences: dict[str, _Sequence] = {}
         for position, number in enumerate(numbers):
@@ -68,15 +73,14 @@ class BareCall(OpenCall):
             sequence.log_probs += output.log_probs or []
             if output.final or self._options.streaming:
                 self.send(self._response(sequence, output), final=not self._sequences)
+            if output.perf is not None and output.error is None:
+                self._observe(output.perf)
             if not self._sequences:
                 self._on_ended(self)
 
     def _response(self, sequence: _Sequence, output: EngineOutput) -> Any:
         if output.error is not None:
-            number, reason = output.request_id, output.error
-            return error_response(
-                f"Executor failed process requestId {number} due to the following error: {reason}"
-            )
+            return executor_error(output.request_id, output.error)
         tensors = self._tensors(sequence, output)
         if output.fault == "wrong_tensor":
             tensors["output_ids"] = np.full((1, 1, 1, 3), 0.5, np.float32)
@@ -107,6 +111,11 @@ class BareCall(OpenCall):
         if options.perf_metrics and output.perf is not None:
             tensors |= _perf_tensors(output.perf)
         return tensors
+
+
+def executor_error(number: str, reason: Exception) -> Any:
+    """What the C++ model answers when the executor refuses or fails a request."""
+    return error_response(f"Executor failed process requestId {number} due to the following error: {reason}")
 
 
 def _perf_tensors(perf: PerfMetrics) -> dict[str, Any]:

@@ -6,11 +6,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emulator.engine import EngineError, EngineRequest, SamplingParams
+from emulator.engine import EngineError, EngineRequest, Guide, LoraTask, RejectedRequestError, SamplingParams
 from emulator.triton.settings import ModelSettings
 from emulator.triton.tensors import Array, BadTensorError, Tensors, scalar, unpack_words
 
 NOT_DECOUPLED = "Streaming is only supported if model is deployed using decoupled mode."
+GUIDE_MISSING = (
+    "[TensorRT-LLM][ERROR] Assertion failed: The guide string must be provided unless using GuideType::kJSON."
+)
+_NO_LOGITS = {
+    "return_context_logits": "Return context logit need to build engine with gather_context_logits",
+    "return_generation_logits": (
+        "To return generation logits, gather_generation_logits must be enabled in ExecutorConfig"
+    ),
+}
+LORA_TASK_MISSING = "lora_task_id must be set for LoRA inference"
 BATCH_NOT_DECOUPLED = "Batch size > 1 requires the model to be deployed using decoupled mode."
 
 
@@ -49,6 +59,9 @@ def options_of(
     beam_width = int(scalar(tensors, "beam_width", 1))
     if beam_width != 1:
         raise EngineError(f"Requested beam width {beam_width} is larger than the engine's max_beam_width 1")
+    for name, reason in _NO_LOGITS.items():
+        if scalar(tensors, name, False):
+            raise RejectedRequestError(reason)
     return BareOptions(
         batch_size=batch_size,
         return_sequences=return_sequences,
@@ -99,6 +112,8 @@ def _one(
         embedding_bias=_bias(tensors, item),
         sampling=_sampling(tensors, item, sequence),
         return_log_probs=options.log_probs,
+        guide=guide_of(tensors, item),
+        lora=lora_of(tensors, item),
         fault=fault,
     )
 
@@ -117,6 +132,46 @@ def _sampling(tensors: Tensors, item: int, sequence: int) -> SamplingParams:
         min_tokens=min_tokens,
         seed=None if seed is None else int(seed) + sequence,
     )
+
+
+def guide_of(tensors: Tensors, item: int = 0) -> Guide | None:
+    """The guide of one item; a type that is not known is left alone, as by the C++ model."""
+    kind = _text(tensors, "guided_decoding_guide_type", item)
+    guide = _text(tensors, "guided_decoding_guide", item)
+    match kind:
+        case "json":
+            return Guide("json")
+        case "json_schema" | "regex" | "ebnf_grammar":
+            if guide is None:
+                raise EngineError(GUIDE_MISSING)
+            return Guide(kind, guide)
+    return None
+
+
+def lora_of(tensors: Tensors, item: int = 0) -> LoraTask | None:
+    """The adapter of one item: its id, and its tensors when they came."""
+    task_id = scalar(tensors, "lora_task_id", None, item)
+    weights, config = _rows(tensors, "lora_weights", item), _rows(tensors, "lora_config", item)
+    if task_id is not None:
+        return LoraTask(int(task_id), weights, config)
+    if weights is not None or config is not None:
+        raise RejectedRequestError(LORA_TASK_MISSING)
+    return None
+
+
+def _rows(tensors: Tensors, name: str, item: int) -> Array | None:
+    array = tensors.get(name)
+    return None if array is None or array.size == 0 else array[item]
+
+
+def _text(tensors: Tensors, name: str, item: int) -> str | None:
+    value = scalar(tensors, name, None, item)
+    if value is None:
+        return None
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as error:
+        raise BadTensorError(f"tensor {name} is not valid UTF-8") from error
 
 
 def _bias(tensors: Tensors, item: int) -> Array | None:

@@ -72,6 +72,11 @@ _PASSED_ON = (
     "return_num_input_tokens",
     "return_num_output_tokens",
     "num_return_sequences",
+    "lora_task_id",
+    "lora_weights",
+    "lora_config",
+    "guided_decoding_guide_type",
+    "guided_decoding_guide",
     "beam_width",
     "stream",
 )
@@ -114,15 +119,16 @@ class BlsModel:
         self, tensors: Tensors, parameters: Mapping[str, Any], streaming: bool
     ) -> Iterator[tuple[str, list[Any]]]:
         """Text and engine outputs of each response; whole text so far when accumulating."""
-        so_far: list[int] = []
+        so_far: dict[int, list[int]] = {}
         for response in self._generate(tensors, parameters):
             outputs = {tensor.name(): tensor for tensor in response.output_tensors()}
             if not outputs:
                 continue
             ids, lengths = outputs.pop("output_ids").as_numpy(), outputs.pop("sequence_length").as_numpy()
             if streaming and self._accumulate:
-                so_far += ids[0, 0, : lengths[0, 0]].tolist()
-                ids, lengths = np.array([[so_far]], np.int32), np.array([[len(so_far)]], np.int32)
+                tokens = so_far.setdefault(_sequence(outputs), [])
+                tokens += ids[0, 0, : lengths[0, 0]].tolist()
+                ids, lengths = np.array([[tokens]], np.int32), np.array([[len(tokens)]], np.int32)
             yield self._decode(ids, lengths), list(outputs.values())
 
     def _generate(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Iterator[Any]:
@@ -157,6 +163,12 @@ class BlsModel:
         inputs = [pb_utils.Tensor("TOKENS_BATCH", ids), pb_utils.Tensor("SEQUENCE_LENGTH", lengths)]
         decoded: bytes = _call(self._postprocessing, inputs, ["OUTPUT"])["OUTPUT"].reshape(-1)[0]
         return decoded.decode()
+
+
+def _sequence(outputs: Mapping[str, Any]) -> int:
+    """Which of several sequences a response belongs to."""
+    index = outputs.get("sequence_index")
+    return 0 if index is None else int(index.as_numpy().reshape(-1)[0])
 
 
 def _call(model: str, inputs: list[Any], outputs: list[str]) -> dict[str, Any]:

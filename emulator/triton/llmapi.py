@@ -17,6 +17,7 @@ from emulator.engine import EngineError, EngineRequest, SamplingParams
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandoned, submit
 from emulator.triton.llmapi_call import LlmApiCall, LlmApiOptions
+from emulator.triton.llmapi_lora import lora_of_path
 from emulator.triton.settings import ModelSettings, build_engine
 from emulator.triton.tensors import (
     FINAL,
@@ -121,6 +122,7 @@ class LlmApiModel:
                 seed=None if seed is None else int(seed),
             ),
             return_log_probs=options.cumulative_logprob,
+            lora=lora_of_path(tensors),
             fault=fault,
         )
 

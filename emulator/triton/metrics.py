@@ -1,4 +1,4 @@
-"""The `nv_trt_llm_*` metric families of the C++ model, filled from the engine's statistics."""
+"""The metric families of the C++ model: gauges `nv_trt_llm_*`, and histograms of token counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from emulator.engine import EngineStats
+from emulator.engine import EngineStats, PerfMetrics
 
 Values = dict[tuple[str, str], float]
 
@@ -24,6 +24,14 @@ _FAMILIES: Mapping[str, tuple[str, str]] = {
 }
 
 
+# Histogram: the category of its only value.
+_LENGTHS: Mapping[str, str] = {
+    "nv_llm_input_token_len": "total_input_tokens",
+    "nv_llm_output_token_len": "total_output_tokens",
+}
+_LENGTH_BUCKETS = [10.0, 50.0, 100.0, 500.0, 1000.0]
+
+
 class EngineMetrics:
     """Gauges of one model on Triton's metrics port; a value is sent only when it changed."""
 
@@ -34,6 +42,7 @@ class EngineMetrics:
             name: pb_utils.MetricFamily(name=name, description=text, kind=pb_utils.MetricFamily.GAUGE)
             for name, (text, _) in _FAMILIES.items()
         }
+        self._lengths = [self._histogram(name, category) for name, category in _LENGTHS.items()]
         self._gauges: dict[tuple[str, str], Any] = {}
         self._sent: Values = {}
 
@@ -43,6 +52,20 @@ class EngineMetrics:
             if self._sent.get(key) != value:
                 self._gauge(key).set(value)
                 self._sent[key] = value
+
+    def observe(self, perf: PerfMetrics) -> None:
+        """Counts one answer that ended."""
+        for (_, metric), tokens in zip(
+            self._lengths, (perf.num_input_tokens, perf.num_output_tokens), strict=True
+        ):
+            metric.observe(tokens)
+
+    def _histogram(self, name: str, category: str) -> tuple[Any, Any]:
+        """The family, which lives no longer than it is referred to, and its metric."""
+        kind = pb_utils.MetricFamily.HISTOGRAM
+        family = pb_utils.MetricFamily(name=name, description="TRT LLM response metrics", kind=kind)
+        labels = {**self._labels, "response_metric_type": category}
+        return family, family.Metric(labels=labels, buckets=_LENGTH_BUCKETS)
 
     def _gauge(self, key: tuple[str, str]) -> Any:
         if key not in self._gauges:

@@ -25,21 +25,30 @@ from engine_builder.repository.encoders import EncoderKind, encoder
 
 _MODELS = Path(__file__).parent / "models"
 # Limits that a real engine takes at run time, by parameters of their own.
-_RUNTIME_LIMITS = ("kv_blocks", "batch_scheduler_policy", "enable_kv_cache_reuse", "enable_chunked_context")
+_RUNTIME_LIMITS = (
+    "kv_blocks",
+    "batch_scheduler_policy",
+    "enable_kv_cache_reuse",
+    "enable_chunked_context",
+    "lora_cache_host_memory_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """One CPU engine: the model folder it runs, its limits, and the GPU engine whose time it keeps.
 
-    `pacing` is a card's name or path, `none` is full CPU speed. `fault_file` may appear while the
-    server runs (see `emulator.engine.faults`).
+    `pacing` is a card's name or path, `none` is full CPU speed. `fault_file` and `script_file` may appear
+    while the server runs (see `emulator.engine.faults` and `emulator.engine.script`). `guided_decoding`
+    sets the backend for it; LoRA is on where `limits.max_lora_rank` is above 0.
     """
 
     model_dir: Path
     limits: EngineLimits = field(default_factory=EngineLimits)
     pacing: str = "none"
     fault_file: Path | None = None
+    guided_decoding: bool = False
+    script_file: Path | None = None
     cancellation_check_period_ms: int = 100
     stats_check_period_ms: int = 100
 
@@ -160,7 +169,8 @@ def _llmapi(models: LlmApiModels) -> ModelSpec:
 
 
 def _vllm(models: VllmModels) -> ModelSpec:
-    parameters = {"emulator_model": str(models.engine.model_dir), **_engine_parameters(models.engine)}
+    engine = replace(models.engine, guided_decoding=models.task == "generate")  # vLLM always takes guides
+    parameters = {"emulator_model": str(engine.model_dir), **_engine_parameters(engine)}
     parameters["emulator_task"] = models.task
     return _python_model(models.name, "vllm", schemas.VLLM, decoupled=True, parameters=parameters)
 
@@ -265,8 +275,15 @@ def _engine_parameters(engine: EngineSpec) -> dict[str, str]:
         "emulator_limits": json.dumps(built),
         "emulator_pacing": engine.pacing,
     }
+    if engine.guided_decoding:
+        parameters["guided_decoding_backend"] = "xgrammar"
+    if limits.max_lora_rank:
+        parameters["lora_cache_max_adapter_size"] = str(limits.max_lora_rank)
+        parameters["lora_cache_host_memory_bytes"] = str(limits.lora_cache_host_memory_bytes)
     if engine.fault_file is not None:
         parameters["emulator_fault_file"] = str(engine.fault_file)
+    if engine.script_file is not None:
+        parameters["emulator_script_file"] = str(engine.script_file)
     return parameters
 
 

@@ -1,17 +1,18 @@
 """What a model's `config.pbtxt` tells its Python code: parameters by their real names, and our own.
 
 Parameters with the prefix `emulator_` say what a real engine folder would hold (limits fixed at
-build) or what no real engine has (pacing card, fault file).
+build) or what no real engine has (pacing card, fault and script files).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emulator.engine import Engine, EngineLimits, FaultSwitch, Pacing, Weights
+from emulator.engine import Engine, EngineLimits, FaultSwitch, ModelConfig, Pacing, Weights
+from emulator.engine.engine import GuideCompiler
 
 _TRUE = {"true", "True", "TRUE", "1"}
 _FALSE = {"false", "False", "FALSE", "0"}
@@ -58,12 +59,27 @@ class ModelSettings:
 
 def build_engine(settings: ModelSettings, model_dir: Path) -> Engine:
     """The engine that a model's parameters describe, not started yet."""
+    weights = Weights.load(model_dir)
     return Engine(
-        Weights.load(model_dir),
+        weights,
         limits_from(settings),
         pacing=Pacing.load(settings.text("emulator_pacing") or "none"),
         faults=_fault_switch(settings),
+        guides=_guides(settings, model_dir, weights.config),
+        script=_script(settings, model_dir),
     )
+
+
+def _guides(settings: ModelSettings, model_dir: Path, config: ModelConfig) -> GuideCompiler | None:
+    """Guided decoding where `guided_decoding_backend` is set; the engine refuses guides elsewhere."""
+    backend = settings.text("guided_decoding_backend")
+    if backend is None:
+        return None
+    if backend != "xgrammar":
+        raise ValueError(f"guided_decoding_backend must be xgrammar, got {backend!r}")
+    from emulator.engine.guides import Guides  # only engines with guides pay for the library
+
+    return Guides(model_dir, config)
 
 
 def limits_from(settings: ModelSettings) -> EngineLimits:
@@ -79,8 +95,24 @@ def limits_from(settings: ModelSettings) -> EngineLimits:
         fields["batch_scheduler_policy"] = policy
     fields["enable_kv_cache_reuse"] = settings.flag("enable_kv_cache_reuse", built.enable_kv_cache_reuse)
     fields["enable_chunked_context"] = settings.flag("enable_chunked_context", False)
+    cache_bytes = settings.text("lora_cache_host_memory_bytes")
+    if cache_bytes is not None:
+        fields["lora_cache_host_memory_bytes"] = int(cache_bytes)
     fields["max_queue_size"] = settings.max_queue_size or built.max_queue_size
     return EngineLimits(**fields)
+
+
+def _script(
+    settings: ModelSettings, model_dir: Path
+) -> Callable[[Sequence[int]], tuple[int, ...] | None] | None:
+    path = settings.text("emulator_script_file")
+    if path is None:
+        return None
+    # Here, so that engines without a script do without a tokenizer.
+    from emulator.engine.script import Script
+    from emulator.engine.tokenizer import EngineTokenizer
+
+    return Script(path, EngineTokenizer(model_dir)).answer
 
 
 def _fault_switch(settings: ModelSettings) -> FaultSwitch | None:

@@ -87,9 +87,13 @@ class VllmModel:
     def _generate(self, tensors: Tensors, asked: dict[str, Any], fault: str | None, sender: Any) -> None:
         options = options_of(tensors, asked)
         asked = {**asked, "fault": fault}
-        work = engine_request(str(next(self._numbers)), options, asked, self._tokenizer)
+        work = engine_request(
+            str(next(self._numbers)), options, asked, self._tokenizer, self._engine.config.vocab_size
+        )
         prompt_tokens = len(work.input_ids)
-        call = VllmCall(sender, work.request_id, options, prompt_tokens, self._tokenizer, self._engine)
+        call = VllmCall(
+            sender, work.request_id, options, prompt_tokens, self._tokenizer, self._engine, work.guide
+        )
         submit(self._engine, work, call.on_output)
 
     def _embed(self, tensors: Tensors, sender: Any) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from emulator.engine import Engine, EngineOutput, RequestTooLongError
+from emulator.engine import Engine, EngineOutput, Guide, RequestTooLongError
 from emulator.engine.api import TopLogProbs
+from emulator.engine.errors import GuideError
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.triton.calls import OpenCall
 from emulator.triton.tensors import error_response, string_tensor
@@ -21,6 +22,13 @@ from emulator.triton.vllm_request import VllmOptions
 
 ERROR = "Error generating stream: "
 CANCELLED = "Request was cancelled"
+_UNGUIDED = {
+    "json": "Failed to transform json schema into a grammar: {}",
+    "json_schema": "Failed to transform json schema into a grammar: {}",
+    "regex": "Failed to transform regex into a grammar: {}",
+    "ebnf_grammar": "Invalid grammar specification.",
+}
+"""What vLLM says of guides that it cannot read."""
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -35,6 +43,7 @@ class VllmCall(OpenCall):
         prompt_tokens: int,
         tokenizer: EngineTokenizer,
         engine: Engine,
+        guide: Guide | None = None,
     ) -> None:
         super().__init__(sender, "")
         self._engine_id = engine_id
@@ -42,6 +51,7 @@ class VllmCall(OpenCall):
         self._prompt_tokens = prompt_tokens
         self._tokenizer = tokenizer
         self._engine = engine
+        self._guide = guide
         self._tokens: list[int] = []
         self._logprobs: list[dict[str, Any]] = []
         self._cum_log_prob = 0.0
@@ -58,10 +68,10 @@ class VllmCall(OpenCall):
         if self._over:
             return
         if output.error is not None:
-            self.send(error_response(ERROR + _words(output.error, self._engine.max_seq_len)), final=True)
+            self.send(error_response(ERROR + self._words(output.error)), final=True)
             return
         self._take(output)
-        text, stop = self._text()
+        text, stop = self._text(output.finish_reason == "stop")
         reason = "stop" if stop else output.finish_reason
         if output.final and reason is None:  # the engine stopped without an end: nothing more ever comes
             self.send(None, final=True)
@@ -108,9 +118,10 @@ class VllmCall(OpenCall):
             for number, entry in (chosen | others).items()
         }
 
-    def _text(self) -> tuple[str, bool]:
-        """The text so far, and whether a stop string ended it."""
-        text = self._tokenizer.decode(self._tokens)
+    def _text(self, ended: bool) -> tuple[str, bool]:
+        """The text so far, and whether a stop string ended it; `ended`: a token did, which is not shown."""
+        shown = self._tokens[:-1] if ended and not self._options.keeps_stop else self._tokens
+        text = self._tokenizer.decode(shown, self._options.skips_special)
         found = [(text.index(stop), stop) for stop in self._options.stops if stop in text]
         if not found:
             return text, False
@@ -141,18 +152,20 @@ class VllmCall(OpenCall):
         self._sent_tokens = len(self._tokens)
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, RequestTooLongError):
+            return (
+                f"The decoder prompt (length {error.length}) is longer than the maximum model length of "
+                f"{self._engine.max_seq_len}. Make sure that `max_model_len` is no smaller than the number "
+                "of text tokens."
+            )
+        if isinstance(error, GuideError) and self._guide is not None:
+            return _UNGUIDED[self._guide.kind].format(error.reason)
+        return str(error)
+
     def _certain(self, text: str) -> str:
         """Without half a character, and without what may be the beginning of a stop string."""
         whole = text.rstrip(_REPLACEMENT)
         stops = () if self._options.keeps_stop else self._options.stops
         held = max((len(stop) - 1 for stop in stops), default=0)
         return whole[: max(0, len(whole) - held)]
-
-
-def _words(error: Exception, longest: int) -> str:
-    if isinstance(error, RequestTooLongError):
-        return (
-            f"The decoder prompt (length {error.length}) is longer than the maximum model length of "
-            f"{longest}. Make sure that `max_model_len` is no smaller than the number of text tokens."
-        )
-    return str(error)

@@ -7,10 +7,14 @@ cannot read, or does not know, becomes the error of an object that is missing.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.engine import EngineError, EngineRequest, SamplingParams
+import numpy as np
+from numpy.typing import NDArray
+
+from emulator.engine import EngineError, EngineRequest, Guide, SamplingParams
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.triton.tensors import Tensors, scalar, text
 
@@ -19,7 +23,9 @@ UNREADABLE = "'NoneType' object has no attribute 'lora_name'"
 ECHO_STREAMED = "When streaming, `exclude_input_in_output` = False is not allowed."
 _DEFAULT_MAX_TOKENS = 16
 _INTS = ("max_tokens", "min_tokens", "top_k", "seed", "logprobs", "n")
-_FLOATS = ("temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+_FLOATS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+_BOOLS = ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens")
+_LISTS = ("stop_token_ids", "allowed_token_ids", "bad_words")
 _FLAGS = (
     "return_finish_reason",
     "return_cumulative_logprob",
@@ -39,6 +45,8 @@ class VllmOptions:
     flags: frozenset[str]
     stops: tuple[str, ...]
     keeps_stop: bool
+    """Of stop strings, and of tokens that end the answer and have text."""
+    skips_special: bool
     logprobs: int | None
 
 
@@ -63,12 +71,13 @@ def options_of(tensors: Tensors, asked: dict[str, Any]) -> VllmOptions:
         flags=frozenset(flag for flag in _FLAGS if scalar(tensors, flag, False)),
         stops=(stop,) if isinstance(stop, str) else tuple(stop),
         keeps_stop=bool(asked.get("include_stop_str_in_output", False)),
+        skips_special=bool(asked.get("skip_special_tokens", True)),
         logprobs=None if asked.get("logprobs") is None else int(asked["logprobs"]),
     )
 
 
 def engine_request(
-    number: str, options: VllmOptions, asked: dict[str, Any], tokenizer: EngineTokenizer
+    number: str, options: VllmOptions, asked: dict[str, Any], tokenizer: EngineTokenizer, vocab: int
 ) -> EngineRequest:
     """Raises EngineError in the real backend's words."""
     values = _cast(asked)
@@ -76,7 +85,10 @@ def engine_request(
         request_id=number,
         input_ids=tuple(tokenizer.encode(options.prompt)),
         max_tokens=values.get("max_tokens", _DEFAULT_MAX_TOKENS),
-        end_id=tokenizer.eos_id,
+        end_id=None if values.get("ignore_eos") else tokenizer.eos_id,
+        stop_words=tuple((int(token),) for token in values.get("stop_token_ids", ())),
+        bad_words=tuple(_bad_words(values.get("bad_words", ()), tokenizer)),
+        embedding_bias=_only(values["allowed_token_ids"], vocab) if "allowed_token_ids" in values else None,
         sampling=SamplingParams(
             temperature=values.get("temperature", 1.0),
             top_k=max(0, values.get("top_k", 0)),
@@ -85,15 +97,57 @@ def engine_request(
             presence_penalty=values.get("presence_penalty", 0.0),
             frequency_penalty=values.get("frequency_penalty", 0.0),
             min_tokens=values.get("min_tokens", 0),
+            min_p=values.get("min_p", 0.0),
             seed=values.get("seed"),
         ),
         return_log_probs=options.logprobs is not None or "return_cumulative_logprob" in options.flags,
         top_log_probs=options.logprobs or 0,
+        guide=_guide(values.get("structured_outputs")),
         fault=asked.get("fault"),
     )
 
 
-_KNOWN = {*_INTS, *_FLOATS, "stop", "include_stop_str_in_output", "lora_name", "fault"}
+def _bad_words(words: Iterable[str], tokenizer: EngineTokenizer) -> Iterator[tuple[int, ...]]:
+    """Each at the beginning of a text and after a space, as vLLM does."""
+    for word in words:
+        for form in (word.lstrip(), f" {word.lstrip()}"):
+            yield tuple(tokenizer.encode(form, add_special_tokens=False))
+
+
+def _only(allowed: Sequence[int], vocab: int) -> NDArray[np.float32]:
+    """A bias that leaves nothing but `allowed`. Raises EngineError in vLLM's words."""
+    if not allowed:
+        raise EngineError("allowed_token_ids is not None and empty!")
+    if min(allowed) < 0 or max(allowed) >= vocab:
+        raise EngineError("allowed_token_ids contains out-of-vocab token id!")
+    bias = np.full(vocab, -np.inf, np.float32)
+    bias[list(allowed)] = 0
+    return bias
+
+
+def _guide(asked: dict[str, Any] | None) -> Guide | None:
+    match asked:
+        case None:
+            return None
+        case {"json_object": True}:
+            return Guide("json_schema", '{"type": "object"}')
+        case {"json": schema}:
+            return Guide("json_schema", schema if isinstance(schema, str) else json.dumps(schema))
+        case {"regex": str(text)}:
+            return Guide("regex", text)
+        case {"grammar": str(text)}:
+            return Guide("ebnf_grammar", text)
+    raise EngineError(UNREADABLE)
+
+
+_CASTS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_INTS, int),
+    **dict.fromkeys(_FLOATS, float),
+    **dict.fromkeys(_BOOLS, bool),
+    **dict.fromkeys(_LISTS, list),
+    "structured_outputs": json.loads,  # JSON text within the JSON
+}
+_KNOWN = {*_CASTS, "stop", "lora_name", "fault"}
 
 
 def _cast(asked: dict[str, Any]) -> dict[str, Any]:
@@ -103,12 +157,13 @@ def _cast(asked: dict[str, Any]) -> dict[str, Any]:
             if name not in _KNOWN:
                 raise TypeError(name)
             if value is not None:
-                cast = int if name in _INTS else float if name in _FLOATS else None
+                cast = _CASTS.get(name)
                 values[name] = cast(value) if cast else value
         if (
             not 0 < values.get("top_p", 1.0) <= 1
             or values.get("max_tokens", 1) < 1
             or values.get("n", 1) != 1
+            or not 0 <= values.get("min_p", 0.0) <= 1
         ):
             raise ValueError
     except (TypeError, ValueError) as error:

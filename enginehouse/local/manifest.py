@@ -35,6 +35,8 @@ def _model(entry: ModelEntry) -> Model:
         aliases=entry.aliases,
         default_profile=entry.default_profile,
         description=entry.description,
+        tool_parser=entry.tool_parser,
+        reasoning_parser=entry.reasoning_parser,
     )
 
 

@@ -129,8 +129,10 @@ def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
         weights_folder(entry.weights),
         _limits(entry),
         pacing=pacing,
+        guided_decoding=entry.guided_decoding,
         cancellation_check_period_ms=entry.cancellation_check_period_ms,
         stats_check_period_ms=entry.stats_check_period_ms,
+        script_file=entry.script_file,
     )
     if entry.runtime == "llmapi":
         return LlmApiModels(engine, entry.name)

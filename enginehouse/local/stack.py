@@ -12,7 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enginehouse.errors import SettingsError
-from model_registry.entities import LaneName, Modality, Name, Profile
+from model_registry.entities import (
+    LaneName,
+    Modality,
+    Name,
+    Profile,
+    ReasoningParserName,
+    ToolParserName,
+)
 
 MIB = 1024**2
 BASE_MEMORY_BYTES = 350 * MIB
@@ -45,9 +52,14 @@ class EngineEntry(_Value):
     """Put preprocessing, postprocessing, ensemble and BLS around it, under their usual names."""
     limits: dict[str, int | bool | str] = Field(default_factory=dict)
     """Fields of `emulator.engine.api.EngineLimits`; the rest keep their defaults."""
+    guided_decoding: bool = False
+    """Let it follow schemas, expressions and grammars. LoRA is on where `limits` have `max_lora_rank`."""
     cancellation_check_period_ms: Annotated[int, Field(gt=0)] = 50
     stats_check_period_ms: Annotated[int, Field(gt=0)] = 100
     """How often the engine's own metrics are refreshed."""
+
+    script_file: Path | None = None
+    """Answers that are written down (see `emulator.engine.script`); for tests and demonstrations."""
 
     @property
     def served_names(self) -> frozenset[str]:
@@ -77,6 +89,8 @@ class ModelEntry(_Value):
     description: str | None = None
     default_profile: Profile = "balanced"
     aliases: tuple[Name, ...] = ()
+    tool_parser: ToolParserName | None = None
+    reasoning_parser: ReasoningParserName | None = None
 
 
 class DeploymentEntry(_Value):
@@ -131,7 +145,13 @@ DEMO_STACK = LocalStack(
                 EngineEntry(
                     weights="house-chat",
                     text_models=True,
-                    limits={"max_batch_size": 16, "max_num_tokens": 512, "kv_blocks": 512},
+                    limits={
+                        "max_batch_size": 16,
+                        "max_num_tokens": 512,
+                        "kv_blocks": 512,
+                        "max_lora_rank": 8,
+                    },
+                    guided_decoding=True,
                 ),
             ),
         ),
@@ -141,7 +161,13 @@ DEMO_STACK = LocalStack(
                 EngineEntry(
                     weights="house-chat",
                     name="house-chat",
-                    limits={"max_batch_size": 128, "max_num_tokens": 2048, "kv_blocks": 2048},
+                    limits={
+                        "max_batch_size": 128,
+                        "max_num_tokens": 2048,
+                        "kv_blocks": 2048,
+                        "max_lora_rank": 8,
+                    },
+                    guided_decoding=True,
                 ),
                 EngineEntry(weights="depot-chat", runtime="llmapi", name="depot-chat"),
                 EngineEntry(weights="depot-chat", runtime="vllm", name="siding-chat"),
@@ -155,9 +181,32 @@ DEMO_STACK = LocalStack(
             weights="house-chat",
             default_profile="latency",
             description="Chat by token ids, on two engines: one built for latency, one for throughput",
+            tool_parser="hermes",
         ),
-        ModelEntry(name="depot-chat", weights="depot-chat", description="Chat by the LLM API model"),
-        ModelEntry(name="siding-chat", weights="depot-chat", description="Chat by Triton's vLLM backend"),
+        ModelEntry(
+            name="depot-chat",
+            weights="depot-chat",
+            description="Chat by the LLM API model",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="siding-chat",
+            weights="depot-chat",
+            description="Chat by Triton's vLLM backend",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="yard-chat",
+            weights="house-chat",
+            description="Chat by the Triton ensemble",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="kiosk-chat",
+            weights="house-chat",
+            description="Chat by business logic scripting",
+            tool_parser="hermes",
+        ),
         ModelEntry(
             name="house-vectors",
             weights="house-chat",
@@ -166,8 +215,6 @@ DEMO_STACK = LocalStack(
             shortens=True,
             description="Embeddings by a plain Triton model; requests are joined",
         ),
-        ModelEntry(name="yard-chat", weights="house-chat", description="Chat by the Triton ensemble"),
-        ModelEntry(name="kiosk-chat", weights="house-chat", description="Chat by business logic scripting"),
     ),
     deployments=(
         DeploymentEntry(

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from gateway.api.errors import ErrorShape, encode_error_event
+from gateway.api.finish import FinishReason
 from inference.request import Usage
-from inference.sink import FinishReason
 from model_registry.entities import Model
 
 DONE = b"data: [DONE]\n\n"
@@ -33,22 +34,38 @@ class LogProb(NamedTuple):
     """The likeliest tokens, best first, where they were asked for."""
 
 
+class CalledTool(NamedTuple):
+    """One tool call of a finished answer; `arguments` is the JSON text of one object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Choice(Struct):
     """One finished answer of a request that is not streamed."""
 
     text: str
     finish_reason: FinishReason
     logprobs: Sequence[LogProb] | None = None
+    reasoning: str | None = None
+    """What the model thought, where it is told apart from its answer."""
+    tool_calls: Sequence[CalledTool] = ()
+    stop: str | None = None
+    """The stop string that ended it, where it is known; OpenAI's answers do not tell."""
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
     """OpenAI's `usage`; a count the server did not tell is 0."""
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    thoughts = usage.reasoning_tokens
+    details = {} if thoughts is None else {"completion_tokens_details": {"reasoning_tokens": thoughts}}
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
+        **details,
     }
 
 
@@ -74,9 +91,10 @@ class ChatStream:
         self._after_text = b'},"logprobs":null,"finish_reason":null}' + tail
         self._after_logprobs = b',"refusal":null},"finish_reason":null}' + tail
         self._tail = tail
+        self._include_usage = include_usage
 
-    def role(self, index: int) -> bytes:
-        """The first event of a choice."""
+    def opening(self, index: int) -> bytes:
+        """The event with the role."""
         delta = b'{"role":"assistant","content":"","refusal":null'
         return self._choices[index] + delta + self._after_text
 
@@ -87,14 +105,36 @@ class ChatStream:
         content = b'},"logprobs":{"content":' + _encode([_chat_logprob(*entry) for entry in logprobs])
         return self._deltas[index] + _encode(text) + content + self._after_logprobs
 
-    def finish(self, index: int, reason: FinishReason) -> bytes:
+    def reasoning(self, index: int, text: str) -> bytes:
+        """New text of what the model thinks, under the name that vLLM, SGLang and DeepSeek gave it."""
+        return self._choices[index] + b'{"reasoning_content":' + _encode(text) + self._after_text
+
+    def tool_call(self, index: int, call: int, id: str, name: str) -> bytes:  # noqa: A002 - OpenAI's own word
+        """A tool call begins."""
+        function = {"name": name, "arguments": ""}
+        begun = [{"index": call, "id": id, "type": "function", "function": function}]
+        return self._choices[index] + b'{"tool_calls":' + _encode(begun) + self._after_text
+
+    def tool_arguments(self, index: int, call: int, fragment: str) -> bytes:
+        """The next piece of a tool call's arguments."""
+        more = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (call, _encode(fragment))
+        return self._choices[index] + more + self._after_text
+
+    def finish(self, index: int, reason: FinishReason, stop: str | None = None) -> bytes:
         """The last event of a choice."""
+        del stop  # OpenAI does not tell
         end = b'{},"logprobs":null,"finish_reason":"%b"}' % reason.encode()
         return self._choices[index] + end + self._tail
 
-    def usage(self, usage: Usage) -> bytes:
-        """The event of `stream_options.include_usage`, sent after every choice has ended."""
-        return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n"
+    def end(self, usage: Usage) -> bytes:
+        """The event of `stream_options.include_usage` where it was asked for, and the end mark."""
+        if not self._include_usage:
+            return DONE
+        return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n" + DONE
+
+    def error(self, shape: ErrorShape) -> bytes:
+        """The event that ends a broken stream."""
+        return encode_error_event(shape)
 
 
 class CompletionStream:
@@ -115,6 +155,24 @@ class CompletionStream:
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._after_text = b',"logprobs":null,"finish_reason":null}' + self._tail
         self._offsets = [0] * n
+        self._include_usage = include_usage
+
+    def opening(self, index: int) -> bytes:
+        """Nothing: a text completion has no role."""
+        del index
+        return b""
+
+    def reasoning(self, index: int, text: str) -> bytes:
+        """Part of the text: text completions are not taken apart."""
+        return self.delta(index, text)
+
+    def tool_call(self, index: int, call: int, id: str, name: str) -> bytes:  # noqa: A002 - OpenAI's own word
+        """Text completions have no tools."""
+        raise NotImplementedError
+
+    def tool_arguments(self, index: int, call: int, fragment: str) -> bytes:
+        """Text completions have no tools."""
+        raise NotImplementedError
 
     def delta(self, index: int, text: str, logprobs: Sequence[LogProb] | None = None) -> bytes:
         """New text of a choice, with the log probabilities of the tokens it is made of."""
@@ -125,14 +183,21 @@ class CompletionStream:
         end = b',"logprobs":' + _encode(columns) + b',"finish_reason":null}' + self._tail
         return self._deltas[index] + _encode(text) + end
 
-    def finish(self, index: int, reason: FinishReason) -> bytes:
+    def finish(self, index: int, reason: FinishReason, stop: str | None = None) -> bytes:
         """The last event of a choice."""
+        del stop  # OpenAI does not tell
         end = b'"","logprobs":null,"finish_reason":"%b"}' % reason.encode()
         return self._deltas[index] + end + self._tail
 
-    def usage(self, usage: Usage) -> bytes:
-        """The event of `stream_options.include_usage`, sent after every choice has ended."""
-        return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n"
+    def end(self, usage: Usage) -> bytes:
+        """The event of `stream_options.include_usage` where it was asked for, and the end mark."""
+        if not self._include_usage:
+            return DONE
+        return self._head + b'[],"usage":' + _encode(usage_object(usage)) + b"}\n\n" + DONE
+
+    def error(self, shape: ErrorShape) -> bytes:
+        """The event that ends a broken stream."""
+        return encode_error_event(shape)
 
 
 def chat_answer(
@@ -214,7 +279,15 @@ def _chat_choice(index: int, choice: Choice) -> Mapping[str, Any]:
     logprobs = None
     if choice.logprobs is not None:
         logprobs = {"content": [_chat_logprob(*entry) for entry in choice.logprobs], "refusal": None}
-    message = {"role": "assistant", "content": choice.text, "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.reasoning is not None:
+        message["reasoning_content"] = choice.reasoning
+    if choice.tool_calls:
+        message["content"] = choice.text or None
+        message["tool_calls"] = [
+            {"id": tool.id, "type": "function", "function": {"name": tool.name, "arguments": tool.arguments}}
+            for tool in choice.tool_calls
+        ]
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
 

@@ -72,7 +72,7 @@ class EmbeddingRequest(Struct):
 def parse_embeddings(body: bytes, limits: BodyLimits) -> EmbeddingRequest:
     """The body of `POST /v1/embeddings`. Raises ApiError 400 or 413, nothing else."""
     raw = decode_object(body, limits)
-    asked = typed(raw, EmbeddingBody, _FITS)
+    asked = typed(raw, EmbeddingBody, fits=_FITS)
     inputs, single = _inputs(asked.input)
     request = EmbeddingRequest(
         raw=raw,

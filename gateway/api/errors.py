@@ -122,6 +122,12 @@ _INFERENCE: Mapping[type[Exception], ErrorShape] = {
     inference_errors.RequestRefusedError: ErrorShape(400, INVALID_REQUEST, "request_refused"),
     inference_errors.PromptTooLongError: ErrorShape(400, INVALID_REQUEST, "context_length_exceeded"),
     inference_errors.UnsupportedFeatureError: ErrorShape(400, INVALID_REQUEST, "unsupported_parameter"),
+    inference_errors.AdapterError: ErrorShape(
+        503, SERVER_ERROR, "model_misconfigured", "The adapter's files cannot be used."
+    ),
+    inference_errors.AdapterMissingError: ErrorShape(
+        503, SERVER_ERROR, "adapter_not_loaded", "The adapter is not loaded now; try again.", retry_after_s=1
+    ),
     inference_errors.UpstreamMisconfiguredError: ErrorShape(
         502, SERVER_ERROR, "server_misconfigured", "The model server is not set up for this request."
     ),

@@ -1,8 +1,10 @@
 """Fields: what OpenAI's two request bodies may hold, as types, and what to say when a value does not fit.
 
 `null` means the default everywhere, as at OpenAI. Numbers are taken strictly: `3.0` is no integer and `"3"`
-no number. `top_k`, `min_tokens` and `repetition_penalty` are the extras of trtllm-serve and vLLM.
-Source: openai-openapi, `CreateChatCompletionRequest` and `CreateCompletionRequest`.
+no number. `top_k`, `min_tokens`, `repetition_penalty`, `chat_template_kwargs`, `include_reasoning`, the
+`reasoning_content` of messages and `ServerFields` are the extras of vLLM, trtllm-serve and SGLang, under the
+names they use.
+Sources: openai-openapi, `CreateChatCompletionRequest` and `CreateCompletionRequest`; the servers' protocols.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Message(Struct):
     tool_call_id: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     function_call: dict[str, Any] | None = None
+    reasoning_content: str | None = None
     refusal: str | None = None
     audio: dict[str, Any] | None = None
     annotations: list[dict[str, Any]] | None = None
@@ -68,6 +71,7 @@ class Body(Struct, kw_only=True):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    response_format: dict[str, Any] | None = None
     service_tier: ServiceTier | None = None
     user: str | None = None
 
@@ -85,13 +89,14 @@ class ChatBody(Body, kw_only=True):
     parallel_tool_calls: bool | None = None
     functions: list[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
     prediction: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    include_reasoning: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
@@ -112,11 +117,48 @@ class CompletionBody(Body, kw_only=True):
     best_of: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
+class ServerFields(Struct, kw_only=True):
+    """What vLLM, trtllm-serve and SGLang know beyond OpenAI; read only where one of these names is there."""
+
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
+    use_beam_search: bool | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: Annotated[list[Int32], Meta(max_length=128)] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    bad_words: (
+        Annotated[list[Annotated[str, Meta(min_length=1, max_length=1000)]], Meta(max_length=128)] | None
+    ) = None
+    allowed_token_ids: list[Int32] | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    add_special_tokens: bool | None = None
+    prompt_logprobs: int | None = None
+    detokenize: bool | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    kv_transfer_params: dict[str, Any] | None = None
+    disaggregated_params: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: dict[str, Any] | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+
+
 _POSITIVE = "an integer of at least 1"
 _STRING = "a string"
 _BOOLEAN = "true or false"
 _OBJECT = "an object"
 _OBJECTS = "an array of objects"
+_SCHEMA = "a JSON schema: an object"
+_AN_ID = "a token id: an integer of at least 0"
 _PENALTY = "a number from -2 to 2"
 
 FITS: Mapping[str, str] = {
@@ -152,6 +194,7 @@ FITS: Mapping[str, str] = {
     "messages[].tool_calls": _OBJECTS,
     "messages[].tool_calls[]": _OBJECT,
     "messages[].function_call": _OBJECT,
+    "messages[].reasoning_content": _STRING,
     "messages[].refusal": _STRING,
     "messages[].audio": _OBJECT,
     "messages[].annotations": _OBJECTS,
@@ -175,6 +218,8 @@ FITS: Mapping[str, str] = {
     "web_search_options": _OBJECT,
     "moderation": _OBJECT,
     "reasoning_effort": _STRING,
+    "include_reasoning": _BOOLEAN,
+    "chat_template_kwargs": "an object of names that the chat template reads",
     "verbosity": "one of low, medium, high",
     "store": _BOOLEAN,
     "metadata": "an object whose values are strings",
@@ -184,10 +229,57 @@ FITS: Mapping[str, str] = {
     "prompt_cache_retention": "one of in_memory, 24h",
     "prompt": "a string, an array of strings, an array of token ids or an array of such arrays",
     "prompt[]": "a string, a token id or an array of token ids",
-    "prompt[][]": "a token id: an integer of at least 0",
+    "prompt[][]": _AN_ID,
     "echo": _BOOLEAN,
     "suffix": _STRING,
     "best_of": "an integer from 0 to 20",
+    "response_format.type": "one of text, json_object, json_schema, regex, ebnf, structural_tag",
+    "response_format.json_schema": 'an object such as {"name": "...", "schema": {...}}',
+    "response_format.json_schema.name": "a name of 1 to 64 letters, digits, underscores and dashes",
+    "response_format.json_schema.description": _STRING,
+    "response_format.json_schema.schema": _SCHEMA,
+    "response_format.json_schema.strict": _BOOLEAN,
+    "response_format.schema": _SCHEMA,
+    "response_format.regex": _STRING,
+    "response_format.ebnf": _STRING,
+    "structured_outputs.json": _SCHEMA,
+    "structured_outputs.regex": _STRING,
+    "structured_outputs.choice": "an array of strings",
+    "structured_outputs.choice[]": _STRING,
+    "structured_outputs.grammar": _STRING,
+    "structured_outputs.json_object": _BOOLEAN,
+    "min_p": "a number from 0 to 1",
+    "length_penalty": "a number",
+    "early_stopping": "true, false or a string",
+    "use_beam_search": _BOOLEAN,
+    "ignore_eos": _BOOLEAN,
+    "stop_token_ids": "an array of up to 128 token ids",
+    "stop_token_ids[]": _AN_ID,
+    "include_stop_str_in_output": _BOOLEAN,
+    "skip_special_tokens": _BOOLEAN,
+    "spaces_between_special_tokens": _BOOLEAN,
+    "bad_words": "an array of up to 128 strings",
+    "bad_words[]": "a string of 1 to 1000 characters",
+    "allowed_token_ids": "an array of token ids",
+    "allowed_token_ids[]": _AN_ID,
+    "truncate_prompt_tokens": "an integer of at least 1, or -1 for what fits",
+    "add_special_tokens": _BOOLEAN,
+    "prompt_logprobs": "an integer",
+    "detokenize": _BOOLEAN,
+    "return_token_ids": _BOOLEAN,
+    "return_tokens_as_token_ids": _BOOLEAN,
+    "priority": "an integer",
+    "cache_salt": _STRING,
+    "kv_transfer_params": _OBJECT,
+    "disaggregated_params": _OBJECT,
+    "guided_json": _SCHEMA,
+    "guided_regex": _STRING,
+    "guided_choice": "an array of strings",
+    "guided_choice[]": _STRING,
+    "guided_grammar": _STRING,
+    "structured_outputs": _OBJECT,
+    "regex": _STRING,
+    "ebnf": _STRING,
 }
 """What fits a field, by its path without indexes."""
 
@@ -204,15 +296,20 @@ _KINDS = {
     "null": "null",
 }
 
-AnyBody = TypeVar("AnyBody", bound=Struct)
+AnyFields = TypeVar("AnyFields", bound=Struct)
 
 
-def typed(raw: dict[str, Any], body: type[AnyBody], fits: Mapping[str, str] = FITS) -> AnyBody:
-    """`raw` as the body it should be. Raises ApiError 400 that names the field and what `fits` it."""
+def typed(
+    raw: dict[str, Any], fields: type[AnyFields], place: str = "", fits: Mapping[str, str] = FITS
+) -> AnyFields:
+    """`raw`, which stands at `place`, as the fields it should be.
+
+    Raises ApiError 400 that names the field and what `fits` says of it.
+    """
     try:
-        return msgspec.convert(raw, body)
+        return msgspec.convert(raw, fields)
     except msgspec.ValidationError as error:
-        raise _misfit(str(error), fits) from None
+        raise _misfit(str(error), place, fits) from None
 
 
 def path_of(param: str) -> str:
@@ -220,14 +317,15 @@ def path_of(param: str) -> str:
     return re.sub(r"\[\d+\]", "[]", param)
 
 
-def _misfit(complaint: str, fitting: Mapping[str, str]) -> ApiError:
+def _misfit(complaint: str, place: str, fits: Mapping[str, str]) -> ApiError:
     at = _AT.search(complaint)
-    param = at["path"].removeprefix(".").replace("[...]", "") if at else ""
+    param = f"{place}{at['path']}" if at else place
+    param = param.removeprefix(".").replace("[...]", "")
     if (missing := _MISSING.match(complaint)) is not None:
         param = f"{param}.{missing['field']}" if param else missing["field"]
-        message = f"`{param}` is missing. Give {fitting[path_of(param)]}."
+        message = f"`{param}` is missing. Give {fits[path_of(param)]}."
         return bad_request(message, param, "missing_required_parameter")
-    fits = fitting[path_of(param)]
+    wanted = fits[path_of(param)]
     if (got := _GOT.search(complaint)) is not None:
-        return bad_request(f"`{param}` must be {fits}, not {_KINDS[got['kind']]}.", param, "invalid_type")
-    return bad_request(f"`{param}` must be {fits}.", param, "invalid_value")
+        return bad_request(f"`{param}` must be {wanted}, not {_KINDS[got['kind']]}.", param, "invalid_type")
+    return bad_request(f"`{param}` must be {wanted}.", param, "invalid_value")

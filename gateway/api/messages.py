@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.api.errors import bad_request
 from gateway.api.fields import ContentPart, Message
+from gateway.api.tool_messages import CallsBefore
 from gateway.api.unserved import Unsupported
 
 KNOWN_KEYS = frozenset(Message.__struct_fields__)
@@ -25,11 +26,14 @@ class Conversation:
     messages: list[dict[str, Any]] = field(default_factory=list)
     unsupported: list[Unsupported] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    tools_at: str | None = None
+    """The first field that speaks of tool calls."""
 
 
 def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Conversation:
     """`messages`, checked by role. Raises ApiError 400; `raw` is what the client sent, for unknown keys."""
     conversation = Conversation()
+    calls = CallsBefore(conversation.unsupported)
     for i, message in enumerate(messages):
         plain = type(message.content) is str
         content = message.content if plain else _joined(message, f"messages[{i}]", conversation)
@@ -40,6 +44,8 @@ def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Con
         conversation.messages.append(item)
         if not plain or len(raw[i]) > 2 or role == "tool" or role == "function":
             _read_extras(message, raw[i], f"messages[{i}]", conversation)
+            item |= _tool_parts(message, f"messages[{i}]", calls)
+    conversation.tools_at = calls.first
     return conversation
 
 
@@ -88,12 +94,31 @@ def _read_extras(message: Message, raw: dict[str, Any], place: str, conversation
         raise bad_request(
             f"`{param}` is missing. Give the function's name.", param, "missing_required_parameter"
         )
-    if message.role in ("tool", "function"):
-        conversation.unsupported.append(Unsupported(f"{place}.role", "tool calls are not served here"))
-    for key in ("tool_calls", "function_call", "audio"):
-        if getattr(message, key):
-            why = "only text messages are served here"
-            conversation.unsupported.append(Unsupported(f"{place}.{key}", why))
+    if message.role == "function":
+        remedy = "Send a message of role tool."
+        conversation.unsupported.append(
+            Unsupported(f"{place}.role", "functions were replaced by tools", remedy)
+        )
+    if message.function_call:
+        remedy = "Send `tool_calls`."
+        param = f"{place}.function_call"
+        conversation.unsupported.append(Unsupported(param, "functions were replaced by tools", remedy))
+    if message.audio:
+        conversation.unsupported.append(Unsupported(f"{place}.audio", "only text messages are served here"))
     conversation.unknown.extend(
         f"{place}.{key[:_MAX_NAME_CHARS]}" for key in raw if key not in KNOWN_KEYS and raw[key] is not None
     )
+
+
+def _tool_parts(message: Message, place: str, calls: CallsBefore) -> dict[str, Any]:
+    """What a template is told of a message besides role, text and name."""
+    if message.role == "tool":
+        return calls.answered(message, place)
+    if message.role != "assistant":
+        return {}
+    parts: dict[str, Any] = {}
+    if message.tool_calls:
+        parts["tool_calls"] = calls.made(message, place)
+    if message.reasoning_content is not None:
+        parts["reasoning_content"] = message.reasoning_content
+    return parts

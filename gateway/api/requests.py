@@ -1,36 +1,48 @@
 """ApiRequest: one request of a client, parsed once and checked, whatever lane will serve it.
 
-The limits are OpenAI's. Mistakes are ApiError 400 with the field's path and a remedy. Fields that are valid
-at OpenAI but not served by the Triton lanes are recorded, not refused: `ApiRequest.refuse_unserved` does that
-where a Triton lane was chosen.
+The limits are OpenAI's. Mistakes are ApiError 400 with the field's path and a remedy. What a lane may not be
+able to do is only read here: the lane that was chosen carries or refuses it. `ApiRequest.refuse_unserved`
+refuses what no Triton lane could.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from gateway.api.errors import bad_request
-from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, typed
+from gateway.api.errors import ApiError, bad_request
+from gateway.api.fields import FITS, Body, ChatBody, CompletionBody, StreamOptions, typed
 from gateway.api.json_body import BodyLimits, decode_object
 from gateway.api.messages import read_conversation
+from gateway.api.options import OPTION_KEYS, SERVER_KEYS, ApiOptions, read_options
+from gateway.api.template_names import read_template_names
+from gateway.api.tools import ToolUse, guide_of, read_tools
+from gateway.api.translated import Translation
 from gateway.api.unserved import (
     CHAT_FEATURES,
-    COMPLETION_FEATURES,
     Unsupported,
     refuse_unserved,
     unserved_features,
 )
-from inference.request import Sampling
+from inference.request import Extra, Guide, Sampling
 
-__all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion"]
+__all__ = ["ApiRequest", "BodyLimits", "parse_chat", "parse_completion", "translated_chat"]
 
 MAX_STOP_CHARACTERS = 1000
 DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI generates for `/v1/completions` without `max_tokens`."""
-_CHAT_KEYS = frozenset(ChatBody.__struct_fields__)
-_COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__)
+_CHAT_KEYS = frozenset(ChatBody.__struct_fields__) | SERVER_KEYS
+_COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__) | SERVER_KEYS
+_PLAIN_COMPLETION_KEYS = frozenset(CompletionBody.__struct_fields__) - OPTION_KEYS
+_TOOL_KEYS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+_TEMPLATE_KEYS = frozenset({"chat_template_kwargs", "reasoning_effort", "include_reasoning"})
+_PLAIN_KEYS = (
+    frozenset(ChatBody.__struct_fields__) - OPTION_KEYS - CHAT_FEATURES.keys() - _TOOL_KEYS - _TEMPLATE_KEYS
+)
+"""Fields of nearly every request: one with no other asks for nothing special, which one look tells."""
+_STREAM_KEYS = frozenset(StreamOptions.__struct_fields__)
 
 
 class ApiRequest(Struct):
@@ -42,7 +54,7 @@ class ApiRequest(Struct):
     model: str
     """As the client wrote it: alias and profile suffix included."""
     messages: list[dict[str, Any]] | None
-    """For a chat template: `role`, `content` (always a string) and, if given, `name`."""
+    """For a chat template: `role`, `content` (always a string), if given `name`, and what tools bring."""
     prompts: list[str] | list[list[int]] | None
     stream: bool
     include_usage: bool
@@ -59,7 +71,27 @@ class ApiRequest(Struct):
     unsupported: tuple[Unsupported, ...]
     """What the Triton lanes cannot serve."""
     unknown: tuple[str, ...]
-    """Fields that OpenAI does not know."""
+    """Fields that nobody knows."""
+    options: ApiOptions | None = None
+    """What few requests ask for."""
+    tools: ToolUse | None = None
+    tools_at: str | None = None
+    """The first field that only a model with a `tool_parser` can serve."""
+    template_names: Mapping[str, Any] = field(default_factory=dict)
+    """Further names for the chat template."""
+    include_reasoning: bool = True
+    translation: Translation | None = None
+    """Set where the client spoke another API than chat or text completions."""
+
+    @property
+    def answers(self) -> int:
+        """Answers to generate for each prompt."""
+        return self.n if self.options is None else max(self.n, self.options.best_of)
+
+    @property
+    def guide(self) -> Guide | None:
+        """What form the answer must have."""
+        return None if self.options is None else self.options.guide
 
     def refuse_unserved(self) -> None:
         """Raise ApiError 400 for what a Triton lane would have to ignore."""
@@ -70,11 +102,26 @@ class ApiRequest(Struct):
 
 def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
     """The body of `POST /v1/chat/completions`. Raises ApiError 400 or 413, nothing else."""
-    raw = decode_object(body, limits)
+    return _read_chat(decode_object(body, limits), limits)
+
+
+def translated_chat(raw: dict[str, Any], translation: Translation, limits: BodyLimits) -> ApiRequest:
+    """The chat request `raw`, which stands for one of another API. ApiError 400 is in its words."""
+    try:
+        request = _read_chat(raw, limits)
+    except ApiError as error:
+        raise translation.retold(error) from None
+    request.translation = translation
+    return request
+
+
+def _read_chat(raw: dict[str, Any], limits: BodyLimits) -> ApiRequest:
     chat = typed(raw, ChatBody)
     if chat.top_logprobs and not chat.logprobs:
         raise bad_request("`top_logprobs` needs `logprobs`. Set `logprobs` to true.", "top_logprobs")
     conversation = read_conversation(chat.messages, raw["messages"])
+    plain = raw.keys() <= _PLAIN_KEYS and (chat.stream_options is None or _is_plain_stream(raw))
+    tools = None if plain else read_tools(chat, conversation.unsupported)
     max_tokens = _chat_max_tokens(chat)
     return ApiRequest(
         kind="chat",
@@ -94,12 +141,37 @@ def parse_chat(body: bytes, limits: BodyLimits) -> ApiRequest:
         service_tier=chat.service_tier,
         user=chat.user,
         unsupported=(
-            *_common_unserved(chat),
-            *unserved_features(raw, CHAT_FEATURES),
-            *conversation.unsupported,
+            tuple(conversation.unsupported)
+            if plain
+            else (*unserved_features(raw, CHAT_FEATURES), *conversation.unsupported)
         ),
-        unknown=(*_unknown(raw, _CHAT_KEYS), *conversation.unknown),
+        unknown=(
+            tuple(conversation.unknown)
+            if plain
+            else (*_unknown(raw, chat, _CHAT_KEYS), *conversation.unknown)
+        ),
+        options=None if plain else _with_guide_of(tools, read_options(raw, chat)),
+        tools=tools,
+        tools_at="tools" if tools is not None else conversation.tools_at,
+        template_names={} if plain else read_template_names(chat),
+        include_reasoning=plain or chat.include_reasoning is not False,
     )
+
+
+def _with_guide_of(tools: ToolUse | None, options: ApiOptions | None) -> ApiOptions | None:
+    """`options`, with the form that a call which must be made has; no engine can be told two forms."""
+    guide = guide_of(tools)
+    if guide is None:
+        return options
+    if options is None:
+        options = ApiOptions()
+    if options.guide is None:
+        options.guide = guide
+        options.names["response_format"] = "tool_choice"
+    else:
+        other = options.names.get("response_format", "response_format")
+        options.extras["tool_choice"] = Extra(True, f"an answer cannot have the form of `{other}`, too")
+    return options
 
 
 def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
@@ -108,7 +180,14 @@ def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
     completion = typed(raw, CompletionBody)
     prompts = _prompts(completion.prompt)
     max_tokens = DEFAULT_COMPLETION_TOKENS if completion.max_tokens is None else completion.max_tokens
-    n = _choices(completion, len(prompts), limits)
+    plain = (
+        raw.keys() <= _PLAIN_COMPLETION_KEYS
+        and not completion.logprobs
+        and max_tokens > 0
+        and (completion.stream_options is None or _is_plain_stream(raw))
+    )
+    options = None if plain else read_options(raw, completion)
+    n = _choices(completion, len(prompts), limits, 0 if options is None else options.best_of)
     return ApiRequest(
         kind="completion",
         raw=raw,
@@ -119,16 +198,26 @@ def parse_completion(body: bytes, limits: BodyLimits) -> ApiRequest:
         include_usage=_include_usage(completion),
         n=n,
         max_tokens=max_tokens,
-        sampling=_sampling(completion, max_tokens, completion.logprobs is not None, completion.logprobs),
+        sampling=_sampling(
+            completion,
+            max_tokens,
+            completion.logprobs is not None or (options is not None and options.best_of > 0),
+            completion.logprobs,
+        ),
         stop=_stop(completion),
         logprobs=completion.logprobs is not None,
         top_logprobs=completion.logprobs,
         echo=bool(completion.echo),
         service_tier=completion.service_tier,
         user=completion.user,
-        unsupported=(*_common_unserved(completion), *_completion_unserved(completion, raw, n)),
-        unknown=tuple(_unknown(raw, _COMPLETION_KEYS)),
+        unsupported=(),
+        unknown=tuple(_unknown(raw, completion, _COMPLETION_KEYS)),
+        options=options,
     )
+
+
+def _is_plain_stream(raw: dict[str, Any]) -> bool:
+    return bool(raw["stream_options"].keys() <= {"include_usage"})
 
 
 def _chat_max_tokens(chat: ChatBody) -> int | None:
@@ -148,20 +237,21 @@ def _include_usage(body: Body) -> bool:
     return bool(body.stream_options.include_usage)
 
 
-def _choices(body: Body, prompts: int, limits: BodyLimits) -> int:
+def _choices(body: Body, prompts: int, limits: BodyLimits, best_of: int = 0) -> int:
     """How many answers each prompt gets."""
     n = 1 if body.n is None else body.n
-    if n > limits.max_choices:
-        raise bad_request(f"`n` must be an integer from 1 to {limits.max_choices} here.", "n")
-    if n * prompts > limits.max_choices:
-        message = (
-            f"`prompt` asks for {n * prompts} answers; {limits.max_choices} are allowed here in one request."
-        )
+    most = limits.max_choices
+    if n > most:
+        raise bad_request(f"`n` must be an integer from 1 to {most} here.", "n")
+    if best_of > most:
+        raise bad_request(f"`best_of` must be an integer from 0 to {most} here.", "best_of")
+    if (made := max(n, best_of) * prompts) > most:
+        message = f"`prompt` asks for {made} answers; {most} are allowed here in one request."
         raise bad_request(f"{message} Send several requests.", "prompt")
     return n
 
 
-def _sampling(body: Body, max_tokens: int | None, log_probs: bool, top: int | None) -> Sampling:
+def _sampling(body: Body, max_tokens: int | None, log_probs: bool, top_log_probs: int | None) -> Sampling:
     if body.min_tokens is not None and max_tokens is not None and body.min_tokens > max_tokens:
         raise bad_request("`min_tokens` is above `max_tokens`. Lower it.", "min_tokens")
     return Sampling(
@@ -174,7 +264,7 @@ def _sampling(body: Body, max_tokens: int | None, log_probs: bool, top: int | No
         frequency_penalty=body.frequency_penalty,
         repetition_penalty=body.repetition_penalty,
         log_probs=log_probs,
-        top_log_probs=top or 0,
+        top_log_probs=top_log_probs or 0,
     )
 
 
@@ -216,24 +306,8 @@ def _token_ids(ids: list[int], place: str) -> list[int]:
     return ids
 
 
-def _common_unserved(body: Body) -> list[Unsupported]:
-    found = []
-    if body.top_p == 0:
-        found.append(Unsupported("top_p", "it must be above 0; for the likeliest token set temperature to 0"))
-    if body.stream_options is not None and body.stream_options.include_obfuscation:
-        why = "obfuscation is not served here"
-        found.append(Unsupported("stream_options.include_obfuscation", why))
-    return found
-
-
-def _completion_unserved(body: CompletionBody, raw: dict[str, Any], n: int) -> list[Unsupported]:
-    found = unserved_features(raw, COMPLETION_FEATURES)
-    if body.max_tokens == 0:
-        found.append(Unsupported("max_tokens", "at least one token is generated here"))
-    if body.best_of is not None and body.best_of > n:
-        found.append(Unsupported("best_of", "every answer that is generated is returned: use n"))
-    return found
-
-
-def _unknown(raw: dict[str, Any], known: frozenset[str]) -> list[str]:
-    return [] if raw.keys() <= known else [key for key in raw if key not in known]
+def _unknown(raw: dict[str, Any], body: Body, known: frozenset[str]) -> list[str]:
+    unknown = [] if raw.keys() <= known else [key for key in raw if key not in known]
+    if body.stream_options is not None:
+        unknown += [f"stream_options.{key}" for key in raw["stream_options"] if key not in _STREAM_KEYS]
+    return unknown

@@ -1,6 +1,7 @@
-"""Unserved: what OpenAI's API knows and the Triton lanes of this version do not, and what nobody knows.
+"""Unserved: what takes more than a lane's tensors and is not there yet, and what nobody knows.
 
-Parsing only records it: an OpenAI-HTTP upstream may serve it, so the handler of a Triton lane refuses.
+Parsing only records it: an OpenAI-HTTP upstream may serve it, so the handler of a Triton lane refuses. What a
+lane's tensors decide is not here but in `parameters.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Unsupported:
 
     param: str
     why: str
+    remedy: str = "Remove it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +31,15 @@ class Feature:
 
     why: str
     neutral: tuple[Any, ...] = (None,)
+    remedy: str = "Remove it."
 
 
-_TOOLS = "tool calls are not served here"
-_AUDIO = "only text is served here"
+_FUNCTIONS = "functions were replaced by tools"
+_SEND_TOOLS = "Send `tools` and `tool_choice`."
 
 CHAT_FEATURES: Mapping[str, Feature] = {
-    "tools": Feature(_TOOLS, (None, [])),
-    "tool_choice": Feature(_TOOLS, (None, "none", "auto")),
-    "functions": Feature(_TOOLS, (None, [])),
-    "function_call": Feature(_TOOLS, (None, "none", "auto")),
-    "response_format": Feature("guided output is not served here", (None, {"type": "text"})),
-    "logit_bias": Feature("token biases are not served here", (None, {})),
-    "modalities": Feature(_AUDIO, (None, ["text"])),
-    "audio": Feature(_AUDIO),
-    "prediction": Feature("predicted output is not served here"),
-    "web_search_options": Feature("web search is not served here"),
-    "moderation": Feature("moderation is not served here"),
-    "reasoning_effort": Feature("reasoning effort cannot be set here", (None, "none")),
-    "verbosity": Feature("verbosity cannot be set here", (None, "medium")),
-}
-
-COMPLETION_FEATURES: Mapping[str, Feature] = {
-    "logit_bias": CHAT_FEATURES["logit_bias"],
-    "echo": Feature("the prompt is not echoed here", (None, False)),
-    "suffix": Feature("text after the answer cannot be given here", (None, "")),
+    "functions": Feature(_FUNCTIONS, (None, []), _SEND_TOOLS),
+    "function_call": Feature(_FUNCTIONS, (None, "none", "auto"), _SEND_TOOLS),
 }
 
 
@@ -63,7 +49,7 @@ def unserved_features(raw: Mapping[str, Any], features: Mapping[str, Feature]) -
     if not asked:
         return []
     return [
-        Unsupported(name, features[name].why)
+        Unsupported(name, features[name].why, features[name].remedy)
         for name in raw
         if name in asked and _wants(raw[name], features[name])
     ]
@@ -76,7 +62,7 @@ def _wants(value: Any, feature: Feature) -> bool:
 def refuse_unserved(unsupported: Iterable[Unsupported], unknown: Iterable[str], known: Iterable[str]) -> None:
     """Raise ApiError 400 for the first field that a Triton lane cannot serve or nobody knows."""
     for item in unsupported:
-        message = f"`{item.param}` is not supported by this model: {item.why}. Remove it."
+        message = f"`{item.param}` is not supported by this model: {item.why}. {item.remedy}"
         raise bad_request(message, item.param, "unsupported_parameter")
     for name in unknown:
         raise _unknown(name, known)

@@ -9,26 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Protocol
 
 from msgspec.structs import replace
 
-from gateway.api.answers import LogProb
+from gateway.api.answers import CalledTool, LogProb
+from gateway.api.answers import Choice as AnswerChoice
+from gateway.api.finish import FinishReason
+from gateway.operations import Events
 from gateway.streaming.client import PushResponse
+from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArguments, ToolCall
 from gateway.streaming.text import Assembler
 from inference.errors import InferenceError, ProtocolError
 from inference.request import InferenceRequest, Usage
-from inference.sink import Call, FinishReason, TokenScore
+from inference.sink import Call, Delta, TokenScore
+from inference.sink import FinishReason as EngineReason
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
 
-
-class Events(Protocol):
-    """Encodes the events of one streamed answer (`gateway.api.answers`)."""
-
-    def delta(self, index: int, text: str, logprobs: Sequence[LogProb] | None) -> bytes: ...
-
-    def finish(self, index: int, reason: FinishReason) -> bytes: ...
+_STOP_GRACE_S = 0.01
 
 
 class Choice:
@@ -41,9 +39,10 @@ class Choice:
         self.assembler = assembler
         """None where only OpenAI-HTTP upstreams can answer."""
         self.first_token_s: float | None = None
-        self.reason: FinishReason = "stop"
         self.relayed_events = 0
         """Events of an OpenAI-HTTP upstream that were passed on."""
+        self.stop: str | None = None
+        """The stop string that ended the answer, where it is known."""
         self._trace: AttemptTrace | None = None
         self._outcome: asyncio.Future[Outcome] | None = None
         self._call: Call | None = None
@@ -55,7 +54,7 @@ class Choice:
     def attempt_runs(self, call: Call) -> None:
         self._call = call
 
-    def ended(self, request: InferenceRequest) -> FinishReason | None:
+    def ended(self, request: InferenceRequest) -> EngineReason | None:
         """Why the answer is whole although its end was lost."""
         if self.assembler is None or not self.assembler.ids:
             return None
@@ -64,8 +63,13 @@ class Choice:
         return "length" if len(self.assembler.ids) - self._known >= request.max_tokens else None
 
     def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
-        """The rest of the answer: the prompt and what was generated become the new prompt."""
+        """The rest of the answer: the prompt and what was generated become the new prompt.
+
+        Not with a guide, which would begin anew in the midst of the answer.
+        """
         if self.assembler is None or not self.assembler.ids or request.prompt_ids is None:
+            return None
+        if request.guide is not None:
             return None
         known = self._known
         fresh = self.assembler.ids[known:]
@@ -83,12 +87,6 @@ class Choice:
     _known = 0
     """Generated tokens that are part of the current attempt's prompt."""
 
-    def why(self, told: FinishReason | None, request: InferenceRequest) -> FinishReason:
-        """Why a clean answer ended; engines of 0.19 behind text models do not tell."""
-        if told is not None or self.assembler is None:
-            return told or "stop"
-        return self.assembler.likely_reason(request.max_tokens)
-
     def head(self) -> None:
         if self._trace is not None:
             self._trace.answered()
@@ -101,11 +99,12 @@ class Choice:
         del vectors
         raise ProtocolError("the server answered with vectors in place of text")
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
-        self._settle((reason, usage))
+    def end(self, reason: EngineReason | None, usage: Usage, stop: str | None = None) -> None:
+        self.stop = stop
+        self._settle(("stop" if self._stopping else reason, usage))
 
     def lost(self, error: InferenceError) -> None:
-        self._settle(error)
+        self._settle(("stop", Usage()) if self._stopping else error)
 
     def _settle(self, outcome: Outcome) -> None:
         if self._outcome is not None and not self._outcome.done():
@@ -116,23 +115,42 @@ class Choice:
         if self._trace is not None:
             self._trace.first_token()
 
+    _stopping = False
+    """A stop string was met; what still comes is only the end."""
+
     def _stop_here(self) -> None:
-        """A stop string was met before the engine noticed: free its slot."""
-        if self._call is not None:
-            self._call.cancel()
-        self.end("stop", Usage())
+        """A stop string was met. The engine mostly knows it too, and ends by itself with its usage; one that
+        does not gives up its slot after a moment.
+        """
+        if not self._stopping:
+            self._stopping = True
+            asyncio.get_running_loop().call_later(_STOP_GRACE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._outcome is not None and not self._outcome.done():
+            if self._call is not None:
+                self._call.cancel()
+            self._settle(("stop", Usage()))
 
 
 class StreamedChoice(Choice):
     """Writes each delta to the client as it comes."""
 
     def __init__(
-        self, index: int, assembler: Assembler | None, events: Events, opening: bytes, response: PushResponse
+        self,
+        index: int,
+        assembler: Assembler | None,
+        events: Events,
+        response: PushResponse,
+        parser: PartParser | None = None,
+        echo: str = "",
     ) -> None:
+        """`echo`: what the answer begins with before anything was generated."""
         super().__init__(index, assembler)
+        self._echo = echo
         self._events = events
-        self._opening = opening
         self._response = response
+        self._parser = parser
         self.flush = response.flush
         """What one read brought goes out in one write."""
 
@@ -151,17 +169,23 @@ class StreamedChoice(Choice):
         if not self.started:
             self._open()
         if text:
-            self._response.push(self._events.delta(self.index, text, self.assembler.take_log_probs()))
+            if self._parser is None:
+                self._response.push(self._events.delta(self.index, text, self.assembler.take_log_probs()))
+            else:
+                self._push_parts(self._parser.push(text))
         if self.assembler.stopped:
             self._stop_here()
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         assert self.assembler is not None
-        text = self.assembler.text(delta)
+        text = self.assembler.text(delta, tokens)
         if not self.started:
             self._open()
         if text:
-            self._response.push(self._events.delta(self.index, text, None))
+            if self._parser is None:
+                self._response.push(self._events.delta(self.index, text))
+            else:
+                self._push_parts(self._parser.push(text))
         if self.assembler.stopped:
             self._stop_here()
 
@@ -173,33 +197,67 @@ class StreamedChoice(Choice):
         self.relayed_events += data.count(b"\n\n")
         self._response.push(data)
 
-    def close(self, reason: FinishReason) -> None:
+    def delta(self, delta: Delta) -> None:
+        if not self.started:
+            self._open()
+        self.relayed_events += 1
+        self._push_parts(_parts_of(delta))
+
+    def close(self, reason: EngineReason) -> None:
         """Push what was held back and the finish event."""
         if not self.started:
             self._open()
         if self.assembler is not None:
-            text = self.assembler.flush()
-            log_probs = self.assembler.take_log_probs()
-            if text or log_probs:
-                self._response.push(self._events.delta(self.index, text, log_probs))
-            reason = "stop" if self.assembler.stopped else reason
-        self._response.push(self._events.finish(self.index, reason))
+            self._push_held(self.assembler)
+            if self.assembler.stopped:
+                reason, self.stop = "stop", self.assembler.stopped_at
+        called = self._parser is not None and self._parser.called and reason == "stop"
+        self._response.push(self._events.finish(self.index, "tool_calls" if called else reason, self.stop))
+
+    def _push_held(self, assembler: Assembler) -> None:
+        text = assembler.flush()
+        if self._parser is not None:
+            self._push_parts([*self._parser.push(text), *self._parser.flush()])
+            text = ""
+        log_probs = assembler.take_log_probs()
+        if text or log_probs:
+            self._response.push(self._events.delta(self.index, text, log_probs))
+
+    def _push_parts(self, parts: list[Part]) -> None:
+        """Log probabilities go with the next text, or alone at the end: no other part has room for them."""
+        assembler = self.assembler
+        events, index, push = self._events, self.index, self._response.push
+        for part in parts:
+            match part:
+                case Text(text):
+                    push(events.delta(index, text, assembler.take_log_probs() if assembler else None))
+                case Reasoning(text):
+                    push(events.reasoning(index, text))
+                case ToolCall(call, call_id, name):
+                    push(events.tool_call(index, call, call_id, name))
+                case ToolArguments(call, fragment):
+                    push(events.tool_arguments(index, call, fragment))
 
     def _open(self) -> None:
         self.started = True
         self._first()
         if not self._response.begun:
             self._response.begin()
-        self._response.push(self._opening)
+        self._response.push(self._events.opening(self.index))
+        if self._echo:
+            self._response.push(self._events.delta(self.index, self._echo))
 
 
 class WholeChoice(Choice):
     """Collects an answer; nothing reaches the client before its end, so any attempt may begin anew."""
 
-    def __init__(self, index: int, make_assembler: Callable[[], Assembler] | None) -> None:
+    def __init__(self, index: int, make_assembler: Callable[[], Assembler] | None, echo: str = "") -> None:
         super().__init__(index, make_assembler() if make_assembler else None)
+        self._echo = echo
         self._make_assembler = make_assembler
         self._parts: list[str] = []
+        self._told: list[Part] = []
+        """Parts that the server itself has told apart."""
         self.body: bytes | None = None
 
     def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
@@ -207,6 +265,8 @@ class WholeChoice(Choice):
         if self._parts and self._make_assembler is not None:
             self.assembler = self._make_assembler()
         self._parts = []
+        self._stopping = False
+        self._told = []
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         assert self.assembler is not None
@@ -216,11 +276,11 @@ class WholeChoice(Choice):
         if self.assembler.stopped:
             self._stop_here()
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         assert self.assembler is not None
         if self.first_token_s is None:
             self._first()
-        self._parts.append(self.assembler.text(delta))
+        self._parts.append(self.assembler.text(delta, tokens))
         if self.assembler.stopped:
             self._stop_here()
 
@@ -228,12 +288,57 @@ class WholeChoice(Choice):
         self._first()
         self.body = data
 
+    def delta(self, delta: Delta) -> None:
+        self._first()
+        self._told += _parts_of(delta)
+
     def flush(self) -> None: ...
 
-    def close(self, reason: FinishReason) -> str:
-        """The whole text; `reason` holds the finish reason afterwards."""
+    def close(self, reason: EngineReason, parser: PartParser | None) -> AnswerChoice:
+        """The answer, taken apart by `parser`."""
+        log_probs = None
         if self.assembler is not None:
             self._parts.append(self.assembler.flush())
-            reason = "stop" if self.assembler.stopped else reason
-        self.reason = reason
-        return "".join(self._parts)
+            if self.assembler.stopped:
+                reason, self.stop = "stop", self.assembler.stopped_at
+            log_probs = self.assembler.take_log_probs()
+        if self._told:
+            return _taken_apart(self._told, reason, None, self.stop)
+        text = self._echo + "".join(self._parts)
+        if parser is None:
+            return AnswerChoice(text, reason, log_probs, stop=self.stop)
+        return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs, self.stop)
+
+
+def _parts_of(delta: Delta) -> list[Part]:
+    """What an OpenAI-HTTP upstream told apart, in the order in which models say it."""
+    parts: list[Part] = []
+    if delta.reasoning:
+        parts.append(Reasoning(delta.reasoning))
+    if delta.text:
+        parts.append(Text(delta.text))
+    for call in delta.calls:
+        if call.begun is not None:
+            parts.append(ToolCall(call.call, *call.begun))
+        if call.arguments:
+            parts.append(ToolArguments(call.call, call.arguments))
+    return parts
+
+
+def _taken_apart(
+    parts: list[Part], reason: FinishReason, log_probs: list[LogProb] | None, stop: str | None
+) -> AnswerChoice:
+    thoughts = [part.text for part in parts if isinstance(part, Reasoning)]
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    arguments = [part for part in parts if isinstance(part, ToolArguments)]
+    return AnswerChoice(
+        "".join(part.text for part in parts if isinstance(part, Text)),
+        "tool_calls" if calls and reason == "stop" else reason,
+        log_probs,
+        "".join(thoughts) if thoughts else None,
+        [
+            CalledTool(call.id, call.name, "".join(a.fragment for a in arguments if a.call == call.call))
+            for call in calls
+        ],
+        stop,
+    )

@@ -1,6 +1,8 @@
 """Lane of the `llmapi` model: text in, the whole text so far in each response.
 
-It reports neither tokens nor their count. Numbers may come as strings.
+It reports neither tokens nor their count. Numbers may come as strings. A stop string that ended the answer is
+not in its text but in `stop_reason`; the reader puts it back, because whether it is shown, and that it is
+counted, is not the server's to decide.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.options import OptionTensors
 from inference.lanes.outputs import cached_tokens, is_finished, text
-from inference.lanes.sampling import SamplingTensors, check_log_probs, unsupported
+from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.lanes.text import Deltas, prompt_text
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
@@ -41,9 +44,11 @@ class LlmApiLane:
         declared = schema.inputs
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._options = OptionTensors(schema)
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_streaming = "streaming" in declared
         self._has_stop = "sampling_param_stop" in declared
+        self._names_stop = "return_stop_reason" in declared and "stop_reason" in schema.outputs
         self.tells_reason = "return_finish_reason" in declared and "finish_reason" in schema.outputs
         self.proves_end = (
             "sampling_param_return_perf_metrics" in declared and "last_token_time_ns" in schema.outputs
@@ -52,12 +57,16 @@ class LlmApiLane:
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what this model carries no tensor for."""
         if request.stream and not (self.schema.decoupled and self._has_streaming):
-            raise unsupported(self.name, "stream")
+            raise unsupported(self.name, "stream", request)
         if request.stop and not self._has_stop:
-            raise unsupported(self.name, "stop")
+            raise unsupported(self.name, "stop", request)
         if request.sampling.log_probs:
-            check_log_probs(self.name, request, chosen=False)
-        self._sampling.check(request.sampling)
+            raise unsupported(self.name, "logprobs", request)
+        if request.guide is not None or request.options is not None:
+            self._options.check(request)
+        if request.prompt_text is None:
+            raise unsupported(self.name, "prompt", request, "it takes text, not token ids")
+        self._sampling.check(request)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_text` must be set. `text_input` is one-dimensional."""
@@ -71,20 +80,22 @@ class LlmApiLane:
             tensors["streaming"] = request.stream
         if request.stop:
             tensors["sampling_param_stop"] = list(request.stop)
+            if self._names_stop:
+                tensors["return_stop_reason"] = True
         return tensors
 
     def reader(self, request: InferenceRequest, sink: Sink) -> LlmApiReader:
-        del request  # whole and streamed answers are read alike
-        return LlmApiReader(self, sink)
+        return LlmApiReader(self, request.stop, sink)
 
 
 class LlmApiReader:
     """Reads one answer of the `llmapi` model."""
 
-    __slots__ = ("_deltas", "_lane", "_last", "_over", "_sink")
+    __slots__ = ("_deltas", "_lane", "_last", "_over", "_sink", "_stops")
 
-    def __init__(self, lane: LlmApiLane, sink: Sink) -> None:
+    def __init__(self, lane: LlmApiLane, stops: tuple[str, ...], sink: Sink) -> None:
         self._lane = lane
+        self._stops = stops
         self._sink = sink
         self._deltas = Deltas()
         self._last: dict[str, Any] | None = None
@@ -99,6 +110,8 @@ class LlmApiReader:
             self._failed(outputs)
             return
         self._last = outputs
+        if self._stops:
+            so_far += self._stop_met(outputs)
         if new := self._deltas.push(so_far):
             self._sink.text(new)
 
@@ -116,7 +129,13 @@ class LlmApiReader:
             return
         if held := self._deltas.flush():
             self._sink.text(held)
-        self._sink.end(reason, self._usage(self._last))
+        stop = text(self._last, "stop_reason") if self._stops else None
+        self._sink.end(reason, self._usage(self._last), stop if stop in self._stops else None)
+
+    def _stop_met(self, outputs: dict[str, Any]) -> str:
+        """The stop string that the server has cut off; without one it says "None"."""
+        met = text(outputs, "stop_reason")
+        return met if met in self._stops and met != "None" else ""
 
     def _is_whole(self, reason: FinishReason | None) -> bool:
         if self._lane.tells_reason:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 
 from inference.errors import UnsupportedFeatureError
-from inference.request import COMPLETIONS, InferenceRequest, Sampling
+from inference.request import InferenceRequest, Sampling
 from inference.schema import Schema
 
 _CHECKED = (
@@ -20,6 +20,8 @@ _CHECKED = (
     "repetition_penalty",
 )
 _COPIED = ("min_tokens", "presence_penalty", "frequency_penalty", "repetition_penalty")
+_NEUTRAL = {"min_tokens": 0, "presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
+"""Values that ask for nothing."""
 _SEED_MASK = (1 << 64) - 1
 
 
@@ -35,13 +37,14 @@ class SamplingTensors:
             if (tensor := next((c for c in candidates if c in schema.inputs), None)) is not None
         }
 
-    def check(self, sampling: Sampling) -> None:
+    def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for a setting without a tensor."""
+        sampling = request.sampling
         for setting in _CHECKED:
             if getattr(sampling, setting) is not None and setting not in self._names:
-                if setting.endswith("_penalty") and getattr(sampling, setting) == _neutral(setting):
+                if getattr(sampling, setting) == _NEUTRAL.get(setting):
                     continue
-                raise unsupported(self._lane, setting)
+                raise unsupported(self._lane, setting, request)
 
     def tensors(self, sampling: Sampling) -> dict[str, float | int]:
         """Tensors for `sampling`; only declared ones."""
@@ -82,21 +85,12 @@ def _random_settings(sampling: Sampling) -> dict[str, float | int]:
     return settings
 
 
-def check_log_probs(lane: str, request: InferenceRequest, *, chosen: bool) -> None:
-    """Raise UnsupportedFeatureError for log probabilities that a lane of TensorRT-LLM lacks."""
-    sampling = request.sampling
-    if sampling.log_probs and not chosen:
-        raise unsupported(lane, "logprobs")
-    if sampling.top_log_probs:
-        raise unsupported(lane, "logprobs" if request.path == COMPLETIONS else "top_logprobs")
-
-
-def _neutral(setting: str) -> float:
-    return 1.0 if setting == "repetition_penalty" else 0.0
-
-
-def unsupported(lane: str, param: str) -> UnsupportedFeatureError:
-    """The refusal of request field `param` by `lane`."""
+def unsupported(
+    lane: str, field: str, request: InferenceRequest, why: str = "it has no tensor for it"
+) -> UnsupportedFeatureError:
+    """The refusal of a request's field by `lane`, by the name that the client gave it."""
+    options = request.options
+    param = field if options is None else options.names.get(field, field)
     return UnsupportedFeatureError(
-        f"`{param}` is not supported by the {lane} lane of this model", param=param
+        f"`{param}` is not supported by the {lane} lane of this model: {why}. Remove it.", param=param
     )

@@ -11,8 +11,9 @@ from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.options import OptionTensors
 from inference.lanes.outputs import cached_tokens, is_finished, number, text
-from inference.lanes.sampling import SamplingTensors, check_log_probs, unsupported
+from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
 from inference.sink import FinishReason, Sink
@@ -44,6 +45,7 @@ class TextLane:
         self.name: str = schema.lane
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._options = OptionTensors(schema)
         self._always = {flag: True for flag in _FLAGS if flag in declared}
         self._has_stream = "stream" in declared
         self._ids = tuple(name for name in ("end_id", "pad_id") if name in declared)
@@ -53,13 +55,17 @@ class TextLane:
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what these models carry no tensor for."""
         if request.stream and not (self.schema.decoupled and self._has_stream):
-            raise unsupported(self.name, "stream")
+            raise unsupported(self.name, "stream", request)
         if request.stop and not self._has_stop_words:
-            raise unsupported(self.name, "stop")
+            raise unsupported(self.name, "stop", request)
         if request.sampling.log_probs:
-            # The values come, but not the tokens they belong to.
-            check_log_probs(self.name, request, chosen=False)
-        self._sampling.check(request.sampling)
+            why = "it tells the values, but not the tokens they belong to"
+            raise unsupported(self.name, "logprobs", request, why)
+        if request.guide is not None or request.options is not None:
+            self._options.check(request)
+        if request.prompt_text is None:
+            raise unsupported(self.name, "prompt", request, "it takes text, not token ids")
+        self._sampling.check(request)
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_text` must be set."""
@@ -77,10 +83,14 @@ class TextLane:
             value = getattr(request, name)
             if value is not None:
                 tensors[name] = value
+        if request.guide is not None or request.options is not None:
+            tensors |= self._options.tensors(request)
         return tensors
 
     def _bos_of(self, request: InferenceRequest) -> str:
-        return "" if self.schema.adds_special_tokens else request.prompt_bos
+        if self.schema.adds_special_tokens:
+            return ""
+        return request.prompt_bos if request.options is None or request.options.add_special_tokens else ""
 
     def reader(self, request: InferenceRequest, sink: Sink) -> TextReader:
         return TextReader(self, request, sink)
@@ -147,8 +157,8 @@ class TextReader:
             self._tokens = new + (self._tokens or 0)
         if self._deltas is not None:
             chunk = self._deltas.push(chunk)
-        if chunk:
-            self._sink.text(chunk)
+        if chunk or new:
+            self._sink.text(chunk, new)
 
     def finish(self) -> None:
         """The server ended the stream; the engine's metrics tell whether the answer is whole."""

@@ -9,13 +9,13 @@ token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain
 from typing import Any
 
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
+from inference.lanes.options import OptionTensors, words_list
 from inference.lanes.outputs import cached_tokens, is_finished
-from inference.lanes.sampling import SamplingTensors, check_log_probs, unsupported
+from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
 from inference.sink import FinishReason, Sink
@@ -41,6 +41,7 @@ class BareLane:
         declared = schema.inputs
         self.schema = schema
         self._sampling = SamplingTensors(schema, _SAMPLING)
+        self._options = OptionTensors(schema)
         self._always = {
             flag: True for flag in ("exclude_input_in_output", "return_perf_metrics") if flag in declared
         }
@@ -53,12 +54,23 @@ class BareLane:
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what this engine declares no tensor for."""
         if request.stream and not (self.schema.decoupled and self._has_streaming):
-            raise unsupported(self.name, "stream")
+            raise unsupported(self.name, "stream", request)
         if request.stop and not self._has_stop_words:
-            raise unsupported(self.name, "stop")
+            raise unsupported(self.name, "stop", request)
         if request.sampling.log_probs:
-            check_log_probs(self.name, request, chosen=self._has_log_probs)
-        self._sampling.check(request.sampling)
+            self._check_log_probs(request)
+        if request.guide is not None or request.options is not None:
+            self._options.check(request)
+        self._sampling.check(request)
+
+    def _check_log_probs(self, request: InferenceRequest) -> None:
+        """The engine gives the chosen tokens' only (contract sheet 1.9)."""
+        if not self._has_log_probs:
+            raise unsupported(self.name, "logprobs", request)
+        if request.sampling.top_log_probs:
+            raise unsupported(
+                self.name, "top_logprobs", request, "its engine tells those of the chosen tokens only"
+            )
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_ids` must be set."""
@@ -78,6 +90,8 @@ class BareLane:
             tensors["stop_words_list"] = words_list(request.stop_ids)
         if request.sampling.log_probs:
             tensors["return_log_probs"] = True
+        if request.guide is not None or request.options is not None:
+            tensors |= self._options.tensors(request)
         for name in self._ids:
             value = getattr(request, name)
             if value is not None:
@@ -86,14 +100,6 @@ class BareLane:
 
     def reader(self, request: InferenceRequest, sink: Sink) -> BareReader:
         return BareReader(self, request, sink)
-
-
-def words_list(words: Sequence[Sequence[int]]) -> list[int]:
-    """Stop or bad words as a flat row-major [2, n]: all ids, then where each word ends, padded with -1."""
-    ids = list(chain.from_iterable(words))
-    ends = list(accumulate(len(word) for word in words))
-    width = max(len(ids), len(ends))
-    return ids + [0] * (width - len(ids)) + ends + [-1] * (width - len(ends))
 
 
 class BareReader:

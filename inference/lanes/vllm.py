@@ -16,7 +16,8 @@ from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.outputs import number, text
 from inference.lanes.sampling import unsupported
 from inference.lanes.text import prompt_text
-from inference.request import InferenceRequest, Sampling, Usage
+from inference.lanes.vllm_parameters import check_options, sampling_parameters, stops_told
+from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
 from inference.sink import FinishReason, Sink, TokenScore
 
@@ -26,17 +27,7 @@ _FLAGS = (
     "return_num_input_tokens",
     "return_num_output_tokens",
 )
-_COPIED = (
-    "top_k",
-    "top_p",
-    "min_tokens",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-)
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-_SEED_MASK = (1 << 63) - 1
-"""vLLM takes -1 for no seed."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,61 +48,42 @@ class VllmLane:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._always = {flag: True for flag in _FLAGS if flag in schema.inputs}
+        self._has_stream = "stream" in schema.inputs
         self.tells_reason = "return_finish_reason" in schema.inputs and "finish_reason" in schema.outputs
         self.has_log_probs = "return_logprobs" in schema.inputs and "logprobs" in schema.outputs
 
     def check(self, request: InferenceRequest) -> None:
-        """Raise UnsupportedFeatureError for what an older backend has no tensor for."""
-        if request.stream and "stream" not in self.schema.inputs:
-            raise unsupported(self.name, "stream")
+        """Raise UnsupportedFeatureError for what vLLM cannot be told or has no tensor for."""
+        if request.stream and not self._has_stream:
+            raise unsupported(self.name, "stream", request)
         if request.sampling.log_probs and not self.has_log_probs:
-            raise unsupported(self.name, "logprobs")
+            raise unsupported(self.name, "logprobs", request)
+        check_options(self.name, request)
+        if request.prompt_text is None:
+            raise unsupported(self.name, "prompt", request, "it takes text, not token ids")
 
     def tensors(self, request: InferenceRequest) -> dict[str, Any]:
         """Inputs by name; `prompt_text` must be set."""
         tensors: dict[str, Any] = {
             "text_input": prompt_text(request, self.name),
-            "sampling_parameters": _encode(self._parameters(request)).decode(),
+            "sampling_parameters": _encode(sampling_parameters(request)).decode(),
             **self._always,
         }
-        if "stream" in self.schema.inputs:
-            tensors["stream"] = request.stream
-        if self.wants_tokens(request):
+        if self._has_stream:
+            # The gateway cancels at a stop string that vLLM does not look for, so it must see it come.
+            tensors["stream"] = request.stream or bool(request.stop and not stops_told(request))
+        if request.sampling.log_probs:
             tensors["return_logprobs"] = True
         return tensors
-
-    def wants_tokens(self, request: InferenceRequest) -> bool:
-        """Whether responses name their tokens: asked for, or to tell a stop string from an end token."""
-        return self.has_log_probs and (request.sampling.log_probs or bool(request.stop))
-
-    def _parameters(self, request: InferenceRequest) -> dict[str, Any]:
-        parameters = {"max_tokens": request.max_tokens, **sampling_parameters(request.sampling)}
-        if request.stop:
-            parameters["stop"] = list(request.stop)
-        if self.wants_tokens(request):
-            parameters["logprobs"] = request.sampling.top_log_probs
-        return parameters
 
     def reader(self, request: InferenceRequest, sink: Sink) -> VllmReader:
         return VllmReader(self, request, sink)
 
 
-def sampling_parameters(sampling: Sampling) -> dict[str, Any]:
-    """`sampling` by the names of vLLM's SamplingParams. Equal requests without a seed differ as they are."""
-    parameters = {name: value for name in _COPIED if (value := getattr(sampling, name)) is not None}
-    if sampling.temperature is not None:
-        parameters["temperature"] = sampling.temperature
-    if sampling.top_p == 0:
-        parameters |= {"top_p": 1.0, "temperature": 0.0}
-    if sampling.seed is not None:
-        parameters["seed"] = sampling.seed & _SEED_MASK
-    return parameters
-
-
 class VllmReader:
     """Reads one answer of the vLLM backend."""
 
-    __slots__ = ("_any", "_lane", "_newest", "_over", "_prompt", "_reason", "_request", "_sink", "_tokens")
+    __slots__ = ("_any", "_lane", "_over", "_prompt", "_reason", "_request", "_sink", "_tokens")
 
     def __init__(self, lane: VllmLane, request: InferenceRequest, sink: Sink) -> None:
         self._lane = lane
@@ -120,8 +92,6 @@ class VllmReader:
         self._tokens: int | None = None
         self._prompt: int | None = None
         self._reason: str | None = None
-        self._newest: str | None = None
-        """Log probabilities of the last response that brought a token."""
         self._any = False
         self._over = False
 
@@ -139,12 +109,10 @@ class VllmReader:
         if new is not None:
             self._tokens = new + (self._tokens or 0)
             self._prompt = number(outputs, "num_input_tokens")
-        if (told := text(outputs, "logprobs")) is not None and len(told) > 2:
-            self._newest = told
-            if self._request.sampling.log_probs:
-                self._sink.scores(_scores(told, self._request.sampling.top_log_probs))
-        if chunk:
-            self._sink.text(chunk)
+        if self._request.sampling.log_probs and (told := text(outputs, "logprobs")) is not None:
+            self._sink.scores(_scores(told, self._request.sampling.top_log_probs))
+        if chunk or new:
+            self._sink.text(chunk, new)
 
     def finish(self) -> None:
         """The server ended the stream: whole with a reason."""
@@ -157,16 +125,12 @@ class VllmReader:
         elif reason is None and self._lane.tells_reason:
             self._sink.lost(StreamBrokenError("the server ended the stream before the engine had finished"))
         else:
-            by_text = reason == "stop" and bool(self._request.stop) and not self._ends_by_token()
-            self._sink.end(reason, Usage(self._prompt, self._tokens, None, by_text))
+            self._sink.end(reason, Usage(self._prompt, self._tokens, counts_end=self._hides_ends()))
 
-    def _ends_by_token(self) -> bool:
-        """Whether the last token is one that ends an answer."""
-        request = self._request
-        own = request.stop_ids[: len(request.stop_ids) - len(request.stop)]
-        ends = {request.end_id, *(ids[0] for ids in own if len(ids) == 1)}
-        entries = _decoded(self._newest)
-        return not entries or next(iter(entries[-1]), None) in ends
+    def _hides_ends(self) -> bool:
+        """Whether no token that ends the answer is part of it."""
+        options = self._request.options
+        return options is None or not (options.kept_stop and options.stop_token_ids)
 
     def _failed(self, outputs: dict[str, Any]) -> None:
         if "error" not in outputs:
@@ -190,9 +154,7 @@ def _score(entry: Mapping[int, _LogProb], top: int) -> TokenScore:
     )
 
 
-def _decoded(told: str | None) -> list[dict[int, _LogProb]]:
-    if told is None:
-        return []
+def _decoded(told: str) -> list[dict[int, _LogProb]]:
     try:
         return _log_probs(told) or []
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,14 @@ def test_an_id_reads_as_its_time(vocabulary: Tokenizer) -> None:
     assert vocabulary.get_vocab_size() == tokenizer.ID_BASE + tokenizer.ID_COUNT
 
 
-def test_the_question_survives(vocabulary: Tokenizer) -> None:
-    ids = vocabulary.encode(bodies.QUESTION).ids
-    assert vocabulary.decode(ids) == bodies.QUESTION
+@pytest.mark.parametrize("message", bodies.MESSAGES, ids=lambda message: message["role"])
+def test_every_message_survives(vocabulary: Tokenizer, message: dict[str, str]) -> None:
+    ids = vocabulary.encode(message["content"]).ids
+    assert vocabulary.decode(ids) == message["content"]
     assert max(ids) < tokenizer.ID_BASE
+
+
+def test_a_chat_is_about_a_kilobyte_in_its_third_turn() -> None:
+    assert 900 < len(json.dumps(bodies.chat("house", stream=True, tokens=100))) < 1200
+    assert [message["role"] for message in bodies.MESSAGES] == ["system", *["user", "assistant"] * 2, "user"]
+    assert json.dumps(bodies.MESSAGES).count(bodies.NUMBER) == 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from bench import bodies, load, tokenizer
 from bench.__main__ import stub_options
@@ -68,6 +70,35 @@ def test_vanished_clients_are_seen(stub: Stub, cores: Cores, tmp_path: Path) -> 
     seen = stub.wait_for_active(0, timeout_s=10)
     assert seen["aborted"] == 8
     assert seen["last_end_ns"] > left["closed_at_ns"] - 1_000_000_000
+
+
+async def test_every_request_has_a_number_of_its_own(cores: Cores, tmp_path: Path) -> None:
+    """In its last message and of constant length; whatever else is asked repeats."""
+    seen: list[bytes] = []
+
+    async def chat_of(request: web.Request) -> web.Response:
+        seen.append(await request.read())
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat_of)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    target = Target(
+        port, "/v1/chat/completions", Bodies(tmp_path, lambda stream, n: bodies.chat("m", stream, n))
+    )
+    options = ("-c", 5, "-w", 0, "-d", 0.2)
+    results = [await asyncio.to_thread(load.run, cores.load, target, "requests", 1, *options) for _ in "ab"]
+    await runner.cleanup()
+    assert all(result["answers"] > 5 for result in results)
+    asked = [json.loads(body)["messages"] for body in seen]
+    before, after = bodies.QUESTION.split(bodies.NUMBER)
+    numbers = [messages[-1]["content"].removeprefix(before).removesuffix(after) for messages in asked]
+    assert all(len(number) == 16 and number.isdigit() for number in numbers)
+    assert len(set(numbers)) == len(numbers)
+    assert all(messages[:-1] == bodies.MESSAGES[:-1] for messages in asked)
 
 
 def test_usage_comes_as_asked(stub: Stub) -> None:

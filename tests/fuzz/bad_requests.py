@@ -63,7 +63,9 @@ NAMES = (
     "min_tokens", "repetition_penalty", "seed", "stop", "stream", "stream_options", "logprobs", "top_k",
     "tools", "tool_choice", "response_format", "logit_bias", "user", "service_tier", "metadata", "best_of",
     "echo", "suffix", "temprature", "maxTokens", "__proto__", "", "model\x00", "žluť", "x" * 3000, "a.b", "$",
-    "messages[0]", "`", "\ud800", "top_logprobs",
+    "messages[0]", "`", "\ud800", "top_logprobs", "guided_json", "guided_choice", "structured_outputs",
+    "regex", "stop_token_ids", "bad_words", "min_p", "truncate_prompt_tokens", "ignore_eos",
+    "include_stop_str_in_output", "add_special_tokens",
 )  # fmt: skip
 
 
@@ -81,13 +83,13 @@ def bad_requests(seed: int, model: str = "demo") -> Iterator[BadRequest]:
             request["max_tokens"] = request.get("max_tokens") or 2
         for _ in range(random.randint(1, 3)):
             random.choice(MUTATIONS)(request, random)
-        body = _bytes_of(request)
+        body = bytes_of(request)
         if random.random() < 0.2:
             body = random.choice(BYTE_MUTATIONS)(body, random)
         yield BadRequest(kind, PATHS[kind], {"content-type": random.choice(CONTENT_TYPES)}, body)
 
 
-def _bytes_of(request: Any) -> bytes:
+def bytes_of(request: Any) -> bytes:
     """JSON, with its literals as they are and raw surrogates kept as escapes."""
     text = json.dumps(request, default=str, skipkeys=True)
     for literal in _literals(request):

@@ -43,15 +43,37 @@ def sane(request: dict[str, Any], random: Random, model: str) -> dict[str, Any]:
         request["logprobs"] = True
     elif "top_logprobs" in request:
         request["top_logprobs"] = 0  # half of the schema's `allOf` forbids null
+    _make_tools_sane(request)
     for i, message in enumerate(request.get("messages", ())):
         request["messages"][i] = _sane_message(message)
     if "prompt" in request:
         request["prompt"] = _sane_prompt(request["prompt"])
+    if (form := request.get("response_format")) is not None and "json_schema" in form:
+        form["json_schema"]["name"] = "a-name_1"
+    _sane_choices(request)
+    return request
+
+
+def _sane_choices(request: dict[str, Any]) -> None:
+    """As many answers as are allowed in one request, and none that would be thrown away."""
     prompts = request.get("prompt")
     several = isinstance(prompts, list) and not isinstance(prompts[0], int)
     if request.get("n") is not None:
         request["n"] = 1 + request["n"] % (MOST_CHOICES // (len(prompts) if several and prompts else 1))
-    return request
+    if request.get("best_of"):
+        request["best_of"] = request.get("n") or 1
+
+
+def _make_tools_sane(request: dict[str, Any]) -> None:
+    """Names of the allowed letters, each once, and no choice among tools that are not there."""
+    functions = [tool["function"] for tool in request.get("tools") or () if tool["type"] == "function"]
+    for i, function in enumerate(functions):
+        function["name"] = f"tool_{i}"
+    choice = request.get("tool_choice")
+    if not request.get("tools") or (isinstance(choice, dict) and "function" in choice and not functions):
+        request.pop("tool_choice", None)
+    elif isinstance(choice, dict) and "function" in choice:
+        choice["function"]["name"] = "tool_0"
 
 
 def _sane_message(message: dict[str, Any]) -> dict[str, Any]:

@@ -117,6 +117,7 @@ def write_config(folder: Path, **entries: Any) -> None:
 
 CHAT_MODEL = Path(__file__).parents[2] / "emulator" / "models" / "depot-chat"
 _LIMITS = EngineLimits(max_batch_size=8, max_num_tokens=512, max_seq_len=512, max_input_len=480, kv_blocks=64)
+_GUIDED = 'parameters { key: "guided_decoding_backend" value: { string_value: "xgrammar" } }\n'
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +157,8 @@ async def started(folder: Path) -> TritonProcess:
             TrtEngineModels(engine, name="fragile"),
         ],
     )
+    with (folder / "repository" / "old_ids" / "config.pbtxt").open("a") as config:
+        config.write(_GUIDED)
     process = TritonProcess(
         "triton", await ensure_environment(), folder / "repository", folder / "log", load=names
     )

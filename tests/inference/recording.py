@@ -20,6 +20,7 @@ class RecordingSink:
         self.deltas: list[str] = []
         self.token_scores: list[TokenScore] = []
         self.embeddings: list[bytes] = []
+        self.told: int | None = None
         self.reason: FinishReason | None = None
         self.usage: Usage | None = None
         self.error: InferenceError | None = None
@@ -41,9 +42,12 @@ class RecordingSink:
         self.ids += ids
         self.log_probs += log_probs or []
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         self._pushed()
-        self.deltas.append(delta)
+        if tokens is not None:
+            self.told = tokens + (self.told or 0)
+        if delta:
+            self.deltas.append(delta)
 
     def scores(self, scores: Sequence[TokenScore]) -> None:
         assert not self.ends, "pushed after the end"
@@ -58,7 +62,7 @@ class RecordingSink:
 
     def flush(self) -> None: ...
 
-    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+    def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
         self._finish()
         self.reason, self.usage = reason, usage
 

@@ -47,7 +47,7 @@ class RelaySink:
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         raise AssertionError(ids)
 
-    def text(self, delta: str) -> None:
+    def text(self, delta: str, tokens: int | None = None) -> None:
         raise AssertionError(delta)
 
     def data(self, data: bytes) -> None:

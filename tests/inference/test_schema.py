@@ -56,6 +56,20 @@ def test_the_name_decides_nothing(
     assert Schema.from_dict(schema.as_dict()) == schema
 
 
+@pytest.mark.parametrize(
+    ("parameters", "guides"),
+    [
+        ({"guided_decoding_backend": "xgrammar"}, True),
+        ({"guided_decoding_backend": "${guided_decoding_backend}"}, False),
+        ({}, False),
+    ],
+)
+def test_an_engine_says_whether_it_guides(parameters: dict[str, str], guides: bool) -> None:
+    schema = recognise(metadata(BARE_IN, BARE_OUT), config(**parameters))
+    assert schema.guided_decoding is guides
+    assert Schema.from_dict(schema.as_dict()) == schema
+
+
 def test_an_ensembles_steps_tell_what_is_behind_it() -> None:
     schema = recognise(metadata(TEXT_IN, TEXT_OUT), {"ensemble_scheduling": {"step": STEPS}})
     assert (schema.bare_target, schema.preprocessing_target) == ("b", "a")

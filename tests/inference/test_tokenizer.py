@@ -72,10 +72,33 @@ def test_a_template_file_wins_over_the_configuration(tokenizer_folder: Path) -> 
     assert ModelTokenizer.load(tokenizer_folder).render(CHAT) == "file the quick fox"
 
 
-def test_of_named_templates_the_default_is_taken(tokenizer_folder: Path) -> None:
-    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+NAMED = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+TOOLS = [{"type": "function", "function": {"name": "clock"}}]
+
+
+@pytest.mark.parametrize(
+    ("named", "tools", "rendered"),
+    [
+        (NAMED, None, "plain"),
+        (NAMED, [], "plain"),
+        (NAMED, TOOLS, "tools"),
+        (NAMED[1:], TOOLS, "plain"),
+        (NAMED[:1], None, "tools"),
+        ([{"name": "tool_use", "template": "{{ tools[0].type }}"}, NAMED[1]], TOOLS, "function"),
+        ([*NAMED, {"name": "rag", "template": "{{"}], None, "plain"),
+    ],
+)
+def test_of_named_templates_the_one_for_the_request_is_taken(
+    tokenizer_folder: Path, named: list[object], tools: list[dict[str, object]] | None, rendered: str
+) -> None:
+    """`default`, or `tool_use` where tools are given; others are left alone."""
     write_config(tokenizer_folder, chat_template=named)
-    assert ModelTokenizer.load(tokenizer_folder).render(CHAT) == "plain"
+    assert ModelTokenizer.load(tokenizer_folder).render(CHAT, tools) == rendered
+
+
+def test_a_model_without_usable_templates_has_none(tokenizer_folder: Path) -> None:
+    write_config(tokenizer_folder, chat_template=[{"name": "rag", "template": "x"}])
+    assert ModelTokenizer.load(tokenizer_folder).templates is None
 
 
 def test_chat_without_a_template_says_what_to_do(tokenizer_folder: Path) -> None:

@@ -19,6 +19,7 @@ from inference.errors import (
     InferenceError,
     PromptTooLongError,
     ProtocolError,
+    RequestRefusedError,
     SchemaError,
     ServerFailedError,
     ServerTimeoutError,
@@ -29,8 +30,9 @@ from inference.errors import (
 from inference.introspection import introspect
 from inference.lane import TritonReader
 from inference.lanes import lane_of
+from inference.logit_bias import LogitBias
 from inference.push_http import HttpPool, Timeouts
-from inference.request import InferenceRequest, Sampling
+from inference.request import Extra, Guide, InferenceRequest, Options, Sampling
 from inference.schema import Schema
 from inference.sink import Call, Sink
 from inference.tokenizer import ModelTokenizer
@@ -72,9 +74,16 @@ class Speaker:
         self._clients = ModelClients(Timeouts())
 
     async def start(
-        self, target: str, transport: Transport, sink: RecordingSink, request: InferenceRequest
+        self,
+        target: str,
+        transport: Transport,
+        sink: RecordingSink,
+        request: InferenceRequest,
+        **facts: Any,
     ) -> Call:
+        """`facts`: of the schema, beyond what the server says."""
         schema = await introspect(self.server, target, TARGETS.get(target, "auto"))
+        schema = replace(schema, **facts)
         endpoint = Endpoint(
             name=f"{target}-{transport}",
             deployment="d",
@@ -90,8 +99,13 @@ class Speaker:
         return self._clients.of(endpoint).start(request, sink)
 
     async def ask(self, target: str, transport: Transport, **fields: Any) -> RecordingSink:
+        return await self.answer(target, transport, self.request(**fields))
+
+    async def answer(
+        self, target: str, transport: Transport, request: InferenceRequest, **facts: Any
+    ) -> RecordingSink:
         sink = RecordingSink()
-        await self.start(target, transport, sink, self.request(**fields))
+        await self.start(target, transport, sink, request, **facts)
         return await ended(sink)
 
     def request(self, max_tokens: int = 24, stream: bool = True, **fields: Any) -> InferenceRequest:
@@ -166,6 +180,14 @@ async def test_the_bare_model_is_preferred(triton: ServerRef, target: str, bare:
 async def test_the_servers_tokenizer_is_asked_for_its_bos(triton: ServerRef) -> None:
     assert (await introspect(triton, "text", "ensemble")).adds_special_tokens is True
     assert (await introspect(triton, "old_text", "ensemble")).adds_special_tokens is False
+
+
+async def test_who_guides_is_told_by_the_engines_configuration(triton: ServerRef) -> None:
+    """Of a text model by that of the engine behind it."""
+    for target in ("old_ids", "old_text", "old_script"):
+        assert (await introspect(triton, target, TARGETS[target])).guided_decoding is True
+    for target in ("ids", "text", "script", "words"):
+        assert (await introspect(triton, target, TARGETS[target])).guided_decoding is False
 
 
 async def test_a_wrong_lane_is_named(triton: ServerRef) -> None:
@@ -296,17 +318,88 @@ async def test_other_lanes_refuse_the_likeliest_tokens(speaker: Speaker) -> None
         await speaker.ask("ids", "http", log_probs=True, top_log_probs=2)
 
 
-async def test_vllm_tells_a_stop_string_from_an_end_token(speaker: Speaker) -> None:
-    """So that the tokens of the answer can be counted exactly."""
+async def test_vllm_stops_at_a_stop_string_and_shows_it(speaker: Speaker) -> None:
+    """So that it can be told which it was, and that no end token was counted."""
     bare = await speaker.ask("ids", "http", max_tokens=6)
     word = speaker.tokenizer.tokenizer.decode(bare.ids[4:6])
     cut = await speaker.ask("pages", "http", stop=(word,))
     assert cut.usage is not None
-    assert (cut.reason, cut.usage.completion_tokens, cut.usage.ended_by_text) == ("stop", 6, True)
+    assert (cut.reason, cut.usage.completion_tokens) == ("stop", 6)
+    assert cut.text_so_far == speaker.text_of(bare)
+    assert cut.text_so_far.endswith(word)
     whole = await speaker.ask("pages", "http", max_tokens=200, stop=("never said",))
+    plain = await speaker.ask("ids", "http", max_tokens=200)
     assert whole.usage is not None
-    assert (whole.reason, whole.usage.ended_by_text) == ("stop", False)
+    assert (whole.reason, whole.usage.completion_tokens, whole.usage.counts_end) == (
+        "stop",
+        len(plain.ids),
+        True,
+    )
     assert whole.token_scores == []
+
+
+VLLM_OPTIONS = {
+    "bad_words": Options(bad_words=("box", " box")),
+    "stop_token_ids": Options(stop_token_ids=(70,)),
+    "ignore_eos": Options(ignore_eos=True),
+    "skip_special_tokens": Options(skip_special_tokens=False),
+    "min_p": Options(extras={"min_p": Extra(0.2, "")}),
+    "allowed_token_ids": Options(extras={"allowed_token_ids": Extra([70, 71], "")}),
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("name", VLLM_OPTIONS)
+async def test_vllm_takes_its_own_parameters(speaker: Speaker, transport: Transport, name: str) -> None:
+    request = speaker.request(max_tokens=8)
+    request.options = VLLM_OPTIONS[name]
+    sink = await speaker.answer("pages", transport, request)
+    assert sink.error is None
+    assert sink.usage is not None
+    if name == "allowed_token_ids":
+        tokens = [speaker.tokenizer.tokenizer.decode([token]) for token in (70, 71)]
+        assert set(sink.text_so_far) <= set("".join(tokens))
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "add_special_tokens", "length_penalty", "allowed_token_ids"])
+async def test_vllm_refuses_what_its_json_cannot_say(speaker: Speaker, name: str) -> None:
+    asked = {
+        "logit_bias": Options(logit_bias=LogitBias({5: 1.0}, 100)),
+        "add_special_tokens": Options(add_special_tokens=False),
+        "length_penalty": Options(extras={"length_penalty": Extra(1.2, "there are no beams")}),
+        "allowed_token_ids": Options(extras={"allowed_token_ids": Extra([], "none is left")}),
+    }
+    request = speaker.request()
+    request.options = asked[name]
+    with pytest.raises(UnsupportedFeatureError, match=f"`{name}` is not supported by the vllm lane"):
+        await speaker.answer("pages", "http", request)
+
+
+async def test_a_token_that_vllm_does_not_have_is_the_callers_mistake(speaker: Speaker) -> None:
+    request = speaker.request()
+    request.options = Options(extras={"allowed_token_ids": Extra([10**6], "")})
+    assert isinstance((await speaker.answer("pages", "http", request)).error, RequestRefusedError)
+
+
+async def test_parameters_that_vllm_refuses_do_not_blame_the_server(speaker: Speaker) -> None:
+    sink = await speaker.ask("pages", "http", top_p=7.0)
+    assert isinstance(sink.error, RequestRefusedError)
+    assert "NoneType" not in str(sink.error)
+
+
+@pytest.mark.parametrize("stop", [(), ("never said",)])
+async def test_text_of_tokens_that_end_a_vllm_answer_stays_out(
+    speaker: Speaker, stop: tuple[str, ...]
+) -> None:
+    """Also beside a stop string, which vLLM could only keep together with it."""
+    plain = await speaker.ask("ids", "http")
+    token = plain.ids[4]
+    request = speaker.request(stop=stop)
+    request.options = Options(stop_token_ids=(token,))
+    sink = await speaker.answer("pages", "http", request)
+    assert sink.reason == "stop"
+    detokenizer = speaker.tokenizer.detokenizer()
+    assert sink.text_so_far == detokenizer.push(plain.ids[: plain.ids.index(token)]) + detokenizer.flush()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -348,6 +441,89 @@ async def test_a_prompt_beyond_vllms_length_is_refused(speaker: Speaker) -> None
     await speaker.start("pages", "http", sink, request)
     await ended(sink)
     assert isinstance(sink.error, PromptTooLongError)
+
+
+# Options
+
+
+OPTION_TARGETS = ("ids", "old_ids", "text", "old_text", "script", "old_script")
+GUIDED_TARGETS = (*OPTION_TARGETS, "pages")
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", GUIDED_TARGETS)
+@pytest.mark.parametrize("guide", [Guide("json"), Guide("json_schema", '{"type":"object"}')])
+async def test_triton_takes_the_tensors_of_a_guide(
+    speaker: Speaker, target: str, transport: Transport, guide: Guide
+) -> None:
+    """By name, type and shape; an engine without a backend has read them too, and says so."""
+    request = speaker.request()
+    request.guide = guide
+    sink = await speaker.answer(target, transport, request, guided_decoding=True)
+    if target in ("ids", "text", "script"):
+        assert "GuidedDecoder is not setup" in str(sink.error)
+    else:
+        assert sink.error is None
+        assert speaker.text_of(sink)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", OPTION_TARGETS)
+async def test_a_bias_decides_the_next_token(speaker: Speaker, target: str, transport: Transport) -> None:
+    tokenizer = speaker.tokenizer
+    plain = await speaker.ask("ids", "http", max_tokens=1)
+    token = next(
+        token
+        for token in range(50, tokenizer.vocab_size)
+        if token != plain.ids[0] and (tokenizer.word_of(token) or "").isalpha()
+    )
+    word = tokenizer.word_of(token)
+    assert word is not None
+    request = speaker.request(max_tokens=2)
+    request.options = Options(logit_bias=LogitBias({token: 100.0}, tokenizer.vocab_size, (word,)))
+    sink = await speaker.answer(target, transport, request)
+    assert sink.error is None
+    assert speaker.text_of(sink) == 2 * word
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", OPTION_TARGETS)
+async def test_bad_words_are_not_said(speaker: Speaker, target: str, transport: Transport) -> None:
+    plain = await speaker.ask("ids", "http")
+    bad = speaker.tokenizer.tokenizer.decode(plain.ids[2:3])
+    request = speaker.request()
+    ids = tuple(speaker.tokenizer.encode(bad, add_special_tokens=False))
+    assert ids == tuple(plain.ids[2:3])
+    request.options = Options(bad_words=(bad,), bad_ids=(ids,))
+    sink = await speaker.answer(target, transport, request)
+    assert sink.error is None
+    assert speaker.text_of(sink) != speaker.text_of(plain)
+    assert speaker.text_of(sink).startswith(speaker.tokenizer.decode(plain.ids[:2]))
+    assert plain.ids[2] not in sink.ids
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("target", OPTION_TARGETS)
+async def test_an_answer_may_go_on_after_its_end(speaker: Speaker, target: str, transport: Transport) -> None:
+    assert (await speaker.ask("ids", "http", max_tokens=60)).reason == "stop"
+    request = speaker.request(max_tokens=60)
+    request.end_id, request.options = -1, Options(ignore_eos=True)
+    sink = await speaker.answer(target, transport, request)
+    assert sink.error is None
+    if target.startswith("old") and not sink.ids:
+        assert sink.reason is None  # the older text models tell no count
+    else:
+        assert sink.reason == "length"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_token_may_end_the_answer(speaker: Speaker, transport: Transport) -> None:
+    plain = await speaker.ask("ids", "http")
+    token = plain.ids[4]
+    request = speaker.request()
+    request.options, request.stop_ids = Options(stop_token_ids=(token,)), ((token,),)
+    sink = await speaker.answer("ids", transport, request)
+    assert (sink.reason, sink.ids) == ("stop", plain.ids[: plain.ids.index(token) + 1])
 
 
 # Faults

@@ -123,6 +123,16 @@ def test_a_wrong_field_names_itself_and_the_remedy(
     assert (allowed in (error.allowed or ())) == (allowed is not None)
 
 
+def test_a_parser_is_one_of_those_there_are() -> None:
+    head = "kind: Model\nname: m\ncontext_length: 5\n"
+    (model,) = parse_manifests([("m.yaml", head + "tool_parser: hermes\nreasoning_parser: qwen3")])
+    assert isinstance(model, Model)
+    assert (model.tool_parser, model.reasoning_parser) == ("hermes", "qwen3")
+    error = one(head + "tool_parser: llama_json")
+    assert (error.field, error.line) == ("tool_parser", 4)
+    assert "did you mean 'llama3_json'" in error.message
+
+
 @pytest.mark.parametrize(
     ("server", "field", "message"),
     [

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from inference.client import ModelClients
-from inference.errors import InferenceError, RequestRefusedError, StreamBrokenError
+from inference.errors import (
+    InferenceError,
+    RequestRefusedError,
+    ServerBusyError,
+    StreamBrokenError,
+    UnsupportedFeatureError,
+)
 from inference.push_http import Timeouts
-from inference.request import InferenceRequest, Usage
+from inference.request import Guide, InferenceRequest, Usage
 from inference.schema import Schema, Tensor
 from inference.sink import Call, FinishReason
 from model_registry.entities import Endpoint, Model
@@ -144,7 +151,7 @@ class Collected:
         self.started = not self._whole
         self.some.set()
 
-    def text(self, delta: str) -> None: ...
+    def text(self, delta: str, tokens: int | None = None) -> None: ...
 
     def data(self, data: bytes) -> None: ...
 
@@ -198,10 +205,13 @@ class Fleet:
         self.snapshot = Snapshot.of(self.snapshot.version + 1, [MODEL, *endpoints])
         self.router.registry_changed()
 
-    async def run(self, answer: Collected, tokens: int = 6, model: Model = MODEL) -> Finished:
+    async def run(
+        self, answer: Collected, tokens: int = 6, model: Model = MODEL, guide: Guide | None = None
+    ) -> Finished:
         request = InferenceRequest(
             id="r", model=model.name, stream=True, max_tokens=tokens, prompt_ids=[100], end_id=END
         )
+        request.guide = guide
         job = Job(request, Wish(model, "balanced", "default"), 10, self._tracing.begin(None, None))
         async with asyncio.timeout(10):
             return await self.router.run(job, answer)
@@ -394,3 +404,54 @@ async def test_cancelling_reaches_the_engine(fleet: Fleet) -> None:
     assert fleet.router.ledger.in_flight() == 0
     assert fleet.observed.outcomes == [("a", "cancelled")]
     assert fleet.router.ledger.of("a").breaker.failures == 0
+
+
+GUIDED = {
+    "guided_decoding": True,
+    "inputs": {
+        **SCHEMA.inputs,
+        **{
+            name: Tensor("BYTES", (-1, 1)) for name in ("guided_decoding_guide_type", "guided_decoding_guide")
+        },
+    },
+}
+
+
+def endpoints(fleet: Fleet, unguided: int, *, guided: bool) -> list[Endpoint]:
+    """So many copies of a, which has no guided decoding, and b, which may have it."""
+    a, b = fleet.endpoints
+    schema = replace(SCHEMA, **GUIDED) if guided else SCHEMA  # type: ignore[arg-type]
+    return [
+        *(a.model_copy(update={"name": f"a{n}"}) for n in range(unguided)),
+        b.model_copy(update={"server_schema": schema.as_dict()}),
+    ]
+
+
+async def test_what_one_endpoint_cannot_carry_another_one_does(fleet: Fleet) -> None:
+    """However many have to be asked; nothing was sent to them, and no attempt is used up."""
+    fleet.register(*endpoints(fleet, 5, guided=True))
+    answer = Collected()
+    finished = await fleet.run(answer, guide=Guide("json"))
+    assert (answer.ids, finished.endpoint.name) == (EXPECTED, "b")
+    assert fleet.a.asked == []
+    assert fleet.b.asked[0]["guided_decoding_guide_type"] == "json"
+    assert {outcome for name, outcome in fleet.observed.outcomes if name != "b"} == {"unsupported"}
+
+
+async def test_what_no_endpoint_can_carry_is_refused_by_name(fleet: Fleet) -> None:
+    fleet.register(*endpoints(fleet, 5, guided=False))
+    with pytest.raises(UnsupportedFeatureError) as caught:
+        await fleet.run(Collected(), guide=Guide("json"))
+    assert caught.value.param == "response_format"
+    assert fleet.a.asked == fleet.b.asked == []
+
+
+async def test_of_a_busy_endpoint_more_is_told_than_of_one_that_cannot(fleet: Fleet) -> None:
+    """A later try may succeed: the client must not take it for its own mistake."""
+    fleet.register(*endpoints(fleet, 1, guided=True))
+    fleet.b.faults = ["busy"]
+    fleet.router.ledger.of("b").tokens = 0
+    fleet.router.ledger.of("a0").tokens = 10**6
+    with pytest.raises(AttemptsExhaustedError) as caught:
+        await fleet.run(Collected(), guide=Guide("json"))
+    assert isinstance(caught.value.last, ServerBusyError)

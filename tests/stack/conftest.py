@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from enginehouse.local.stack import DEMO_STACK
-from tests.stack.stack import Stack, is_alive
+from tests.stack.parsed_models import add_parsed_models
+from tests.stack.stack import SCRIPT_FILE, Stack, is_alive
 
 STATS_PERIOD_MS = 10
 """So that the engines' own counters tell when a slot became free."""
@@ -22,6 +23,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for server in watched["servers"]:
         for engine in server["engines"]:
             engine["stats_check_period_ms"] = STATS_PERIOD_MS
+            engine["script_file"] = str(directory / SCRIPT_FILE)
+    add_parsed_models(watched)
     (directory / "stack.yaml").write_text(yaml.safe_dump(watched))
     with Stack.start(directory, "--workers", "2", "--stack", str(directory / "stack.yaml")) as running:
         yield running

@@ -19,6 +19,7 @@ import psutil
 from openai import AsyncOpenAI, OpenAI
 
 START_TIMEOUT_S = 180.0
+SCRIPT_FILE = "script.json"
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -83,6 +84,13 @@ class Stack:
 
     def async_client(self) -> AsyncOpenAI:
         return AsyncOpenAI(base_url=self.base_url, api_key=self.key, max_retries=0, timeout=120)
+
+    def script(self, *answers: tuple[str, str]) -> None:
+        """What engines say from now on to a prompt in which the first of a pair stands last."""
+        told = {"answers": [{"when": when, "say": say} for when, say in answers]}
+        draft = self.directory / f"{SCRIPT_FILE}.tmp"
+        draft.write_text(json.dumps(told))
+        draft.replace(self.directory / SCRIPT_FILE)
 
     def processes(self) -> list[tuple[psutil.Process, str]]:
         """This `up` and every process below it, each with its command line."""

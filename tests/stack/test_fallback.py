@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.stack.apis import (
+    answers_end_for_the_same_reasons,
+    messages_say_what_chat_says,
+    responses_say_what_chat_says,
+)
 from tests.stack.stack import Stack
 
 
@@ -12,7 +17,13 @@ def test_the_same_models_answer_without_triton(tmp_path: Path) -> None:
     with Stack.start(tmp_path, "--fallback") as stack:
         assert stack.ready["triton"] == []
         client = stack.client()
-        for model in stack.ready["models"]:
+        listed = [one.model_dump() for one in client.models.list()]
+        assert {one["id"] for one in listed} >= set(stack.ready["models"])
+        embedding = {one["id"] for one in listed if one["modality"] == "embedding"}
+        for model in embedding:
+            (vector,) = client.embeddings.create(model=model, input="steam").data
+            assert len(vector.embedding) > 1
+        for model in set(stack.ready["models"]) - embedding:
             question = [{"role": "user", "content": "What is the capital of France?"}]
             whole = client.chat.completions.create(model=model, messages=question, temperature=0)  # type: ignore[arg-type]
             assert "Paris" in (whole.choices[0].message.content or "")
@@ -29,4 +40,14 @@ def test_the_same_models_answer_without_triton(tmp_path: Path) -> None:
             assert chunks[-1].usage is not None
             assert whole.usage is not None
             assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+        assert stack.stop() == 0
+
+
+def test_the_other_apis_answer_without_triton(tmp_path: Path) -> None:
+    """The upstream speaks chat completions; its answers are read, and told in each API's own words."""
+    with Stack.start(tmp_path, "--fallback") as stack:
+        for model in stack.ready["models"][:2]:
+            responses_say_what_chat_says(stack, model)
+            messages_say_what_chat_says(stack, model)
+            answers_end_for_the_same_reasons(stack, model)
         assert stack.stop() == 0

@@ -20,6 +20,8 @@ class Ending:
     """How one stream ended for its client."""
 
     text: str = ""
+    tokens: int | None = None
+    """`usage.completion_tokens`."""
     done: bool = False
     """`[DONE]` came."""
     finish: str | None = None
@@ -44,6 +46,7 @@ async def stream(session: aiohttp.ClientSession, stack: Stack, model: str, begun
     body = {
         "model": model,
         "stream": True,
+        "stream_options": {"include_usage": True},
         "messages": [{"role": "user", "content": "Tell me a long story."}],
         "temperature": 1.0,
         "max_tokens": 300,
@@ -75,6 +78,8 @@ def take(ending: Ending, line: bytes) -> None:
         event = msgspec.json.decode(line[6:])
         if "error" in event:
             ending.error = event["error"]["code"]
+        elif event.get("usage"):
+            ending.tokens = event["usage"]["completion_tokens"]
         elif event["choices"]:
             ending.text += event["choices"][0]["delta"].get("content") or ""
             ending.finish = event["choices"][0]["finish_reason"] or ending.finish
@@ -154,6 +159,7 @@ async def test_triton_killed_token_streams_go_on_elsewhere(stack: Stack, model: 
     assert all(ending.done and ending.finish == "length" for ending in endings), [
         (e.error, e.broken) for e in endings if not e.done
     ]
+    assert {ending.tokens for ending in endings} == {300}
     for again in (
         "house-chat:latency",
         "house-chat:throughput",

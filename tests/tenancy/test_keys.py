@@ -45,6 +45,30 @@ def test_a_known_key_names_its_tenant(header: str) -> None:
     assert (identity.tenant.name, identity.key_name, identity.admin) == ("acme", "laptop", False)
 
 
+@pytest.mark.parametrize(
+    ("authorization", "api_key"), [(None, KEY), ("", KEY), (None, f" {KEY} "), (f"Bearer {KEY}", "eh-nobody")]
+)
+def test_a_key_may_come_by_itself(authorization: str | None, api_key: str) -> None:
+    """In `x-api-key`, where there is no Authorization header, which counts first."""
+    assert authenticate(snapshot(), authorization, api_key).key_name == "laptop"
+
+
+@pytest.mark.parametrize(
+    ("api_key", "error"),
+    [
+        ("", MissingKeyError),
+        ("  ", MissingKeyError),
+        (f"Bearer {KEY}", MalformedKeyError),
+        ("x" * 5000, MalformedKeyError),
+        ("eh-nobody", UnknownKeyError),
+    ],
+)
+def test_what_is_no_key_by_itself(api_key: str, error: type[AuthError]) -> None:
+    with pytest.raises(error) as caught:
+        authenticate(snapshot(), None, api_key)
+    assert KEY not in str(caught.value)
+
+
 def test_an_admin_key_says_so() -> None:
     assert authenticate(snapshot(key={"admin": True}), f"Bearer {KEY}").admin
 

@@ -8,7 +8,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +111,12 @@ def make_client(weights: Weights) -> Iterator[MakeClient]:
     """Makes engines with some limits changed; at the end none may hold a block or a request."""
     engines: list[Engine] = []
 
-    def make(pacing: Pacing | None = None, faults: FaultSwitch | None = None, **limits: Any) -> Client:
+    def make(
+        pacing: Pacing | None = None,
+        faults: FaultSwitch | None = None,
+        script: Callable[[Sequence[int]], tuple[int, ...] | None] | None = None,
+        **limits: Any,
+    ) -> Client:
         base = EngineLimits(
             max_batch_size=16,
             max_num_tokens=64,
@@ -120,7 +125,7 @@ def make_client(weights: Weights) -> Iterator[MakeClient]:
             tokens_per_block=4,
             kv_blocks=256,
         )
-        engine = Engine(weights, replace(base, **limits), pacing, faults)
+        engine = Engine(weights, replace(base, **limits), pacing, faults, script=script)
         engine.start()
         engines.append(engine)
         return Client(engine)

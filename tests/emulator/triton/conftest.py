@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -26,7 +27,13 @@ from tests.emulator.triton.server import Server
 from tests.emulator.triton.small_model import write_small_model
 
 LIMITS = EngineLimits(
-    max_batch_size=64, max_num_tokens=512, max_seq_len=1024, max_input_len=200, kv_blocks=1024
+    max_batch_size=64,
+    max_num_tokens=512,
+    max_seq_len=1024,
+    max_input_len=200,
+    kv_blocks=1024,
+    max_lora_rank=4,
+    lora_cache_host_memory_bytes=10_000,  # room for two of the adapters of these tests
 )
 
 MakeServer = Callable[[Path, list[EmulatorModels]], TritonProcess]
@@ -51,7 +58,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(model_dir: Path) -> EngineSpec:
-    return EngineSpec(model_dir, LIMITS)
+    return EngineSpec(model_dir, LIMITS, guided_decoding=True)
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +67,11 @@ def all_models(engine: EngineSpec) -> list[EmulatorModels]:
     older = TextModels(
         "old_ensemble", "old_before", "old_after", bls="old_bls", bls_instances=1, accumulate_tokens=True
     )
+    plain = replace(engine, guided_decoding=False, limits=replace(LIMITS, max_lora_rank=0))
     return [
         TrtEngineModels(engine, text=TextModels(bls_instances=1)),
         TrtEngineModels(engine, name="old", dialect="0.19", text=older),
-        TrtEngineModels(engine, name="whole", decoupled=False),
+        TrtEngineModels(plain, name="whole", decoupled=False),
         LlmApiModels(engine, name="llmapi"),
         LlmApiModels(engine, name="old_llmapi", dialect="1.x"),
         VllmModels(engine),

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
+import tritonclient.grpc.aio as grpc_client
+from tritonclient.utils import np_to_triton_dtype
 
 from enginehouse.local.triton import TritonProcess
 
@@ -66,6 +68,32 @@ class Server:
             while not reached(await self.active(model)):  # noqa: ASYNC110 - the gauge has no event
                 await asyncio.sleep(0.01)
         return time.monotonic() - started
+
+    async def infer(self, model: str, arrays: dict[str, Any]) -> list[dict[str, Any]]:
+        """Responses of a gRPC stream by tensor name; half precision cannot be written as JSON.
+
+        Raises InferenceServerException for an answer that is an error.
+        """
+        inputs = []
+        for name, array in arrays.items():
+            tensor = grpc_client.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+            inputs.append(tensor.set_data_from_numpy(array))
+
+        async def requests():  # type: ignore[no-untyped-def]
+            yield {"model_name": model, "inputs": inputs, "enable_empty_final_response": True}
+
+        found = []
+        async with grpc_client.InferenceServerClient(self.process.grpc_url) as client:
+            async for result, error in client.stream_infer(requests()):
+                if error is not None:
+                    raise error
+                response = result.get_response()
+                names = [tensor.name for tensor in response.outputs]
+                if names:
+                    found.append({name: result.as_numpy(name) for name in names})
+                if response.parameters["triton_final_response"].bool_param:
+                    break
+        return found
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:

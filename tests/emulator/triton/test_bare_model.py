@@ -63,6 +63,8 @@ async def test_several_sequences_of_one_prompt_are_told_apart(server: Server) ->
         ({"request_output_len": 0}, "Executor failed process requestId"),
         ({"input_ids": [5] * 201, "input_lengths": 201}, "exceeds maximum input length (200)"),
         ({"input_lengths": 4}, "input_lengths says 4, input_ids holds 3"),
+        ({"return_context_logits": True}, "need to build engine with gather_context_logits"),
+        ({"return_generation_logits": True}, "gather_generation_logits must be enabled in ExecutorConfig"),
         ({"fault": "error_before"}, "due to the following error: injected fault"),
     ],
 )

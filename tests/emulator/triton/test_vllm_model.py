@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,60 @@ async def test_what_it_cannot_do_it_says_in_its_own_words(
 ) -> None:
     _, seen = await server.stream("vllm", body(**more))
     assert seen[0]["error"] == said
+
+
+@pytest.mark.parametrize(
+    ("guide", "wanted"),
+    [
+        ({"regex": "[0-9]{3}-[a-f]{2}"}, r"\d{3}-[a-f]{2}"),
+        ({"grammar": 'root ::= ("tea" | "coal") "!"'}, "(tea|coal)!"),
+        ({"json": {"enum": [7]}}, "7"),
+        ({"json_object": True}, r"(?s)\{.*"),
+    ],
+    ids=lambda guide: next(iter(guide)) if isinstance(guide, dict) else None,
+)
+async def test_a_guide_is_json_text_within_the_parameters(server: Server, guide: Event, wanted: str) -> None:
+    asked = body(False, max_tokens=60, min_tokens=0, structured_outputs=json.dumps(guide))
+    _, whole = await server.generate("vllm", asked)
+    assert re.fullmatch(wanted, whole["text_output"])
+    _, refused = await server.stream("vllm", body(structured_outputs=guide))
+    assert "lora_name" in refused[0]["error"]  # an object, not its text
+
+
+@pytest.mark.parametrize(
+    ("guide", "said"),
+    [
+        ({"regex": "(("}, "Failed to transform regex into a grammar"),
+        ({"grammar": "no"}, "Invalid grammar specification."),
+    ],
+)
+async def test_a_guide_that_cannot_be_read_is_refused(server: Server, guide: Event, said: str) -> None:
+    _, seen = await server.stream("vllm", body(structured_outputs=json.dumps(guide)))
+    assert seen[0]["error"].startswith(f"Error generating stream: {said}")
+
+
+async def test_a_token_that_ends_the_answer_is_hidden_unless_stops_are_kept(
+    server: Server, model_dir: Path
+) -> None:
+    tokenizer = EngineTokenizer(model_dir)
+    _, plain = await server.generate("vllm", body(False, min_tokens=0, logprobs=0))
+    tokens = [int(next(iter(entry))) for entry in json.loads(plain["logprobs"])]
+    until = tokens[: tokens.index(tokens[3])]
+    for kept in (False, True):
+        asked = body(False, min_tokens=0, stop_token_ids=[tokens[3]], include_stop_str_in_output=kept)
+        _, whole = await server.generate("vllm", asked)
+        shown = [*until, tokens[3]] if kept else until
+        assert (whole["text_output"], whole["finish_reason"]) == (tokenizer.decode(shown), "stop")
+        assert whole["num_output_tokens"] == len(until) + 1
+
+
+async def test_only_allowed_tokens_are_chosen(server: Server, model_dir: Path) -> None:
+    allowed = EngineTokenizer(model_dir).encode("engine", add_special_tokens=False)[:2]
+    _, whole = await server.generate("vllm", body(False, allowed_token_ids=allowed, logprobs=0))
+    assert {int(next(iter(entry))) for entry in json.loads(whole["logprobs"])} <= set(allowed)
+    for wrong in ([], [10**6]):
+        _, seen = await server.stream("vllm", body(allowed_token_ids=wrong))
+        assert "allowed_token_ids" in seen[0]["error"]
 
 
 async def test_numbers_may_be_texts(server: Server) -> None:

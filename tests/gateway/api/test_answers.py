@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.api.answers import (
     DONE,
+    CalledTool,
     ChatStream,
     Choice,
     CompletionStream,
@@ -48,7 +49,7 @@ def data(event: bytes) -> Any:
 def test_chat_events_are_openais(include_usage: bool, extras: dict[str, str]) -> None:
     stream = chat_stream(include_usage=include_usage, **extras)
     events = [
-        stream.role(1),
+        stream.opening(1),
         stream.delta(1, "Hi"),
         stream.delta(1, "Hi", LOG_PROBS),
         stream.finish(1, "length"),
@@ -67,7 +68,7 @@ def test_chat_events_are_openais(include_usage: bool, extras: dict[str, str]) ->
 
 def test_the_usage_event_has_counts_and_no_choice() -> None:
     for stream in (chat_stream(include_usage=True), CompletionStream("c", 1, "m", include_usage=True)):
-        chunk = data(stream.usage(USAGE))
+        chunk = data(stream.end(USAGE).removesuffix(DONE))
         assert chunk["choices"] == []
         assert chunk["usage"] == {
             "prompt_tokens": 5,
@@ -76,7 +77,38 @@ def test_the_usage_event_has_counts_and_no_choice() -> None:
             "prompt_tokens_details": {"cached_tokens": 3},
         }
         validate("CompletionUsage", chunk["usage"])
-    validate(CHAT_CHUNK, data(chat_stream().usage(Usage())))
+    validate(CHAT_CHUNK, data(chat_stream(include_usage=True).end(Usage()).removesuffix(DONE)))
+    assert chat_stream().end(USAGE) == DONE
+
+
+def test_tool_calls_and_reasoning_are_events_of_their_own() -> None:
+    stream = chat_stream()
+    events = [
+        stream.reasoning(0, "hm"),
+        stream.tool_call(0, 1, "call_1", "look_up"),
+        stream.tool_arguments(0, 1, '{"a":'),
+        stream.finish(0, "tool_calls"),
+    ]
+    deltas = [data(event)["choices"][0]["delta"] for event in events]
+    for event in events:
+        validate(CHAT_CHUNK, data(event))
+    assert deltas[0] == {"reasoning_content": "hm"}
+    assert deltas[1]["tool_calls"] == [
+        {"index": 1, "id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": ""}}
+    ]
+    assert deltas[2]["tool_calls"] == [{"index": 1, "function": {"arguments": '{"a":'}}]
+
+
+def test_a_whole_answer_holds_its_tool_calls_and_reasoning() -> None:
+    called = [CalledTool("call_1", "look_up", '{"a":1}')]
+    answer = json.loads(
+        chat_answer("chatcmpl-1", 1, "m", [Choice("", "tool_calls", None, "hm", called)], USAGE)
+    )
+    validate("CreateChatCompletionResponse", answer)
+    message = answer["choices"][0]["message"]
+    assert message["content"] is None
+    assert message["reasoning_content"] == "hm"
+    assert message["tool_calls"][0]["function"] == {"name": "look_up", "arguments": '{"a":1}'}
 
 
 def test_chat_log_probs_name_token_and_bytes() -> None:

@@ -95,8 +95,46 @@ def test_a_refusal_stands_for_missing_content() -> None:
             "messages[1].content[0]",
             "unsupported_parameter",
         ),
-        ({"role": "assistant", "tool_calls": [CALL]}, "messages[1].tool_calls", "unsupported_parameter"),
-        ({"role": "tool", "content": "a", "tool_call_id": "c1"}, "messages[1].role", "unsupported_parameter"),
+        (
+            {"role": "tool", "content": "a", "tool_call_id": "c1"},
+            "messages[1].tool_call_id",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]},
+            "messages[1].tool_calls[0]",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{**CALL, "id": 5}]},
+            "messages[1].tool_calls[0].id",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{**CALL, "function": {"arguments": "{}"}}]},
+            "messages[1].tool_calls[0].function.name",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "[1]"}}]},
+            "messages[1].tool_calls[0].function.arguments",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "assistant", "content": "a", "function_call": {"name": "f", "arguments": ""}},
+            "messages[1].function_call",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "assistant", "content": "a", "audio": {"id": "x"}},
+            "messages[1].audio",
+            "unsupported_parameter",
+        ),
+        (
+            {"role": "assistant", "content": "a", "reasoning_content": 5},
+            "messages[1].reasoning_content",
+            "invalid_type",
+        ),
         ({"role": "function", "content": "a", "name": "f"}, "messages[1].role", "unsupported_parameter"),
     ],
 )
@@ -113,13 +151,41 @@ def test_what_is_not_text_is_left_for_an_upstream() -> None:
             "content": [TEXT, {"type": "input_audio", "input_audio": {}}, {"type": "video_url"}],
         },
         {"role": "assistant", "content": None, "tool_calls": [CALL]},
-        {"role": "tool", "content": "42", "tool_call_id": "c1"},
+        {"role": "tool", "content": "42", "tool_call_id": "c2"},
     )
     params = [
         "messages[0].content[1]",
         "messages[0].content[2]",
-        "messages[1].tool_calls",
-        "messages[2].role",
+        "messages[2].tool_call_id",
     ]
     assert [item.param for item in got.unsupported] == params
     assert got.raw["messages"][1]["tool_calls"] == [CALL]
+
+
+def test_tool_calls_and_their_results_are_what_templates_take() -> None:
+    """Arguments as an object, null content as none, the called function's name on the result."""
+    asked = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": [1]}'}}
+    bare = {"id": "c2", "function": {"name": "now", "arguments": ""}}
+    got = parse(
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": None, "tool_calls": [asked, bare], "reasoning_content": "Hm."},
+        {"role": "tool", "content": [TEXT, TEXT], "tool_call_id": "c1"},
+        {"role": "tool", "content": "12:00", "tool_call_id": "c2", "name": "clock"},
+    )
+    got.refuse_unserved()
+    assert got.tools_at == "messages[1].tool_calls"
+    assert got.messages is not None
+    assert got.messages[1:] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "reasoning_content": "Hm.",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": [1]}}},
+                {"id": "c2", "type": "function", "function": {"name": "now", "arguments": {}}},
+            ],
+        },
+        {"role": "tool", "content": "a\na", "tool_call_id": "c1", "name": "add"},
+        {"role": "tool", "content": "12:00", "tool_call_id": "c2", "name": "clock"},
+    ]
+    assert parse({"role": "user", "content": "a", "name": "b"}).tools_at is None

@@ -13,8 +13,8 @@ _TEXT = st.text(alphabet="abcé", max_size=30)
 _STOPS = st.lists(st.text(alphabet="abcé", min_size=1, max_size=4), min_size=1, max_size=4)
 
 
-def _run(stops: tuple[str, ...], chunks: list[str]) -> tuple[str, bool]:
-    matcher = StopMatcher(stops)
+def _run(stops: tuple[str, ...], chunks: list[str], *, keep: bool = False) -> tuple[str, bool]:
+    matcher = StopMatcher(stops, keep)
     out = []
     for chunk in chunks:
         text, stopped = matcher.push(chunk)
@@ -33,15 +33,14 @@ def test_any_chunking_gives_the_text_before_the_first_stop(
     cuts = sorted({0, len(text), *(border for border in borders if border <= len(text))})
     chunks = [text[a:b] for a, b in pairwise(cuts)]
     # Character by character, the stop that completes first wins; that is also what a client would have seen.
-    ends = [(i, len(s)) for i in range(len(text) + 1) for s in stops if text[:i].endswith(s)]
+    ends = [
+        (end, end - len(stop)) for end in range(len(text) + 1) for stop in stops if text[:end].endswith(stop)
+    ]
     got, stopped = _run(tuple(stops), chunks)
     assert stopped == bool(ends)
-    if not ends:
-        assert got == text
-    else:
-        assert text.startswith(got)
-        assert any(text[len(got) :].startswith(stop) for stop in stops)
-        assert not any(stop in got for stop in stops)
+    end, start = min(ends, default=(len(text), len(text)))
+    assert got == text[:start]
+    assert _run(tuple(stops), chunks, keep=True) == (text[:end], stopped)
 
 
 def test_text_that_cannot_begin_a_stop_is_not_held_back() -> None:
@@ -50,3 +49,15 @@ def test_text_that_cannot_begin_a_stop_is_not_held_back() -> None:
     assert matcher.push("hello") == ("hello", False)
     assert matcher.push(" there\n") == (" there", False)
     assert matcher.push("x") == ("\nx", False)
+
+
+@given(_TEXT, _STOPS)
+def test_the_stop_that_was_met_is_named(text: str, stops: list[str]) -> None:
+    """It stands in the text right after what goes out."""
+    matcher = StopMatcher(tuple(stops))
+    out, stopped = matcher.push(text)
+    assert (matcher.met in stops) is stopped
+    if stopped and matcher.met is not None:
+        assert text.startswith(out + matcher.met)
+    else:
+        assert matcher.met is None

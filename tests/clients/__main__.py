@@ -1,0 +1,63 @@
+"""`python -m tests.clients`: every SDK against a real stack; `make clients` makes their environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.clients.conversations import CLIENTS
+from tests.stack.stack import ROOT, Stack
+
+MODELS = ("house-chat", "yard-chat")
+"""By token ids and by text."""
+TIMEOUT_S = 120.0
+
+
+def main() -> int:
+    """0 when every client held its conversation."""
+    parser = argparse.ArgumentParser(prog="python -m tests.clients", description=__doc__)
+    parser.add_argument("--python", type=Path, default=ROOT / ".clients" / "bin" / "python")
+    parser.add_argument("--only", default="", help="comma list of clients")
+    options = parser.parse_args()
+    if not options.python.exists():
+        print(f"error: {options.python} does not exist; run `make clients`", file=sys.stderr)
+        return 2
+    chosen = [name for name in CLIENTS if not options.only or name in options.only.split(",")]
+    console, failed, held = Console(stderr=True), [], 0
+    with (
+        tempfile.TemporaryDirectory(prefix="enginehouse-clients-") as folder,
+        Stack.start(Path(folder)) as stack,
+    ):
+        for name in chosen:
+            for model in MODELS:
+                problem = converse(options.python, name, stack, model)
+                console.print(f"{name} · {model}: {problem or 'held'}", highlight=False)
+                held += problem is None
+                failed += [] if problem is None else [f"{name} · {model}"]
+    print("RESULT " + json.dumps({"ok": not failed, "conversations": held, "failed": failed}))
+    return 1 if failed else 0
+
+
+def converse(python: Path, client: str, stack: Stack, model: str) -> str | None:
+    """What went wrong in one conversation; None: nothing."""
+    script = ROOT / "tests" / "clients" / "conversations.py"
+    done = subprocess.run(
+        [str(python), str(script), client, stack.base_url, stack.key, model],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:400]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
