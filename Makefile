@@ -82,6 +82,10 @@ bench-quick:
 bench: setup-dev ## Compare the gateway with a direct call and a plain relay, on one core
 	@$(RUN) -m bench
 
+.PHONY: bench-embeddings
+bench-embeddings: setup-dev ## Compare joined embedding inputs with one by one, on a real Triton
+	@$(RUN) -m bench.embeddings
+
 .PHONY: conformance
 conformance: setup-dev ## Ask every feature of every lane; writes docs/conformance.md
 	@$(RUN) -m tests.conformance $(ARGS)

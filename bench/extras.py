@@ -14,6 +14,7 @@ EXTRAS = {
     "transports": "bench.transports",
     "registry": "bench.registry_propagation",
     "micro": "bench.micro",
+    "embeddings": "bench.embeddings",
 }
 """Name -> module, which takes `--quick` and ends with a line `RESULT {json}`."""
 TIMEOUT_S = 900

@@ -14,7 +14,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,26 +53,36 @@ class House:
     """Redis, registry and controller; `gateway` runs one gateway on them. Starts when first used."""
 
     def __init__(
-        self, cores: Cores, folder: Path, objects: list[Stored], sample_ratio: float | None = None
+        self,
+        cores: Cores,
+        folder: Path,
+        objects: list[Stored],
+        sample_ratio: float | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        """`settings`: further environment of the gateway."""
         self._cores = cores
         self._folder = folder
         self._key = f"eh-bench-{secrets.token_urlsafe(24)}"
         self._objects = [*objects, *_customer(self._key)]
         self._sample_ratio = sample_ratio
+        self._settings = settings or {}
         self._redis: Process | None = None
         self._controller: Process | None = None
         self._environment: dict[str, str] = {}
 
     @contextmanager
-    def gateway(self, model: str) -> Iterator[Running]:
-        """One gateway until the block ends; yields once it serves `model`."""
+    def gateway(
+        self, model: str, serving: Callable[[int, str, str], bool] | None = None
+    ) -> Iterator[Running]:
+        """One gateway until the block ends; yields once it serves `model`, by `serving` if not by chat."""
         self._open()
         port = free_port()
         command = [*ENGINEHOUSE, "gateway", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        process = Process(command, self._cores.subject, self._folder / "gateway.log", self._environment)
+        environment = {**self._environment, **self._settings}
+        process = Process(command, self._cores.subject, self._folder / "gateway.log", environment)
         try:
-            process.wait_until(lambda: serves(port, model, self._key), READY_TIMEOUT_S)
+            process.wait_until(lambda: (serving or serves)(port, model, self._key), READY_TIMEOUT_S)
             pids = tuple(process.tree())
             yield Running(port, (f"Authorization: Bearer {self._key}",), pids, self._beside())
         finally:

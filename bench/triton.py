@@ -11,17 +11,22 @@ from pathlib import Path
 from bench import triton_schema
 from bench.build import BenchError
 from bench.processes import Cores
-from engine_builder.repository import write_repository
+from engine_builder.repository import ModelSpec, write_repository
 from enginehouse.errors import CommandError
 from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import ensure_environment
 
 
 @contextmanager
-def real_triton(cores: Cores, folder: Path, model: str, interval_us: int = 0) -> Iterator[TritonProcess]:
-    """Runs until the block ends; yields once `model` is ready. Raises BenchError where Triton cannot run."""
+def real_triton(
+    cores: Cores, folder: Path, model: str, interval_us: int = 0, spec: ModelSpec | None = None
+) -> Iterator[TritonProcess]:
+    """Runs until the block ends; yields once `model`, the stub or that of `spec`, is ready.
+
+    Raises BenchError where Triton cannot run.
+    """
     repository = folder / "repository"
-    write_repository(repository, [triton_schema.spec(model, interval_us)])
+    write_repository(repository, [spec or triton_schema.spec(model, interval_us)])
     with asyncio.Runner() as loop:
         try:
             environment = loop.run(ensure_environment())

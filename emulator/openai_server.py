@@ -1,7 +1,7 @@
 """A small OpenAI-HTTP server over the CPU engine, for where the real Triton cannot run, and for tests.
 
 `python -m emulator.openai_server --model-dir DIR --name NAME [--model-dir …] --port 0 --ready-file F`
-serves `/v1/chat/completions`, `/v1/completions`, `/v1/models` and `/health` on loopback.
+serves `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/models` and `/health` on loopback.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from emulator.engine import (
     SamplingParams,
     Weights,
 )
+from emulator.engine.encoder import Encoder
 from emulator.engine.tokenizer import EngineTokenizer
+from emulator.openai_embeddings import BadEmbeddingRequestError, embeddings_answer
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DEFAULT_MAX_TOKENS = 256
@@ -51,6 +53,7 @@ class ServedModel:
     name: str
     engine: Engine
     tokenizer: EngineTokenizer
+    encoder: Encoder
 
     @classmethod
     def load(
@@ -63,8 +66,9 @@ class ServedModel:
     ) -> ServedModel:
         """Reads the model folder; the engine is not started."""
         faults = FaultSwitch(fault_file) if fault_file else None
-        engine = Engine(Weights.load(model_dir), limits or EngineLimits(), Pacing.load(pacing), faults)
-        return cls(name, engine, EngineTokenizer(model_dir))
+        weights = Weights.load(model_dir)
+        engine = Engine(weights, limits or EngineLimits(), Pacing.load(pacing), faults)
+        return cls(name, engine, EngineTokenizer(model_dir), Encoder(weights))
 
 
 @dataclass(slots=True)
@@ -101,6 +105,7 @@ def create_app(models: Sequence[ServedModel]) -> web.Application:
     app.router.add_get("/v1/models", _models)
     app.router.add_post("/v1/chat/completions", _chat)
     app.router.add_post("/v1/completions", _completions)
+    app.router.add_post("/v1/embeddings", _embeddings)
     app.cleanup_ctx.append(_engines)
     return app
 
@@ -130,6 +135,20 @@ async def _chat(request: web.Request) -> web.StreamResponse:
 
 async def _completions(request: web.Request) -> web.StreamResponse:
     return await _serve(request, chat=False)
+
+
+async def _embeddings(request: web.Request) -> web.Response:
+    try:
+        body = await request.json()
+        model = request.app[_MODELS].get(str(body.get("model")))
+        if model is None:
+            return _error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
+        answer = await embeddings_answer(body, model.name, model.tokenizer, model.encoder)
+        return web.json_response(answer)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return _error(400, f"the body is not JSON: {error}", None)
+    except BadEmbeddingRequestError as error:
+        return _error(400, str(error), None)
 
 
 async def _serve(request: web.Request, *, chat: bool) -> web.StreamResponse:

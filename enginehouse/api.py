@@ -75,7 +75,7 @@ async def chat_stream(connection: Connection, body: dict[str, Any]) -> AsyncIter
 
 
 async def model_names(connection: Connection) -> list[str]:
-    """What `/v1/models` lists."""
+    """Models of `/v1/models` that can be talked to."""
     headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
     timeout = aiohttp.ClientTimeout(total=ADMIN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
@@ -83,7 +83,8 @@ async def model_names(connection: Connection) -> list[str]:
             async with session.get(f"{connection.base_url}/models") as response:
                 if response.status >= 400:
                     raise await _refusal(response)
-                return [item["id"] for item in (await response.json())["data"]]
+                listed = (await response.json())["data"]
+                return [item["id"] for item in listed if item.get("modality", "text") == "text"]
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:

@@ -139,7 +139,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.USAGE_INPUT_TOKENS: prompt,
         names.USAGE_OUTPUT_TOKENS: completion,
         names.USAGE_CACHED_TOKENS: entry.usage.cached_tokens,
-        names.RESPONSE_FINISH_REASONS: [one.reason or "stop" for one in entry.finished] or None,
+        names.RESPONSE_FINISH_REASONS: _finish_reasons(entry),
         names.HTTP_REQUEST_METHOD: "POST",
         names.HTTP_ROUTE: entry.operation.path,
         names.REQUEST_ID: entry.request_id,
@@ -153,6 +153,13 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.MIGRATED: any(one.continued for one in entry.finished) or None,
         names.CANCELLED_BY: "client" if entry.client_left else "gateway" if entry.cut else None,
     }
+
+
+def _finish_reasons(entry: Entry) -> list[str] | None:
+    """None for what generates nothing."""
+    if entry.api is None:
+        return None
+    return [one.reason or "stop" for one in entry.finished] or None
 
 
 def _content(entry: Entry) -> Mapping[str, AttributeValue | None]:

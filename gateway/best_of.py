@@ -25,4 +25,4 @@ def per_token(choice: Choice) -> float:
     """Mean log probability of the answer's tokens; an empty answer was certain."""
     if not choice.logprobs:
         return 0.0
-    return sum(log_prob for _, log_prob in choice.logprobs) / len(choice.logprobs)
+    return sum(entry.log_prob for entry in choice.logprobs) / len(choice.logprobs)

@@ -1,11 +1,11 @@
-"""Entry: one generating request that is open, and what its finish needs to know."""
+"""Entry: one request to a model that is open, and what its finish needs to know."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
@@ -16,10 +16,22 @@ from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
 from inference.request import Usage
 from model_registry.entities import Endpoint
+from model_registry.snapshot import Snapshot
 from router.attempts import Finished
 from router.profiles import Wish
 from telemetry.request_trace import RequestTrace
 from tenancy.keys import Identity
+
+
+class Arrived(NamedTuple):
+    """What a request brought, once it is known who asks."""
+
+    identity: Identity
+    snapshot: Snapshot
+    """What there was when it came."""
+    body: bytes
+    profile: str | None
+    """The profile that a header names."""
 
 
 class Entry(Struct, eq=False):

@@ -1,4 +1,4 @@
-"""One generating request from its first byte to its single finish.
+"""One request to a model from its first byte to its single finish.
 
 The request's task authenticates, parses, routes and then only waits; tokens go from the model server's
 connection to the client's transport without it. Whatever happens, the finish runs exactly once.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from random import getrandbits
 from time import monotonic, time
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from gateway.access import check_allowed
+from gateway.access import check_allowed, check_modality
 from gateway.accounting import Accounts
 from gateway.api.answers import DONE
 from gateway.api.errors import (
@@ -31,10 +31,12 @@ from gateway.batch_jobs.answer import KeptResponse, RowAnswer
 from gateway.best_of import best
 from gateway.body import read_body
 from gateway.config import GatewayConfig
-from gateway.entry import Entry
-from gateway.operations import Head, Operation
+from gateway.embeddings import Embeddings
+from gateway.entry import Arrived, Entry
+from gateway.operations import GeneratingOperation, Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
+from gateway.operations.embedding import Embedding
 from gateway.operations.messages import Messages
 from gateway.operations.responses import Responses
 from gateway.parsing import Parsing, parsing_for
@@ -74,12 +76,19 @@ _OWN_WORDS = (
     AdapterUnsendableError,
 )
 """Errors whose text is ours; a model server's own words may quote the prompt, which no log may hold."""
-_TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"})
+_TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "vllm"})
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
 _NO_MARKS: frozenset[str] = frozenset()
-OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion(), Responses(), Messages())
+OPERATIONS: tuple[GeneratingOperation, ...] = (
+    ChatCompletion(),
+    TextCompletion(),
+    Responses(),
+    Messages(),
+)
+Respond = Callable[[Entry, Arrived], Awaitable[None]]
+"""Responds to a request, or raises what its client is to see."""
 
 
 class Assembling(NamedTuple):
@@ -100,7 +109,7 @@ _RELAYED = Assembling(("",))
 
 
 class Generation:
-    """Serves every operation; owned by one gateway process."""
+    """Serves every request to a model, from chat to embeddings; owned by one gateway process."""
 
     def __init__(
         self,
@@ -121,8 +130,13 @@ class Generation:
         self._accounts = accounts
         self._loop = asyncio.get_running_loop()
         self._open: set[Entry] = set()
+        responders: list[tuple[Operation, Respond]] = [
+            *((operation, partial(self._generate, operation)) for operation in OPERATIONS),
+            (Embedding(), Embeddings(config, tokenizers, router).respond),
+        ]
         self.handlers = {
-            operation.path: partial(self._serve, operation=operation) for operation in OPERATIONS
+            operation.path: partial(self._serve, operation=operation, respond=respond)
+            for operation, respond in responders
         }
         """Handlers of POSTs, by path."""
         self.is_draining = False
@@ -149,7 +163,9 @@ class Generation:
             if entry.started_s < since_s and entry.cut is None:
                 _cut(entry, _timed_out(allowed_s))
 
-    async def _serve(self, request: web.BaseRequest, operation: Operation) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.BaseRequest, operation: Operation, respond: Respond
+    ) -> web.StreamResponse:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
         request_id = f"{getrandbits(96):024x}"
@@ -158,7 +174,7 @@ class Generation:
         task = asyncio.current_task(self._loop)
         assert task is not None
         entry = Entry(task, trace, request_id, operation, response)
-        await self._live(entry, self._answer(request, entry))
+        await self._live(entry, self._answer(request, entry, respond))
         return response
 
     async def _live(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
@@ -180,7 +196,11 @@ class Generation:
             self._accounts.finished(entry)
 
     async def answer_row(
-        self, identity: Identity, operation: Operation, body: bytes, spare: Callable[[Endpoint], bool]
+        self,
+        identity: Identity,
+        operation: GeneratingOperation,
+        body: bytes,
+        spare: Callable[[Endpoint], bool],
     ) -> RowAnswer:
         """Answer a row of a batch job as a request, without a connection, where `spare` says there is room.
 
@@ -192,19 +212,24 @@ class Generation:
         request_id = f"{getrandbits(96):024x}"
         trace = self._tracing.begin(None, None)
         entry = Entry(task, trace, request_id, operation, response, identity=identity, spare=spare)
-        await self._live(entry, self._answer_row(entry, identity, body))
+        await self._live(entry, self._answer_row(operation, entry, identity, body))
         return RowAnswer(entry.status, response.body, request_id, entry.error_type, entry.usage)
 
-    async def _answer_row(self, entry: Entry, identity: Identity, body: bytes) -> None:
+    async def _answer_row(
+        self, operation: GeneratingOperation, entry: Entry, identity: Identity, body: bytes
+    ) -> None:
         if self.is_draining:
             raise draining()
         snapshot = self._snapshot()
-        api = entry.api = entry.operation.parse(body, self._config.limits)
+        api = entry.api = operation.parse(body, self._config.limits)
         named = resolve(snapshot, api.model, api.service_tier, None)
         entry.wish = named._replace(profile=SPARE_PROFILE, reason="batch_job")
-        await self._run(entry, snapshot, identity, api, entry.wish)
+        await self._run(operation, entry, snapshot, identity, api, entry.wish)
 
-    async def _answer(self, request: web.BaseRequest, entry: Entry) -> None:
+    async def _answer(self, request: web.BaseRequest, entry: Entry, respond: Respond) -> None:
+        await respond(entry, await self._arrived(request, entry))
+
+    async def _arrived(self, request: web.BaseRequest, entry: Entry) -> Arrived:
         if self.is_draining:
             entry.response.close_after()
             raise draining()
@@ -215,17 +240,25 @@ class Generation:
         )
         content = request.content
         body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
-        api = entry.api = entry.operation.parse(body, self._config.limits)
-        tier = api.service_tier
-        wish = entry.wish = resolve(snapshot, api.model, tier, headers.get("X-Enginehouse-Profile"))
-        await self._run(entry, snapshot, identity, api, wish)
+        return Arrived(identity, snapshot, body, headers.get("X-Enginehouse-Profile"))
+
+    async def _generate(self, operation: GeneratingOperation, entry: Entry, arrived: Arrived) -> None:
+        api = entry.api = operation.parse(arrived.body, self._config.limits)
+        wish = entry.wish = resolve(arrived.snapshot, api.model, api.service_tier, arrived.profile)
+        await self._run(operation, entry, arrived.snapshot, arrived.identity, api, wish)
 
     async def _run(
-        self, entry: Entry, snapshot: Snapshot, identity: Identity, api: ApiRequest, wish: Wish
+        self,
+        operation: GeneratingOperation,
+        entry: Entry,
+        snapshot: Snapshot,
+        identity: Identity,
+        api: ApiRequest,
+        wish: Wish,
     ) -> None:
         """Answer what was read and resolved."""
-        operation = entry.operation
         check_allowed(identity, wish)
+        check_modality(wish.model, "text")
         lanes = self._lanes(snapshot, wish.model, api)
         assembling = _RELAYED
         tokenizer: ModelTokenizer | None = None
@@ -253,9 +286,9 @@ class Generation:
             await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
         entry.routed = True
         if api.stream:
-            await self._stream(entry, api, wish, requests, assembling, lanes)
+            await self._stream(operation, entry, api, wish, requests, assembling, lanes)
         else:
-            await self._whole(entry, api, wish, requests, assembling, lanes)
+            await self._whole(operation, entry, api, wish, requests, assembling, lanes)
 
     async def _add_adapter(
         self, adapter: Adapter, requests: Iterable[InferenceRequest], *, by_id: bool
@@ -286,6 +319,7 @@ class Generation:
 
     async def _stream(
         self,
+        operation: GeneratingOperation,
         entry: Entry,
         api: ApiRequest,
         wish: Wish,
@@ -293,7 +327,7 @@ class Generation:
         assembling: Assembling,
         lanes: frozenset[str] | None,
     ) -> None:
-        events = entry.events = entry.operation.events(_head(entry, api), len(requests))
+        events = entry.events = operation.events(_head(entry, api), len(requests))
         choices = []
         make = assembling.make
         for index, echo in enumerate(assembling.echoes):
@@ -325,6 +359,7 @@ class Generation:
 
     async def _whole(
         self,
+        operation: GeneratingOperation,
         entry: Entry,
         api: ApiRequest,
         wish: Wish,
@@ -354,7 +389,7 @@ class Generation:
         ]
         if api.answers > api.n:
             answered = best(answered, api.answers, api.n, with_log_probs=api.logprobs)
-        entry.response.respond(200, entry.operation.answer(_head(entry, api), answered, entry.usage))
+        entry.response.respond(200, operation.answer(_head(entry, api), answered, entry.usage))
 
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)

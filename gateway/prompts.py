@@ -130,7 +130,7 @@ def requests_for(
     bos = (tokenizer.bos_token or "") if tokenizer.adds_bos else ""
     made: list[InferenceRequest] = []
     special = api.options
-    options = None if special is None else engine_options(special, tokenizer)
+    options = None if special is None else engine_options(special, api.stop, tokenizer)
     for prompt in prompts:
         max_tokens = answer_length(api, model, len(prompt.ids), config)
         for _ in range(api.answers):
@@ -175,7 +175,7 @@ def _apply(special: ApiOptions, options: Options | None, request: InferenceReque
         request.stream = True
 
 
-def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
+def engine_options(special: ApiOptions, stop: tuple[str, ...], tokenizer: ModelTokenizer) -> Options:
     """`special` as lanes take it. Raises ApiError 400 for token ids that the model does not have."""
     check_ids(special.logit_bias, tokenizer, "logit_bias")
     check_ids(special.stop_token_ids, tokenizer, "stop_token_ids")
@@ -190,6 +190,7 @@ def engine_options(special: ApiOptions, tokenizer: ModelTokenizer) -> Options:
         logit_bias=_bias(special.logit_bias, tokenizer) if special.logit_bias else None,
         bad_words=bad_words,
         bad_ids=tuple(ids for ids in bad_ids if ids),
+        kept_stop=stop if special.include_stop else (),
         stop_token_ids=special.stop_token_ids,
         ignore_eos=special.ignore_eos,
         skip_special_tokens=special.skip_special_tokens,

@@ -21,7 +21,9 @@ def usage_of(
     if finished[0].endpoint.lane == "openai-http":
         return finished[0].usage
     completion = sum(
-        choice.assembler.completion_tokens(end.reason, end.usage.completion_tokens, request.max_tokens)
+        choice.assembler.completion_tokens(
+            end.reason, end.usage.completion_tokens, request.max_tokens, end.usage.counts_end
+        )
         for choice, end, request in zip(choices, finished, requests, strict=True)
         if choice.assembler
     )

@@ -24,6 +24,14 @@ from inference.errors import (
 
 _SUFFIX = r"\.(?:cpp|cc|cxx|cu|cuh|hpp|h|py|so)\b"
 _GUIDES = r"(guided[ _]decoding|xgrammar|grammar|json[ _]schema|regex|regular expression)"
+
+
+def _parameters_refused(text: str) -> InferenceError:
+    """The vLLM backend names what it misses then, not what vLLM refuses."""
+    del text
+    return RequestRefusedError("the server's vLLM refused the sampling parameters; its log says which")
+
+
 _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), error)
     for pattern, error in (
@@ -48,11 +56,19 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         (r"unexpected shape|unexpected datatype|unexpected (inference )?input", RequestRefusedError),
         (r"unexpected total byte size|input byte size mismatch", RequestRefusedError),
         (r"data-type is .* but model|batch-size must be <=|expected \d+ inputs? but", RequestRefusedError),
-        (r"missing required input|unable to parse|out of (the )?vocab|invalid argument", RequestRefusedError),
+        (
+            r"missing required input|unable to parse|out[- ]of[- ](the )?vocab|invalid argument",
+            RequestRefusedError,
+        ),
         # What the engine finds wrong with the values.
+        (r"'NoneType' object has no attribute 'lora_name'", _parameters_refused),
+        (r"allowed_token_ids is not None and empty", RequestRefusedError),
         (r"embedding[ _]bias.*(shape|size|dimension)", RequestRefusedError),
         (rf"{_GUIDES}\b.*\b(invalid|error|fail(ed|ure)?|cannot|not|unsupported)\b", RequestRefusedError),
-        (rf"(invalid|failed to (parse|compile)|unsupported) .*{_GUIDES}", RequestRefusedError),
+        (
+            rf"(invalid|failed to (parse|compile|transform|convert)|unsupported) .*{_GUIDES}",
+            RequestRefusedError,
+        ),
         (
             r"requested beam width|(must|should) be (at least|at most|between|positive|in )",
             RequestRefusedError,
@@ -61,7 +77,10 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         (r"only supported (if model is deployed using|in) decoupled", UpstreamMisconfiguredError),
         (r"requires the model to be deployed using decoupled", UpstreamMisconfiguredError),
         # Whatever else a model itself says; generate_stream sends it with 400 when it comes first.
-        (r"executor failed process|error encountered while|error generating request", ServerFailedError),
+        (
+            r"executor failed process|error encountered while|error generating (request|stream)",
+            ServerFailedError,
+        ),
         (r"failed to process the request|trying to stop a request", ServerFailedError),
         (r"in ensemble '|Traceback \(most recent", ServerFailedError),
         (rf"\[TensorRT-LLM\]\[ERROR\]|assertion failed|segmentation fault|{_SUFFIX}:\d+", ServerFailedError),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from inference.embeddings import EncoderHttp, VllmEmbeddings
 from inference.errors import AdapterUnsendableError
 from inference.grpc_stream import GrpcStreams
 from inference.lane import TritonLane
@@ -39,6 +40,18 @@ class _TritonGrpc:
 
     def start(self, request: InferenceRequest, sink: Sink) -> Call:
         return self._streams.start(self._endpoint, self._lane, self._schema, request, sink)
+
+
+class _Vllm:
+    """Generates and embeds, as its model can: one call embeds where it has inputs."""
+
+    def __init__(self, generates: ModelClient, embeds: VllmEmbeddings) -> None:
+        self._generates = generates
+        self._embeds = embeds
+
+    def start(self, request: InferenceRequest, sink: Sink) -> Call:
+        client = self._generates if request.inputs is None else self._embeds
+        return client.start(request, sink)
 
 
 class ModelClients:
@@ -104,6 +117,14 @@ class ModelClients:
             path = urlsplit(endpoint.http).path
             return OpenAiHttp(self._pool(endpoint), path, endpoint.target, endpoint.api_key_env, patience)
         schema = Schema.from_dict(dict(endpoint.server_schema))
+        if schema.lane in ("encoder", "text_encoder"):
+            return EncoderHttp(self._pool(endpoint), schema, patience)
+        client = self._generating(endpoint, schema, patience)
+        if schema.lane == "vllm":
+            return _Vllm(client, VllmEmbeddings(self._pool(endpoint), schema, patience))
+        return client
+
+    def _generating(self, endpoint: Endpoint, schema: Schema, patience: Patience) -> ModelClient:
         lane = lane_of(schema)
         if endpoint.transport == "grpc" and endpoint.grpc is not None:
             return _TritonGrpc(self._grpc, endpoint, lane, schema)

@@ -1,9 +1,7 @@
-"""Triton's binary tensors: Python values to raw contents by declared type, and back."""
+"""Tensors on gRPC's wire: requests from Python values by declared type, and values from responses."""
 
 from __future__ import annotations
 
-import struct
-from array import array
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
@@ -11,25 +9,11 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from inference.errors import ProtocolError
+from inference.binary_tensors import pack, unpack
 from inference.logit_bias import LogitBias
 from inference.request import RawTensor
 from inference.schema import Tensor
 
-_CODES = {
-    "INT8": "b",
-    "INT16": "h",
-    "INT32": "i",
-    "INT64": "q",
-    "UINT8": "B",
-    "UINT16": "H",
-    "UINT32": "I",
-    "UINT64": "Q",
-    "FP32": "f",
-    "FP64": "d",
-    "BOOL": "?",
-}
-_LENGTH = struct.Struct("<I")
 _BYTES_FIELD = 2
 _RAW_CONTENTS = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES_FIELD])
 
@@ -73,7 +57,7 @@ def _parts(
             count, raw = value.vocab_size, value.packed
         else:
             values = value if isinstance(value, list) else [value]
-            count, raw = len(values), _pack(tensor.datatype, values)
+            count, raw = len(values), pack(tensor.datatype, values)
         tensor_input = request.inputs.add(name=name, datatype=tensor.datatype)
         tensor_input.shape.extend(wire_shape(tensor.shape, count))
         contents.append(raw)
@@ -107,7 +91,7 @@ def outputs_of(response: Any) -> dict[str, Any]:
     """Outputs by name, as `generate_stream` gives them: one element is a scalar, several are a flat list."""
     outputs: dict[str, Any] = {}
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        values = _unpack(tensor.name, tensor.datatype, raw)
+        values = unpack(tensor.name, tensor.datatype, raw)
         outputs[tensor.name] = values[0] if len(values) == 1 else values
     return outputs
 
@@ -115,36 +99,3 @@ def outputs_of(response: Any) -> dict[str, Any]:
 def is_final(response: Any) -> bool:
     """Whether Triton says that nothing follows."""
     return bool(response.parameters["triton_final_response"].bool_param)
-
-
-def _pack(datatype: str, values: Sequence[Any]) -> bytes:
-    if datatype == "BYTES":
-        texts = [value.encode() for value in values]
-        return b"".join(chain.from_iterable((_LENGTH.pack(len(text)), text) for text in texts))
-    if datatype == "BOOL":
-        return bytes(bool(value) for value in values)
-    return array(_CODES[datatype], values).tobytes()
-
-
-def _unpack(name: str, datatype: str, raw: bytes) -> list[Any]:
-    if datatype == "BYTES":
-        return _texts(name, raw)
-    try:
-        return memoryview(raw).cast(_CODES[datatype]).tolist()  # type: ignore[call-overload,no-any-return]
-    except (KeyError, TypeError) as error:
-        raise ProtocolError(f"output {name} of type {datatype} cannot be read: {error}") from error
-
-
-def _texts(name: str, raw: bytes) -> list[str]:
-    texts = []
-    position = 0
-    try:
-        while position < len(raw):
-            (length,) = _LENGTH.unpack_from(raw, position)
-            position += _LENGTH.size + length
-            texts.append(raw[position - length : position].decode())
-    except (struct.error, UnicodeDecodeError) as error:
-        raise ProtocolError(f"output {name} cannot be read as text: {error}") from error
-    if position != len(raw):
-        raise ProtocolError(f"output {name} is shorter than it says")
-    return texts

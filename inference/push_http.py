@@ -11,6 +11,7 @@ import asyncio
 import logging
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 from urllib.parse import urlsplit
@@ -35,7 +36,10 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Receiver(Protocol):
-    """Takes one HTTP answer; `lost` and `complete` are each other's alternatives."""
+    """Takes one HTTP answer; `lost` and `complete` are each other's alternatives.
+
+    One that has a method `header(name, value)` is told every header but those that frame the body.
+    """
 
     def head(self, status: int) -> None: ...
 
@@ -299,6 +303,8 @@ class _Connection(asyncio.Protocol):
         self._heard = False
         """Something came since the last sweep, which is when the clock is read."""
         self._heard_at_s = 0.0
+        self._header: Callable[[bytes, bytes], None] | None = None
+        """Of a receiver that looks at headers; hardly any does."""
         self._complete = False
         self._reusable = False
         self._paused = False
@@ -313,6 +319,7 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         self._exchange = exchange
         self._receiver = receiver
+        self._header = getattr(receiver, "header", None)
         self._answered = False
         self._complete = False
         self._framed = False
@@ -398,9 +405,11 @@ class _Connection(asyncio.Protocol):
 
     # httptools callbacks
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() in _FRAMING:
             self._framed = True
+        elif self._header is not None:
+            self._header(name, value)
 
     def on_headers_complete(self) -> None:
         self._answered = True

@@ -5,7 +5,7 @@ msgspec structs, here and wherever every request makes one: a quarter of a datac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, field
@@ -27,7 +27,7 @@ class Sampling(Struct):
     log_probs: bool = False
     """Return the log probability of every chosen token."""
     top_log_probs: int = 0
-    """Return so many of the likeliest tokens beside each chosen one."""
+    """Return so many of the likeliest tokens beside each chosen one; needs `log_probs`."""
 
 
 class Guide(NamedTuple):
@@ -86,6 +86,8 @@ class Options(Struct):
     """`bad_words` tokenised without special tokens, for lanes that take ids."""
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end the answer besides the model's own; `stop_ids` has them too."""
+    kept_stop: tuple[str, ...] = ()
+    """Stop strings that stay in the answer: the gateway finds them, where the engine is not told."""
     ignore_eos: bool = False
     """Go on after the model's own end tokens: `end_id` is -1 then, which no token has."""
     skip_special_tokens: bool = True
@@ -98,10 +100,20 @@ class Options(Struct):
     """What the client calls a field, where that is not the name a lane refuses it by."""
 
 
+class EmbeddingInput(Struct):
+    """One input of an embedding request."""
+
+    ids: list[int]
+    """With the special tokens that the model's tokenizer adds."""
+    text: str | None = None
+    """None where the client sent ids: text encoders cannot take it then."""
+
+
 class InferenceRequest(Struct):
     """What one attempt asks of a model server.
 
-    `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`.
+    `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`, and `inputs` alone
+    where vectors are asked for.
     """
 
     id: str
@@ -128,6 +140,8 @@ class InferenceRequest(Struct):
     """A JSON object in OpenAI's words, for `openai-http`."""
     relay: bool = True
     """Pass the bytes of an OpenAI-HTTP answer on as they are; else they are read, and pushed as parts."""
+    inputs: Sequence[EmbeddingInput] | None = None
+    """What is to be embedded."""
     traceparent: str | None = None
     """W3C trace context sent on."""
     tracestate: str | None = None
@@ -150,3 +164,5 @@ class Usage(NamedTuple):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     """Of the completion tokens, those of thoughts, where they can be told exactly."""
+    counts_end: bool = False
+    """The token that ended the answer is always among the completion tokens; else the text tells whether."""

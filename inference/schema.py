@@ -1,7 +1,8 @@
 """Schema: what a Triton model takes and gives, and so which lane speaks to it.
 
 Recognised from tensor names and types alone, never from the model's name. Sources of the names: the templates
-of TensorRT-LLM's Triton models from 0.9 to 1.2.1 and their `llmapi` successor.
+of TensorRT-LLM's Triton models from 0.9 to 1.2.1 and their `llmapi` successor, and the vLLM backend.
+Embedding models have no template; `inference.encoder_schema` says how they are told.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from inference.encoder_schema import Encoder, Shape, encoder_of, optional_inputs
 from inference.errors import SchemaError
 from model_registry.entities import LaneName
 
@@ -49,6 +51,16 @@ class Schema:
     """Tokens of one KV-cache block; None: the engine does not say."""
     guided_decoding: bool = False
     """The engine has a guided decoding backend; without one it ignores guides without a word."""
+    vectors: str | None = None
+    """The output with the vectors of an encoder."""
+    dimensions: int | None = None
+    """Length of those vectors; None: only the answer tells."""
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether a request may hold several inputs, side by side in a dimension of their own."""
+        first = next((t for t in self.inputs.values() if t.datatype != "BOOL"), None)
+        return self.max_batch_size > 0 or (first is not None and _is_batch(first))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `Endpoint.server_schema`."""
@@ -82,6 +94,8 @@ _PLAIN_FIELDS = (
     "preprocessing_target",
     "adds_special_tokens",
     "tokens_per_block",
+    "vectors",
+    "dimensions",
     "guided_decoding",
 )
 
@@ -118,7 +132,12 @@ _LLMAPI = _Signature(
     {"text_input": "BYTES", "sampling_param_max_tokens": "INT32"},
     {"text_output": "BYTES"},
 )
-_SIGNATURES = (_BARE, _LLMAPI, _TEXT)
+_VLLM = _Signature(
+    ("vllm",),
+    {"text_input": "BYTES", "sampling_parameters": "BYTES"},
+    {"text_output": "BYTES"},
+)
+_SIGNATURES = (_BARE, _LLMAPI, _TEXT, _VLLM)
 
 
 def recognise(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Schema:
@@ -132,7 +151,7 @@ def recognise(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Schema:
         if not signature.missing(inputs, outputs):
             break
     else:
-        raise _unknown(str(metadata.get("name")), inputs, outputs)
+        return _encoder(str(metadata.get("name")), inputs, outputs, config)
     schema = Schema(
         lane=signature.lanes[0],
         target=str(metadata["name"]),
@@ -144,6 +163,39 @@ def recognise(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Schema:
         guided_decoding=signature is _BARE and guides(config),
     )
     return _with_text_facts(schema, config) if signature is _TEXT else schema
+
+
+def _encoder(
+    name: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> Schema:
+    """An embedding model's schema. Raises SchemaError for what is none either."""
+    max_batch_size = int(config.get("max_batch_size", 0))
+    first = inputs.get("input_ids") or next(iter(inputs.values()), None)
+    batch = max_batch_size > 0 or (first is not None and _is_batch(first))
+    decoupled = bool(config.get("model_transaction_policy", {}).get("decoupled", False))
+    found = encoder_of(_without(batch, inputs), _without(batch, outputs), optional_inputs(config))
+    if isinstance(found, Encoder) and decoupled:
+        found = ["a transaction policy that is not decoupled, which `infer` needs"]
+    if not isinstance(found, Encoder):
+        raise _unknown(name, inputs, outputs, found)
+    return Schema(
+        lane="text_encoder" if found.takes_text else "encoder",
+        target=name,
+        inputs=inputs,
+        outputs=outputs,
+        max_batch_size=max_batch_size,
+        vectors=found.output,
+        dimensions=found.dimensions,
+    )
+
+
+def _is_batch(tensor: Tensor) -> bool:
+    """Whether an input's first dimension is the batch, where the configuration does not say so."""
+    return len(tensor.shape) == 2 or (tensor.datatype == "BYTES" and tensor.shape == (-1,))
+
+
+def _without(batch: bool, tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: Shape(t.datatype, t.shape[1:] if batch else t.shape) for name, t in tensors.items()}
 
 
 def _with_text_facts(schema: Schema, config: Mapping[str, Any]) -> Schema:
@@ -194,16 +246,32 @@ def _tensors(declared: Any) -> dict[str, Tensor]:
     return {t["name"]: Tensor(str(t["datatype"]), tuple(int(d) for d in t["shape"])) for t in declared}
 
 
-def _unknown(name: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> SchemaError:
-    nearest = min(
-        _SIGNATURES, key=lambda s: len(s.missing(inputs, outputs)) / (len(s.inputs) + len(s.outputs))
-    )
+def _unknown(
+    name: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor], no_encoder: list[str]
+) -> SchemaError:
+    """`no_encoder`: what an embedding model would have besides, if it is something like one."""
+    by_share = sorted((_share_missing(s, inputs, outputs), index) for index, s in enumerate(_SIGNATURES))
+    share, index = by_share[0]
+    nearest = " / ".join(_SIGNATURES[index].lanes)
+    missing = _SIGNATURES[index].missing(inputs, outputs)
+    if no_encoder and share > _LIKE_AN_ENCODER:
+        nearest, missing = "encoder", no_encoder
     return SchemaError(
         f"model {name!r} has a schema that no lane speaks. "
         f"Found inputs: {_listed(inputs)}; outputs: {_listed(outputs)}. "
-        f"Nearest is {' / '.join(nearest.lanes)}, for which it lacks: "
-        f"{', '.join(nearest.missing(inputs, outputs))}"
+        f"Nearest is {nearest}, for which it lacks: {', '.join(missing)}"
     )
+
+
+_LIKE_AN_ENCODER = 0.3
+"""Share of a generating lane's tensors that may lack before a model with `input_ids` counts as encoder."""
+
+
+def _share_missing(
+    signature: _Signature, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> float:
+    wanted = len(signature.inputs) + len(signature.outputs)
+    return len(signature.missing(inputs, outputs)) / wanted
 
 
 def _listed(tensors: Mapping[str, Tensor]) -> str:

@@ -1,8 +1,8 @@
 """Sink: where a model server's answer is pushed as it arrives.
 
 Calls come synchronously from the transport's `data_received`; no task wakes per chunk. Order: `head`
-at most once, then any number of `tokens`/`text`/`data`/`delta` with a `flush` after each group, then exactly
-one of `end` or `lost`. After `Call.cancel` nothing more is called.
+at most once, then any number of `tokens`/`scores`/`text`/`data`/`delta`/`vectors` with a `flush` after each
+group, then exactly one of `end` or `lost`. After `Call.cancel` nothing more is called.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ class Delta(NamedTuple):
     calls: Sequence[CallDelta] = ()
 
 
+class TokenScore(NamedTuple):
+    """One generated token of a text lane, and what else it might have been."""
+
+    token: int
+    log_prob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens with their log probabilities, best first."""
+
+
 class Sink(Protocol):
     """Takes one answer."""
 
@@ -48,6 +57,12 @@ class Sink(Protocol):
 
         `tokens`: of how many new tokens the server tells; their text may be held back yet.
         """
+
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        """The tokens that the next `text` is made of, where a text lane was asked for log probabilities."""
+
+    def vectors(self, vectors: Sequence[bytes]) -> None:
+        """Embeddings, one for each input in its order, as 32-bit floats of this machine; once and whole."""
 
     def data(self, data: bytes) -> None:
         """Bytes of an OpenAI-HTTP answer, to be relayed as they are."""

@@ -48,7 +48,17 @@ HostPort = Annotated[
     StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):[0-9]{1,5}$"),
     Field(description="host:port, without a scheme"),
 ]
-LaneName = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "openai-http"]
+LaneName = Literal[
+    "tensorrt_llm",
+    "ensemble",
+    "tensorrt_llm_bls",
+    "llmapi",
+    "vllm",
+    "encoder",
+    "text_encoder",
+    "openai-http",
+]
+Modality = Literal["text", "embedding"]
 ToolParserName = Literal["llama3_json", "hermes", "mistral", "pythonic"]
 ReasoningParserName = Literal["deepseek_r1", "qwen3"]
 EndpointState = Literal["starting", "ready", "draining", "unhealthy", "gone"]
@@ -65,7 +75,13 @@ class Model(Entity):
 
     name: Name
     context_length: Annotated[int, Field(gt=0)]
-    """Prompt and answer together, in tokens."""
+    """Prompt and answer together, in tokens; of an embedding model, one input."""
+    modality: Modality = "text"
+    """`text`: chat and completions. `embedding`: `/v1/embeddings`."""
+    dimensions: Annotated[int, Field(gt=0)] | None = None
+    """Length of an embedding model's vectors; None: what its server's metadata says, if it does."""
+    shortens: bool = False
+    """Its vectors stay useful when cut (Matryoshka training): clients may ask for fewer `dimensions`."""
     tokenizer: str | None = None
     """Folder with `tokenizer.json`, `tekken.json` or `tokenizer.model`, and where present
     `tokenizer_config.json`; needed by every lane but `openai-http`."""

@@ -16,6 +16,7 @@ from msgspec import Struct, field
 
 from inference.adapters import Adapters
 from inference.client import ModelClients, takes_weights
+from inference.embeddings import most_inputs
 from inference.errors import (
     AdapterMissingError,
     InferenceError,
@@ -25,6 +26,7 @@ from inference.errors import (
     UnsupportedFeatureError,
 )
 from inference.request import InferenceRequest, Lora, Usage
+from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
@@ -36,6 +38,7 @@ from router.pick import Decision, candidates, pick
 from router.placement import Placement, Turn
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
+from telemetry.shared_trace import SharedTrace
 
 _BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 0.4
@@ -92,7 +95,7 @@ class Job(Struct):
     wish: Wish
     tokens: int
     """Prompt tokens and expected output."""
-    trace: RequestTrace
+    trace: RequestTrace | SharedTrace
     lanes: frozenset[str] | None = None
     """Lanes that can serve it; None: any."""
     spare: Callable[[Endpoint], bool] | None = None
@@ -133,6 +136,19 @@ class Router:
         self.placement.retain(endpoints)
         self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
+
+    def capacity(self, model: str, lanes: frozenset[str]) -> tuple[int, int | None]:
+        """Ready endpoints of `lanes`, and how many embedding inputs one call to any of them may hold.
+
+        None: their servers set no limit.
+        """
+        endpoints = [
+            endpoint
+            for endpoint in self._snapshot().endpoints.get(model, ())
+            if endpoint.state == "ready" and endpoint.lane in lanes
+        ]
+        limits = [most_inputs(Schema.from_dict(dict(one.server_schema))) for one in endpoints]
+        return len(endpoints), min((limit for limit in limits if limit is not None), default=None)
 
     async def run(self, job: Job, answer: Answer) -> Finished:
         """Push the answer of `job` into `answer`, wherever it comes from.

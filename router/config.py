@@ -7,6 +7,20 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class EmbeddingBatches(BaseModel):
+    """How the inputs of embedding requests are joined into request batches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_inputs: Annotated[int, Field(ge=1, le=2048)] = 64
+    """Inputs in one request batch; fewer where the server's `max_batch_size` is smaller."""
+    max_tokens: Annotated[int, Field(ge=1)] = 16_384
+    """Tokens in one request batch, padding included; a longer input goes alone."""
+    calls_per_endpoint: Annotated[int, Field(ge=1)] = 2
+    """Request batches under way at one endpoint; what comes meanwhile waits and is joined. With 2, a server
+    has the next one when it is done with the last."""
+
+
 class RouterConfig(BaseModel):
     """How endpoints are picked and failures handled."""
 
@@ -24,3 +38,4 @@ class RouterConfig(BaseModel):
     """What an answer is assumed to cost in tokens when the client sets no limit."""
     continue_streams: bool = True
     """Go on with a broken token-id stream on another endpoint."""
+    embeddings: EmbeddingBatches = Field(default_factory=EmbeddingBatches)

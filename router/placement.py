@@ -142,7 +142,9 @@ class _Watched:
         self._turn = turn
         self._task_id = task_id
         self.tokens = sink.tokens
+        self.scores = sink.scores
         self.text = sink.text
+        self.vectors = sink.vectors
         self.data = sink.data
         self.delta = sink.delta
         self.flush = sink.flush

@@ -1,7 +1,7 @@
 """Writes `docs/parameters.md` from what the code does: `python -m tools.parameters_page`.
 
 Each field's example is parsed as a client's request and shown to every lane, with the schemas that
-TensorRT-LLM ships; whether it is carried is what the lane's own check says.
+TensorRT-LLM ships and the vLLM backend has; whether it is carried is what the lane's own check says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from model_registry.entities import Model
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "parameters.md"
 MODEL = Model(name="m", context_length=512)
-LANES = ("tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi")
+LANES = ("tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "vllm")
 _TOKENIZER = ROOT / "emulator" / "models" / "house-chat"
 _PARSE = {"chat": parse_chat, "completions": parse_completion}
 _HEAD = """# Parameters
@@ -44,12 +44,12 @@ effect**: taken, and of no effect on the answer. Where a model has endpoints of 
 the request is found. A field that nobody knows is refused with 400 `unknown_parameter`. The lane
 `openai-http` gets every field as the client sent it.
 
-The columns hold for the tensors that TensorRT-LLM ships for each model, in both dialects, and an engine with
-`guided_decoding_backend`; a server with fewer tensors refuses more. `bare` is the `tensorrt_llm` model, which
-is preferred wherever it is there.
+The columns hold for the tensors that TensorRT-LLM ships for each model, in every dialect, and an engine with
+`guided_decoding_backend`, and for Triton's vLLM backend as it is since `structured_outputs`; a server with
+fewer tensors refuses more. `bare` is the `tensorrt_llm` model, which is preferred wherever it is there.
 
-| field | of | bare | ensemble | BLS | llmapi | |
-|---|---|---|---|---|---|---|
+| field | of | bare | ensemble | BLS | llmapi | vllm | |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -64,7 +64,9 @@ def _rows(tokenizer: ModelTokenizer) -> Iterator[str]:
             kind for kind, body in (("chat", ChatBody), ("completions", CompletionBody)) if _knows(body, name)
         ]
         where = "chat, completions" if len(kinds) == 2 else kinds[0]
-        columns = ["no effect"] * 4 if parameter.no_effect else _columns(name, parameter, kinds, tokenizer)
+        columns = (
+            ["no effect"] * len(LANES) if parameter.no_effect else _columns(name, parameter, kinds, tokenizer)
+        )
         yield f"| `{name}` | {where} | {' | '.join(columns)} | {parameter.note} |"
 
 
@@ -113,8 +115,10 @@ def _check(api: ApiRequest, schema: Schema, tokenizer: ModelTokenizer) -> None:
 
 def _schemas(lane: str) -> list[Schema]:
     """As a server of each dialect declares itself."""
+    if lane == "vllm":
+        return [_schema(lane, schemas.VLLM)]
     if lane == "llmapi":
-        return [_schema(lane, schemas.LLMAPI)]
+        return [_schema(lane, schemas.llmapi("1.x")), _schema(lane, schemas.llmapi("newest"))]
     return [_schema(lane, getattr(schemas, lane)(dialect)) for dialect in ("1.x", "0.19")]
 
 

@@ -18,6 +18,8 @@ FinishReason = Literal["stop", "length", "cancelled"]
 GuideType = Literal["json", "json_schema", "regex", "ebnf_grammar"]
 SchedulerPolicy = Literal["guaranteed_no_evict", "max_utilization"]
 TokenIds = tuple[int, ...]
+TopLogProbs = tuple[tuple[int, float], ...]
+"""Token ids and the logarithms of their probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class SamplingParams:
 
     Order of effects: embedding bias, temperature, repetition, presence and frequency penalty (all
     three count the prompt too, as TensorRT-LLM does), `min_tokens` and bad words, the guide, then
-    top-k, then top-p over what top-k left. `temperature` 0 or `top_k` 1 is greedy; `top_k` 0 and `top_p` <= 0
-    or >= 1 are off; `seed` None draws fresh entropy.
+    min-p, then top-k, then top-p over what top-k left. `temperature` 0 or `top_k` 1 is greedy; `top_k`
+    0 and `top_p` <= 0 or >= 1 are off; `seed` None draws fresh entropy.
     """
 
     temperature: float = 1.0
@@ -37,6 +39,8 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     min_tokens: int = 0
+    min_p: float = 0.0
+    """Least probability of a token, as a share of the likeliest one's."""
     seed: int | None = None
 
     @property
@@ -70,8 +74,9 @@ class LoraTask:
 class EngineRequest:
     """One generation. `request_id` must be unique among the requests in flight.
 
-    `embedding_bias` is float32 of shape [vocab] added to the logits. `fault` is a fault hook of
-    `faults.py` for this request only.
+    `embedding_bias` is float32 of shape [vocab] added to the logits. `top_log_probs` likeliest tokens
+    come with each token if `return_log_probs` is set. `fault` is a fault hook of `faults.py` for this
+    request only.
     """
 
     request_id: str
@@ -83,6 +88,7 @@ class EngineRequest:
     embedding_bias: NDArray[np.float32] | None = None
     sampling: SamplingParams = SamplingParams()
     return_log_probs: bool = False
+    top_log_probs: int = 0
     guide: Guide | None = None
     lora: LoraTask | None = None
     fault: str | None = None
@@ -116,6 +122,8 @@ class EngineOutput:
     request_id: str
     token_ids: list[int]
     log_probs: list[float] | None = None
+    top_log_probs: list[TopLogProbs] | None = None
+    """Of each token, the likeliest ones, best first."""
     cum_log_prob: float = 0.0
     final: bool = False
     finish_reason: FinishReason | None = None

@@ -34,6 +34,8 @@ def _check_sampling(sampling: SamplingParams) -> None:
         raise InvalidRequestError(f"temperature must not be negative, got {sampling.temperature}")
     if not sampling.repetition_penalty > 0:
         raise InvalidRequestError(f"repetition_penalty must be above 0, got {sampling.repetition_penalty}")
+    if not 0 <= sampling.min_p <= 1:
+        raise InvalidRequestError(f"min_p must be between 0 and 1, got {sampling.min_p}")
     for field in ("top_k", "min_tokens", "seed"):
         value = getattr(sampling, field)
         if value is not None and value < 0:

@@ -350,6 +350,7 @@ class Engine:
             request_id=generation.request.request_id,
             token_ids=[choice.token for choice in choices],
             log_probs=log_probs if generation.request.return_log_probs else None,
+            top_log_probs=[choice.top for choice in choices] if generation.request.top_log_probs else None,
             cum_log_prob=generation.cum_log_prob,
             fault="wrong_tensor" if generation.fires("wrong_tensor") else None,
         )

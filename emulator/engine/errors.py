@@ -45,6 +45,7 @@ class GuideError(EngineError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"Encountered an error in forwardAsync function: {reason}")
+        self.reason = reason
 
 
 class LoraNotCachedError(EngineError):

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emulator.engine.api import EngineRequest
+from emulator.engine.api import EngineRequest, TopLogProbs
 from emulator.engine.weights import Array
 
 FIRST_CANDIDATES = 64
@@ -82,13 +82,14 @@ class Choice:
 
     token: int
     log_prob: float | None
+    top: TopLogProbs = ()
 
 
 def choose(logits: Array, states: Sequence[SamplingState]) -> list[Choice]:
     """One token per row of logits [requests, vocab], which are overwritten.
 
     Log probabilities are of the distribution after bias, temperature and penalties, and before
-    top-k and top-p cut it.
+    min-p, top-k and top-p cut it.
     """
     _adjust(logits, states)
     best = logits.argmax(axis=1).tolist()
@@ -96,13 +97,17 @@ def choose(logits: Array, states: Sequence[SamplingState]) -> list[Choice]:
         best[row]
         if state.generator is None
         else draw(
-            logits[row], state.request.sampling.top_k, state.request.sampling.top_p, state.generator.random()
+            _likely(logits[row], state.request.sampling.min_p),
+            state.request.sampling.top_k,
+            state.request.sampling.top_p,
+            state.generator.random(),
         )
         for row, state in enumerate(states)
     ]
     asked = [row for row, state in enumerate(states) if state.request.return_log_probs]
     log_probs = dict(zip(asked, _log_probs(logits, asked, tokens), strict=True)) if asked else {}
-    return [Choice(token, log_probs.get(row)) for row, token in enumerate(tokens)]
+    tops = {row: _top_log_probs(logits[row], states[row].request.top_log_probs) for row in asked}
+    return [Choice(token, log_probs.get(row), tops.get(row, ())) for row, token in enumerate(tokens)]
 
 
 def _adjust(logits: Array, states: Sequence[SamplingState]) -> None:
@@ -146,6 +151,11 @@ def _forbid(row: Array, state: SamplingState) -> None:
 def ends_with(tokens: Sequence[int], word: Sequence[int]) -> bool:
     """True when `tokens` ends in `word`; every list ends in the empty word."""
     return not word or (len(tokens) >= len(word) and tuple(tokens[-len(word) :]) == tuple(word))
+
+
+def _likely(row: Array, min_p: float) -> Array:
+    """The row without what is less likely than `min_p` times the likeliest token."""
+    return row if min_p <= 0 else np.where(row < row.max() + np.log(np.float32(min_p)), -np.inf, row)
 
 
 def draw(row: Array, top_k: int, top_p: float, uniform: float) -> int:
@@ -204,3 +214,13 @@ def _log_probs(logits: Array, rows: Sequence[int], tokens: Sequence[int]) -> lis
     totals = np.log(np.exp(chosen - maxima).sum(axis=1)) + maxima[:, 0]
     values = chosen[np.arange(len(rows)), [tokens[row] for row in rows]] - totals
     return [float(value) for value in values]
+
+
+def _top_log_probs(row: Array, count: int) -> TopLogProbs:
+    """The `count` likeliest tokens of a row."""
+    if count == 0:
+        return ()
+    ids, _ = _top_k(row, min(count, len(row)))
+    maximum = float(row.max())
+    total = np.log(_weights(row, row.max()).sum()) + maximum
+    return tuple((int(token), float(row[token] - total)) for token in ids)

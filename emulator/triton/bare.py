@@ -85,7 +85,7 @@ class BareModel:
     def _stop(self, triton_id: str) -> None:
         if not triton_id:
             raise EngineError("Trying to stop a request but request ID is not provided")
-        self._calls.cancel(triton_id)
+        self._calls.stop(triton_id)
 
 
 def _kv_pool_bytes(engine: Engine) -> int:

@@ -58,6 +58,10 @@ class OpenCall:
         """Stops the engine's work for this call."""
         raise NotImplementedError
 
+    def stop(self) -> None:
+        """A request with the `stop` tensor names this call."""
+        self.cancel()
+
 
 class OpenCalls:
     """All open calls of one model, by their Triton request id."""
@@ -81,12 +85,12 @@ class OpenCalls:
         with self._lock:
             return [call for calls in self._calls.values() for call in calls]
 
-    def cancel(self, triton_id: str) -> None:
-        """Cancels what runs under an id; an unknown one is no error, it may have ended a moment ago."""
+    def stop(self, triton_id: str) -> None:
+        """Stops what runs under an id; an unknown one is no error, it may have ended a moment ago."""
         with self._lock:
             calls = list(self._calls.get(triton_id, ()))
         for call in calls:
-            call.cancel()
+            call.stop()
 
 
 class ParentWatch:

@@ -1,7 +1,8 @@
 """The `llmapi` model: text in, text out, in one Python model with an engine inside.
 
 Every streamed response holds the whole text so far, numbers are sent as STRING tensors, and an empty
-final response ends the stream, as in the real model.
+final response ends the stream, as in the real model. In the dialect of 1.x a stream that was told to `stop`
+is never ended by the model: only its client's leaving ends it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class LlmApiModel:
         self._engine = build_engine(settings, Path(model_dir))
         self._tokenizer = EngineTokenizer(model_dir)
         self._numbers = itertools.count(1)
+        self._ends_stopped = settings.text("emulator_dialect") != "1.x"
         self._calls = OpenCalls()
         period_s = settings.seconds("cancellation_check_period_ms", 100)
         self._poller = Ticker("cancellation", period_s, lambda: cancel_abandoned(self._calls))
@@ -69,7 +71,7 @@ class LlmApiModel:
         tensors = tensors_of(request)
         triton_id = request.request_id()
         if scalar(tensors, "stop", False):
-            self._calls.cancel(triton_id)
+            self._calls.stop(triton_id)
             sender.send(error_response(_CANCELLED, pb_utils.TritonError.CANCELLED), flags=FINAL)
             return
         options = self._options(tensors)
@@ -93,6 +95,7 @@ class LlmApiModel:
             prompt=text(tensors, "text_input") or "",
             streaming=streaming,
             decoupled=self._settings.decoupled,
+            ends_stopped=self._ends_stopped,
             echo=not scalar(tensors, "sampling_param_exclude_input_from_output", False),
             finish_reason=bool(scalar(tensors, "return_finish_reason", False)),
             stop_reason=bool(scalar(tensors, "return_stop_reason", False)),

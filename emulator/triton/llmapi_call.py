@@ -25,6 +25,8 @@ class LlmApiOptions:
     prompt: str
     streaming: bool
     decoupled: bool
+    ends_stopped: bool
+    """A stream that was told to stop gets its final response."""
     echo: bool
     finish_reason: bool
     stop_reason: bool
@@ -53,9 +55,18 @@ class LlmApiCall(OpenCall):
         self._engine = engine
         self._on_ended = on_ended
         self._tokens: list[int] = []
+        self._left_open = False
+
+    def stop(self) -> None:
+        self._left_open = not self._options.ends_stopped
+        self.cancel()
 
     def cancel(self) -> None:
+        """As when the client left: nothing is owed to it."""
         self._engine.cancel(self._engine_id)
+        if self._left_open and self.client_left():
+            self.send(None, final=True)
+            self._on_ended(self)
 
     def on_output(self, output: EngineOutput) -> None:
         """News from the engine, or from a refused submission."""
@@ -64,14 +75,15 @@ class LlmApiCall(OpenCall):
             if output.final or self._options.streaming:
                 self._send(output)
         finally:
-            if output.final:
+            if output.final and not self._left_open:
                 self._on_ended(self)
 
     def _send(self, output: EngineOutput) -> None:
         if output.error is not None:
             self.send(error_response(f"Error generating request: {output.error}"), final=True)
         elif output.finish_reason == "cancelled":
-            self.send(None, final=True)
+            if not self._left_open:
+                self.send(None, final=True)
         elif not self._options.decoupled:
             self.send(self._response(output), final=True)
         else:

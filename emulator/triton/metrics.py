@@ -106,3 +106,29 @@ def values_of(stats: EngineStats, memory_bytes: int) -> Values:
         },
     }
     return {(family, name): value for family, values in grouped.items() for name, value in values.items()}
+
+
+class VllmMetrics:
+    """The token counters of the vLLM backend."""
+
+    def __init__(self, model: str, version: str) -> None:
+        labels = {"model": model, "version": version}
+        self._counters = {}
+        self._sent = dict.fromkeys(_VLLM_COUNTERS, 0)
+        for name, text in _VLLM_COUNTERS.items():
+            family = pb_utils.MetricFamily(name=name, description=text, kind=pb_utils.MetricFamily.COUNTER)
+            self._counters[name] = family, family.Metric(labels=labels)
+
+    def publish(self, stats: EngineStats) -> None:
+        """Brings the counters up to date."""
+        totals = stats.total_input_tokens, stats.total_output_tokens
+        for name, total in zip(_VLLM_COUNTERS, totals, strict=True):
+            if total > self._sent[name]:
+                self._counters[name][1].increment(total - self._sent[name])
+                self._sent[name] = total
+
+
+_VLLM_COUNTERS = {
+    "vllm:prompt_tokens_total": "Number of prefill tokens processed.",
+    "vllm:generation_tokens_total": "Number of generation tokens processed.",
+}

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from emulator.engine.api import EngineLimits
+from emulator.engine.weights import ModelConfig
 from engine_builder.repository import (
     Dialect,
     InstanceGroup,
+    LlmApiDialect,
     ModelSpec,
     QueuePolicy,
     Schema,
@@ -18,6 +21,7 @@ from engine_builder.repository import (
     schemas,
     write_repository,
 )
+from engine_builder.repository.encoders import EncoderKind, encoder
 
 _MODELS = Path(__file__).parent / "models"
 # Limits that a real engine takes at run time, by parameters of their own.
@@ -79,10 +83,36 @@ class LlmApiModels:
 
     engine: EngineSpec
     name: str = "tensorrt_llm"
+    dialect: LlmApiDialect = "newest"
     decoupled: bool = True
 
 
-EmulatorModels = TrtEngineModels | LlmApiModels
+@dataclass(frozen=True, slots=True)
+class VllmModels:
+    """One model of the vLLM backend. `task` is what a real one would find out of its weights."""
+
+    engine: EngineSpec
+    name: str = "vllm"
+    task: Literal["generate", "embed"] = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderModels:
+    """One embedding model that lives without an engine.
+
+    `kind`: token ids to one vector, token ids to a vector per token, or text to one vector.
+    """
+
+    model_dir: Path
+    name: str = "encoder"
+    kind: EncoderKind = "sentence"
+    id_type: Literal["INT64", "INT32"] = "INT64"
+    max_batch_size: int = 64
+    max_input_len: int = 512
+    pacing: str = "none"
+
+
+EmulatorModels = TrtEngineModels | LlmApiModels | VllmModels | EncoderModels
 
 
 def build_emulator_repository(root: Path, models: Sequence[EmulatorModels]) -> list[str]:
@@ -94,8 +124,13 @@ def build_emulator_repository(root: Path, models: Sequence[EmulatorModels]) -> l
 
 def model_specs(models: EmulatorModels) -> list[ModelSpec]:
     """The models of one group, as the repository writer takes them."""
-    if isinstance(models, LlmApiModels):
-        return [_llmapi(models)]
+    match models:
+        case LlmApiModels():
+            return [_llmapi(models)]
+        case VllmModels():
+            return [_vllm(models)]
+        case EncoderModels():
+            return [_encoder(models)]
     specs = [_bare(models)]
     if models.text is not None:
         specs += _text_models(models, models.text)
@@ -123,8 +158,37 @@ def _bare(models: TrtEngineModels) -> ModelSpec:
 
 def _llmapi(models: LlmApiModels) -> ModelSpec:
     parameters = {"emulator_model": str(models.engine.model_dir), **_engine_parameters(models.engine)}
+    parameters["emulator_dialect"] = models.dialect
     return _python_model(
-        models.name, "llmapi", schemas.LLMAPI, decoupled=models.decoupled, parameters=parameters
+        models.name,
+        "llmapi",
+        schemas.llmapi(models.dialect),
+        decoupled=models.decoupled,
+        parameters=parameters,
+    )
+
+
+def _vllm(models: VllmModels) -> ModelSpec:
+    engine = replace(models.engine, guided_decoding=models.task == "generate")  # vLLM always takes guides
+    parameters = {"emulator_model": str(engine.model_dir), **_engine_parameters(engine)}
+    parameters["emulator_task"] = models.task
+    return _python_model(models.name, "vllm", schemas.VLLM, decoupled=True, parameters=parameters)
+
+
+def _encoder(models: EncoderModels) -> ModelSpec:
+    dimensions = ModelConfig.load(models.model_dir).hidden_size
+    return _python_model(
+        models.name,
+        "encoder",
+        encoder(models.kind, dimensions, models.id_type),
+        max_batch_size=models.max_batch_size,
+        queue=QueuePolicy(models.max_batch_size),
+        parameters={
+            "emulator_model": str(models.model_dir),
+            "emulator_kind": models.kind,
+            "emulator_max_input_len": str(models.max_input_len),
+            "emulator_pacing": models.pacing,
+        },
     )
 
 

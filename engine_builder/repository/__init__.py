@@ -7,7 +7,7 @@ from engine_builder.repository.configs import (
     QueuePolicy,
     model_config,
 )
-from engine_builder.repository.schemas import Dialect
+from engine_builder.repository.schemas import Dialect, LlmApiDialect
 from engine_builder.repository.tensors import Schema, TensorSpec
 from engine_builder.repository.text_models import ensemble_steps
 from engine_builder.repository.writer import write_repository
@@ -16,6 +16,7 @@ __all__ = [
     "Dialect",
     "EnsembleStep",
     "InstanceGroup",
+    "LlmApiDialect",
     "ModelSpec",
     "QueuePolicy",
     "Schema",

@@ -3,7 +3,8 @@
 Source: the `config.pbtxt` templates of `triton_backend/all_models/inflight_batcher_llm` and
 `all_models/llmapi` in NVIDIA/TensorRT-LLM, and of triton-inference-server/tensorrtllm_backend v0.19.0
 for the older dialect. Template placeholders stand at their usual values: float16 for encoder
-features and prompt tables, float32 for logits.
+features and prompt tables, float32 for logits. The vLLM backend has no template: its model completes
+its own configuration (`src/model.py` in triton-inference-server/vllm_backend).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Literal
 from engine_builder.repository.tensors import DYNAMIC, Schema, TensorSpec, one, output, ragged, scalar
 
 Dialect = Literal["1.x", "0.19"]
+LlmApiDialect = Literal["1.x", "newest"]
+"""Of the `llmapi` model: as of 1.0 to 1.2, and as TensorRT-LLM's main branch has it since."""
 
 _RENAMED = {"min_tokens": "min_length", "seed": "random_seed"}
 _NEW_INPUTS = ("return_num_input_tokens", "return_num_output_tokens")
@@ -196,48 +199,72 @@ POSTPROCESSING = Schema(
     outputs=(output("OUTPUT", "STRING", -1),),
 )
 
-LLMAPI = Schema(
+_LLMAPI_INPUTS: tuple[TensorSpec, ...] = (
+    TensorSpec("text_input", "STRING", (DYNAMIC,)),
+    one("streaming", "BOOL"),
+    one("stop", "BOOL"),
+    one("return_finish_reason", "BOOL"),
+    one("return_stop_reason", "BOOL"),
+    one("return_cumulative_logprob", "BOOL"),
+    one("sampling_param_best_of", "INT32"),
+    one("sampling_param_temperature", "FP32"),
+    one("sampling_param_top_k", "INT32"),
+    one("sampling_param_top_p", "FP32"),
+    one("sampling_param_frequency_penalty", "FP32"),
+    one("sampling_param_presence_penalty", "FP32"),
+    one("sampling_param_max_tokens", "INT32"),
+    TensorSpec("sampling_param_stop", "STRING", (DYNAMIC,), optional=True),
+    one("sampling_param_seed", "UINT64"),
+    one("sampling_param_exclude_input_from_output", "BOOL"),
+    one("sampling_param_return_perf_metrics", "BOOL"),
+)
+_NEWEST_LLMAPI_INPUTS: tuple[TensorSpec, ...] = (
+    one("sampling_param_logits_post_processor_name", "STRING"),
+    one("lora_id", "UINT64"),
+    one("lora_name", "STRING"),
+    one("lora_path", "STRING"),
+    one("lora_ckpt_source", "STRING"),
+)
+_LLMAPI_OUTPUTS: tuple[TensorSpec, ...] = (
+    output("text_output", "STRING", -1),
+    output("finish_reason", "STRING", -1),
+    output("stop_reason", "STRING", -1),
+    output("cumulative_logprob", "FP32", -1),
+    output("kv_cache_reused_block", "INT32"),
+    output("kv_cache_missed_block", "INT32"),
+    output("kv_cache_alloc_new_blocks", "INT32"),
+    output("kv_cache_alloc_total_blocks", "INT32"),
+    output("kv_cache_hit_rate", "FP32"),
+    output("arrival_time_ns", "INT64"),
+    output("first_scheduled_time_ns", "INT64"),
+    output("first_token_time_ns", "INT64"),
+    output("last_token_time_ns", "INT64"),
+    output("acceptance_rate", "FP32"),
+    output("total_accepted_draft_tokens", "INT32"),
+    output("total_draft_tokens", "INT32"),
+)
+
+VLLM = Schema(
     inputs=(
-        TensorSpec("text_input", "STRING", (DYNAMIC,)),
-        one("streaming", "BOOL"),
-        one("stop", "BOOL"),
+        one("text_input", "STRING", optional=False),
+        TensorSpec("image", "STRING", (DYNAMIC,), optional=True),
+        one("stream", "BOOL"),
+        one("sampling_parameters", "STRING"),
+        one("exclude_input_in_output", "BOOL"),
         one("return_finish_reason", "BOOL"),
-        one("return_stop_reason", "BOOL"),
         one("return_cumulative_logprob", "BOOL"),
-        one("sampling_param_best_of", "INT32"),
-        one("sampling_param_temperature", "FP32"),
-        one("sampling_param_top_k", "INT32"),
-        one("sampling_param_top_p", "FP32"),
-        one("sampling_param_frequency_penalty", "FP32"),
-        one("sampling_param_presence_penalty", "FP32"),
-        one("sampling_param_max_tokens", "INT32"),
-        TensorSpec("sampling_param_stop", "STRING", (DYNAMIC,), optional=True),
-        one("sampling_param_seed", "UINT64"),
-        one("sampling_param_exclude_input_from_output", "BOOL"),
-        one("sampling_param_return_perf_metrics", "BOOL"),
-        one("sampling_param_logits_post_processor_name", "STRING"),
-        one("lora_id", "UINT64"),
-        one("lora_name", "STRING"),
-        one("lora_path", "STRING"),
-        one("lora_ckpt_source", "STRING"),
+        one("return_logprobs", "BOOL"),
+        one("return_num_input_tokens", "BOOL"),
+        one("return_num_output_tokens", "BOOL"),
+        one("embedding_request", "STRING"),
     ),
     outputs=(
         output("text_output", "STRING", -1),
         output("finish_reason", "STRING", -1),
-        output("stop_reason", "STRING", -1),
         output("cumulative_logprob", "FP32", -1),
-        output("kv_cache_reused_block", "INT32"),
-        output("kv_cache_missed_block", "INT32"),
-        output("kv_cache_alloc_new_blocks", "INT32"),
-        output("kv_cache_alloc_total_blocks", "INT32"),
-        output("kv_cache_hit_rate", "FP32"),
-        output("arrival_time_ns", "INT64"),
-        output("first_scheduled_time_ns", "INT64"),
-        output("first_token_time_ns", "INT64"),
-        output("last_token_time_ns", "INT64"),
-        output("acceptance_rate", "FP32"),
-        output("total_accepted_draft_tokens", "INT32"),
-        output("total_draft_tokens", "INT32"),
+        output("logprobs", "STRING", -1),
+        output("num_input_tokens", "UINT32"),
+        output("num_output_tokens", "UINT32", -1),
     ),
 )
 
@@ -258,6 +285,12 @@ def tensorrt_llm_bls(dialect: Dialect) -> Schema:
     """The ensemble's work in one Python model, with multimodal and draft-model inputs."""
     text = ensemble(dialect)
     return Schema((*text.inputs, *_BLS_INPUTS), text.outputs)
+
+
+def llmapi(dialect: LlmApiDialect) -> Schema:
+    """Text in, text out, by TensorRT-LLM's Python API."""
+    newer = _NEWEST_LLMAPI_INPUTS if dialect == "newest" else ()
+    return Schema((*_LLMAPI_INPUTS, *newer), _LLMAPI_OUTPUTS)
 
 
 def _in_dialect(schema: Schema, dialect: Dialect) -> Schema:

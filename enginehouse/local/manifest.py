@@ -30,6 +30,8 @@ def _model(entry: ModelEntry) -> Model:
     return Model(
         name=entry.name,
         context_length=entry.context_length,
+        modality=entry.modality,
+        shortens=entry.shortens,
         tokenizer=str(weights_folder(entry.weights)),
         aliases=entry.aliases,
         default_profile=entry.default_profile,

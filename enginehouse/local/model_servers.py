@@ -16,12 +16,15 @@ import aiohttp
 from emulator.engine.api import EngineLimits
 from emulator.triton.repository import (
     EmulatorModels,
+    EncoderModels,
     EngineSpec,
     LlmApiModels,
     TextModels,
     TrtEngineModels,
+    VllmModels,
     build_emulator_repository,
 )
+from engine_builder.repository.encoders import EncoderKind
 from enginehouse.errors import SettingsError
 from enginehouse.local.ports import free_port
 from enginehouse.local.service import CommandService, Service
@@ -129,6 +132,9 @@ def _triton(
 
 
 def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
+    if entry.runtime in ("encoder", "text-encoder"):
+        kind: EncoderKind = "sentence" if entry.runtime == "encoder" else "text"
+        return EncoderModels(weights_folder(entry.weights), entry.name, kind, pacing=pacing)
     engine = EngineSpec(
         weights_folder(entry.weights),
         _limits(entry),
@@ -140,6 +146,8 @@ def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
     )
     if entry.runtime == "llmapi":
         return LlmApiModels(engine, entry.name)
+    if entry.runtime == "vllm":
+        return VllmModels(engine, entry.name)
     return TrtEngineModels(
         engine, entry.name, text=TextModels(bls_instances=4) if entry.text_models else None
     )

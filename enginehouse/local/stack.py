@@ -12,7 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from enginehouse.errors import SettingsError
-from model_registry.entities import LaneName, Name, Profile, ReasoningParserName, ToolParserName
+from model_registry.entities import (
+    LaneName,
+    Modality,
+    Name,
+    Profile,
+    ReasoningParserName,
+    ToolParserName,
+)
 
 MIB = 1024**2
 BASE_MEMORY_BYTES = 350 * MIB
@@ -37,7 +44,8 @@ class EngineEntry(_Value):
 
     weights: str
     """Which of the shipped models it runs."""
-    runtime: Literal["trt-engine", "llmapi"] = "trt-engine"
+    runtime: Literal["trt-engine", "llmapi", "vllm", "encoder", "text-encoder"] = "trt-engine"
+    """The last two embed: token ids, or text."""
     name: str = "tensorrt_llm"
     """Its model name on the server."""
     text_models: bool = False
@@ -76,6 +84,8 @@ class ModelEntry(_Value):
     name: Name
     weights: str
     context_length: Annotated[int, Field(gt=0)] = 2048
+    modality: Modality = "text"
+    shortens: bool = False
     description: str | None = None
     default_profile: Profile = "balanced"
     aliases: tuple[Name, ...] = ()
@@ -177,6 +187,8 @@ DEMO_STACK = LocalStack(
                 EngineEntry(
                     weights="depot-chat", runtime="llmapi", name="depot-chat", limits={"max_lora_rank": 8}
                 ),
+                EngineEntry(weights="depot-chat", runtime="vllm", name="siding-chat"),
+                EngineEntry(weights="house-chat", runtime="encoder", name="house-vectors"),
             ),
         ),
     ),
@@ -195,6 +207,12 @@ DEMO_STACK = LocalStack(
             tool_parser="hermes",
         ),
         ModelEntry(
+            name="siding-chat",
+            weights="depot-chat",
+            description="Chat by Triton's vLLM backend",
+            tool_parser="hermes",
+        ),
+        ModelEntry(
             name="yard-chat",
             weights="house-chat",
             description="Chat by the Triton ensemble",
@@ -205,6 +223,14 @@ DEMO_STACK = LocalStack(
             weights="house-chat",
             description="Chat by business logic scripting",
             tool_parser="hermes",
+        ),
+        ModelEntry(
+            name="house-vectors",
+            weights="house-chat",
+            context_length=512,
+            modality="embedding",
+            shortens=True,
+            description="Embeddings by a plain Triton model; requests are joined",
         ),
     ),
     deployments=(
@@ -221,6 +247,10 @@ DEMO_STACK = LocalStack(
             profile="throughput",
             server="triton-1",
             target="house-chat",
+        ),
+        DeploymentEntry(name="siding-chat", model="siding-chat", server="triton-1", target="siding-chat"),
+        DeploymentEntry(
+            name="house-vectors", model="house-vectors", server="triton-1", target="house-vectors"
         ),
         DeploymentEntry(
             name="depot-chat",

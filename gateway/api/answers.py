@@ -25,8 +25,13 @@ _LEAST_LOG_PROB = -9999.0
 _encode = msgspec.json.Encoder().encode
 
 
-LogProb = tuple[bytes, float]
-"""A chosen token's own bytes, which may be a part of a character, and its natural log probability."""
+class LogProb(NamedTuple):
+    """A chosen token's own bytes, which may be a part of a character, and its natural log probability."""
+
+    piece: bytes
+    log_prob: float
+    top: Sequence[tuple[bytes, float]] = ()
+    """The likeliest tokens, best first, where they were asked for."""
 
 
 class CalledTool(NamedTuple):
@@ -228,13 +233,19 @@ def completion_answer(
 
 def completion_logprobs(entries: Sequence[LogProb], offset: int = 0) -> dict[str, Any]:
     """Log probabilities in the columns of text completions; `offset` in characters of the answer."""
-    tokens = [_shown(piece) for piece, _ in entries]
+    tokens = [_shown(entry.piece) for entry in entries]
     ends = accumulate(map(len, tokens), initial=offset)
-    return {
+    columns: dict[str, Any] = {
         "tokens": tokens,
-        "token_logprobs": [max(_LEAST_LOG_PROB, log_prob) for _, log_prob in entries],
+        "token_logprobs": [max(_LEAST_LOG_PROB, entry.log_prob) for entry in entries],
         "text_offset": list(islice(ends, len(entries))),
     }
+    if any(entry.top for entry in entries):
+        columns["top_logprobs"] = [
+            {_shown(piece): max(_LEAST_LOG_PROB, log_prob) for piece, log_prob in entry.top}
+            for entry in entries
+        ]
+    return columns
 
 
 class Shown(NamedTuple):
@@ -288,13 +299,14 @@ def _chat_choice(index: int, choice: Choice) -> Mapping[str, Any]:
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
 
-def _chat_logprob(piece: bytes, log_prob: float) -> Mapping[str, Any]:
-    return {
-        "token": _shown(piece),
-        "logprob": max(_LEAST_LOG_PROB, log_prob),
-        "bytes": list(piece),
-        "top_logprobs": [],
-    }
+def _chat_logprob(
+    piece: bytes, log_prob: float, top: Sequence[tuple[bytes, float]] = ()
+) -> Mapping[str, Any]:
+    return {**_one_logprob(piece, log_prob), "top_logprobs": [_one_logprob(*other) for other in top]}
+
+
+def _one_logprob(piece: bytes, log_prob: float) -> Mapping[str, Any]:
+    return {"token": _shown(piece), "logprob": max(_LEAST_LOG_PROB, log_prob), "bytes": list(piece)}
 
 
 def _shown(piece: bytes) -> str:
@@ -319,5 +331,6 @@ def _model_object(shown: Shown) -> Mapping[str, Any]:
         "created": model.created if adapter is None else adapter.created,
         "owned_by": model.owned_by,
         "context_length": model.context_length,
+        "modality": model.modality,
     }
     return described if adapter is None else {**described, "root": adapter.name, "parent": model.name}

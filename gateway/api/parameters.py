@@ -52,7 +52,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     "presence_penalty": Parameter(0.5),
     "frequency_penalty": Parameter(0.5),
     "repetition_penalty": Parameter(1.1),
-    "logit_bias": Parameter({"5": 1}, "text lanes: only tokens whose text becomes that one token again"),
+    "logit_bias": Parameter(
+        {"5": 1},
+        "text lanes: only tokens whose text becomes that one token again; vLLM's JSON cannot name tokens",
+    ),
     "bad_words": Parameter(["no"], "each word also with a space before it"),
     "allowed_token_ids": Parameter([5], "no tensor: a bias would not be the same", (None,)),
     "stop": Parameter(["."], "up to 4, cut off; found across any token border"),
@@ -64,7 +67,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "logprobs": Parameter(
         True, "of the chosen tokens; completions: 0 for those, N adds the N likeliest, as `top_logprobs`"
     ),
-    "top_logprobs": Parameter(2, "no engine tells the likeliest tokens", beside={"logprobs": True}),
+    "top_logprobs": Parameter(
+        2, "TensorRT-LLM tells those of the chosen tokens only", beside={"logprobs": True}
+    ),
     "prompt_logprobs": Parameter(1, "no engine tells those of the prompt", (None,)),
     "echo": Parameter(True, "not with `logprobs`, which would need those of the prompt"),
     "suffix": Parameter("end", "nothing is filled in between two texts", (None, "")),
@@ -98,7 +103,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     ),
     "web_search_options": Parameter({}, "nothing is searched here", (None,)),
     "moderation": Parameter({"model": "m"}, "nothing is moderated here", (None,)),
-    "skip_special_tokens": Parameter(False, "text lanes: their server decides"),
+    "skip_special_tokens": Parameter(False, "TensorRT-LLM's text models decide for themselves"),
     "spaces_between_special_tokens": Parameter(
         False, "concerns slow tokenizers only, of which there are none here", no_effect=True
     ),

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.operations import Operation
+from gateway.operations import GeneratingOperation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
 from gateway.operations.responses import Responses
 
-_OPERATIONS: tuple[Operation, ...] = (ChatCompletion(), TextCompletion(), Responses())
-ENDPOINTS: Mapping[str, Operation] = {operation.path: operation for operation in _OPERATIONS}
+_OPERATIONS: tuple[GeneratingOperation, ...] = (ChatCompletion(), TextCompletion(), Responses())
+ENDPOINTS: Mapping[str, GeneratingOperation] = {operation.path: operation for operation in _OPERATIONS}
 """What rows may ask for, by path."""
 
 

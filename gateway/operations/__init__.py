@@ -1,7 +1,8 @@
-"""Operations: the generating paths of the API. Each reads its own body and writes its own answers and errors.
+"""Operations: the paths of the API that ask a model. Each generating one reads its own body and writes its
+own answers and errors.
 
 Everything in between (keys, routing, attempts, streaming, accounts) is the same for all of them and knows
-them only by this protocol.
+them only by these protocols.
 """
 
 from __future__ import annotations
@@ -59,15 +60,23 @@ class Events(Protocol):
 
 
 class Operation(Protocol):
-    """One generating path."""
+    """One path, as accounts and errors know it."""
 
     name: str
     """`gen_ai.operation.name`."""
     path: str
-    upstream_path: str
-    """Path at an OpenAI-HTTP upstream; where it is another API's, its answers are read, not relayed."""
     id_header: str
     """The header by which the API's clients find the request's id."""
+
+    def error(self, shape: ErrorShape) -> bytes:
+        """The body of an error answer."""
+
+
+class GeneratingOperation(Operation, Protocol):
+    """One generating path."""
+
+    upstream_path: str
+    """Path at an OpenAI-HTTP upstream; where it is another API's, its answers are read, not relayed."""
 
     def parse(self, body: bytes, limits: BodyLimits) -> ApiRequest:
         """Raises ApiError 400 or 413, nothing else."""
@@ -77,6 +86,3 @@ class Operation(Protocol):
 
     def answer(self, head: Head, choices: Sequence[Choice], usage: Usage) -> bytes:
         """The body of an answer that is not streamed."""
-
-    def error(self, shape: ErrorShape) -> bytes:
-        """The body of an error answer."""

@@ -19,9 +19,9 @@ from gateway.operations import Events
 from gateway.streaming.client import PushResponse
 from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArguments, ToolCall
 from gateway.streaming.text import Assembler
-from inference.errors import InferenceError
+from inference.errors import InferenceError, ProtocolError
 from inference.request import InferenceRequest, Usage
-from inference.sink import Call, Delta
+from inference.sink import Call, Delta, TokenScore
 from inference.sink import FinishReason as EngineReason
 from router.attempts import Outcome
 from telemetry.request_trace import AttemptTrace
@@ -90,6 +90,14 @@ class Choice:
     def head(self) -> None:
         if self._trace is not None:
             self._trace.answered()
+
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        assert self.assembler is not None
+        self.assembler.scores(scores)
+
+    def vectors(self, vectors: Sequence[bytes]) -> None:
+        del vectors
+        raise ProtocolError("the server answered with vectors in place of text")
 
     def end(self, reason: EngineReason | None, usage: Usage, stop: str | None = None) -> None:
         self.stop = stop

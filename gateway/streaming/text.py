@@ -12,7 +12,7 @@ from gateway.api.answers import LogProb
 from gateway.api.options import ApiOptions
 from gateway.streaming.stop import StopMatcher
 from inference.detokenizer import Detokenizer
-from inference.sink import FinishReason
+from inference.sink import FinishReason, TokenScore
 from inference.tokenizer import ModelTokenizer
 
 
@@ -118,6 +118,19 @@ class Assembler:
             self._parts[-1] = delta[: self._stop.read]
         return text
 
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        """Log probabilities of the tokens that the next text is made of."""
+        if self._log_probs is None or self.stopped:
+            return
+        for token, log_prob, top in scores:
+            if token not in self._end_ids:
+                others = [(self._bytes(other), value) for other, value in top]
+                self._log_probs.append(LogProb(self._bytes(token), log_prob, others))
+
+    def _bytes(self, token: int) -> bytes:
+        """A token's bytes; a server's padded vocabulary holds ids that no tokenizer has."""
+        return self._tokenizer.token_bytes(token) if token < self._tokenizer.vocab_size else b""
+
     def flush(self) -> str:
         """What was held back, once nothing more comes."""
         if self.stopped:
@@ -135,13 +148,18 @@ class Assembler:
         return taken
 
     def completion_tokens(
-        self, reason: FinishReason | None = None, told: int | None = None, limit: int | None = None
+        self,
+        reason: FinishReason | None = None,
+        told: int | None = None,
+        limit: int | None = None,
+        counts_end: bool = False,
     ) -> int:
         """Tokens of the answer; the end token is not part of it.
 
         Exact where the ids are known, or a text lane's engine `told` its count; some engines count the end
-        token too, which shows by the text. An `llmapi` engine tells nothing, and none tells where a stop
-        string ends: then the text is tokenised again. `limit` is what an answer of reason "length" has.
+        token too, always (`counts_end`) or as the text shows. An `llmapi` engine tells nothing, and none
+        tells where a stop string ends: then the text is tokenised again. `limit` is what an answer of reason
+        "length" has.
         """
         if not self._parts:
             return len(self.ids) - self.ends
@@ -150,7 +168,7 @@ class Assembler:
         told = self._told if told is None else told
         if told is None:
             return limit if reason == "length" and limit is not None else self._counted(limit)
-        return told - 1 if reason == "stop" and self._counted(None) != told else told
+        return told - 1 if reason == "stop" and (counts_end or self._counted(None) != told) else told
 
     def _counted(self, limit: int | None) -> int:
         counted = self._tokenizer.count("".join(self._parts))
@@ -195,4 +213,4 @@ class Assembler:
         assert self._log_probs is not None
         for token, log_prob in zip(ids, log_probs, strict=False):
             if token not in self._end_ids:
-                self._log_probs.append((self._tokenizer.token_bytes(token), log_prob))
+                self._log_probs.append(LogProb(self._tokenizer.token_bytes(token), log_prob))

@@ -28,7 +28,7 @@ SCHEMAS = {
     "ensemble": schemas.ensemble("1.x"),
     "ensemble_019": schemas.ensemble("0.19"),
     "bls": schemas.tensorrt_llm_bls("1.x"),
-    "llmapi": schemas.LLMAPI,
+    "llmapi": schemas.llmapi("newest"),
 }
 
 
@@ -70,7 +70,9 @@ def test_a_real_engine_gets_its_backend_parameters_and_queue(tmp_path: Path) -> 
 def test_python_models_get_their_file_and_further_texts(tmp_path: Path) -> None:
     source = tmp_path / "source.py"
     source.write_text("X = 1\n")
-    spec = ModelSpec("m", schemas.LLMAPI, "python", model_file=source, files={"model.yaml": "model: x\n"})
+    spec = ModelSpec(
+        "m", schemas.llmapi("newest"), "python", model_file=source, files={"model.yaml": "model: x\n"}
+    )
     write_repository(tmp_path / "repo", [spec])
     assert (tmp_path / "repo/m/1/model.py").read_text() == "X = 1\n"
     assert (tmp_path / "repo/m/1/model.yaml").read_text() == "model: x\n"
@@ -104,7 +106,7 @@ def test_ensemble_steps_name_only_tensors_that_exist_and_feed_all_required_ones(
 
 
 def test_models_of_one_name_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    twice = [ModelSpec("m", schemas.LLMAPI, "python")] * 2
+    twice = [ModelSpec("m", schemas.llmapi("newest"), "python")] * 2
     with pytest.raises(ValueError, match="twice: m"):
         write_repository(tmp_path / "repo", twice)
     assert not (tmp_path / "repo").exists()

@@ -43,16 +43,17 @@ def _objects(text: str) -> list[Model | Adapter | Deployment]:
 
 
 def test_the_demo_shows_many_models_and_schemas() -> None:
-    """One model under two profiles, and every schema of TensorRT-LLM."""
+    """One model under two profiles, every schema of TensorRT-LLM, vLLM's, and embeddings."""
     objects = _objects(stack_manifest(DEMO_STACK, _place))
     deployments = [item for item in objects if isinstance(item, Deployment)]
-    assert {"house-chat", "depot-chat", "yard-chat", "kiosk-chat"} == {
+    assert {"house-chat", "depot-chat", "siding-chat", "house-vectors", "yard-chat", "kiosk-chat"} == {
         item.name for item in objects if isinstance(item, Model)
     }
     assert {"latency", "throughput"} == {item.profile for item in deployments if item.model == "house-chat"}
-    assert {"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "house-chat", "depot-chat"} == {
-        str(item.target) for item in deployments
-    }
+    assert {
+        *("tensorrt_llm", "ensemble", "tensorrt_llm_bls", "house-chat", "depot-chat"),
+        *("siding-chat", "house-vectors"),
+    } == {str(item.target) for item in deployments}
 
 
 def test_models_come_before_what_names_them_and_find_their_tokenizer() -> None:
@@ -70,21 +71,23 @@ def test_models_come_before_what_names_them_and_find_their_tokenizer() -> None:
 
 def test_every_model_is_asked_under_every_profile_before_the_stack_is_ready() -> None:
     """Readiness means that each way to each model answers."""
-    assert names_to_ask(DEMO_STACK) == [
-        "depot-chat:balanced",
-        "house-chat+sailor",
-        "house-chat:latency",
-        "house-chat:throughput",
-        "kiosk-chat:balanced",
-        "yard-chat:balanced",
-    ]
+    assert names_to_ask(DEMO_STACK) == {
+        "depot-chat:balanced": "text",
+        "house-chat+sailor": "text",
+        "house-chat:latency": "text",
+        "house-chat:throughput": "text",
+        "house-vectors:balanced": "embedding",
+        "kiosk-chat:balanced": "text",
+        "siding-chat:balanced": "text",
+        "yard-chat:balanced": "text",
+    }
 
 
 def test_without_triton_each_engine_has_one_server(state: StateDir) -> None:
     """Deployments of one engine share its address, whatever schema they would have used."""
     servers = FallbackServers(DEMO_STACK, state, "none")
     places = {item.name: servers.placement(item) for item in DEMO_STACK.deployments}
-    assert len(servers.services) == 3
+    assert len(servers.services) == 5
     assert {place.lane for place in places.values()} == {"openai-http"}
     assert places["yard-chat"].server == places["kiosk-chat"].server == places["house-chat-latency"].server
     assert places["house-chat-throughput"].server != places["house-chat-latency"].server
@@ -95,7 +98,7 @@ async def test_a_model_that_never_answers_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("enginehouse.local.ready.MODELS_READY_TIMEOUT_S", 0.0)
     nobody = Connection(f"http://127.0.0.1:{free_port()}", None, None)
     with pytest.raises(ProcessError, match="chat:latency does not answer") as caught:
-        await each_answers(nobody, ["chat:latency"])
+        await each_answers(nobody, {"chat:latency": "text"})
     assert "Connector" in str(caught.value.remedy)
 
 

@@ -95,7 +95,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Up]]:
 
 async def _answers(ready: dict[str, Any]) -> None:
     connection = Connection(ready["base_url"].removesuffix("/v1"), ready["api_key"], ready["admin_key"])
-    await each_answers(connection, ready["models"])
+    await each_answers(connection, dict.fromkeys(ready["models"], "text"))
 
 
 def test_up_is_ready_when_its_models_answer_and_leaves_nothing(start: Callable[[], Up]) -> None:

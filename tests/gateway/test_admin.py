@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from aiohttp import web
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from gateway.admin import admin_routes
 from gateway.app import guarded
 from model_registry.config import RegistryConfig
-from model_registry.entities import ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
+from model_registry.entities import ApiKey, Deployment, Endpoint, LaneName, Model, ServerRef, Tenant
 from model_registry.manifests import to_yaml
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
@@ -104,7 +104,7 @@ async def test_mistakes_come_back_with_their_places_and_nothing_is_stored(
             "line": 11,
             "field": "lane",
             "message": "'x' is not allowed",
-            "allowed": ["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "openai-http", "auto"],
+            "allowed": [*get_args(LaneName), "auto"],
         },
     ]
     assert "f.yaml:11: lane: 'x' is not allowed (allowed: tensorrt_llm" in error["message"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.api.answers import Choice
+from gateway.api.answers import Choice, LogProb
 from gateway.best_of import best, per_token
 
 
 def choice(text: str, *log_probs: float) -> Choice:
-    return Choice(text, "stop", [(b"x", value) for value in log_probs])
+    return Choice(text, "stop", [LogProb(b"x", value) for value in log_probs])
 
 
 def test_a_long_answer_is_not_worse_for_its_length() -> None:
@@ -28,7 +28,7 @@ def test_each_prompt_has_its_own_best_in_order() -> None:
     found = best(made, 3, 2, with_log_probs=False)
     assert [one.text for one in found] == ["b", "c", "d", "e"]
     assert all(one.logprobs is None for one in found)
-    assert best(made, 3, 1, with_log_probs=True)[0].logprobs == [(b"x", -1)]
+    assert best(made, 3, 1, with_log_probs=True)[0].logprobs == [LogProb(b"x", -1)]
 
 
 def test_an_answer_without_tokens_was_certain() -> None:

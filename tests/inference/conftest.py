@@ -14,10 +14,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from emulator.engine import EngineLimits
 from emulator.triton.repository import (
+    EncoderModels,
     EngineSpec,
     LlmApiModels,
     TextModels,
     TrtEngineModels,
+    VllmModels,
     build_emulator_repository,
 )
 from enginehouse.local.triton import TritonProcess
@@ -144,9 +146,15 @@ async def started(folder: Path) -> TritonProcess:
     names = build_emulator_repository(
         folder / "repository",
         [
-            TrtEngineModels(engine, name="ids", text=newer),
+            TrtEngineModels(guiding, name="ids", text=newer),
             TrtEngineModels(guiding, name="old_ids", dialect="0.19", text=older),
             LlmApiModels(engine, name="words"),
+            LlmApiModels(engine, name="old_words", dialect="1.x"),
+            VllmModels(engine, name="pages"),
+            VllmModels(engine, name="vllm_vectors", task="embed"),
+            EncoderModels(CHAT_MODEL, name="vectors"),
+            EncoderModels(CHAT_MODEL, name="token_vectors", kind="tokens", id_type="INT32", max_batch_size=4),
+            EncoderModels(CHAT_MODEL, name="text_vectors", kind="text"),
             TrtEngineModels(engine, name="fragile"),
         ],
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from inference.errors import InferenceError
 from inference.request import Usage
-from inference.sink import FinishReason
+from inference.sink import FinishReason, TokenScore
 
 
 class RecordingSink:
@@ -18,6 +18,8 @@ class RecordingSink:
         self.ids: list[int] = []
         self.log_probs: list[float] = []
         self.deltas: list[str] = []
+        self.token_scores: list[TokenScore] = []
+        self.embeddings: list[bytes] = []
         self.told: int | None = None
         self.reason: FinishReason | None = None
         self.usage: Usage | None = None
@@ -46,6 +48,14 @@ class RecordingSink:
             self.told = tokens + (self.told or 0)
         if delta:
             self.deltas.append(delta)
+
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        assert not self.ends, "pushed after the end"
+        self.token_scores += scores
+
+    def vectors(self, vectors: Sequence[bytes]) -> None:
+        self._pushed()
+        self.embeddings += vectors
 
     def data(self, data: bytes) -> None:
         raise AssertionError(f"Triton lanes push no bytes: {data!r}")

@@ -65,6 +65,11 @@ def test_a_broken_engine_is_never_the_callers_mistake(status: int, text: str) ->
             RequestRefusedError,
             "missing required input 'x'",
         ),
+        (
+            "Error generating stream: 'NoneType' object has no attribute 'lora_name'",
+            RequestRefusedError,
+            "the server's vLLM refused the sampling parameters; its log says which",
+        ),
     ],
 )
 def test_the_callers_mistake_is_shown_without_places_in_the_source(

@@ -155,3 +155,72 @@ nv_inference_count{model="m",version="1"} 5
         "nv_trt_llm_request_metrics": {"max": 64.0},
         "nv_trt_llm_kv_cache_block_metrics": {"tokens_per": 32.0},
     }
+
+
+IDS = {"input_ids": "INT64", "attention_mask": "INT64"}
+
+
+def side(**tensors: tuple[str, list[int]]) -> list[dict[str, Any]]:
+    return [{"name": name, "datatype": kind, "shape": shape} for name, (kind, shape) in tensors.items()]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "max_batch_size", "lane", "vectors", "dimensions"),
+    [
+        (
+            side(input_ids=("INT64", [-1, -1]), attention_mask=("INT64", [-1, -1])),
+            side(sentence_embedding=("FP32", [-1, 384])),
+            8, "encoder", "sentence_embedding", 384,
+        ),
+        (
+            side(input_ids=("INT32", [-1, -1]), token_type_ids=("INT32", [-1, -1])),
+            side(last_hidden_state=("FP32", [-1, -1, 768]), pooler_output=("FP32", [-1, 768])),
+            0, "encoder", "last_hidden_state", 768,
+        ),
+        (side(input_ids=("INT64", [-1])), side(x=("FP32", [-1])), 0, "encoder", "x", None),
+        (
+            side(input_ids=("INT64", [-1, -1])),
+            side(token_embeddings=("FP32", [-1, -1, 8]), sentence_embedding=("FP32", [-1, 8])),
+            4, "encoder", "sentence_embedding", 8,
+        ),
+        (side(TEXT=("BYTES", [-1, 1])), side(v=("FP32", [-1, 512])), 16, "text_encoder", "v", 512),
+        (side(TEXT=("BYTES", [-1])), side(v=("FP32", [-1, 512])), 0, "text_encoder", "v", 512),
+    ],
+)  # fmt: skip
+def test_embedding_models_are_told_by_their_tensors(
+    inputs: Any, outputs: Any, max_batch_size: int, lane: str, vectors: str, dimensions: int | None
+) -> None:
+    schema = recognise(
+        {"name": "m", "inputs": inputs, "outputs": outputs}, {"max_batch_size": max_batch_size}
+    )
+    assert (schema.lane, schema.vectors, schema.dimensions) == (lane, vectors, dimensions)
+    assert Schema.from_dict(schema.as_dict()) == schema
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "settings", "lacks"),
+    [
+        (IDS, {"v": "FP16"}, {}, "output FP32 of one dimension"),
+        ({**IDS, "attention_mask": "FP32"}, {"v": "FP32"}, {}, "input attention_mask INT64 or INT32"),
+        ({**IDS, "pixels": "FP32"}, {"v": "FP32"}, {}, "a meaning for the required input pixels"),
+        (IDS, {"a": "FP32", "b": "FP32"}, {}, "one output that is known to hold the vectors among a, b"),
+        (IDS, {"v": "FP32"}, {"model_transaction_policy": {"decoupled": True}}, "not decoupled"),
+    ],
+)
+def test_what_keeps_a_model_from_embedding_is_listed(
+    inputs: dict[str, str], outputs: dict[str, str], settings: dict[str, Any], lacks: str
+) -> None:
+    with pytest.raises(SchemaError, match=rf"Nearest is encoder, for which it lacks: .*{lacks}"):
+        recognise(metadata(inputs, outputs), {"max_batch_size": 4, **settings})
+
+
+def test_an_input_that_may_be_left_out_needs_no_meaning() -> None:
+    optional = {"input": [{"name": "pixels", "optional": True}], "max_batch_size": 4}
+    assert recognise(metadata({**IDS, "pixels": "FP32"}, {"v": "FP32"}), optional).lane == "encoder"
+
+
+def test_both_dialects_of_llmapi_and_vllms_model_are_recognised() -> None:
+    newest = {**LLMAPI_IN, "lora_name": "BYTES", "lora_id": "UINT64"}
+    assert recognise(metadata(newest, TEXT_OUT), config()).lane == "llmapi"
+    vllm = {"text_input": "BYTES", "sampling_parameters": "BYTES", "stream": "BOOL"}
+    assert recognise(metadata(vllm, TEXT_OUT), config()).lane == "vllm"

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Literal
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -16,19 +17,22 @@ from inference.client import ModelClients
 from inference.control import TritonControl, health
 from inference.errors import (
     InferenceError,
+    PromptTooLongError,
     ProtocolError,
+    RequestRefusedError,
     SchemaError,
     ServerFailedError,
     ServerTimeoutError,
     ServerUnreachableError,
     StreamBrokenError,
+    UnsupportedFeatureError,
 )
 from inference.introspection import introspect
 from inference.lane import TritonReader
 from inference.lanes import lane_of
 from inference.logit_bias import LogitBias
 from inference.push_http import HttpPool, Timeouts
-from inference.request import Guide, InferenceRequest, Options, Sampling
+from inference.request import Extra, Guide, InferenceRequest, Options, Sampling
 from inference.schema import Schema
 from inference.sink import Call, Sink
 from inference.tokenizer import ModelTokenizer
@@ -45,6 +49,8 @@ TARGETS = {
     "script": "tensorrt_llm_bls",
     "old_script": "tensorrt_llm_bls",
     "words": "llmapi",
+    "old_words": "llmapi",
+    "pages": "vllm",
 }
 Transport = Literal["http", "grpc"]
 TRANSPORTS: tuple[Transport, ...] = ("http", "grpc")
@@ -73,11 +79,8 @@ class Speaker:
         transport: Transport,
         sink: RecordingSink,
         request: InferenceRequest,
-        **facts: Any,
     ) -> Call:
-        """`facts`: of the schema, beyond what the server says."""
         schema = await introspect(self.server, target, TARGETS.get(target, "auto"))
-        schema = replace(schema, **facts)
         endpoint = Endpoint(
             name=f"{target}-{transport}",
             deployment="d",
@@ -95,11 +98,9 @@ class Speaker:
     async def ask(self, target: str, transport: Transport, **fields: Any) -> RecordingSink:
         return await self.answer(target, transport, self.request(**fields))
 
-    async def answer(
-        self, target: str, transport: Transport, request: InferenceRequest, **facts: Any
-    ) -> RecordingSink:
+    async def answer(self, target: str, transport: Transport, request: InferenceRequest) -> RecordingSink:
         sink = RecordingSink()
-        await self.start(target, transport, sink, request, **facts)
+        await self.start(target, transport, sink, request)
         return await ended(sink)
 
     def request(self, max_tokens: int = 24, stream: bool = True, **fields: Any) -> InferenceRequest:
@@ -159,7 +160,7 @@ async def speaker(triton: ServerRef, tokenizer: ModelTokenizer) -> AsyncIterator
 async def test_a_model_is_recognised_whatever_its_name(triton: ServerRef, target: str, lane: str) -> None:
     schema = await introspect(triton, target, lane)
     assert (schema.lane, schema.target, schema.decoupled) == (lane, target, True)
-    assert schema.text_mode == ("cumulative" if target in {"old_script", "words"} else "delta")
+    assert schema.text_mode == ("cumulative" if target in {"old_script", "words", "old_words"} else "delta")
     assert Schema.from_dict(schema.as_dict()) == schema
 
 
@@ -178,10 +179,10 @@ async def test_the_servers_tokenizer_is_asked_for_its_bos(triton: ServerRef) -> 
 
 async def test_who_guides_is_told_by_the_engines_configuration(triton: ServerRef) -> None:
     """Of a text model by that of the engine behind it."""
-    for target in ("old_ids", "old_text", "old_script"):
+    for target in OPTION_TARGETS:
         assert (await introspect(triton, target, TARGETS[target])).guided_decoding is True
-    for target in ("ids", "text", "script", "words"):
-        assert (await introspect(triton, target, TARGETS[target])).guided_decoding is False
+    for target in ("fragile", "words"):
+        assert (await introspect(triton, target)).guided_decoding is False
 
 
 async def test_a_wrong_lane_is_named(triton: ServerRef) -> None:
@@ -238,14 +239,15 @@ async def test_the_bare_model_counts_exactly(speaker: Speaker, transport: Transp
     assert sink.usage.cached_tokens is not None
 
 
-@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "script", "words"])
+@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "script", "words", "old_words", "pages"])
 async def test_an_answer_at_its_limit_says_so(speaker: Speaker, target: str) -> None:
     assert (await speaker.ask(target, "http", max_tokens=3)).reason == "length"
 
 
-async def test_text_lanes_count_where_the_server_does(speaker: Speaker) -> None:
+@pytest.mark.parametrize("target", ["text", "pages"])
+async def test_text_lanes_count_where_the_server_does(speaker: Speaker, target: str) -> None:
     bare = await speaker.ask("ids", "http")
-    sink = await speaker.ask("text", "http")
+    sink = await speaker.ask(target, "http")
     assert bare.usage is not None
     assert (sink.error, sink.usage is not None) == (None, True)
     assert sink.usage.completion_tokens == bare.usage.completion_tokens
@@ -253,7 +255,7 @@ async def test_text_lanes_count_where_the_server_does(speaker: Speaker) -> None:
     assert sink.reason == bare.reason
 
 
-@pytest.mark.parametrize("target", ["ids", "text", "words"])
+@pytest.mark.parametrize("target", ["ids", "text", "words", "old_words", "pages"])
 async def test_a_stop_string_ends_the_answer(speaker: Speaker, target: str) -> None:
     whole = speaker.text_of(await speaker.ask("ids", "http"))
     bare = await speaker.ask("ids", "http", max_tokens=6)
@@ -272,7 +274,7 @@ async def test_log_probabilities_come_with_each_token(speaker: Speaker, transpor
     assert all(value <= 0 for value in sink.log_probs)
 
 
-@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "words"])
+@pytest.mark.parametrize("target", ["ids", "old_ids", "text", "words", "old_words", "pages"])
 async def test_seeds(speaker: Speaker, target: str) -> None:
     """Equal seeds give equal answers; without one, equal requests differ."""
     hot: dict[str, Any] = {"temperature": 2.0, "max_tokens": 40}
@@ -292,14 +294,159 @@ async def test_a_prompt_beyond_the_engine_is_refused(speaker: Speaker) -> None:
     assert not sink.error.retry_safe
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_vllm_gives_the_likeliest_tokens_too(speaker: Speaker, stream: bool) -> None:
+    """Of each token the chosen one, equal to the bare model's, and as many others as asked for."""
+    bare = await speaker.ask("ids", "http", log_probs=True)
+    sink = await speaker.ask("pages", "http", log_probs=True, top_log_probs=3, stream=stream)
+    assert sink.error is None
+    assert [score.token for score in sink.token_scores] == bare.ids
+    assert [score.log_prob for score in sink.token_scores] == pytest.approx(bare.log_probs, abs=1e-4)
+    for score in sink.token_scores:
+        assert len(score.top) == 3
+        assert score.top[0] == (score.token, score.log_prob)  # greedy: the chosen one is the likeliest
+        assert list(score.top) == sorted(score.top, key=lambda pair: -pair[1])
+
+
+async def test_other_lanes_refuse_the_likeliest_tokens(speaker: Speaker) -> None:
+    with pytest.raises(UnsupportedFeatureError, match="top_logprobs"):
+        await speaker.ask("ids", "http", log_probs=True, top_log_probs=2)
+
+
+async def test_vllm_stops_at_a_stop_string_and_shows_it(speaker: Speaker) -> None:
+    """So that it can be told which it was, and that no end token was counted."""
+    bare = await speaker.ask("ids", "http", max_tokens=6)
+    word = speaker.tokenizer.tokenizer.decode(bare.ids[4:6])
+    cut = await speaker.ask("pages", "http", stop=(word,))
+    assert cut.usage is not None
+    assert (cut.reason, cut.usage.completion_tokens) == ("stop", 6)
+    assert cut.text_so_far == speaker.text_of(bare)
+    assert cut.text_so_far.endswith(word)
+    whole = await speaker.ask("pages", "http", max_tokens=200, stop=("never said",))
+    plain = await speaker.ask("ids", "http", max_tokens=200)
+    assert whole.usage is not None
+    assert (whole.reason, whole.usage.completion_tokens, whole.usage.counts_end) == (
+        "stop",
+        len(plain.ids),
+        True,
+    )
+    assert whole.token_scores == []
+
+
+VLLM_OPTIONS = {
+    "bad_words": Options(bad_words=("box", " box")),
+    "stop_token_ids": Options(stop_token_ids=(70,)),
+    "ignore_eos": Options(ignore_eos=True),
+    "skip_special_tokens": Options(skip_special_tokens=False),
+    "min_p": Options(extras={"min_p": Extra(0.2, "")}),
+    "allowed_token_ids": Options(extras={"allowed_token_ids": Extra([70, 71], "")}),
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("name", VLLM_OPTIONS)
+async def test_vllm_takes_its_own_parameters(speaker: Speaker, transport: Transport, name: str) -> None:
+    request = speaker.request(max_tokens=8)
+    request.options = VLLM_OPTIONS[name]
+    sink = await speaker.answer("pages", transport, request)
+    assert sink.error is None
+    assert sink.usage is not None
+    if name == "allowed_token_ids":
+        tokens = [speaker.tokenizer.tokenizer.decode([token]) for token in (70, 71)]
+        assert set(sink.text_so_far) <= set("".join(tokens))
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "add_special_tokens", "length_penalty", "allowed_token_ids"])
+async def test_vllm_refuses_what_its_json_cannot_say(speaker: Speaker, name: str) -> None:
+    asked = {
+        "logit_bias": Options(logit_bias=LogitBias({5: 1.0}, 100)),
+        "add_special_tokens": Options(add_special_tokens=False),
+        "length_penalty": Options(extras={"length_penalty": Extra(1.2, "there are no beams")}),
+        "allowed_token_ids": Options(extras={"allowed_token_ids": Extra([], "none is left")}),
+    }
+    request = speaker.request()
+    request.options = asked[name]
+    with pytest.raises(UnsupportedFeatureError, match=f"`{name}` is not supported by the vllm lane"):
+        await speaker.answer("pages", "http", request)
+
+
+async def test_a_token_that_vllm_does_not_have_is_the_callers_mistake(speaker: Speaker) -> None:
+    request = speaker.request()
+    request.options = Options(extras={"allowed_token_ids": Extra([10**6], "")})
+    assert isinstance((await speaker.answer("pages", "http", request)).error, RequestRefusedError)
+
+
+async def test_parameters_that_vllm_refuses_do_not_blame_the_server(speaker: Speaker) -> None:
+    sink = await speaker.ask("pages", "http", top_p=7.0)
+    assert isinstance(sink.error, RequestRefusedError)
+    assert "NoneType" not in str(sink.error)
+
+
+@pytest.mark.parametrize("stop", [(), ("never said",)])
+async def test_text_of_tokens_that_end_a_vllm_answer_stays_out(
+    speaker: Speaker, stop: tuple[str, ...]
+) -> None:
+    """Also beside a stop string, which vLLM could only keep together with it."""
+    plain = await speaker.ask("ids", "http")
+    token = plain.ids[4]
+    request = speaker.request(stop=stop)
+    request.options = Options(stop_token_ids=(token,))
+    sink = await speaker.answer("pages", "http", request)
+    assert sink.reason == "stop"
+    detokenizer = speaker.tokenizer.detokenizer()
+    assert sink.text_so_far == detokenizer.push(plain.ids[: plain.ids.index(token)]) + detokenizer.flush()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_leaving_a_vllm_stream_stops_the_engine(speaker: Speaker, transport: Transport) -> None:
+    """The backend notices when it has sent another response: far from all of the answer is generated."""
+    before = await generated(speaker.server)
+    seen = asyncio.Event()
+    sink = RecordingSink(on_push=seen.set)
+    request = speaker.request(max_tokens=400, min_tokens=400, temperature=1.0)
+    call = await speaker.start("pages", transport, sink, request)
+    async with asyncio.timeout(WAIT_S):
+        await seen.wait()
+    call.cancel()
+
+    async def at_rest() -> bool:
+        first = await generated(speaker.server)
+        await asyncio.sleep(0.25)  # longer than the counter's period, by which it would grow
+        return before < first == await generated(speaker.server)
+
+    await until(at_rest)
+    assert await generated(speaker.server) - before < 350
+    assert sink.ends == 0
+
+
+async def generated(server: ServerRef) -> float:
+    """Tokens that the vLLM model has generated."""
+    async with aiohttp.ClientSession() as session, session.get(str(server.metrics)) as answer:
+        text = await answer.text()
+    found = re.search(
+        r'^vllm:generation_tokens_total\{model="pages",version="1"\} (\S+)$', text, re.MULTILINE
+    )
+    return float(found[1]) if found else 0.0
+
+
+async def test_a_prompt_beyond_vllms_length_is_refused(speaker: Speaker) -> None:
+    request = speaker.request()
+    request.prompt_text = "word " * 700
+    sink = RecordingSink()
+    await speaker.start("pages", "http", sink, request)
+    await ended(sink)
+    assert isinstance(sink.error, PromptTooLongError)
+
+
 # Options
 
 
 OPTION_TARGETS = ("ids", "old_ids", "text", "old_text", "script", "old_script")
+GUIDED_TARGETS = (*OPTION_TARGETS, "pages")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("target", ["old_ids", "old_text", "old_script"])
+@pytest.mark.parametrize("target", GUIDED_TARGETS)
 @pytest.mark.parametrize(
     "guide",
     [
@@ -313,21 +460,9 @@ async def test_an_engine_follows_a_guide(
 ) -> None:
     request = speaker.request()
     request.guide = guide
-    sink = await speaker.answer(target, transport, request, guided_decoding=True)
+    sink = await speaker.answer(target, transport, request)
     assert sink.error is None
     assert re.fullmatch("[0-9]{3}", speaker.text_of(sink))
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("target", ["ids", "text", "script"])
-async def test_triton_takes_the_tensors_of_a_guide(
-    speaker: Speaker, target: str, transport: Transport
-) -> None:
-    """By name, type and shape: it is the engine, which has no backend for it, that refuses."""
-    request = speaker.request()
-    request.guide = Guide("json")
-    sink = await speaker.answer(target, transport, request, guided_decoding=True)
-    assert "GuidedDecoder is not setup" in str(sink.error)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -422,14 +557,14 @@ async def faulty(
     return sink
 
 
-@pytest.mark.parametrize("target", ["ids", "text", "script", "words"])
+@pytest.mark.parametrize("target", ["ids", "text", "script", "words", "pages"])
 async def test_a_truncated_answer_never_ends_cleanly(speaker: Speaker, target: str) -> None:
     sink = await faulty(speaker, target, "truncate")
     assert isinstance(sink.error, StreamBrokenError)
     assert speaker.text_of(sink)
 
 
-@pytest.mark.parametrize("target", ["ids", "text", "script", "words"])
+@pytest.mark.parametrize("target", ["ids", "text", "script", "words", "pages"])
 @pytest.mark.parametrize("fault", ["error", "error_before"])
 async def test_an_engines_error_is_the_servers_failure(speaker: Speaker, target: str, fault: str) -> None:
     sink = await faulty(speaker, target, fault)
@@ -438,7 +573,7 @@ async def test_an_engines_error_is_the_servers_failure(speaker: Speaker, target:
     assert "Traceback" not in str(sink.error)
 
 
-@pytest.mark.parametrize("target", ["ids", "words"])
+@pytest.mark.parametrize("target", ["ids", "words", "pages"])
 async def test_a_malformed_tensor_is_no_answer(speaker: Speaker, target: str) -> None:
     sink = await faulty(speaker, target, "wrong_tensor")
     assert isinstance(sink.error, ProtocolError | ServerFailedError)

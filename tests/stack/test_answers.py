@@ -13,7 +13,7 @@ import pytest
 from tests.openai_schema import validate
 from tests.stack.stack import Stack, events_of, wait_until
 
-MODELS = ["house-chat", "house-chat:throughput", "depot-chat", "yard-chat", "kiosk-chat"]
+MODELS = ["house-chat", "house-chat:throughput", "depot-chat", "siding-chat", "yard-chat", "kiosk-chat"]
 MESSAGES = [{"role": "user", "content": "Say hello in Japanese, with a train: 🚂"}]
 
 

@@ -22,7 +22,15 @@ from tests.stack.apis import (
 from tests.stack.stack import Stack
 from tests.stack.test_cancellation import until_active
 
-MODELS = ["house-chat", "house-chat:throughput", "house-chat+sailor", "depot-chat", "yard-chat", "kiosk-chat"]
+MODELS = [
+    "house-chat",
+    "house-chat:throughput",
+    "house-chat+sailor",
+    "depot-chat",
+    "siding-chat",
+    "yard-chat",
+    "kiosk-chat",
+]
 ASK: list[Any] = [{"role": "user", "content": QUESTION}]
 
 

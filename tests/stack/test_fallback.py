@@ -17,7 +17,13 @@ def test_the_same_models_answer_without_triton(tmp_path: Path) -> None:
     with Stack.start(tmp_path, "--fallback") as stack:
         assert stack.ready["triton"] == []
         client = stack.client()
-        for model in stack.ready["models"]:
+        listed = [one.model_dump() for one in client.models.list()]
+        assert {one["id"] for one in listed} >= set(stack.ready["models"])
+        embedding = {one["id"] for one in listed if one["modality"] == "embedding"}
+        for model in embedding:
+            (vector,) = client.embeddings.create(model=model, input="steam").data
+            assert len(vector.embedding) > 1
+        for model in set(stack.ready["models"]) - embedding:
             question = [{"role": "user", "content": "What is the capital of France?"}]
             whole = client.chat.completions.create(model=model, messages=question, temperature=0)  # type: ignore[arg-type]
             assert "Paris" in (whole.choices[0].message.content or "")

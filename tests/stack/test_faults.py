@@ -160,7 +160,14 @@ async def test_triton_killed_token_streams_go_on_elsewhere(stack: Stack, model: 
         (e.error, e.broken) for e in endings if not e.done
     ]
     assert {ending.tokens for ending in endings} == {300}
-    for again in ("house-chat:latency", "house-chat:throughput", "depot-chat", "yard-chat", "kiosk-chat"):
+    for again in (
+        "house-chat:latency",
+        "house-chat:throughput",
+        "depot-chat",
+        "siding-chat",
+        "yard-chat",
+        "kiosk-chat",
+    ):
         await answers_again(stack, again)
 
 

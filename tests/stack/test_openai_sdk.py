@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import openai
 import pytest
@@ -18,12 +19,14 @@ MODELS = [
     "house-chat:latency",
     "house-chat:throughput",
     "depot-chat",
+    "siding-chat",
     "yard-chat",
     "kiosk-chat",
 ]
 TOKENIZERS = {
     "house-chat": "house-chat",
     "depot-chat": "depot-chat",
+    "siding-chat": "depot-chat",
     "yard-chat": "house-chat",
     "kiosk-chat": "house-chat",
 }
@@ -93,7 +96,7 @@ def test_text_completions(client: OpenAI, model: str) -> None:
     assert texts == [choice.text for choice in whole.choices]
 
 
-@pytest.mark.parametrize("model", ["house-chat", "yard-chat", "kiosk-chat", "depot-chat"])
+@pytest.mark.parametrize("model", ["house-chat", "yard-chat", "kiosk-chat", "depot-chat", "siding-chat"])
 def test_the_length_limit_ends_with_length(client: OpenAI, model: str) -> None:
     """Exactly `max_tokens` tokens, and the reason says so."""
     answer = client.chat.completions.create(model=model, messages=ASK, temperature=0, max_completion_tokens=2)
@@ -156,11 +159,50 @@ def test_log_probabilities_of_the_chosen_tokens(client: OpenAI) -> None:
     assert [e.token for e in streamed] == [e.token for e in entries]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_vllm_gives_the_likeliest_tokens(client: OpenAI, stream: bool) -> None:
+    """As many as asked for beside each chosen one; the chosen ones are the answer's text."""
+    asked: dict[str, Any] = {"model": "siding-chat", "messages": ASK, "temperature": 0, "max_tokens": 12}
+    answer = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, stream=stream)
+    if isinstance(answer, openai.Stream):
+        choices = [chunk.choices[0] for chunk in answer]
+        text = "".join(choice.delta.content or "" for choice in choices)
+        entries = [e for choice in choices if choice.logprobs for e in choice.logprobs.content or []]
+    else:
+        text = answer.choices[0].message.content or ""
+        assert answer.choices[0].logprobs is not None
+        entries = answer.choices[0].logprobs.content or []
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == len(entries)
+    assert b"".join(bytes(e.bytes or []) for e in entries).decode() == text
+    assert all(len(e.top_logprobs) == 3 and e.top_logprobs[0].token == e.token for e in entries)
+    columns = client.completions.create(model="siding-chat", prompt="The", max_tokens=3, logprobs=2)
+    assert columns.choices[0].logprobs is not None
+    assert [len(top) for top in columns.choices[0].logprobs.top_logprobs or []] == [2, 2, 2]
+
+
+def test_usage_is_exact_where_vllm_meets_a_stop_string(client: OpenAI) -> None:
+    """The tokens up to and with the stop string count, as the bare lane counts them."""
+    asked: dict[str, Any] = {"model": "siding-chat", "messages": ASK, "temperature": 0, "max_tokens": 40}
+    whole = client.chat.completions.create(**asked, logprobs=True)
+    assert whole.choices[0].logprobs is not None
+    entries = whole.choices[0].logprobs.content or []
+    stop = entries[3].token + entries[4].token
+    cut = client.chat.completions.create(**asked, stop=stop)
+    assert cut.choices[0].finish_reason == "stop"
+    assert stop not in (cut.choices[0].message.content or "")
+    assert cut.usage is not None
+    assert cut.usage.completion_tokens == 5
+
+
 def test_what_a_lane_cannot_do_is_refused_by_name(client: OpenAI) -> None:
     """Never silently ignored."""
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="depot-chat", messages=ASK, logprobs=True)
     assert caught.value.param == "logprobs"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="house-chat", messages=ASK, logprobs=True, top_logprobs=2)
+    assert caught.value.param == "top_logprobs"
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="house-chat", messages=ASK, modalities=["text", "audio"])
     assert caught.value.param == "modalities"
@@ -189,7 +231,7 @@ def test_models_are_listed(client: OpenAI, stack: Stack) -> None:
     assert client.models.retrieve("house-chat").id == "house-chat"
 
 
-@pytest.mark.parametrize("model", ["house-chat", "house-chat:throughput", "depot-chat"])
+@pytest.mark.parametrize("model", ["house-chat", "house-chat:throughput", "depot-chat", "siding-chat"])
 async def test_200_concurrent_streams_complete(stack: Stack, model: str) -> None:
     """Every one of them ends cleanly with its own usage."""
 

@@ -18,10 +18,13 @@ LANES = {
     "yard-chat": "ensemble",
     "kiosk-chat": "tensorrt_llm_bls",
     "depot-chat": "llmapi",
+    "siding-chat": "vllm",
 }
 WITH_TENSORS = ["house-chat", "yard-chat", "kiosk-chat"]
+WITH_PARAMETERS = [*WITH_TENSORS, "siding-chat"]
 ASK = [{"role": "user", "content": "What is the capital of France?"}]
 TOKENIZER = ModelTokenizer.load(ROOT / "emulator" / "models" / "house-chat")
+DEPOT_TOKENIZER = ModelTokenizer.load(ROOT / "emulator" / "models" / "depot-chat")
 
 
 class Client:
@@ -112,24 +115,57 @@ def test_a_bias_beyond_the_vocabulary_is_refused(client: Client) -> None:
     assert str(TOKENIZER.vocab_size - 1) in message
 
 
-@pytest.mark.parametrize("model", WITH_TENSORS)
+@pytest.mark.parametrize("model", WITH_PARAMETERS)
 def test_bad_words_are_not_said(client: Client, model: str) -> None:
-    assert "Paris" in client.said(model)[0]
-    assert "Paris" not in client.said(model, bad_words=["Paris"], max_tokens=24)[0]
+    word = next(word for word in client.said(model)[0].split() if word.isalpha() and len(word) > 3)
+    assert word not in client.said(model, bad_words=[word], max_tokens=24)[0]
 
 
-@pytest.mark.parametrize("model", WITH_TENSORS)
+@pytest.mark.parametrize("model", WITH_PARAMETERS)
 def test_an_answer_may_go_on_after_its_end(client: Client, model: str) -> None:
     assert client.said(model)[1] == "stop"
     assert client.said(model, ignore_eos=True, max_tokens=60)[1:] == ("length", 60)
 
 
-def test_a_token_may_end_the_answer(client: Client) -> None:
-    plain = client.said("house-chat")[0]
-    ids = TOKENIZER.encode(plain, add_special_tokens=False)
-    text, reason, tokens = client.said("house-chat", stop_token_ids=[ids[3]])
-    assert (reason, text) == ("stop", TOKENIZER.decode(ids[: ids.index(ids[3])]))
+@pytest.mark.parametrize("stop", [[], ["never said"]])
+@pytest.mark.parametrize(
+    ("model", "tokenizer"), [("house-chat", TOKENIZER), ("siding-chat", DEPOT_TOKENIZER)]
+)
+def test_a_token_may_end_the_answer(
+    client: Client, model: str, tokenizer: ModelTokenizer, stop: list[str]
+) -> None:
+    plain = client.said(model)[0]
+    ids = tokenizer.encode(plain, add_special_tokens=False)
+    text, reason, tokens = client.said(model, stop_token_ids=[ids[3]], stop=stop)
+    assert (reason, text) == ("stop", tokenizer.decode(ids[: ids.index(ids[3])]))
     assert tokens == ids.index(ids[3])
+
+
+def test_vllm_takes_what_no_tensor_carries(client: Client) -> None:
+    ids = DEPOT_TOKENIZER.encode(client.said("siding-chat")[0], add_special_tokens=False)
+    only = client.said("siding-chat", allowed_token_ids=ids[:1], max_tokens=3)
+    assert only == (DEPOT_TOKENIZER.decode(3 * ids[:1]), "length", 3)
+    greedy = client.said("siding-chat", max_tokens=12)
+    assert client.said("siding-chat", temperature=1.9, min_p=1, max_tokens=12) == greedy
+    assert client.said("siding-chat", skip_special_tokens=False) == client.said("siding-chat")
+
+
+def test_vllm_keeps_a_guide_of_every_kind(client: Client) -> None:
+    for fields in (
+        {"guided_regex": "[a-c]{4}"},
+        {"guided_choice": ["abab", "cccc"]},
+        {"guided_grammar": 'root ::= "ab" "ca"'},
+    ):
+        text, reason, _ = client.said("siding-chat", max_tokens=20, **fields)
+        assert (reason, len(text), set(text) <= set("abc")) == ("stop", 4, True)
+    text, _, _ = client.said("siding-chat", max_tokens=200, guided_json={"enum": [7]})
+    assert json.loads(text) == 7
+
+
+def test_a_guide_that_vllm_cannot_read_is_the_clients_mistake(client: Client) -> None:
+    body = {"model": "siding-chat", "messages": ASK, "guided_regex": "(("}
+    answer = client.refusal("/v1/chat/completions", body)
+    assert "Traceback" not in answer[2]
 
 
 @pytest.mark.parametrize("model", LANES)
@@ -170,7 +206,6 @@ def test_a_guide_is_kept_or_refused(client: Client, model: str, fields: dict[str
 @pytest.mark.parametrize(
     "fields",
     [
-        {"min_p": 0.1},
         {"cache_salt": "s"},
         {"priority": 3},
         {"use_beam_search": True},
@@ -185,6 +220,16 @@ def test_what_no_triton_lane_has_is_refused_by_name(
     client: Client, model: str, fields: dict[str, Any]
 ) -> None:
     assert client.refused(model, **fields) == next(iter(fields))
+
+
+@pytest.mark.parametrize("model", ["house-chat", "yard-chat", "kiosk-chat", "depot-chat"])
+def test_min_p_has_no_tensor(client: Client, model: str) -> None:
+    assert client.refused(model, min_p=0.1) == "min_p"
+
+
+@pytest.mark.parametrize("fields", [{"logit_bias": {"60": 1}}, {"truncate_prompt_tokens": 3}])
+def test_what_vllm_cannot_be_told_is_refused_by_name(client: Client, fields: dict[str, Any]) -> None:
+    assert client.refused("siding-chat", **fields) == next(iter(fields))
 
 
 @pytest.mark.parametrize("model", ["yard-chat", "kiosk-chat", "depot-chat"])

@@ -19,8 +19,8 @@ from tests.openai_schema import validate
 from tests.stack.parsed_models import FAMILIES, PLAIN, THINKING, family_model
 from tests.stack.stack import ROOT, Stack, events_of
 
-MODELS = ["house-chat:latency", "yard-chat", "kiosk-chat", "depot-chat"]
-"""Bare, ensemble, BLS, llmapi."""
+MODELS = ["house-chat:latency", "yard-chat", "kiosk-chat", "depot-chat", "siding-chat"]
+"""Bare, ensemble, BLS, llmapi, vLLM."""
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS: list[Any] = [
     {
@@ -48,7 +48,7 @@ def no_script_is_left(stack: Stack) -> Iterator[None]:
 
 def said(model: str, text: str) -> int:
     """Tokens of an answer, by the model's own tokenizer."""
-    weights = "depot-chat" if model.startswith("depot") else "house-chat"
+    weights = "depot-chat" if model.startswith(("depot", "siding")) else "house-chat"
     return ModelTokenizer.load(ROOT / "emulator" / "models" / weights).count(text)
 
 

@@ -13,8 +13,8 @@ from inference.tokenizer import ModelTokenizer
 from tests.stack.stack import ROOT, Stack, wait_until
 from tests.stack.test_answers import root_of
 
-MODELS = ["house-chat", "yard-chat", "kiosk-chat", "depot-chat"]
-TOKENIZER_OF = {"depot-chat": "depot-chat"}
+MODELS = ["house-chat", "yard-chat", "kiosk-chat", "depot-chat", "siding-chat"]
+TOKENIZER_OF = {"depot-chat": "depot-chat", "siding-chat": "depot-chat"}
 TOKENS_PER_BLOCK = 32
 
 
@@ -85,7 +85,7 @@ def test_a_client_that_leaves_is_counted_as_far_as_it_came(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_request_that_no_engine_took_counts_nothing(http: httpx2.Client, stack: Stack, model: str) -> None:
-    answer = http.post("/v1/chat/completions", json=chat(model, "Hello", min_p=0.5))
+    answer = http.post("/v1/chat/completions", json=chat(model, "Hello", cache_salt="s"))
     assert answer.status_code == 400
     assert counted(stack, answer) == (0, 0)
 

@@ -19,6 +19,8 @@ ROOTS = (
     "CreateChatCompletionStreamResponse",
     "CreateCompletionRequest",
     "CreateCompletionResponse",
+    "CreateEmbeddingRequest",
+    "CreateEmbeddingResponse",
     "CreateResponse",
     "ListModelsResponse",
     "Model",

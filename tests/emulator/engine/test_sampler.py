@@ -152,3 +152,15 @@ def test_a_bad_word_is_forbidden_only_where_it_would_be_completed() -> None:
     assert one([0.0, 0.0, 9.0, 1.0, 0.0, 0.0], made)[0] == 3
     made.append(3)
     assert one([0.0, 0.0, 9.0, 1.0, 0.0, 0.0], made)[0] == 2
+
+
+def test_min_p_leaves_what_is_likely_beside_the_likeliest() -> None:
+    """Tokens of at least half its probability; log probabilities stay those of all."""
+    logits = np.log(np.array([[0.4, 0.3, 0.19, 0.11]], dtype=np.float32))
+    seen = set()
+    for seed in range(100):
+        made = state(sampling=SamplingParams(min_p=0.5, seed=seed), return_log_probs=True)
+        (choice,) = choose(logits.copy(), [made])
+        seen.add(choice.token)
+        assert choice.log_prob == pytest.approx(float(logits[0, choice.token]), abs=1e-5)
+    assert seen == {0, 1}

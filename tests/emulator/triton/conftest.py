@@ -13,10 +13,12 @@ import pytest
 from emulator.engine import EngineLimits
 from emulator.triton.repository import (
     EmulatorModels,
+    EncoderModels,
     EngineSpec,
     LlmApiModels,
     TextModels,
     TrtEngineModels,
+    VllmModels,
     build_emulator_repository,
 )
 from enginehouse.local.triton import TritonProcess
@@ -71,6 +73,12 @@ def all_models(engine: EngineSpec) -> list[EmulatorModels]:
         TrtEngineModels(engine, name="old", dialect="0.19", text=older),
         TrtEngineModels(plain, name="whole", decoupled=False),
         LlmApiModels(engine, name="llmapi"),
+        LlmApiModels(engine, name="old_llmapi", dialect="1.x"),
+        VllmModels(engine),
+        VllmModels(engine, name="vllm_embed", task="embed"),
+        EncoderModels(engine.model_dir),
+        EncoderModels(engine.model_dir, "token_encoder", "tokens", id_type="INT32"),
+        EncoderModels(engine.model_dir, "text_encoder", "text"),
     ]
 
 

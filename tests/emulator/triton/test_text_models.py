@@ -101,13 +101,36 @@ async def test_llmapi_errors_have_their_prefix(server: Server) -> None:
     assert refused[0]["error"].startswith("Error generating request:")
 
 
+LONG = {"sampling_param_temperature": 1.0, "sampling_param_seed": 1, "fault": "slow:10", "id": "s"}
+"""An answer that has not ended by itself when it is told to stop."""
+
+
 async def test_llmapi_stop_ends_the_stream_and_answers_with_an_error(server: Server) -> None:
-    async with server.open_stream("llmapi", llmapi_body(900, fault="slow:10", id="s")) as response:
+    async with server.open_stream("llmapi", llmapi_body(900, **LONG)) as response:
         stream = events(response)
         await anext(stream)
         _, answer = await server.generate("llmapi", {"text_input": "", "stop": True, "id": "s"})
         assert answer["error"] == "Request cancelled by client"
         assert len([event async for event in stream]) < 300
+
+
+async def test_llmapi_1x_leaves_a_stopped_stream_open(server: Server) -> None:
+    """Only its client's leaving ends it."""
+    async with server.open_stream("old_llmapi", llmapi_body(900, **LONG)) as response:
+        stream = events(response)
+        await anext(stream)
+        _, answer = await server.generate("old_llmapi", {"text_input": "", "stop": True, "id": "s"})
+        assert answer["error"] == "Request cancelled by client"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                assert len([event async for event in stream]) < 300
+
+
+async def test_llmapi_1x_has_no_tensors_for_adapters(server: Server) -> None:
+    _, answer = await server.generate("old_llmapi", llmapi_body(2, streaming=False))
+    assert "text_output" in answer
+    names = {tensor["name"] for tensor in (await server.get("/v2/models/old_llmapi"))["inputs"]}
+    assert not {name for name in names if "lora" in name or "post_processor" in name}
 
 
 async def test_leaving_an_ensemble_stream_does_not_stop_the_engine(server: Server) -> None:

@@ -16,6 +16,7 @@ from gateway.api.answers import (
     ChatStream,
     Choice,
     CompletionStream,
+    LogProb,
     Shown,
     chat_answer,
     completion_answer,
@@ -28,7 +29,7 @@ from model_registry.entities import Model
 from tests.openai_schema import is_valid, validate
 
 CHAT_CHUNK = "CreateChatCompletionStreamResponse"
-LOG_PROBS = [(b"He", -0.25), (b"llo", -math.inf), (b"\xe2\x82", -3.0)]
+LOG_PROBS = [LogProb(b"He", -0.25), LogProb(b"llo", -math.inf), LogProb(b"\xe2\x82", -3.0)]
 USAGE = Usage(prompt_tokens=5, completion_tokens=7, cached_tokens=3)
 MODEL = Model(name="m", context_length=2048, created=1_700_000_000)
 
@@ -138,9 +139,9 @@ def test_completion_events_are_openais(include_usage: bool) -> None:
 def test_completion_text_offsets_go_on_over_events() -> None:
     stream = CompletionStream("cmpl-1", 1, "m", 2)
     offsets = [
-        data(stream.delta(index, "ab", [(b"a", -1.0), (b"bcd", -1.0)]))["choices"][0]["logprobs"][
-            "text_offset"
-        ]
+        data(stream.delta(index, "ab", [LogProb(b"a", -1.0), LogProb(b"bcd", -1.0)]))["choices"][0][
+            "logprobs"
+        ]["text_offset"]
         for index in (1, 1, 0, 1)
     ]
     assert offsets == [[0, 1], [4, 5], [0, 1], [8, 9]]
@@ -148,7 +149,7 @@ def test_completion_text_offsets_go_on_over_events() -> None:
 
 
 @pytest.mark.parametrize("log_probs", [None, [], LOG_PROBS])
-def test_whole_answers_are_openais(log_probs: list[tuple[str, float]] | None) -> None:
+def test_whole_answers_are_openais(log_probs: list[LogProb] | None) -> None:
     choices = [Choice('a "b"\n', "stop", log_probs), Choice("", "length", log_probs)]
     chat = json.loads(
         chat_answer("i", 1, "m", choices, USAGE, service_tier="default", system_fingerprint="fp")
@@ -191,7 +192,7 @@ def test_any_text_comes_through(text: str, index: int) -> None:
     """Quotes, control characters, line separators and all else Unicode has."""
     assert data(chat_stream().delta(index, text))["choices"][0]["delta"]["content"] == text
     stream = CompletionStream("c", 1, text, 2)
-    chunk = data(stream.delta(index, text, [(text.encode(), -1.0)]))
+    chunk = data(stream.delta(index, text, [LogProb(text.encode(), -1.0)]))
     assert (chunk["model"], chunk["choices"][0]["text"]) == (text, text)
     assert (
         json.loads(chat_answer("i", 1, "m", [Choice(text, "stop")], USAGE))["choices"][0]["message"][
@@ -199,6 +200,19 @@ def test_any_text_comes_through(text: str, index: int) -> None:
         ]
         == text
     )
+
+
+def test_likeliest_tokens_are_shown_beside_the_chosen_one() -> None:
+    """As a list of objects in chat, as a column of objects in completions."""
+    scored = [LogProb(b"a", -0.1, ((b"a", -0.1), (b"b", -math.inf))), LogProb(b"c", -0.2)]
+    entries = data(chat_stream().delta(0, "ac", scored))["choices"][0]["logprobs"]["content"]
+    assert entries[0]["top_logprobs"] == [
+        {"token": "a", "logprob": -0.1, "bytes": [97]},
+        {"token": "b", "logprob": -9999.0, "bytes": [98]},
+    ]
+    assert entries[1]["top_logprobs"] == []
+    assert completion_logprobs(scored)["top_logprobs"] == [{"a": -0.1, "b": -9999.0}, {}]
+    validate(CHAT_CHUNK, data(chat_stream().delta(0, "ac", scored)))
 
 
 def test_done_is_the_end_of_a_stream() -> None:

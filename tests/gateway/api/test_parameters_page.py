@@ -10,11 +10,11 @@ def test_the_page_is_made_of_the_code() -> None:
 
 
 def test_what_it_says_of_some_fields() -> None:
-    rows = {line.split("`")[1]: [cell.strip() for cell in line.split("|")[3:7]] for line in _rows()}
-    assert rows["logit_bias"] == ["yes", "yes", "yes", "no"]
-    assert rows["min_p"] == ["no"] * 4
-    assert rows["stop"] == ["yes"] * 4
-    assert rows["user"] == ["no effect"] * 4
+    rows = {line.split("`")[1]: [cell.strip() for cell in line.split("|")[3:8]] for line in _rows()}
+    assert rows["logit_bias"] == ["yes", "yes", "yes", "no", "no"]
+    assert rows["min_p"] == ["no"] * 4 + ["yes"]
+    assert rows["stop"] == ["yes"] * 5
+    assert rows["user"] == ["no effect"] * 5
 
 
 def _rows() -> list[str]:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api.answers import LogProb
 from gateway.api.options import ApiOptions
 from gateway.streaming.text import Assembler
+from inference.sink import TokenScore
 from inference.tokenizer import ModelTokenizer
 from tests.stack.stack import ROOT
 
@@ -73,7 +75,7 @@ def test_log_probabilities_end_with_the_answer() -> None:
     assembler.tokens(ids, [-float(i) for i in range(len(ids))])
     log_probs = assembler.take_log_probs()
     assert log_probs is not None
-    assert [value for _, value in log_probs] == [-float(i) for i in range(assembler.completion_tokens())]
+    assert [one.log_prob for one in log_probs] == [-float(i) for i in range(assembler.completion_tokens())]
 
 
 def test_a_stop_token_is_no_part_of_the_answer() -> None:
@@ -134,3 +136,26 @@ def test_a_server_that_tells_no_reason_ends_by_length_where_the_count_says_so() 
     assembler.text("one two")
     assert assembler.ending(TOKENIZER.count("one two")) == "length"
     assert assembler.ending(9) == "stop"
+
+
+def test_an_engine_that_counts_the_end_counts_one_too_many() -> None:
+    """Whatever number of tokens the text has when it is tokenised again."""
+    assembler = Assembler(TOKENIZER, (), log_probs=False)
+    assembler.text("one two", 3)
+    again = TOKENIZER.count("one two")
+    assert assembler.completion_tokens("stop", again, 9) == again
+    assert assembler.completion_tokens("stop", again, 9, counts_end=True) == again - 1
+    assert assembler.completion_tokens("length", again, 9, counts_end=True) == again
+
+
+def test_scores_are_of_the_answers_tokens_with_the_likeliest_beside_them() -> None:
+    first, second = encoded("one two")[-2:]
+    assembler = Assembler(TOKENIZER, (), log_probs=True)
+    end = next(iter(TOKENIZER.end_ids))
+    unknown = TOKENIZER.vocab_size + 5
+    assembler.scores([TokenScore(first, -0.5, ((first, -0.5), (unknown, -2.0))), TokenScore(end, -0.1)])
+    assert assembler.take_log_probs() == [
+        LogProb(TOKENIZER.token_bytes(first), -0.5, [(TOKENIZER.token_bytes(first), -0.5), (b"", -2.0)])
+    ]
+    assembler.scores([TokenScore(second, -0.2)])
+    assert assembler.take_log_probs() == [LogProb(TOKENIZER.token_bytes(second), -0.2, [])]
