@@ -26,7 +26,7 @@ from inference.errors import AdapterUnsendableError, InferenceError, Unsupported
 from inference.introspection import introspect
 from inference.push_http import Timeouts
 from inference.request import InferenceRequest, Sampling, Usage
-from inference.sink import Call, Delta, FinishReason, Sink
+from inference.sink import Call, Delta, FinishReason, Sink, TokenScore
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Adapter, Endpoint, Model, ServerRef
 from model_registry.snapshot import Snapshot
@@ -123,6 +123,12 @@ class Collected:
         self.started = True
         self.words += delta
         self.begun.set()
+
+    def scores(self, scores: Sequence[TokenScore]) -> None:
+        raise AssertionError
+
+    def vectors(self, vectors: Sequence[bytes]) -> None:
+        raise AssertionError
 
     def data(self, data: bytes) -> None:
         raise AssertionError

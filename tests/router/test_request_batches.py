@@ -13,6 +13,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.adapters import Adapters
 from inference.client import ModelClients
 from inference.errors import PromptTooLongError
 from inference.push_http import Timeouts
@@ -124,7 +125,7 @@ class Fleet:
             state="ready", server_schema=SCHEMA.as_dict(),
         )  # fmt: skip
         snapshot = Snapshot.of(1, [MODEL, endpoint])
-        self.router = Router(config, self.clients, lambda: snapshot, self.seen)
+        self.router = Router(config, self.clients, lambda: snapshot, self.seen, Adapters(0))
         self.batches = RequestBatches(self.router)
         self.tracing = Tracing(TelemetryConfig())
 
