@@ -5,7 +5,7 @@ Conversations repeat their system prompt and history. `tokenizers` takes added t
 encoded for itself. So a text may be cut *before* each such token, and the ids of the parts are, put together,
 the ids of the whole. A part but the first begins with its token and not at offset 0, as in the whole text;
 what looks at the offset (Metaspace with `prepend_scheme` "first") therefore decides alike. `Segments.of` says
-None where this cannot be relied on. Figures: `docs/decisions/00xx-prompts-in-parts.md`.
+None where this cannot be relied on. Figures: `docs/decisions/0007-prompts-in-parts.md`.
 """
 
 from __future__ import annotations
