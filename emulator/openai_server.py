@@ -29,6 +29,7 @@ from emulator.engine import (
     FaultSwitch,
     Pacing,
     QueueFullError,
+    RequestTooLongError,
     SamplingParams,
     Weights,
 )
@@ -42,8 +43,33 @@ _MODELS = web.AppKey("models", dict[str, "ServedModel"])
 _numbers = itertools.count(1)
 
 
+_SERVED = frozenset(
+    {"model", "messages", "prompt", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"}
+    | {"stop", "temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "fault"}
+    | {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+)
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "response_format": ({"type": "text"},),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True,),
+    "top_k": (-1,),
+    "repetition_penalty": (1,),
+    "reasoning_effort": ("none",),
+}
+"""Values of other fields that ask for nothing, besides null, false, 0 and what is empty."""
+
+
 class BadRequestError(Exception):
     """The request cannot be served as written; the text names the field."""
+
+
+class UnservedError(Exception):
+    """The request asks for what this small server does not do."""
+
+    def __init__(self, field: str, remedy: str = "Remove it.") -> None:
+        super().__init__(f"`{field}` is not supported so by the emulator's OpenAI server. {remedy}")
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +169,14 @@ async def _embeddings(request: web.Request) -> web.Response:
         model = request.app[_MODELS].get(str(body.get("model")))
         if model is None:
             return _error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
+        if body.get("dimensions"):
+            raise UnservedError("dimensions")
         answer = await embeddings_answer(body, model.name, model.tokenizer, model.encoder)
         return web.json_response(answer)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         return _error(400, f"the body is not JSON: {error}", None)
+    except UnservedError as error:
+        return _error(400, str(error), "unsupported_parameter", error.field)
     except BadEmbeddingRequestError as error:
         return _error(400, str(error), None)
 
@@ -159,8 +189,9 @@ async def _serve(request: web.Request, *, chat: bool) -> web.StreamResponse:
         model = request.app[_MODELS].get(str(body.get("model")))
         if model is None:
             return _error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
+        refuse_unserved(body)
         ask = read_ask(body, model.tokenizer, chat=chat)
-        answer = Answer(model.name, chat=chat)
+        answer = Answer(model.name, chat=chat, tier=body.get("service_tier"))
         if ask.stream:
             return await _stream(request, model, ask, answer)
         return web.json_response(await _whole(model, ask, answer))
@@ -168,6 +199,10 @@ async def _serve(request: web.Request, *, chat: bool) -> web.StreamResponse:
         return _error(429, str(error), "rate_limit_exceeded")
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         return _error(400, f"the body is not JSON: {error}", None)
+    except UnservedError as error:
+        return _error(400, str(error), "unsupported_parameter", error.field)
+    except RequestTooLongError as error:
+        return _error(400, str(error), "context_length_exceeded", "messages" if chat else "prompt")
     except (BadRequestError, EngineError) as error:
         return _error(400, str(error), None)
 
@@ -254,7 +289,7 @@ class ChoiceText:
     def add(self, output: EngineOutput) -> Piece:
         """The piece that follows from one output; empty while a character or stop string may be open."""
         if self._ended:
-            return Piece(self.index, output_tokens=len(self._tokens))
+            return Piece(self.index, output_tokens=self._counted())
         self._tokens += output.token_ids
         text = self._tokenizer.decode(self._tokens)
         met = min(((at, stop) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
@@ -265,13 +300,24 @@ class ChoiceText:
             text = text.rstrip(_REPLACEMENT)
             text = text[: len(text) - _open_tail(text, self._stops)]
         new, self._sent = text[self._sent :], max(self._sent, len(text))
-        return Piece(self.index, new, reason, len(self._tokens), met and met[1])
+        return Piece(self.index, new, reason, self._counted(), met and met[1])
+
+    def _counted(self) -> int:
+        """Tokens of the answer; the end token is none of it."""
+        return len(self._tokens) - (self._tokens[-1:] == [self._tokenizer.eos_id])
 
 
 def _open_tail(text: str, stops: Sequence[str]) -> int:
     """Length of the longest end of `text` with which a stop string begins."""
     lengths = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
     return max(lengths, default=0)
+
+
+def refuse_unserved(body: dict[str, Any]) -> None:
+    """Raise UnservedError for a field that would have to be ignored."""
+    for field, value in body.items():
+        if field not in _SERVED and value and value not in _NEUTRAL.get(field, ()):
+            raise UnservedError(field)
 
 
 def read_ask(body: dict[str, Any], tokenizer: EngineTokenizer, *, chat: bool) -> Ask:
@@ -313,6 +359,8 @@ def _text_prompt(body: dict[str, Any], tokenizer: EngineTokenizer) -> list[int]:
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
         return prompt
+    if isinstance(prompt, list) and prompt and not any(isinstance(one, bool) for one in prompt):
+        raise UnservedError("prompt", "Send one text or one list of token ids.")
     if not isinstance(prompt, str):
         raise BadRequestError("prompt must be one text or one list of token ids")
     return tokenizer.encode(prompt)
@@ -346,7 +394,8 @@ def _engine_request(number: str, index: int, ask: Ask, tokenizer: EngineTokenize
 class Answer:
     """Bodies of one answer, in the words of chat or of text completions."""
 
-    def __init__(self, model: str, *, chat: bool) -> None:
+    def __init__(self, model: str, *, chat: bool, tier: str | None = None) -> None:
+        self._tier = {} if tier is None else {"service_tier": "default"}
         self._model = model
         self._chat = chat
         self._id = f"{'chatcmpl' if chat else 'cmpl'}-{next(_numbers)}"
@@ -356,7 +405,7 @@ class Answer:
         name = "text_completion"
         if self._chat:
             name = "chat.completion.chunk" if chunk else "chat.completion"
-        return {"id": self._id, "object": name, "created": self._created, "model": self._model}
+        return {"id": self._id, "object": name, "created": self._created, "model": self._model, **self._tier}
 
     def choice(self, index: int, text: str, end: Piece) -> dict[str, Any]:
         said: dict[str, Any] = (
@@ -390,15 +439,18 @@ def _event(body: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
-def _error(status: int, message: str, code: str | None) -> web.Response:
+def _error(status: int, message: str, code: str | None, param: str | None = None) -> web.Response:
     kind = "rate_limit_error" if status == 429 else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": None, "code": code}
+    error = {"message": message, "type": kind, "param": param, "code": code}
     return web.json_response({"error": error}, status=status)
 
 
 async def _run(models: Sequence[ServedModel], host: str, port: int, ready_file: Path | None) -> None:
     runner = web.AppRunner(create_app(models), handler_cancellation=True)
     await runner.setup()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         await web.TCPSite(runner, host, port).start()
         address = runner.addresses[0]
@@ -407,9 +459,6 @@ async def _run(models: Sequence[ServedModel], host: str, port: int, ready_file: 
             scratch = ready_file.with_name(f"{ready_file.name}.part")
             scratch.write_text(ready, encoding="utf-8")
             scratch.rename(ready_file)
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -27,8 +27,9 @@ def usage_of(
         for choice, end, request in zip(choices, finished, requests, strict=True)
         if choice.assembler
     )
-    cached = max((end.usage.cached_tokens or 0 for end in finished), default=0)
+    told = [end.usage.cached_tokens for end in finished if end.usage.cached_tokens is not None]
+    cached = min(max(told), prompt_tokens or 0) if told else None
     thoughts = None
     if parsing is not None:
         thoughts = parsing.thought_tokens(one.assembler for one in choices if one.assembler)
-    return Usage(prompt_tokens, completion, min(cached, prompt_tokens or 0), thoughts)
+    return Usage(prompt_tokens, completion, cached, thoughts)

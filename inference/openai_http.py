@@ -16,12 +16,14 @@ import msgspec
 from inference.classify import client_text
 from inference.errors import (
     InferenceError,
+    PromptTooLongError,
     ProtocolError,
     RequestRefusedError,
     ServerBusyError,
     ServerFailedError,
     ServerUnreachableError,
     StreamBrokenError,
+    UnsupportedFeatureError,
     UpstreamMisconfiguredError,
 )
 from inference.openai_answers import ChatReader, Counts, usage_of
@@ -313,8 +315,12 @@ def _status_of(error: Any) -> int:
 
 def _refusal(status: int, body: bytes) -> InferenceError:
     """The error an upstream's status stands for; its text is passed on only where it is about the request."""
-    text, param = _told(body)
+    text, param, code = _told(body)
     match status:
+        case 400 if code == "context_length_exceeded":
+            return PromptTooLongError(text, param)
+        case 400 if code == "unsupported_parameter":
+            return UnsupportedFeatureError(text, param or "")
         case 400 | 413 | 422:
             return RequestRefusedError(text or "the upstream refused the request", param)
         case 401 | 403 | 404 | 405:
@@ -327,12 +333,16 @@ def _refusal(status: int, body: bytes) -> InferenceError:
             return ServerFailedError(f"the upstream answered {status}: {text}")
 
 
-def _told(body: bytes) -> tuple[str, str | None]:
-    """An error's text and the field it names; of what is not JSON, its beginning."""
+def _told(body: bytes) -> tuple[str, str | None, str | None]:
+    """An error's text, the field it names, and its code; of what is not JSON, its beginning."""
     try:
         answer = _error_answer(body)
     except _UNREADABLE:
-        return client_text(body[:_LONGEST_TEXT].decode("utf-8", "replace")), None
+        return client_text(body[:_LONGEST_TEXT].decode("utf-8", "replace")), None, None
     error = answer.error if isinstance(answer.error, dict) else {"message": answer.error or answer.message}
-    text, param = error.get("message"), error.get("param")
-    return client_text(text) if isinstance(text, str) else "", param if isinstance(param, str) else None
+    text, param, code = (error.get(name) for name in ("message", "param", "code"))
+    return (
+        client_text(text) if isinstance(text, str) else "",
+        param if isinstance(param, str) else None,
+        code if isinstance(code, str) else None,
+    )

@@ -56,15 +56,18 @@ class Choice(Struct):
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """OpenAI's `usage`; a count the server did not tell is 0."""
+    """OpenAI's `usage`; details that the server did not tell are left out."""
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
     thoughts = usage.reasoning_tokens
-    details = {} if thoughts is None else {"completion_tokens_details": {"reasoning_tokens": thoughts}}
+    details = {}
+    if usage.cached_tokens is not None:
+        details["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if thoughts is not None:
+        details["completion_tokens_details"] = {"reasoning_tokens": thoughts}
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
         **details,
     }
 

@@ -32,6 +32,9 @@ GUIDE_KEYS = frozenset(
         "ebnf",
     ]
 )
+ANY_OBJECT = Guide("json_schema", '{"type":"object","additionalProperties":true}')
+"""What OpenAI means by a JSON object. The engines' own guide for JSON also lets an array be the answer; and
+XGrammar takes a schema that does not speak of further properties for one that forbids them."""
 FORMATS = ("text", "json_object", "json_schema", "regex", "ebnf", "structural_tag")
 
 
@@ -106,7 +109,7 @@ def _response_format(raw: dict[str, Any]) -> Asked | None:
         case "text":
             return None
         case "json_object":
-            return field, Guide("json")
+            return field, ANY_OBJECT
         case "json_schema":
             return field, _json_schema(form)
         case "regex":
@@ -124,7 +127,7 @@ def _json_schema(form: ResponseFormat) -> Guide:
         message = f'`{place}` is missing. Give an object such as {{"name": "...", "schema": {{...}}}}.'
         raise bad_request(message, place, "missing_required_parameter")
     if form.json_schema.schema is None:
-        return Guide("json")
+        return ANY_OBJECT
     return _json(f"{place}.schema", form.json_schema.schema)
 
 
@@ -143,7 +146,7 @@ def _structured(raw: dict[str, Any]) -> Iterator[Asked]:
     if outputs.grammar is not None:
         yield field, _text(f"{field}.grammar", "ebnf_grammar", outputs.grammar)
     if outputs.json_object:
-        yield field, Guide("json")
+        yield field, ANY_OBJECT
 
 
 def _json(place: str, schema: dict[str, Any] | str) -> Guide:

@@ -35,6 +35,7 @@ class OptionTensors:
         self._bad_words = "bad_words_list" if self._takes_ids else "bad_words"
         self._has_bad_words = self._bad_words in declared
         self._has_end_id = "end_id" in declared
+        self._tells_count = self._takes_ids or "num_output_tokens" in schema.outputs
         self._has_stop_ids = self._takes_ids and "stop_words_list" in declared
         self._server_adds_tokens = not self._takes_ids and schema.adds_special_tokens
 
@@ -50,6 +51,10 @@ class OptionTensors:
             return
         for name, extra in options.extras.items():
             raise unsupported(self._lane, name, request, extra.why)
+        if options.ignore_eos and not self._tells_count:
+            raise unsupported(
+                self._lane, "ignore_eos", request, "its server does not tell an answer's length"
+            )
         for asked, carried, name in (
             (options.logit_bias is not None, self._carries_bias(options), "logit_bias"),
             (options.bad_words, self._has_bad_words, "bad_words"),

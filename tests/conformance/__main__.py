@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2 as httpx
@@ -15,9 +16,9 @@ from rich.console import Console
 from inference.tokenizer import ModelTokenizer
 from tests.conformance import report
 from tests.conformance.ask import Ask
-from tests.conformance.lanes import LANES, MODELS, every_lane
-from tests.conformance.probes import GENERATING
-from tests.conformance.report import Outcome
+from tests.conformance.lanes import EMBEDDERS, LANES, MODELS, Lane, every_lane
+from tests.conformance.probes import EMBEDDING, GENERATING, Probe
+from tests.conformance.report import Outcome, Section
 from tests.conformance.run import run
 from tests.stack.stack import ROOT
 
@@ -31,7 +32,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=PAGE, help="the page (default: docs/conformance.md)")
     options = parser.parse_args()
     words = [word for word in options.only.split(",") if word]
-    probes = [p for p in GENERATING if not words or any(word in p.name for word in words)]
     console = Console(stderr=True)
     began_s = time.monotonic()
 
@@ -44,22 +44,25 @@ def main() -> int:
         every_lane(Path(folder)) as stack,
     ):
         client = httpx.Client(base_url=stack.origin, headers=stack.headers, timeout=60)
-        lanes = {
-            lane.name: Ask(
-                client, lane.model, ModelTokenizer.load(MODELS / lane.weights), lane.adapter, lane.name
-            )
-            for lane in LANES
-        }
-        matrix = run(probes, lanes, show)
-    counts = report.counts(matrix)
+
+        def section(lanes: Sequence[Lane], probes: Sequence[Probe]) -> Section:
+            chosen = [p for p in probes if not words or any(word in p.name for word in words)]
+            asked = {
+                lane.name: Ask(
+                    client, lane.model, ModelTokenizer.load(MODELS / lane.weights), lane.adapter, lane.name
+                )
+                for lane in lanes
+            }
+            return Section(list(asked), chosen, run(chosen, asked, show))
+
+        sections = [section(LANES, GENERATING), section(EMBEDDERS, EMBEDDING)]
+    counts = report.counts(sections)
     if not words:
-        options.out.write_text(report.page(list(lanes), probes, matrix))
+        options.out.write_text(report.page(sections))
         console.print(f"written to {options.out}", highlight=False)
     ok = counts["failed"] == 0
-    print(
-        "RESULT "
-        + json.dumps({"ok": ok, **counts, "lanes": len(lanes), "s": round(time.monotonic() - began_s)})
-    )
+    took_s = round(time.monotonic() - began_s)
+    print("RESULT " + json.dumps({"ok": ok, **counts, "lanes": len(LANES) + len(EMBEDDERS), "s": took_s}))
     return 0 if ok else 1
 
 

@@ -12,7 +12,7 @@ import httpx2 as httpx
 from inference.tokenizer import ModelTokenizer
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-REFUSALS = frozenset({"unsupported_parameter"})
+REFUSALS = frozenset({"unsupported_parameter", "no_tokenizer"})
 """Codes of a 400 that says: this lane cannot do it."""
 
 

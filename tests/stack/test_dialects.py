@@ -6,42 +6,30 @@ embeds, and a model that no lane speaks to.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from emulator.engine import EngineLimits
-from emulator.triton.repository import (
-    EncoderModels,
-    EngineSpec,
-    LlmApiModels,
-    TextModels,
-    TrtEngineModels,
-    VllmModels,
-    build_emulator_repository,
-)
-from enginehouse.local.ports import free_port
-from enginehouse.local.triton import TritonProcess
-from enginehouse.local.triton_environment import ensure_environment
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.manifests import to_yaml
+from tests.stack.dialects import (
+    CHATS,
+    WEIGHTS,
+    apply,
+    dialect_server,
+    endpoints,
+    openai_upstream,
+    ready_models,
+)
 from tests.stack.stack import ROOT, Stack, events_of, wait_until
 
-WEIGHTS = ROOT / "emulator" / "models" / "depot-chat"
-CHATS = {
-    "bare-019": ("old", "tensorrt_llm"),
-    "bls-accumulating": ("old_bls", "tensorrt_llm_bls"),
-    "llmapi-1x": ("old_words", "llmapi"),
-}
 OF_THE_DEMO = ("depot-chat", "siding-chat")
 """The newest `llmapi` and vLLM, over the same weights; BLS that does not accumulate is its kiosk-chat."""
 EMBEDDERS = {
@@ -55,66 +43,15 @@ CHAT = [{"role": "user", "content": "How do I store a box?"}]
 
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRef]:
-    folder = tmp_path_factory.mktemp("dialects")
-    with asyncio.Runner() as runner:
-        process = runner.run(_started(folder))
-        try:
-            yield ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
-        finally:
-            runner.run(process.stop())
-
-
-async def _started(folder: Path) -> TritonProcess:
-    limits = EngineLimits(
-        max_batch_size=8, max_num_tokens=512, max_seq_len=1024, max_input_len=480, kv_blocks=256
-    )
-    engine = EngineSpec(WEIGHTS, limits, cancellation_check_period_ms=20, stats_check_period_ms=20)
-    older = TextModels(
-        "old_text", "old_before", "old_after", bls="old_bls", bls_instances=1, accumulate_tokens=True
-    )
-    models = [
-        TrtEngineModels(engine, name="old", dialect="0.19", text=older),
-        LlmApiModels(engine, name="old_words", dialect="1.x"),
-        VllmModels(engine, name="vllm_vectors", task="embed"),
-        EncoderModels(WEIGHTS, name="token_vectors", kind="tokens", id_type="INT32"),
-        EncoderModels(WEIGHTS, name="text_vectors", kind="text"),
-    ]
-    names = build_emulator_repository(folder / "repository", models)
-    process = TritonProcess(
-        "triton", await ensure_environment(), folder / "repository", folder / "log", load=names
-    )
-    await process.start()
-    try:
-        await process.ready()
-    except BaseException:
-        await process.stop()
-        raise
-    return process
+    with dialect_server(tmp_path_factory.mktemp("dialects")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRef]:
     """An OpenAI-HTTP server that embeds."""
-    port = free_port()
-    command = [sys.executable, "-m", "emulator.openai_server", "--name", "depot-chat", "--port", str(port)]
-    log = tmp_path_factory.mktemp("upstream") / "log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*command, "--model-dir", str(WEIGHTS)], cwd=ROOT, stdout=sink, stderr=sink
-        )
-    try:
-        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/health"), 30, "the upstream answers")
-        yield ServerRef(http=f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(url).status_code == 200
-    except httpx2.HTTPError:
-        return False
+    with openai_upstream(tmp_path_factory.mktemp("upstream") / "log", **{"depot-chat": WEIGHTS}) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -138,29 +75,13 @@ def http(stack: Stack, triton: ServerRef, upstream: ServerRef) -> Iterator[httpx
             )
         )
     with httpx2.Client(base_url=stack.origin, headers=stack.headers, timeout=60) as client:
-        _apply(client, stack, to_yaml(objects))
+        apply(client, stack, to_yaml(objects))
         names = {*CHATS, *EMBEDDERS}
-        wait_until(lambda: names <= _ready(client, stack), 30, "every endpoint is ready")
+        wait_until(lambda: names <= ready_models(client, stack), 30, "every endpoint is ready")
         yield client
         for item in reversed(objects):
             kind = "deployment" if isinstance(item, Deployment) else "model"
             client.delete(f"/admin/v1/objects/{kind}/{item.name}", headers=stack.admin_headers)
-
-
-def _apply(client: httpx2.Client, stack: Stack, manifest: str) -> None:
-    body = {"files": [{"name": "dialects.yaml", "text": manifest}]}
-    applied = client.post("/admin/v1/apply", json=body, headers=stack.admin_headers)
-    assert applied.status_code == 200, applied.text
-
-
-def _endpoints(client: httpx2.Client, stack: Stack) -> list[dict[str, Any]]:
-    answer = client.get("/admin/v1/objects/endpoints", headers=stack.admin_headers).json()
-    found: list[dict[str, Any]] = answer["items"] if isinstance(answer, dict) else answer
-    return found
-
-
-def _ready(client: httpx2.Client, stack: Stack) -> set[str]:
-    return {one["model"] for one in _endpoints(client, stack) if one["state"] == "ready"}
 
 
 def chat(http: httpx2.Client, model: str, **fields: Any) -> dict[str, Any]:
@@ -272,10 +193,10 @@ def test_an_unknown_schema_is_shown_with_what_it_lacks(
     """By `enginehouse describe deployment`: what was found, and what the nearest lane wants."""
     model = Model(name="puzzle", context_length=64, tokenizer=str(WEIGHTS))
     deployment = Deployment(name="puzzle", model="puzzle", target="old_before", servers=(triton,))
-    _apply(http, stack, to_yaml([model, deployment]))
+    apply(http, stack, to_yaml([model, deployment]))
 
     def reason() -> str:
-        return next((e["reason"] or "" for e in _endpoints(http, stack) if e["model"] == "puzzle"), "")
+        return next((e["reason"] or "" for e in endpoints(http, stack) if e["model"] == "puzzle"), "")
 
     wait_until(lambda: "no lane speaks" in reason(), 10, "the controller has looked")
     environment = {

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.api.errors import ApiError
 from gateway.api.fields import ChatBody, CompletionBody, ServerFields
+from gateway.api.guides import ANY_OBJECT
 from gateway.api.json_body import BodyLimits
 from gateway.api.options import ApiOptions
 from gateway.api.parameters import PARAMETERS, UNCARRIED
@@ -91,12 +92,12 @@ def test_what_only_completions_know() -> None:
 @pytest.mark.parametrize(
     ("fields", "guide"),
     [
-        ({"response_format": {"type": "json_object"}}, Guide("json")),
+        ({"response_format": {"type": "json_object"}}, ANY_OBJECT),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}},
             Guide("json_schema", SCHEMA_TEXT),
         ),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, Guide("json")),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, ANY_OBJECT),
         (
             {"response_format": {"type": "regex", "regex": "a+"}},
             Guide("regex", "a+"),
@@ -110,7 +111,7 @@ def test_what_only_completions_know() -> None:
             Guide("ebnf_grammar", r'root ::= "say \"a\"" | "b\n"'),
         ),
         ({"structured_outputs": {"json": SCHEMA}}, Guide("json_schema", SCHEMA_TEXT)),
-        ({"structured_outputs": {"json_object": True}}, Guide("json")),
+        ({"structured_outputs": {"json_object": True}}, ANY_OBJECT),
         ({"structured_outputs": {"regex": "a"}}, Guide("regex", "a")),
         (
             {"structured_outputs": {"choice": ["a"]}},
