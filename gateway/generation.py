@@ -40,7 +40,7 @@ from gateway.operations.embedding import Embedding
 from gateway.operations.messages import Messages
 from gateway.operations.responses import Responses
 from gateway.parsing import Parsing, parsing_for
-from gateway.prompts import read_prompts, relayed, requests_for
+from gateway.prompts import Prompt, read_prompts, relayed, requests_for
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
 from gateway.streaming.parts import PartParser
@@ -81,6 +81,7 @@ _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
 _NO_MARKS: frozenset[str] = frozenset()
+_PROMPT_END_TOKENS = 64
 OPERATIONS: tuple[GeneratingOperation, ...] = (
     ChatCompletion(),
     TextCompletion(),
@@ -278,7 +279,7 @@ class Generation:
                 operation.upstream_path,
             )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
-            parsing = parsing_for(api, wish.model, prompts[0].text, tokenizer)
+            parsing = parsing_for(api, wish.model, _end_of(prompts[0], tokenizer), tokenizer)
             marks = parsing.marks if parsing is not None else _NO_MARKS
             make = partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options, marks)
             assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
@@ -371,6 +372,11 @@ class Generation:
         entry.choices = choices
         if len(choices) == 1:
             entry.finished = [await self._router.run(self._job(entry, wish, requests[0], lanes), choices[0])]
+        elif entry.spare is not None:  # what is spare may be one slot: choices must not wait for each other
+            entry.finished = [
+                await self._router.run(self._job(entry, wish, request, lanes), choice)
+                for choice, request in zip(choices, requests, strict=True)
+            ]
         else:
             entry.finished = await _all(
                 self._router.run(self._job(entry, wish, request, lanes), choice)
@@ -418,6 +424,13 @@ class Generation:
             else b"retry-after: %d\r\n" % max(1, round(shape.retry_after_s))
         )
         response.respond(shape.status, entry.operation.error(shape), headers=retry)
+
+
+def _end_of(prompt: Prompt, tokenizer: ModelTokenizer) -> str:
+    """Enough of a prompt to tell how its answer begins; one that was cut has no text of its own."""
+    if prompt.text is not None:
+        return prompt.text
+    return tokenizer.tokenizer.decode(prompt.ids[-_PROMPT_END_TOKENS:], skip_special_tokens=False)
 
 
 def _echoes(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from inference.errors import (
     AdapterMissingError,
+    EngineBrokenError,
     InferenceError,
     PromptTooLongError,
     RequestRefusedError,
@@ -38,7 +39,8 @@ _TEXTS: tuple[tuple[re.Pattern[str], Callable[[str], InferenceError]], ...] = tu
         (r"LoRA task \d+ not found in cache|send LoRA weights with request", AdapterMissingError),
         (r"PEFT cache is full|no done tasks to evict", ServerBusyError),
         # The engine itself broke, whatever else the text says; the caller cannot be at fault.
-        (r"forwardAsync|(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory", ServerFailedError),
+        (r"(CUDA|NCCL) (\w+ )?error|cudaError|out of memory|illegal memory", EngineBrokenError),
+        (r"forwardAsync", ServerFailedError),  # a guide that cannot be compiled fails there, too
         (r"prompt length .*exceeds", PromptTooLongError),
         (r"exceeds? (the )?max(imum)?[ _](input|sequence|seq|context)", PromptTooLongError),
         (r"(should|must) not exceed (the )?max_(seq_len|num_tokens|input_len)", PromptTooLongError),

@@ -8,6 +8,7 @@ InferenceError
 ├── AdapterMissingError       the engine has no such LoRA adapter in its cache    retry-safe
 ├── UpstreamMisconfiguredError  a wrong key, model or path of the operator's     retry-safe
 ├── ServerFailedError         the server failed on this request                  retry-safe before a token
+│   └── EngineBrokenError     the engine itself broke                            retry-safe before a token
 ├── ServerTimeoutError        no byte within the time allowed                    retry-safe before a token
 ├── StreamBrokenError         the stream stopped without its end
 ├── ProtocolError             an answer that is not of the recognised schema
@@ -85,6 +86,10 @@ class ServerFailedError(InferenceError):
 
     retry_safe = True
     endpoint_fault = True
+
+
+class EngineBrokenError(ServerFailedError):
+    """The engine itself broke, whatever it was asked: no request can be at fault."""
 
 
 class ServerTimeoutError(InferenceError):

@@ -78,7 +78,8 @@ class GrpcStreams:
         else:
             stream = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(metadata=metadata)
             message = infer_request(schema.target, request.id, tensors, schema.inputs)
-        call = GrpcCall(channel, stream, message, answer, self._timeouts)
+        first_s = self._timeouts.first_byte_s if request.stream else self._timeouts.whole_s
+        call = GrpcCall(channel, stream, message, answer, self._timeouts, first_s)
         self._calls.add(call)
         call.task.add_done_callback(lambda _: self._ended(call))
         return call
@@ -130,13 +131,21 @@ class GrpcCall:
     """One request on its own stream."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, stream: Any, message: Any, answer: _Answer, timeouts: Timeouts
+        self,
+        channel: grpc.aio.Channel,
+        stream: Any,
+        message: Any,
+        answer: _Answer,
+        timeouts: Timeouts,
+        first_s: float,
     ) -> None:
+        """`first_s`: how long the first response is waited for, which may be the whole answer."""
         self.channel = channel
         self._stream = stream
         self._message = message
         self._answer = answer
         self._timeouts = timeouts
+        self._first_s = first_s
         self._reading = asyncio.Event()
         self._reading.set()
         self.task = asyncio.get_running_loop().create_task(self._run())
@@ -185,8 +194,9 @@ class GrpcCall:
             raise ServerUnreachableError("no gRPC connection within the time allowed") from error
 
     async def _read_all(self) -> None:
-        async with asyncio.timeout(self._timeouts.first_byte_s):
+        async with asyncio.timeout(self._first_s):
             await self._stream.write(self._message)
+            self._message = None  # the weights of an adapter must not live as long as the answer
             await self._stream.done_writing()
             response = await self._stream.read()
         while response is not grpc.aio.EOF:

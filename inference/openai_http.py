@@ -79,25 +79,26 @@ class OpenAiHttp:
         body = dict(request.body or {})
         body["model"] = self._target if request.lora is None else request.lora.name
         wants_usage = True
-        if request.stream:
+        streams = bool(body.get("stream"))  # a Triton lane may have to stream what the client wants whole
+        if streams:
             options = body.get("stream_options") or {}
             wants_usage = bool(options.get("include_usage"))
             if not wants_usage:
                 body["stream_options"] = {**options, "include_usage": True}
         head = self._heads.get(request.path) or self._head(request.path)
         message = http_request(head, request.trace_headers, _encode(body))
-        receiver = _receiver(request, sink, wants_usage)
-        return self._pool.start(message, receiver, request.stream, self._patience)
+        receiver = _receiver(request.relay, streams, sink, wants_usage)
+        return self._pool.start(message, receiver, streams, self._patience)
 
     def _head(self, path: str) -> bytes:
         head = self._heads[path] = request_head(self._base_path + path, self._pool.authority, self._headers)
         return head
 
 
-def _receiver(request: InferenceRequest, sink: Sink, wants_usage: bool) -> _Stream | _Whole:
-    if request.relay:
-        return _Stream(sink, wants_usage) if request.stream else _Whole(sink)
-    return _ReadStream(sink) if request.stream else _ReadWhole(sink)
+def _receiver(relay: bool, streams: bool, sink: Sink, wants_usage: bool) -> _Stream | _Whole:
+    if relay:
+        return _Stream(sink, wants_usage) if streams else _Whole(sink)
+    return _ReadStream(sink) if streams else _ReadWhole(sink)
 
 
 class _Whole:

@@ -102,6 +102,8 @@ class Job(Struct):
     """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
+    refused_by: set[str] = field(default_factory=set)
+    """Endpoints that cannot carry it, whatever their load."""
 
 
 class Router:
@@ -171,8 +173,8 @@ class Router:
                 return Finished(*outcome, endpoint, attempts, continued)
             self._observer.attempt(endpoint, outcome.outcome)
             if isinstance(outcome, UnsupportedFeatureError):
-                failed.add(endpoint.name)
-                self._pass_on(job, failed, outcome, last)
+                job.refused_by.add(endpoint.name)
+                self._pass_on(job, outcome, last)
                 continue
             last = outcome
             if answer.started:
@@ -204,14 +206,13 @@ class Router:
         job.lanes = frozenset({"tensorrt_llm"})
         return rest.max_tokens < before.max_tokens
 
-    def _pass_on(
-        self, job: Job, failed: set[str], refusal: UnsupportedFeatureError, last: InferenceError | None
-    ) -> None:
-        """What one endpoint cannot carry, another one of the same model may; nothing was sent to either.
+    def _pass_on(self, job: Job, refusal: UnsupportedFeatureError, last: InferenceError | None) -> None:
+        """What one endpoint cannot carry, another one of the same model may, now or when it has room again.
 
         Without another one, what failed before tells more than the refusal does.
         """
-        if self._decide(job, failed).endpoint is None:
+        endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
+        if not any(self._may_carry(job, endpoint) for endpoint in endpoints):
             raise (
                 refusal
                 if last is None
@@ -220,6 +221,15 @@ class Router:
                     last,
                 )
             )
+
+    def _may_carry(self, job: Job, endpoint: Endpoint) -> bool:
+        """Whether the endpoint is worth waiting for; rows of batch jobs keep to their profile."""
+        return (
+            endpoint.name not in job.refused_by
+            and (job.lanes is None or endpoint.lane in job.lanes)
+            and (job.spare is None or endpoint.profile == job.wish.profile)
+            and endpoint.state != "unhealthy"
+        )
 
     async def _with_adapter(self, endpoint: Endpoint, job: Job, answer: Answer, lora: Lora) -> Outcome:
         """An attempt at an engine that may have to be sent the adapter first.
@@ -283,7 +293,7 @@ class Router:
                 trace.finished(ending)
                 self._observer.attempt(endpoint, ending)
                 raise
-            if type(outcome) is ServerFailedError and request.guide is not None and not answer.started:
+            if _may_be_the_guides_fault(outcome, endpoint, request) and not answer.started:
                 outcome = _impossible_guide(request)
             self._judge(load, trace, outcome, endpoint, job)
             if isinstance(outcome, InferenceError):
@@ -361,7 +371,12 @@ class Router:
                 choice._replace(lacks_adapter=not self.placement.holds(choice.endpoint.name, lora.task_id))
                 for choice in choices
             ]
-        return pick(job.wish.profile, choices, job.tokens, failed)
+        return pick(job.wish.profile, choices, job.tokens, failed | job.refused_by)
+
+
+def _may_be_the_guides_fault(outcome: Outcome, endpoint: Endpoint, request: InferenceRequest) -> bool:
+    """Not where the engine is known to be broken, nor of an upstream, which names its clients' mistakes."""
+    return type(outcome) is ServerFailedError and request.guide is not None and endpoint.lane != "openai-http"
 
 
 def _impossible_guide(request: InferenceRequest) -> RequestRefusedError:

@@ -148,6 +148,9 @@ _INFERENCE: Mapping[type[Exception], ErrorShape] = {
     inference_errors.ServerFailedError: ErrorShape(
         502, SERVER_ERROR, "server_failed", "The model server failed on this request.", retry_after_s=1
     ),
+    inference_errors.EngineBrokenError: ErrorShape(
+        502, SERVER_ERROR, "server_failed", "The model server failed on this request.", retry_after_s=1
+    ),
     inference_errors.ServerTimeoutError: ErrorShape(
         504, SERVER_ERROR, "server_timeout", "The model server did not answer in time.", retry_after_s=1
     ),

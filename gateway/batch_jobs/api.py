@@ -61,6 +61,7 @@ class BatchApi:
         self._limits = limits
         self._silence_s = silence_s
         self._on_new_job = on_new_job
+        self._adding: set[asyncio.Task[None]] = set()
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Paths and handlers."""
@@ -97,12 +98,19 @@ class BatchApi:
             await asyncio.to_thread(self._contents.keep_file, draft, file_id)
         name = (form.filename or "upload")[:_MAX_FILENAME_CHARS]
         file = StoredFile(file_id, tenant, name, "batch", draft.bytes, now_s, now_s + kept_s)
+        adding = asyncio.create_task(self._add(file))  # ends one way or the other, whether the client stays
+        self._adding.add(adding)
+        adding.add_done_callback(self._adding.discard)
+        await asyncio.shield(adding)
+        return file
+
+    async def _add(self, file: StoredFile) -> None:
+        """Make a file known whose bytes are kept, or drop those."""
         try:
             await self._store.add_file(file, self._config.max_files_per_tenant)
         except Exception:
-            await asyncio.to_thread(self._contents.remove_file, file_id)
+            await asyncio.to_thread(self._contents.remove_file, file.id)
             raise
-        return file
 
     async def list_files(self, request: web.Request) -> web.Response:
         """One page of the tenant's files."""

@@ -219,7 +219,8 @@ class BatchWorker:
             return len(self._tasks) - len(self._slices) < 1  # steps read whole files: one at a time
         if not self._has_room or not isinstance(self._who(job), Identity):
             return False
-        waiting = sum(run.waiting for run in self._slices.values() if run.job.model == job.model)
+        model = self._model(job)
+        waiting = sum(run.waiting for run in self._slices.values() if self._model(run.job) == model)
         return self._running < self._config.rows_per_worker and self._room(job) > waiting
 
     def _is_over(self, job: BatchJob) -> bool:

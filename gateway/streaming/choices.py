@@ -211,8 +211,11 @@ class StreamedChoice(Choice):
             self._push_held(self.assembler)
             if self.assembler.stopped:
                 reason, self.stop = "stop", self.assembler.stopped_at
-        called = self._parser is not None and self._parser.called and reason == "stop"
+        called = self._called and reason == "stop"
         self._response.push(self._events.finish(self.index, "tool_calls" if called else reason, self.stop))
+
+    _called = False
+    """A tool call was begun."""
 
     def _push_held(self, assembler: Assembler) -> None:
         text = assembler.flush()
@@ -234,6 +237,7 @@ class StreamedChoice(Choice):
                 case Reasoning(text):
                     push(events.reasoning(index, text))
                 case ToolCall(call, call_id, name):
+                    self._called = True
                     push(events.tool_call(index, call, call_id, name))
                 case ToolArguments(call, fragment):
                     push(events.tool_arguments(index, call, fragment))

@@ -42,10 +42,6 @@ Part = Text | Reasoning | ToolCall | ToolArguments
 class PartParser(Protocol):
     """Takes one choice's text apart as it comes; holds back only what may still become a mark."""
 
-    @property
-    def called(self) -> bool:
-        """A tool call was begun: the choice ends with the reason `tool_calls`."""
-
     def push(self, text: str) -> list[Part]:
         """Parts that have become certain by `text`."""
 

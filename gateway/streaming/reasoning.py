@@ -27,10 +27,6 @@ class ReasoningParser:
         self._steps = self._read()
         self._advance()
 
-    @property
-    def called(self) -> bool:
-        return self._then is not None and self._then.called
-
     def push(self, text: str) -> list[Part]:
         """Parts that have become certain by `text`."""
         if self._answering:

@@ -7,6 +7,7 @@ import pytest
 from gateway.api.errors import shape_of
 from inference.classify import classify_error, client_text
 from inference.errors import (
+    EngineBrokenError,
     InferenceError,
     PromptTooLongError,
     RequestRefusedError,
@@ -36,9 +37,16 @@ PREFIX = "Executor failed process requestId 3 due to the following error: "
 def test_a_broken_engine_is_never_the_callers_mistake(status: int, text: str) -> None:
     """Triton sends a model's first error as 400 even where the model said INTERNAL."""
     error = classify_error(status, text)
-    assert type(error) is ServerFailedError
+    assert isinstance(error, ServerFailedError)
     assert error.retry_safe
     assert error.endpoint_fault
+
+
+def test_a_broken_device_is_told_from_a_request_that_failed() -> None:
+    """Of the latter, a guide may be the cause."""
+    assert isinstance(classify_error(500, "CUDA error: illegal memory access"), EngineBrokenError)
+    failed = classify_error(500, "Encountered an error in forwardAsync function: expected '}'")
+    assert type(failed) is ServerFailedError
 
 
 @pytest.mark.parametrize(

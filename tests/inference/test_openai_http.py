@@ -111,6 +111,18 @@ async def ask(*parts: bytes, status: int = 200, stream: bool = True, usage: bool
     return sink
 
 
+async def test_what_is_streamed_is_what_the_clients_body_asks_for() -> None:
+    """A request may be streamed from a Triton lane although its client wants it whole."""
+    request = InferenceRequest(id="r", model="m", stream=True, max_tokens=9, body={"messages": []})
+    sink = RelaySink()
+    body = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+    async with upstream(200, [body]) as pool:
+        OpenAiHttp(pool, "/v1", "target", None).start(request, sink)
+        async with asyncio.timeout(5):
+            await sink.over.wait()
+    assert (sink.error, sink.relayed) == (None, body)
+
+
 @pytest.mark.parametrize(("lora", "expected"), [(None, "target"), (Lora(7, "sql-adapter"), "sql-adapter")])
 async def test_the_upstream_is_asked_for_its_own_name_of_model_or_adapter(
     lora: Lora | None, expected: str

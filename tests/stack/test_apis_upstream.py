@@ -85,12 +85,13 @@ class Upstream:
 
     async def _go_on(self, response: web.StreamResponse) -> None:
         """Until the client leaves."""
+        left = self.left  # of this test, whenever this stream ends
         try:
             while True:
                 await self._send(response, {"choices": [{"index": 0, "delta": {"content": "on "}}]})
                 await asyncio.sleep(0.01)
         finally:
-            self.left.set()
+            left.set()
 
     def _deltas(self) -> Iterator[dict[str, Any]]:
         message = self.message()
@@ -163,7 +164,7 @@ def served(stack: Stack) -> Iterator[Upstream]:
 @pytest.fixture
 def upstream(served: Upstream) -> Upstream:
     served.breaks, served.endless, served.reason = False, False, "tool_calls"
-    served.left.clear()
+    served.left = threading.Event()
     return served
 
 

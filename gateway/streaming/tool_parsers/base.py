@@ -23,7 +23,6 @@ class ToolParser:
     """Takes one answer apart; `names` are the tools that it may call."""
 
     def __init__(self, names: frozenset[str], make_id: Callable[[], str]) -> None:
-        self.called = False
         self._names = names
         self._make_id = make_id
         self._calls = 0
@@ -55,7 +54,6 @@ class ToolParser:
     def _begin(self, name: str, call_id: str | None = None) -> Callable[[str], Part]:
         """A call begins; what makes parts of its arguments."""
         call, self._calls = self._calls, self._calls + 1
-        self.called = True
         self._reader.give(ToolCall(call, call_id or self._make_id(), name))
         return partial(ToolArguments, call)
 

@@ -12,10 +12,6 @@ class FirstCallOnly:
         self._parser = parser
         self._over = False
 
-    @property
-    def called(self) -> bool:
-        return self._parser.called
-
     def push(self, text: str) -> list[Part]:
         """Parts that have become certain by `text`."""
         return [] if self._over else self._cut(self._parser.push(text))
