@@ -28,6 +28,7 @@ from gateway.api.json_body import BodyLimits
 from gateway.api.requests import parse_chat
 from gateway.streaming.choices import StreamedChoice
 from gateway.streaming.text import Assembler
+from inference.http_chunks import framed
 from inference.lanes import lane_of
 from inference.request import InferenceRequest
 from inference.schema import recognise
@@ -214,12 +215,13 @@ def _choice(client: Client, model: ModelTokenizer | None) -> StreamedChoice:
 
 
 def _reading(request: InferenceRequest, model: ModelTokenizer) -> Callable[[], object]:
-    """Event bytes as a connection receives them -> bytes as the client's connection is given them."""
+    """An HTTP chunk as a connection receives it -> bytes as the client's connection is given them."""
     event = (
         b'data: {"id":"one-0","model_name":"tensorrt_llm","model_version":"1",'
         b'"output_ids":%d,"sequence_length":1}\n\n' % (tokenizer.ID_BASE + 77)
     )
 
+    chunk = framed(event)
     wire = Wire()
     triton = _triton(wire)
 
@@ -229,8 +231,7 @@ def _reading(request: InferenceRequest, model: ModelTokenizer) -> Callable[[], o
         receiver = wire.receiver
         receiver.head(200)
         for _ in range(EVENTS_PER_CALL):
-            receiver.body(event)
-            receiver.flush()
+            receiver.chunk(chunk)
         return client.events[-1]
 
     return read

@@ -14,7 +14,10 @@ from inference.sink import Sink
 
 
 class TritonReader(Protocol):
-    """Turns the responses of one Triton request into calls of a sink."""
+    """Turns the responses of one Triton request into calls of a sink.
+
+    One that has a method `payload(json)` is given a response that is not read yet, in place of `event`.
+    """
 
     def event(self, outputs: dict[str, Any]) -> None:
         """One response: output name -> scalar or flat list (as `generate_stream` unwraps them).

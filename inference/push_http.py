@@ -25,6 +25,7 @@ from inference.errors import (
     ServerUnreachableError,
     StreamBrokenError,
 )
+from inference.http_chunks import body_of, is_one_chunk
 
 _log = logging.getLogger(__name__)
 _SWEEP_S = 0.25
@@ -38,7 +39,9 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 class Receiver(Protocol):
     """Takes one HTTP answer; `lost` and `complete` are each other's alternatives.
 
-    One that has a method `header(name, value)` is told every header but those that frame the body.
+    One that has a method `header(name, value)` is told every header but those that frame the body. One that
+    has `chunk(framed)` is given an HTTP chunk that came alone and whole, with its framing, in place of `body`
+    and `flush`.
     """
 
     def head(self, status: int) -> None: ...
@@ -305,6 +308,12 @@ class _Connection(asyncio.Protocol):
         self._heard_at_s = 0.0
         self._header: Callable[[bytes, bytes], None] | None = None
         """Of a receiver that looks at headers; hardly any does."""
+        self._chunk: Callable[[bytes], None] | None = None
+        """Of a receiver that takes chunks with their framing."""
+        self._chunk_over = False
+        """The parser has last seen the end of a chunk."""
+        self._at_chunk = False
+        """The parser is between two chunks: one that comes whole need not pass through it."""
         self._complete = False
         self._reusable = False
         self._paused = False
@@ -320,6 +329,8 @@ class _Connection(asyncio.Protocol):
         self._exchange = exchange
         self._receiver = receiver
         self._header = getattr(receiver, "header", None)
+        self._chunk = getattr(receiver, "chunk", None)
+        self._chunk_over = self._at_chunk = False
         self._answered = False
         self._complete = False
         self._framed = False
@@ -380,13 +391,24 @@ class _Connection(asyncio.Protocol):
             self.abort()
             return
         try:
+            if self._at_chunk and is_one_chunk(data):  # most tokens of most streams
+                if self._chunk is not None:
+                    self._chunk(data)
+                else:
+                    receiver.body(body_of(data))
+                    receiver.flush()
+                return
             self._parser.feed_data(data)
+        except InferenceError as error:
+            self._fail(error)
+            return
         except httptools.HttpParserCallbackError as error:
             self._fail(_cause(error))
             return
         except httptools.HttpParserError as error:
             self._fail(ProtocolError(f"{self._pool.origin} sent malformed HTTP: {error}"))
             return
+        self._at_chunk = self._chunk_over and data.endswith(b"\r\n")  # else within the next one's head
         if self._receiver is receiver:
             receiver.flush()
         if self._complete:
@@ -419,6 +441,12 @@ class _Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._receiver is not None:
             self._receiver.body(data)
+
+    def on_chunk_header(self) -> None:
+        self._chunk_over = False
+
+    def on_chunk_complete(self) -> None:
+        self._chunk_over = True
 
     def on_message_complete(self) -> None:
         self._complete = True

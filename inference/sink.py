@@ -2,7 +2,9 @@
 
 Calls come synchronously from the transport's `data_received`; no task wakes per chunk. Order: `head`
 at most once, then any number of `tokens`/`scores`/`text`/`data`/`delta`/`vectors` with a `flush` after each
-group, then exactly one of `end` or `lost`. After `Call.cancel` nothing more is called.
+group, then exactly one of `end` or `lost`. After `Call.cancel` nothing more is called. A sink that has a
+method `chunk(framed)` is given the events of an OpenAI-HTTP answer that came as one HTTP chunk with its
+framing, in place of `data` and `flush`.
 """
 
 from __future__ import annotations

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
 from inference.classify import classify_error
 from inference.errors import InferenceError, ProtocolError
 from inference.lane import TritonLane
+from inference.lanes.outputs import outputs_of
 from inference.logit_bias import json_of
 from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
 from inference.request import InferenceRequest
 from inference.sink import Sink
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder(enc_hook=json_of).encode
 
 
@@ -47,11 +47,12 @@ class TritonHttp:
 class _EventStream:
     """Splits a `generate_stream` body into events (contract sheet 7.1)."""
 
-    __slots__ = ("_partial", "_reader", "_refusal", "_sink", "_status")
+    __slots__ = ("_partial", "_payload", "_reader", "_refusal", "_sink", "_status")
 
     def __init__(self, lane: TritonLane, request: InferenceRequest, sink: Sink) -> None:
         self._sink = sink
         self._reader = lane.reader(request, sink)
+        self._payload: Callable[[bytes], None] = getattr(self._reader, "payload", self._read)
         self._partial = b""
         self._status = 200
         self._refusal = b""
@@ -68,12 +69,36 @@ class _EventStream:
         if self._partial:
             data = self._partial + data
         *events, self._partial = data.split(b"\n\n")
-        event = self._reader.event
-        for item in events:
-            event(_outputs(item))
+        for event in events:
+            self._event(event)
+
+    def chunk(self, framed: bytes) -> None:
+        """As `body` and `flush`, for one HTTP chunk that came alone: nearly always one event."""
+        begin = framed.index(b"\n") + 1
+        if self._partial or self._status != 200 or not framed.startswith(b"data: ", begin):
+            self.body(framed[begin:-2])
+        else:
+            try:
+                self._payload(framed[begin + 6 : -4])
+            except msgspec.DecodeError:  # a part of an event, or several; nothing was pushed
+                self.body(framed[begin:-2])
+            except _UNREADABLE as error:
+                raise _not_json(error) from error
+        self._sink.flush()
 
     def flush(self) -> None:
         self._sink.flush()
+
+    def _event(self, event: bytes) -> None:
+        if not event.startswith(b"data: "):
+            raise ProtocolError(f"not a server-sent event: {event[:80]!r}")
+        try:
+            self._payload(event[6:])
+        except _UNREADABLE as error:
+            raise _not_json(error) from error
+
+    def _read(self, payload: bytes) -> None:
+        self._reader.event(outputs_of(payload))
 
     def complete(self) -> None:
         if self._status != 200:
@@ -90,20 +115,14 @@ class _EventStream:
         self._sink.lost(error)
 
 
-def _outputs(event: bytes) -> dict[str, Any]:
-    """One event's outputs, or `{"error": text}`."""
-    if not event.startswith(b"data: "):
-        raise ProtocolError(f"not a server-sent event: {event[:80]!r}")
-    try:
-        return _decode(event[6:])
-    except _UNREADABLE as error:
-        raise ProtocolError(f"an event is not JSON: {error}") from error
+def _not_json(error: Exception) -> ProtocolError:
+    return ProtocolError(f"an event is not JSON: {error}")
 
 
 def _error_text(body: bytes) -> str:
     """The text of Triton's `{"error": text}`, which it also sends as a server-sent event."""
     text = body.removeprefix(b"data: ").strip()
     try:
-        return str(_decode(text).get("error", text.decode("utf-8", "replace")))
+        return str(outputs_of(text).get("error", text.decode("utf-8", "replace")))
     except _UNREADABLE:
         return text.decode("utf-8", "replace") or "no text"

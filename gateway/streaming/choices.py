@@ -191,11 +191,21 @@ class StreamedChoice(Choice):
 
     def data(self, data: bytes) -> None:
         if not self.started:
-            self.started = True
-            self._first()
-            self._response.begin()
+            self._relay()
         self.relayed_events += data.count(b"\n\n")
         self._response.push(data)
+
+    def chunk(self, framed: bytes) -> None:
+        """As `data` and `flush`: whole events as one HTTP chunk, which nearly always goes out as it came."""
+        if not self.started:
+            self._relay()
+        self.relayed_events += (framed.count(b"\n") - 2) // 2  # a line and an empty one each, and the framing
+        self._response.pass_on(framed)
+
+    def _relay(self) -> None:
+        self.started = True
+        self._first()
+        self._response.begin()
 
     def delta(self, delta: Delta) -> None:
         if not self.started:

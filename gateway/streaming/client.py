@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from inference.http_chunks import body_of, framed
 from inference.sink import Call
 
 _RESUME_POLL_S = 0.02
@@ -95,12 +96,22 @@ class PushResponse(web.StreamResponse):
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         transport = self._transport
-        if self._chunked_body:
-            self._write(b"%b%x\r\n%b\r\n" % (self._head, len(data), data))
-        else:
-            self._write(self._head + data)
-        self._head = b""
+        if self._head or not self._chunked_body:
+            self._write(self._head + (framed(data) if self._chunked_body else data))
+            self._head = b""
+        elif not transport.is_closing():
+            transport.write(framed(data))
         if transport.get_write_buffer_size() > self._high_water_bytes and not self._blocked:
+            self._block()
+
+    def pass_on(self, chunk: bytes) -> None:
+        """As `push` and `flush`, for what is framed as one HTTP chunk already."""
+        if self._head or self._chunks or not self._chunked_body:
+            self.push(body_of(chunk))
+            self.flush()
+            return
+        self._write(chunk)
+        if self._transport.get_write_buffer_size() > self._high_water_bytes and not self._blocked:
             self._block()
 
     def finish(self) -> None:
@@ -110,7 +121,7 @@ class PushResponse(web.StreamResponse):
         if not self._chunked_body:
             self._write(self._head + data)
         elif data:
-            self._write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head, len(data), data))
+            self._write(self._head + framed(data) + b"0\r\n\r\n")
         else:
             self._write(self._head + b"0\r\n\r\n")
         self._head = b""

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from inference.errors import ProtocolError
+
+outputs_of = msgspec.json.Decoder(dict[str, Any]).decode
+"""A response's outputs, or `{"error": text}`, of its JSON. Raises what msgspec raises."""
 
 
 def number(outputs: Mapping[str, Any], name: str) -> int | None:

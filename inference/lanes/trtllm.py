@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.adapter import LoraTensors
 from inference.lanes.options import OptionTensors, words_list
-from inference.lanes.outputs import cached_tokens, is_finished
+from inference.lanes.outputs import cached_tokens, is_finished, outputs_of
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
@@ -31,6 +33,13 @@ _SAMPLING = {
     "frequency_penalty": ("frequency_penalty",),
     "repetition_penalty": ("repetition_penalty",),
 }
+
+
+class _Token(msgspec.Struct):
+    output_ids: Any = None
+
+
+_token = msgspec.json.Decoder(_Token).decode
 
 
 class BareLane:
@@ -111,7 +120,16 @@ class BareLane:
 class BareReader:
     """Reads one answer. `event` runs once per token."""
 
-    __slots__ = ("_ids", "_lane", "_last", "_over", "_request", "_sink", "_wants_log_probs")
+    __slots__ = (
+        "_ids",
+        "_lane",
+        "_last",
+        "_over",
+        "_request",
+        "_sink",
+        "_unread",
+        "_wants_log_probs",
+    )
 
     def __init__(self, lane: BareLane, request: InferenceRequest, sink: Sink) -> None:
         self._lane = lane
@@ -120,7 +138,23 @@ class BareReader:
         self._wants_log_probs = request.sampling.log_probs
         self._ids: list[int] = []
         self._last: dict[str, Any] | None = None
+        self._unread: bytes | None = None
+        """The last response, where only its token has been looked at."""
         self._over = False
+
+    def payload(self, json: bytes) -> None:
+        """As `event`, of JSON. The other outputs, a dozen, are read of the last response only.
+
+        Raises what msgspec raises.
+        """
+        token = _token(json).output_ids
+        if token.__class__ is not int or token < 0 or self._wants_log_probs or self._over:
+            self.event(outputs_of(json))
+            return
+        self._unread = json
+        ids = [token]
+        self._ids += ids
+        self._sink.tokens(ids, None)
 
     def event(self, outputs: dict[str, Any]) -> None:
         """One response. Raises ProtocolError when it is not of the schema."""
@@ -133,7 +167,7 @@ class BareReader:
             ids = self._several(outputs, token)
             if not ids:
                 return
-        self._last = outputs
+        self._last, self._unread = outputs, None
         self._ids += ids
         if self._wants_log_probs:
             self._sink.tokens(ids, _newest_log_probs(outputs, len(ids)))
@@ -145,6 +179,8 @@ class BareReader:
         if self._over:
             return
         self._over = True
+        if self._unread is not None:
+            self._last = outputs_of(self._unread)
         if self._last is None:
             self._sink.lost(StreamBrokenError("the server ended the stream before a first response"))
             return
@@ -161,7 +197,7 @@ class BareReader:
         if ids is None:
             self._failed(outputs)
             return []
-        self._last = outputs
+        self._last, self._unread = outputs, None
         if ids.__class__ is int:  # a lone -1: padding
             return []
         if ids.__class__ is not list or any(token.__class__ is not int for token in ids):

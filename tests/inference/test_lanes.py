@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -103,12 +104,24 @@ def tensors(of: Schema, **fields: Any) -> dict[str, Any]:
 
 
 def read(of: Schema, *events: dict[str, Any], **fields: Any) -> RecordingSink:
-    sink = RecordingSink()
-    reader = lane_of(of).reader(request(**fields), sink)
+    """What comes of `events`; a reader that also takes them as JSON must make the same of both."""
+    sink, other = RecordingSink(), RecordingSink()
+    reader, second = (lane_of(of).reader(request(**fields), to) for to in (sink, other))
+    payload = getattr(second, "payload", None)
     for event in events:
         reader.event(event)
+        if payload is not None:
+            payload(json.dumps(event).encode())
     reader.finish()
+    if payload is not None:
+        second.finish()
+        assert outcome(other) == outcome(sink)
     return sink
+
+
+def outcome(sink: RecordingSink) -> dict[str, Any]:
+    kept = {name: value for name, value in vars(sink).items() if isinstance(value, list | int | str | Usage)}
+    return {**kept, "error": (type(sink.error), str(sink.error))}
 
 
 def ids(*values: int, **others: Any) -> dict[str, Any]:

@@ -68,6 +68,30 @@ async def test_streams_and_whole_answers_share_one_connection() -> None:
     assert len(peers) == 1
 
 
+async def test_a_chunk_that_is_framed_already_goes_out_in_its_place() -> None:
+    """First, after what waits to be flushed, and alone."""
+
+    async def write(response: PushResponse) -> None:
+        response.begin()
+        response.pass_on(b"3\r\n1\n\n\r\n")
+        response.push(b"2\n\n")
+        response.pass_on(b"3\r\n3\n\n\r\n")
+        response.pass_on(b"3\r\n4\n\n\r\n")
+        response.finish()
+
+    for version, expected in (
+        (b"1.1", b"3\r\n1\n\n\r\n6\r\n2\n\n3\n\n\r\n3\r\n4\n\n\r\n0\r\n\r\n"),
+        (b"1.0", b"1\n\n2\n\n3\n\n4\n\n"),
+    ):
+        async with serving(write) as (host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/%b\r\nhost: x\r\nconnection: close\r\n\r\n" % version)
+            async with asyncio.timeout(5):
+                answer = await reader.read()
+            writer.close()
+        assert answer.partition(b"\r\n\r\n")[2] == expected
+
+
 @pytest.mark.parametrize(
     "head", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"]
 )
