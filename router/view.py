@@ -1,0 +1,63 @@
+"""Views: the values that a routing decision is made of, and what a policy makes of them.
+
+Everything is as a gateway can see it: its own dispatches credited at once, what engines reported, and how
+old that is. The same values come from a live ledger, from a test and from replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class Ask(NamedTuple):
+    """What one request asks of an endpoint."""
+
+    prompt_tokens: int
+    output_tokens: int
+    """Expected, from the client's limit or the model's history; never the true length."""
+    blocks: tuple[int, ...] = ()
+    """Hashes of the prompt's whole token blocks, each chained to those before it."""
+    tenant: str = ""
+    session: str | None = None
+    """What a client says belongs together."""
+    deadline_s: float | None = None
+    """Time by which its first token is due, on the clock of the decision."""
+
+
+class EndpointView(NamedTuple):
+    """One endpoint that may serve the request, when the decision is made."""
+
+    name: str
+    slots: int
+    """Requests that its engine runs at once."""
+    requests: int = 0
+    """In flight, credited at dispatch."""
+    prefill_tokens: int = 0
+    """Uncached prompt tokens dispatched to it whose first token has not come yet."""
+    decode_tokens: int = 0
+    """Tokens that the requests past their first token hold in its KV cache."""
+    cached_tokens: int = 0
+    """Of this request's prompt, believed to be in its KV cache."""
+    prefill_tokens_per_s: float = 20_000.0
+    """Forecast for its engine."""
+    step_s: float = 0.03
+    """Forecast of one decode step at its present batch."""
+    weight: float = 1.0
+    """Share of the traffic it is meant to take beside others (canaries)."""
+    surcharge_tokens: int = 0
+    """What else sending the request there costs, as prompt tokens: an adapter that it lacks."""
+
+    def uncached_tokens(self, ask: Ask) -> int:
+        """What of the prompt it would have to compute; the last token always."""
+        return max(1, ask.prompt_tokens - self.cached_tokens) + self.surcharge_tokens
+
+
+class Policy(Protocol):
+    """Rates endpoints. One object per deployment group and gateway process; may remember what it chose."""
+
+    def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
+        """One cost per view, lower is better, `inf` for never; ties are broken at random by the caller."""
+
+    def chosen(self, ask: Ask, view: EndpointView, now_s: float) -> None:
+        """The request went there."""
