@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -30,13 +31,14 @@ from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
-from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.ledger import EndpointLoad, Ledger
+from router.paces import Paces
 from router.pick import Decision, candidates, pick
 from router.placement import Placement, Turn
 from router.profiles import Wish
+from router.retry_budget import RetryBudget, why_not
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
 
@@ -100,10 +102,18 @@ class Job(Struct):
     """Lanes that can serve it; None: any."""
     spare: Callable[[Endpoint], bool] | None = None
     """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
+    deadline_s: float | None = None
+    """When the whole answer is due, as `time.monotonic`; None: whenever."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
     """Endpoints that cannot carry it, whatever their load."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the prompt; where only its server can count them, of all that is known."""
+        ids = self.request.prompt_ids
+        return self.tokens if ids is None else len(ids)
 
 
 class Router:
@@ -119,6 +129,7 @@ class Router:
     ) -> None:
         self.config = config
         self.ledger = Ledger()
+        self.paces = Paces(config.outliers)
         self.placement = Placement()
         self._adapters = adapters
         self._clients = clients
@@ -126,6 +137,7 @@ class Router:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._budgets: dict[str, RetryBudget] = {}
         self.waiting: Counter[str] = Counter()
         """Requests that wait for an endpoint, by model; those that use spare capacity only don't count."""
 
@@ -136,6 +148,9 @@ class Router:
         endpoints = [endpoint for group in self._snapshot().endpoints.values() for endpoint in group]
         self.ledger.retain({endpoint.name for endpoint in endpoints})
         self.placement.retain(endpoints)
+        self.paces.retain(endpoints)
+        for model in self._budgets.keys() - self._snapshot().models.keys():
+            del self._budgets[model]
         self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
 
@@ -160,6 +175,8 @@ class Router:
         """
         failed: set[str] = set()
         attempts = continued = fruitless = 0
+        budget = self._budgets.setdefault(job.wish.model.name, RetryBudget())
+        budget.began(monotonic(), self.config.retries)
         last: InferenceError | None = None
         while True:
             endpoint = await self._route(job, failed, last)
@@ -189,11 +206,25 @@ class Router:
                 if not outcome.retry_safe:
                     raise outcome
                 fruitless += 1
-                self._observer.retried(job.wish)
             if fruitless >= self.config.max_attempts:
                 raise AttemptsExhaustedError(
                     f"{attempts} attempts failed; the last: {outcome.outcome}", outcome
                 )
+            if not answer.started:
+                self._retry(job, endpoint, budget, outcome)
+
+    def _retry(self, job: Job, endpoint: Endpoint, budget: RetryBudget, error: InferenceError) -> None:
+        """Begin another attempt, or raise AttemptsExhaustedError with why there may be none."""
+        now_s = monotonic()
+        prompt = job.prompt_tokens
+        needed_s = (self.paces.expected_s(endpoint, prompt) or 0.0) + (
+            self.paces.step_s(endpoint) * max(0, job.tokens - prompt)
+        )
+        reason = why_not(budget, self.config.retries, now_s, job.deadline_s, needed_s)
+        if reason is not None:
+            raise AttemptsExhaustedError(f"{reason}; the last failure: {error.outcome}", error)
+        budget.retried()
+        self._observer.retried(job.wish)
 
     def _continue(self, job: Job, answer: Answer, error: InferenceError) -> bool:
         """Make the rest of a broken answer the job; whether the attempt had brought anything."""
@@ -275,8 +306,9 @@ class Router:
         lease = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         with lease(endpoint.name, job.tokens) as load:
             if load.breaker.opened_at_s is not None:
-                load.breaker = load.breaker.probed(now_s)
-                load.probe = trace
+                load.probe(trace, now_s)
+            if request.stream and not answer.started:
+                self.paces.begins(endpoint, trace, job.prompt_tokens)
             answer.attempt_begins(trace, done)
             call: Call | None = None
             try:
@@ -288,7 +320,8 @@ class Router:
             except BaseException as error:
                 if call is not None:
                     call.cancel()
-                _let_go(load, trace)
+                load.let_go(trace)
+                self.paces.ends(endpoint, trace, None, monotonic())
                 ending = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
                 trace.finished(ending)
                 self._observer.attempt(endpoint, ending)
@@ -308,13 +341,20 @@ class Router:
         self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
     ) -> None:
         """What the attempt says of its endpoint; one request counts against an endpoint once at most."""
+        now_s, failed = monotonic(), None
         if not isinstance(outcome, InferenceError):
-            load.breaker, load.probe = CLOSED, None
+            load.proven(trace, self.config)
+            failed = False
+            if trace.first_token_ns is not None and outcome[1].completion_tokens is not None:
+                took_s = now_s - trace.first_token_ns / 1e9
+                self.paces.answered(endpoint, outcome[1].completion_tokens - 1, took_s)
         elif outcome.endpoint_fault and endpoint.name not in job.blamed:
             job.blamed.add(endpoint.name)
-            load.breaker = load.breaker.failed(self._loop.time(), self.config)
+            load.failed(self._loop.time(), self.config)
+            failed = True
         else:
-            _let_go(load, trace)
+            load.let_go(trace)
+        self.paces.ends(endpoint, trace, failed, now_s)
 
     async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
         """The endpoint for the next attempt."""
@@ -363,6 +403,7 @@ class Router:
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
+        left = self.paces.left(endpoints, monotonic())
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
@@ -371,7 +412,11 @@ class Router:
                 choice._replace(lacks_adapter=not self.placement.holds(choice.endpoint.name, lora.task_id))
                 for choice in choices
             ]
-        return pick(job.wish.profile, choices, job.tokens, failed | job.refused_by)
+        excluded = failed | job.refused_by
+        decision = pick(job.wish.profile, choices, job.tokens, excluded | left)
+        if decision.endpoint is None and left:  # better an endpoint that is bad than none
+            decision = pick(job.wish.profile, choices, job.tokens, excluded)
+        return decision
 
 
 def _may_be_the_guides_fault(outcome: Outcome, endpoint: Endpoint, request: InferenceRequest) -> bool:
@@ -389,9 +434,3 @@ def _impossible_guide(request: InferenceRequest) -> RequestRefusedError:
     return RequestRefusedError(
         f"The engine cannot follow the form that `{field}` asks for. Simplify it.", field
     )
-
-
-def _let_go(load: EndpointLoad, trace: AttemptTrace) -> None:
-    """The attempt ends without news; if it was the probe, another may be."""
-    if load.probe is trace:
-        load.breaker, load.probe = load.breaker.released(), None
