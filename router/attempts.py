@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -30,9 +30,13 @@ from inference.request import InferenceRequest, Lora, Usage
 from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
+from model_registry.knobs import BUILT_IN
 from model_registry.snapshot import Snapshot
+from router.answer import Answer, Start
+from router.answer import Outcome as Outcome
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
+from router.hedger import Hedger
 from router.ledger import EndpointLoad, Ledger
 from router.paces import Paces
 from router.pick import Decision, candidates, pick
@@ -55,29 +59,6 @@ class Finished(NamedTuple):
     attempts: int
     continued: int
     """Streams that were broken and went on elsewhere."""
-
-
-class Answer(Sink, Protocol):
-    """What all attempts of one request push to; it lives longer than any of them."""
-
-    started: bool
-    """Something of the answer was pushed: another attempt may not begin anew."""
-
-    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
-        """A new attempt pushes from now on; `outcome` takes what its `end` or `lost` says first."""
-
-    def attempt_runs(self, call: Call) -> None:
-        """The attempt's call, to pause, resume or cancel it."""
-
-    def ended(self, request: InferenceRequest) -> FinishReason | None:
-        """Why the answer is whole although its end was lost; None: something is missing."""
-
-    def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
-        """The rest of a broken answer as a new request; None where it cannot be continued."""
-
-
-Outcome = tuple[FinishReason | None, Usage] | InferenceError
-Start = Callable[[InferenceRequest, Sink], Call]
 
 
 class AttemptObserver(Protocol):
@@ -130,6 +111,7 @@ class Router:
         self.config = config
         self.ledger = Ledger()
         self.paces = Paces(config.outliers)
+        self._hedger = Hedger(config.hedging, self.paces, self.ledger, clients)
         self.placement = Placement()
         self._adapters = adapters
         self._clients = clients
@@ -149,7 +131,9 @@ class Router:
         self.ledger.retain({endpoint.name for endpoint in endpoints})
         self.placement.retain(endpoints)
         self.paces.retain(endpoints)
-        for model in self._budgets.keys() - self._snapshot().models.keys():
+        models = self._snapshot().models
+        self._hedger.retain([*models])
+        for model in self._budgets.keys() - models.keys():
             del self._budgets[model]
         self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
@@ -177,14 +161,18 @@ class Router:
         attempts = continued = fruitless = 0
         budget = self._budgets.setdefault(job.wish.model.name, RetryBudget())
         budget.began(monotonic(), self.config.retries)
+        self._hedger.dispatched(job.wish.model.name, job.prompt_tokens)
         last: InferenceError | None = None
         while True:
             endpoint = await self._route(job, failed, last)
             attempts += 1
-            if job.request.lora is None:
+            outcome: Outcome
+            if job.request.lora is not None:
+                outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
+            elif answer.started or not _hedges(job):
                 outcome = await self._attempt(endpoint, job, answer)
             else:
-                outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
+                endpoint, outcome = await self._hedged(endpoint, job, answer, failed)
             if not isinstance(outcome, InferenceError):
                 self._observer.attempt(endpoint, "ok")
                 return Finished(*outcome, endpoint, attempts, continued)
@@ -225,6 +213,23 @@ class Router:
             raise AttemptsExhaustedError(f"{reason}; the last failure: {error.outcome}", error)
         budget.retried()
         self._observer.retried(job.wish)
+
+    async def _hedged(
+        self, endpoint: Endpoint, job: Job, answer: Answer, failed: set[str]
+    ) -> tuple[Endpoint, Outcome]:
+        """An attempt beside which a second one may begin; whose outcome it is, and the outcome."""
+
+        def attempt(endpoint: Endpoint, gate: Answer) -> Awaitable[Outcome]:
+            return self._attempt(endpoint, job, gate)
+
+        def peers() -> Sequence[Endpoint]:
+            return self._snapshot().endpoints.get(job.wish.model.name, ())
+
+        def second(excluded: set[str]) -> Endpoint | None:
+            return self._decide(job, excluded).endpoint
+
+        tokens, told = job.prompt_tokens, self._observer.attempt
+        return await self._hedger.run(endpoint, tokens, answer, attempt, told, failed, peers, second)
 
     def _continue(self, job: Job, answer: Answer, error: InferenceError) -> bool:
         """Make the rest of a broken answer the job; whether the attempt had brought anything."""
@@ -417,6 +422,12 @@ class Router:
         if decision.endpoint is None and left:  # better an endpoint that is bad than none
             decision = pick(job.wish.profile, choices, job.tokens, excluded)
         return decision
+
+
+def _hedges(job: Job) -> bool:
+    """Of an answer that is not streamed no first token tells that it has begun."""
+    knobs = BUILT_IN.get(job.wish.profile)
+    return knobs is not None and knobs.hedge and job.request.stream and job.spare is None
 
 
 def _may_be_the_guides_fault(outcome: Outcome, endpoint: Endpoint, request: InferenceRequest) -> bool:
