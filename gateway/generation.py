@@ -400,7 +400,8 @@ class Generation:
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
         prompt = len(request.prompt_ids) if request.prompt_ids is not None else 0
-        return Job(request, wish, prompt + output, entry.trace, lanes, entry.spare)
+        due_s = entry.started_s + self._config.request_timeout_s
+        return Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, due_s)
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""

@@ -86,6 +86,14 @@ class ModelClients:
         schema = Schema.from_dict(dict(endpoint.server_schema))
         return _TritonGrpc(self._grpc, endpoint, lane_of(schema), schema)
 
+    def flows(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint's server has sent something of an answer within the last moment.
+
+        Seen on HTTP connections only; over gRPC it is False.
+        """
+        patience, pool = self._patience.get(endpoint.name), self._pools.get(_origin(endpoint.http))
+        return patience is not None and pool is not None and pool.flows(patience)
+
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
         """Forget clients and idle connections of endpoints that are no more; lose patience with sick ones."""
         names, origins, addresses = set(), set(), set()

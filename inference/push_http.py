@@ -136,6 +136,11 @@ class Exchange:
         if self._connection is not None:
             self._connection.resume()
 
+    @property
+    def patience(self) -> Patience | None:
+        """Of the endpoint that it is for."""
+        return self._patience
+
     def allowed_silence_s(self, *, answered: bool) -> float:
         """How long the server may say nothing now."""
         allowed_s = self._pool.timeouts.idle_s if answered else self.first_byte_s
@@ -235,6 +240,11 @@ class HttpPool:
         `streams`: the answer begins long before it ends, so its first byte is waited for less.
         """
         return Exchange(self, message, receiver, streams, patience)
+
+    def flows(self, patience: Patience) -> bool:
+        """Whether an answer of the endpoint that `patience` belongs to has grown within two sweeps."""
+        since_s = self.loop.time() - _SWEEP_S
+        return any(connection.flows(patience, since_s) for connection in self._open)
 
     def take_idle(self) -> _Connection | None:
         """The most recently used idle connection."""
@@ -336,6 +346,13 @@ class _Connection(asyncio.Protocol):
         self._framed = False
         self._heard = True
         self._transport.write(message)
+
+    def flows(self, patience: Patience, since_s: float) -> bool:
+        """Whether an answer under way for `patience` has grown since `since_s`, as far as sweeps tell."""
+        exchange = self._exchange
+        if exchange is None or exchange.patience is not patience or not self._answered:
+            return False
+        return self._heard or self._heard_at_s > since_s
 
     def release(self) -> None:
         self._exchange = None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -29,14 +30,19 @@ from inference.request import InferenceRequest, Lora, Usage
 from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
+from model_registry.knobs import BUILT_IN
 from model_registry.snapshot import Snapshot
-from router.breaker import CLOSED
+from router.answer import Answer, Start
+from router.answer import Outcome as Outcome
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
+from router.hedger import Hedger
 from router.ledger import EndpointLoad, Ledger
+from router.paces import Paces
 from router.pick import Decision, candidates, pick
 from router.placement import Placement, Turn
 from router.profiles import Wish
+from router.retry_budget import RetryBudget, why_not
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
 
@@ -53,29 +59,6 @@ class Finished(NamedTuple):
     attempts: int
     continued: int
     """Streams that were broken and went on elsewhere."""
-
-
-class Answer(Sink, Protocol):
-    """What all attempts of one request push to; it lives longer than any of them."""
-
-    started: bool
-    """Something of the answer was pushed: another attempt may not begin anew."""
-
-    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
-        """A new attempt pushes from now on; `outcome` takes what its `end` or `lost` says first."""
-
-    def attempt_runs(self, call: Call) -> None:
-        """The attempt's call, to pause, resume or cancel it."""
-
-    def ended(self, request: InferenceRequest) -> FinishReason | None:
-        """Why the answer is whole although its end was lost; None: something is missing."""
-
-    def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
-        """The rest of a broken answer as a new request; None where it cannot be continued."""
-
-
-Outcome = tuple[FinishReason | None, Usage] | InferenceError
-Start = Callable[[InferenceRequest, Sink], Call]
 
 
 class AttemptObserver(Protocol):
@@ -100,10 +83,18 @@ class Job(Struct):
     """Lanes that can serve it; None: any."""
     spare: Callable[[Endpoint], bool] | None = None
     """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
+    deadline_s: float | None = None
+    """When the whole answer is due, as `time.monotonic`; None: whenever."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
     """Endpoints that cannot carry it, whatever their load."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the prompt; where only its server can count them, of all that is known."""
+        ids = self.request.prompt_ids
+        return self.tokens if ids is None else len(ids)
 
 
 class Router:
@@ -119,6 +110,8 @@ class Router:
     ) -> None:
         self.config = config
         self.ledger = Ledger()
+        self.paces = Paces(config.outliers)
+        self._hedger = Hedger(config.hedging, self.paces, self.ledger, clients)
         self.placement = Placement()
         self._adapters = adapters
         self._clients = clients
@@ -126,6 +119,7 @@ class Router:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._budgets: dict[str, RetryBudget] = {}
         self.waiting: Counter[str] = Counter()
         """Requests that wait for an endpoint, by model; those that use spare capacity only don't count."""
 
@@ -136,6 +130,11 @@ class Router:
         endpoints = [endpoint for group in self._snapshot().endpoints.values() for endpoint in group]
         self.ledger.retain({endpoint.name for endpoint in endpoints})
         self.placement.retain(endpoints)
+        self.paces.retain(endpoints)
+        models = self._snapshot().models
+        self._hedger.retain([*models])
+        for model in self._budgets.keys() - models.keys():
+            del self._budgets[model]
         self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
 
@@ -160,14 +159,20 @@ class Router:
         """
         failed: set[str] = set()
         attempts = continued = fruitless = 0
+        budget = self._budgets.setdefault(job.wish.model.name, RetryBudget())
+        budget.began(monotonic(), self.config.retries)
+        self._hedger.dispatched(job.wish.model.name, job.prompt_tokens)
         last: InferenceError | None = None
         while True:
             endpoint = await self._route(job, failed, last)
             attempts += 1
-            if job.request.lora is None:
+            outcome: Outcome
+            if job.request.lora is not None:
+                outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
+            elif answer.started or not _hedges(job):
                 outcome = await self._attempt(endpoint, job, answer)
             else:
-                outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
+                endpoint, outcome = await self._hedged(endpoint, job, answer, failed)
             if not isinstance(outcome, InferenceError):
                 self._observer.attempt(endpoint, "ok")
                 return Finished(*outcome, endpoint, attempts, continued)
@@ -189,11 +194,42 @@ class Router:
                 if not outcome.retry_safe:
                     raise outcome
                 fruitless += 1
-                self._observer.retried(job.wish)
             if fruitless >= self.config.max_attempts:
                 raise AttemptsExhaustedError(
                     f"{attempts} attempts failed; the last: {outcome.outcome}", outcome
                 )
+            if not answer.started:
+                self._retry(job, endpoint, budget, outcome)
+
+    def _retry(self, job: Job, endpoint: Endpoint, budget: RetryBudget, error: InferenceError) -> None:
+        """Begin another attempt, or raise AttemptsExhaustedError with why there may be none."""
+        now_s = monotonic()
+        prompt = job.prompt_tokens
+        needed_s = (self.paces.expected_s(endpoint, prompt) or 0.0) + (
+            self.paces.step_s(endpoint) * max(0, job.tokens - prompt)
+        )
+        reason = why_not(budget, self.config.retries, now_s, job.deadline_s, needed_s)
+        if reason is not None:
+            raise AttemptsExhaustedError(f"{reason}; the last failure: {error.outcome}", error)
+        budget.retried()
+        self._observer.retried(job.wish)
+
+    async def _hedged(
+        self, endpoint: Endpoint, job: Job, answer: Answer, failed: set[str]
+    ) -> tuple[Endpoint, Outcome]:
+        """An attempt beside which a second one may begin; whose outcome it is, and the outcome."""
+
+        def attempt(endpoint: Endpoint, gate: Answer) -> Awaitable[Outcome]:
+            return self._attempt(endpoint, job, gate)
+
+        def peers() -> Sequence[Endpoint]:
+            return self._snapshot().endpoints.get(job.wish.model.name, ())
+
+        def second(excluded: set[str]) -> Endpoint | None:
+            return self._decide(job, excluded).endpoint
+
+        tokens, told = job.prompt_tokens, self._observer.attempt
+        return await self._hedger.run(endpoint, tokens, answer, attempt, told, failed, peers, second)
 
     def _continue(self, job: Job, answer: Answer, error: InferenceError) -> bool:
         """Make the rest of a broken answer the job; whether the attempt had brought anything."""
@@ -275,8 +311,9 @@ class Router:
         lease = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         with lease(endpoint.name, job.tokens) as load:
             if load.breaker.opened_at_s is not None:
-                load.breaker = load.breaker.probed(now_s)
-                load.probe = trace
+                load.probe(trace, now_s)
+            if request.stream and not answer.started:
+                self.paces.begins(endpoint, trace, job.prompt_tokens)
             answer.attempt_begins(trace, done)
             call: Call | None = None
             try:
@@ -288,7 +325,8 @@ class Router:
             except BaseException as error:
                 if call is not None:
                     call.cancel()
-                _let_go(load, trace)
+                load.let_go(trace)
+                self.paces.ends(endpoint, trace, None, monotonic())
                 ending = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
                 trace.finished(ending)
                 self._observer.attempt(endpoint, ending)
@@ -308,13 +346,20 @@ class Router:
         self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
     ) -> None:
         """What the attempt says of its endpoint; one request counts against an endpoint once at most."""
+        now_s, failed = monotonic(), None
         if not isinstance(outcome, InferenceError):
-            load.breaker, load.probe = CLOSED, None
+            load.proven(trace, self.config)
+            failed = False
+            if trace.first_token_ns is not None and outcome[1].completion_tokens is not None:
+                took_s = now_s - trace.first_token_ns / 1e9
+                self.paces.answered(endpoint, outcome[1].completion_tokens - 1, took_s)
         elif outcome.endpoint_fault and endpoint.name not in job.blamed:
             job.blamed.add(endpoint.name)
-            load.breaker = load.breaker.failed(self._loop.time(), self.config)
+            load.failed(self._loop.time(), self.config)
+            failed = True
         else:
-            _let_go(load, trace)
+            load.let_go(trace)
+        self.paces.ends(endpoint, trace, failed, now_s)
 
     async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
         """The endpoint for the next attempt."""
@@ -363,6 +408,7 @@ class Router:
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
+        left = self.paces.left(endpoints, monotonic())
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
@@ -371,7 +417,17 @@ class Router:
                 choice._replace(lacks_adapter=not self.placement.holds(choice.endpoint.name, lora.task_id))
                 for choice in choices
             ]
-        return pick(job.wish.profile, choices, job.tokens, failed | job.refused_by)
+        excluded = failed | job.refused_by
+        decision = pick(job.wish.profile, choices, job.tokens, excluded | left)
+        if decision.endpoint is None and left:  # better an endpoint that is bad than none
+            decision = pick(job.wish.profile, choices, job.tokens, excluded)
+        return decision
+
+
+def _hedges(job: Job) -> bool:
+    """Of an answer that is not streamed no first token tells that it has begun."""
+    knobs = BUILT_IN.get(job.wish.profile)
+    return knobs is not None and knobs.hedge and job.request.stream and job.spare is None
 
 
 def _may_be_the_guides_fault(outcome: Outcome, endpoint: Endpoint, request: InferenceRequest) -> bool:
@@ -389,9 +445,3 @@ def _impossible_guide(request: InferenceRequest) -> RequestRefusedError:
     return RequestRefusedError(
         f"The engine cannot follow the form that `{field}` asks for. Simplify it.", field
     )
-
-
-def _let_go(load: EndpointLoad, trace: AttemptTrace) -> None:
-    """The attempt ends without news; if it was the probe, another may be."""
-    if load.probe is trace:
-        load.breaker, load.probe = load.breaker.released(), None

@@ -18,30 +18,44 @@ class Breaker:
     opened_at_s: float | None = None
     probed_at_s: float | None = None
     """When the last probe went out."""
+    probes: int = 0
+    """Probes without news."""
+    successes: int = 0
+    """Probes that went well since it opened."""
 
     def state(self, now_s: float, config: RouterConfig) -> State:
-        """`half_open`: the cooldown is over, and one request may try."""
+        """`half_open`: the cooldown is over, and some requests may try."""
         if self.opened_at_s is None:
             return "closed"
         return "open" if now_s - self.opened_at_s < config.breaker_cooldown_s else "half_open"
 
     def admits(self, now_s: float, config: RouterConfig) -> bool:
-        """Whether a request may go to the endpoint; a probe without news makes way for the next in time."""
+        """Whether a request may go to the endpoint; probes without news make way for one more in time."""
         if self.opened_at_s is None:
             return True
-        since_s = self.opened_at_s if self.probed_at_s is None else self.probed_at_s
-        return now_s - since_s >= config.breaker_cooldown_s
+        if now_s - self.opened_at_s < config.breaker_cooldown_s:
+            return False
+        if self.probes < config.breaker_probes or self.probed_at_s is None:
+            return True
+        return now_s - self.probed_at_s >= config.breaker_cooldown_s
 
     def probed(self, now_s: float) -> Breaker:
-        """A request goes out as the probe of a breaker that is half open."""
-        return replace(self, probed_at_s=now_s)
+        """A request goes out as a probe of a breaker that is half open."""
+        return replace(self, probed_at_s=now_s, probes=self.probes + 1)
 
     def released(self) -> Breaker:
-        """The probe ended without telling anything about the endpoint (its client left)."""
-        return replace(self, probed_at_s=None)
+        """A probe ended without telling anything about the endpoint (its client left)."""
+        return replace(self, probes=max(0, self.probes - 1))
+
+    def succeeded(self, config: RouterConfig) -> Breaker:
+        """A probe went well; enough of them close the breaker."""
+        successes = self.successes + 1
+        if successes >= config.breaker_successes:
+            return CLOSED
+        return replace(self, probes=max(0, self.probes - 1), successes=successes)
 
     def failed(self, now_s: float, config: RouterConfig) -> Breaker:
-        """One more failure in a row."""
+        """One more failure in a row; of a breaker that is not closed any failure opens it anew."""
         failures = self.failures + 1
         if failures >= config.breaker_failures or self.opened_at_s is not None:
             return Breaker(failures, now_s)
@@ -49,4 +63,4 @@ class Breaker:
 
 
 CLOSED = Breaker()
-"""Also what a success makes of any breaker."""
+"""Also what a success makes of a breaker that has not opened."""

@@ -21,6 +21,54 @@ class EmbeddingBatches(BaseModel):
     has the next one when it is done with the last."""
 
 
+class OutlierConfig(BaseModel):
+    """When an endpoint is left alone for being far worse than its peers, and for how long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slow_factor: Annotated[float, Field(gt=1)] = 4.0
+    """Times its peers' median seconds to a first token, per token of work, at which an endpoint is slow."""
+    min_excess_s: Annotated[float, Field(ge=0)] = 0.2
+    """Seconds by which its first tokens must be late, too: a factor of very little is no reason."""
+    error_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of failed attempts at which an endpoint fails too often, if it is also well above its peers'."""
+    max_share: Annotated[float, Field(ge=0, le=1)] = 0.34
+    """Share of a group of endpoints that may be left alone at once: always one, never all. 0: off."""
+    base_s: Annotated[float, Field(gt=0)] = 5.0
+    """How long an endpoint is left alone at first; twice as long each time after."""
+    max_s: Annotated[float, Field(gt=0)] = 300.0
+
+
+class RetryConfig(BaseModel):
+    """How many retries before a first token one model's requests may make together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: Annotated[float, Field(ge=0)] = 0.2
+    """Retries per recent request."""
+    floor: Annotated[float, Field(ge=0)] = 100.0
+    """Retries within `window_s` that are always allowed: what an endpoint had not begun when it ended."""
+    window_s: Annotated[float, Field(gt=0)] = 10.0
+    """What is recent: older requests and retries fade with this time constant."""
+
+
+class HedgeConfig(BaseModel):
+    """When a second endpoint is asked because the first one has stalled; profiles switch it on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stall_factor: Annotated[float, Field(gt=1)] = 3.0
+    """Times its estimate after which a missing first token is a stall."""
+    min_wait_s: Annotated[float, Field(gt=0)] = 0.25
+    """Nothing is a stall sooner."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Hedged prompt tokens per prompt token dispatched."""
+    max_credit_tokens: Annotated[int, Field(ge=0)] = 262_144
+    """What is not used adds up to so much at most."""
+    saturated_at: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of the model's slots in use at which nothing is hedged."""
+
+
 class RouterConfig(BaseModel):
     """How endpoints are picked and failures handled."""
 
@@ -31,7 +79,14 @@ class RouterConfig(BaseModel):
     breaker_failures: Annotated[int, Field(ge=1)] = 3
     """Failures of an endpoint in a row that open its breaker."""
     breaker_cooldown_s: Annotated[float, Field(gt=0)] = 2.0
-    """How long an open breaker keeps requests away before one is let through as a probe."""
+    """How long an open breaker keeps requests away before probes are let through."""
+    breaker_probes: Annotated[int, Field(ge=1)] = 3
+    """Requests that a half-open breaker lets through at once."""
+    breaker_successes: Annotated[int, Field(ge=1)] = 2
+    """Probes that must go well before it closes."""
+    retries: RetryConfig = Field(default_factory=RetryConfig)
+    outliers: OutlierConfig = Field(default_factory=OutlierConfig)
+    hedging: HedgeConfig = Field(default_factory=HedgeConfig)
     no_endpoint_timeout_s: Annotated[float, Field(ge=0)] = 5.0
     """How long a request waits for an endpoint while its model has none; then 503 `no_endpoints`."""
     expected_output_tokens: Annotated[int, Field(ge=1)] = 128

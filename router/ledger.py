@@ -6,9 +6,10 @@ by leaving its scope.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.breaker import CLOSED, Breaker
+from router.config import RouterConfig
 from telemetry.request_trace import AttemptTrace
 
 
@@ -22,15 +23,45 @@ class EndpointLoad:
     spare: int = 0
     """Of `requests`, those that run in spare capacity only (rows of batch jobs)."""
     breaker: Breaker = CLOSED
-    probe: AttemptTrace | None = None
-    """The attempt that a half-open breaker let through."""
+    probes: list[AttemptTrace] = field(default_factory=list)
+    """Attempts that a half-open breaker let through and that have told nothing yet."""
 
-    def proven(self) -> bool:
-        """Close the breaker if its probe is being answered: that is enough, however long the answer takes."""
-        if self.probe is None or self.probe.answered_ns is None:
-            return False
-        self.breaker, self.probe = CLOSED, None
-        return True
+    def probe(self, trace: AttemptTrace, now_s: float) -> None:
+        """An attempt goes out as a probe."""
+        self.breaker = self.breaker.probed(now_s)
+        self.probes.append(trace)
+
+    def prove(self, config: RouterConfig) -> bool:
+        """Count the probes that are being answered; whether the breaker is closed now.
+
+        That is enough, however long their answers take.
+        """
+        for trace in [trace for trace in self.probes if trace.answered_ns is not None]:
+            self.proven(trace, config)
+        return self.breaker.opened_at_s is None
+
+    def proven(self, trace: AttemptTrace, config: RouterConfig) -> None:
+        """An attempt went well."""
+        if trace in self.probes:
+            self.probes.remove(trace)
+            self._turn(self.breaker.succeeded(config))
+        elif self.breaker.opened_at_s is None:
+            self.breaker = CLOSED
+
+    def failed(self, now_s: float, config: RouterConfig) -> None:
+        """An attempt failed by the endpoint's fault."""
+        self._turn(self.breaker.failed(now_s, config))
+
+    def let_go(self, trace: AttemptTrace) -> None:
+        """An attempt ends without news; if it was a probe, another may be."""
+        if trace in self.probes:
+            self.probes.remove(trace)
+            self.breaker = self.breaker.released()
+
+    def _turn(self, breaker: Breaker) -> None:
+        self.breaker = breaker
+        if breaker.probes == 0:
+            self.probes.clear()
 
 
 class Lease:

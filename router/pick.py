@@ -47,7 +47,7 @@ def candidates(
         if lanes is not None and endpoint.lane not in lanes:
             continue
         load = ledger.of(endpoint.name)
-        admits = load.breaker is CLOSED or load.proven() or load.breaker.admits(now_s, config)
+        admits = load.breaker is CLOSED or load.prove(config) or load.breaker.admits(now_s, config)
         found.append(Candidate(endpoint, load.tokens, admits))
     return found
 

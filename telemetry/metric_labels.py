@@ -27,6 +27,7 @@ AttemptOutcome = Literal[
     "protocol",
     "unsupported",
     "adapter_missing",
+    "overtaken",
     "cancelled",
 ]
 ATTEMPT_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(AttemptOutcome))

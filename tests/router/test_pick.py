@@ -197,19 +197,25 @@ def test_stand_ins_begin_with_the_wish_and_name_every_profile_once() -> None:
     assert stand_ins("night", ["night"])[0] == "night"
 
 
-def test_a_breaker_opens_probes_once_and_closes() -> None:
-    """After the cooldown one request probes; its success closes, its failure opens anew."""
+def test_a_breaker_opens_lets_counted_probes_through_and_closes() -> None:
+    """After the cooldown some requests probe; enough successes close it, a failure opens it anew."""
     breaker = CLOSED.failed(0, CONFIG)
     assert breaker.admits(0, CONFIG)
     breaker = breaker.failed(1, CONFIG)
     assert breaker.state(1, CONFIG) == "open"
     assert not breaker.admits(5.9, CONFIG)
-    assert breaker.admits(6.0, CONFIG)
-    probing = breaker.probed(6.0)
+    probing = breaker
+    for _ in range(CONFIG.breaker_probes):
+        assert probing.admits(6.0, CONFIG)
+        probing = probing.probed(6.0)
     assert not probing.admits(10.9, CONFIG)
-    assert probing.admits(11.0, CONFIG)
+    assert probing.admits(11.0, CONFIG), "probes without news must make way"
     assert probing.released().admits(6.0, CONFIG)
     assert probing.failed(6.5, CONFIG).state(7, CONFIG) == "open"
+    for _ in range(CONFIG.breaker_successes - 1):
+        probing = probing.succeeded(CONFIG)
+        assert probing.state(7, CONFIG) == "half_open"
+    assert probing.succeeded(CONFIG) == CLOSED
 
 
 def test_the_ledger_gives_back_whatever_happens() -> None:

@@ -1,0 +1,213 @@
+"""Paces: how long endpoints take to a first token for the work they are given, as this process sees it.
+
+Owned by the event loop of one gateway process. First tokens are not reported one by one: a sweep over the
+attempts that wait looks which have theirs, so that a token costs nothing. Only streamed attempts are
+timed, since of others the first byte may be the last.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from model_registry.entities import Endpoint
+from router.config import OutlierConfig
+from router.outliers import Leave, Sample, leave, room, suspects
+from telemetry.request_trace import AttemptTrace
+
+BASE_TOKENS = 512
+"""What an attempt costs an engine before its first token besides its prompt, in prompt tokens."""
+_SWEEP_S = 0.1
+_LATEST = 5
+_ENOUGH = 3
+_ATTEMPTS = 20
+_ENOUGH_ATTEMPTS = 6
+_FRESH_S = 60.0
+_STEP_WEIGHT = 0.1
+
+Group = tuple[str, str, str]
+"""Peers: endpoints of one model, profile and lane."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """One endpoint."""
+
+    waiting: dict[AttemptTrace, tuple[int, int]] = field(default_factory=dict)
+    """Attempts without a first token: the work they meant when they began, and their own share of it."""
+    queued: int = 0
+    """Work of all of those together."""
+    seen: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=_LATEST))
+    """When a first token came, its pace, and the work."""
+    failed: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_ATTEMPTS))
+    progressed_at_s: float = 0.0
+    """When a first token or an end was last noticed."""
+    left: Leave | None = None
+    """The last time it was left alone; over when its `until_s` is."""
+    is_left: bool = False
+
+
+@dataclass(slots=True)
+class _Peers:
+    """One group."""
+
+    swept_at_s: float = float("-inf")
+    left: frozenset[str] = frozenset()
+    pace_s: float | None = None
+    step_s: float = 0.0
+
+
+class Paces:
+    """Records by endpoint. `now_s` is `time.monotonic`, the clock of traces."""
+
+    def __init__(self, config: OutlierConfig) -> None:
+        self._config = config
+        self._records: dict[str, _Record] = {}
+        self._peers: dict[Group, _Peers] = {}
+
+    def begins(self, endpoint: Endpoint, trace: AttemptTrace, tokens: int) -> None:
+        """An attempt whose first token is to be timed; `tokens`: of its prompt, those to be computed."""
+        record = self._record(endpoint.name)
+        own = tokens + BASE_TOKENS
+        record.queued += own
+        record.waiting[trace] = record.queued, own
+
+    def ends(self, endpoint: Endpoint, trace: AttemptTrace, failed: bool | None, now_s: float) -> None:
+        """An attempt is over; `failed`: by its endpoint's fault, None where it says nothing of it."""
+        record = self._record(endpoint.name)
+        if trace in record.waiting:
+            _note(record, trace, now_s)
+        if failed is not None:
+            record.failed.append((now_s, failed))
+            if not failed:
+                record.progressed_at_s = now_s
+
+    def answered(self, endpoint: Endpoint, tokens: int, took_s: float) -> None:
+        """After its first token an answer had `tokens` more within `took_s`."""
+        if tokens > 0:
+            peers, step_s = self._group(endpoint), took_s / tokens
+            peers.step_s += (step_s - peers.step_s) * (_STEP_WEIGHT if peers.step_s else 1.0)
+
+    def left(self, endpoints: Sequence[Endpoint], now_s: float) -> frozenset[str]:
+        """Which of one model's endpoints are to be left alone now."""
+        swept: dict[Group, list[Endpoint]] = {}
+        found: frozenset[str] = frozenset()
+        for endpoint in endpoints:
+            group = _group_of(endpoint)
+            if group in swept:
+                swept[group].append(endpoint)
+                continue
+            peers = self._group(endpoint)
+            if now_s - peers.swept_at_s >= _SWEEP_S:
+                swept[group] = [endpoint]
+            elif peers.left:
+                found |= peers.left
+        for group, members in swept.items():
+            found |= self._sweep(self._peers[group], members, now_s)
+        return found
+
+    def why_left(self, endpoint: str) -> str | None:
+        """Why an endpoint is left alone; None: it is not."""
+        record = self._records.get(endpoint)
+        return record.left.reason if record is not None and record.is_left and record.left else None
+
+    def expected_s(self, endpoint: Endpoint, tokens: int) -> float | None:
+        """Forecast of a first token at an endpoint like its peers, nothing queued; None: nothing seen yet."""
+        pace_s = self._group(endpoint).pace_s
+        return None if pace_s is None else pace_s * (tokens + BASE_TOKENS)
+
+    def step_s(self, endpoint: Endpoint) -> float:
+        """Seconds between two tokens of one answer, lately; 0.0 where nothing is known."""
+        return self._group(endpoint).step_s
+
+    def progressed_at_s(self, endpoint: str, now_s: float) -> float:
+        """When the endpoint was last known to have brought a first token or a good end."""
+        record = self._record(endpoint)
+        _look(record, now_s)
+        return record.progressed_at_s
+
+    def retain(self, endpoints: Sequence[Endpoint]) -> None:
+        """Forget endpoints that are no more."""
+        names, groups = {one.name for one in endpoints}, {_group_of(one) for one in endpoints}
+        for name in self._records.keys() - names:
+            if not self._records[name].waiting:
+                del self._records[name]
+        for group in self._peers.keys() - groups:
+            del self._peers[group]
+
+    def _sweep(self, peers: _Peers, members: Sequence[Endpoint], now_s: float) -> frozenset[str]:
+        peers.swept_at_s = now_s
+        records = {one.name: self._record(one.name) for one in members if one.state == "ready"}
+        for record in records.values():
+            _look(record, now_s)
+            if record.is_left and record.left is not None and now_s >= record.left.until_s:
+                record.is_left = False  # it is judged by what it does from now on
+                record.seen.clear()
+                record.failed.clear()
+                record.waiting.clear()
+                record.queued = 0
+        staying = {name: record for name, record in records.items() if not record.is_left}
+        samples = [_sample(name, record, now_s) for name, record in staying.items()]
+        paces = [one.proven_pace_s for one in samples if one.proven_pace_s is not None]
+        if paces:
+            peers.pace_s = median(paces)
+        most = room(len(records), len(records) - len(staying), self._config)
+        for suspect in suspects(samples, self._config)[:most] if most else ():
+            record = records[suspect.name]
+            record.left = leave(record.left, now_s, suspect.reason, self._config)
+            record.is_left = True
+        peers.left = frozenset(name for name, record in records.items() if record.is_left)
+        return peers.left
+
+    def _record(self, name: str) -> _Record:
+        record = self._records.get(name)
+        if record is None:
+            record = self._records[name] = _Record()
+        return record
+
+    def _group(self, endpoint: Endpoint) -> _Peers:
+        group = _group_of(endpoint)
+        peers = self._peers.get(group)
+        if peers is None:
+            peers = self._peers[group] = _Peers()
+        return peers
+
+
+def _group_of(endpoint: Endpoint) -> Group:
+    return endpoint.model, endpoint.profile, endpoint.lane
+
+
+def _look(record: _Record, now_s: float) -> None:
+    """Take note of the first tokens that have come."""
+    for trace in [trace for trace in record.waiting if trace.first_token_ns is not None]:
+        _note(record, trace, now_s)
+
+
+def _note(record: _Record, trace: AttemptTrace, now_s: float) -> None:
+    """An attempt that waits no more."""
+    work, own = record.waiting.pop(trace)
+    record.queued -= own
+    if trace.first_token_ns is not None:
+        record.seen.append((now_s, (trace.first_token_ns - trace.start_ns) / 1e9 / work, work))
+        record.progressed_at_s = max(record.progressed_at_s, trace.first_token_ns / 1e9)
+
+
+def _sample(name: str, record: _Record, now_s: float) -> Sample:
+    proven = [(pace_s, work) for at_s, pace_s, work in record.seen if now_s - at_s < _FRESH_S]
+    usual_s = median(pace_s for pace_s, _ in proven) if proven else 0.0
+    late = [
+        (age_s / work, work)
+        for trace, (work, _) in record.waiting.items()
+        if (age_s := now_s - trace.start_ns / 1e9) > usual_s * work
+    ]
+    latest = [*proven, *late][-_LATEST:]
+    failed = [bad for at_s, bad in record.failed if now_s - at_s < _FRESH_S]
+    return Sample(
+        name,
+        median(pace_s for pace_s, _ in latest) if len(latest) >= _ENOUGH else None,
+        usual_s if len(proven) >= _ENOUGH else None,
+        median(work for _, work in latest) if latest else 0.0,
+        sum(failed) / len(failed) if len(failed) >= _ENOUGH_ATTEMPTS else None,
+    )

@@ -1,0 +1,57 @@
+"""Retry budget: how many retries one model's requests may make together, and whether one may begin. Pure.
+
+A fleet that fails under load is asked for less, not for more: without a budget every request that fails
+would come again, `max_attempts` times over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+
+from router.config import RetryConfig
+
+
+@dataclass(slots=True)
+class RetryBudget:
+    """Recent requests and retries of one model; both fade exponentially."""
+
+    requests: float = 0.0
+    retries: float = 0.0
+    at_s: float = 0.0
+    """When the two were last brought up to date."""
+
+    def began(self, now_s: float, config: RetryConfig) -> None:
+        """A request begins."""
+        self._fade(now_s, config)
+        self.requests += 1.0
+
+    def allows(self, now_s: float, config: RetryConfig) -> bool:
+        """Whether one more retry fits in."""
+        self._fade(now_s, config)
+        return self.retries + 1.0 <= config.floor + config.ratio * self.requests
+
+    def retried(self) -> None:
+        """A retry that was allowed begins."""
+        self.retries += 1.0
+
+    def _fade(self, now_s: float, config: RetryConfig) -> None:
+        if now_s > self.at_s:
+            left = exp((self.at_s - now_s) / config.window_s)
+            self.requests *= left
+            self.retries *= left
+            self.at_s = now_s
+
+
+def why_not(
+    budget: RetryBudget, config: RetryConfig, now_s: float, deadline_s: float | None, needed_s: float
+) -> str | None:
+    """Why a retry may not begin; None: it may.
+
+    `deadline_s`: when the whole answer is due, on the clock of `now_s`. `needed_s`: forecast of the attempt.
+    """
+    if deadline_s is not None and now_s + needed_s > deadline_s:
+        return "the request's deadline leaves no time for another attempt"
+    if not budget.allows(now_s, config):
+        return "the model's retry budget is spent"
+    return None
