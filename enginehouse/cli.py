@@ -16,6 +16,7 @@ from enginehouse.commands.config import config
 from enginehouse.commands.controller import controller
 from enginehouse.commands.delete import delete
 from enginehouse.commands.doctor import doctor
+from enginehouse.commands.explain import explain
 from enginehouse.commands.gateway import gateway
 from enginehouse.commands.get import describe, get
 from enginehouse.commands.keys import keys
@@ -46,6 +47,7 @@ app.command(rich_help_panel=RUN)(gateway)
 app.command(rich_help_panel=RUN)(controller)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
+app.command(rich_help_panel=USE)(explain)
 app.command(rich_help_panel=REGISTRY)(apply)
 app.command(rich_help_panel=REGISTRY)(get)
 app.command(rich_help_panel=REGISTRY)(describe)

@@ -25,6 +25,7 @@ from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
 from gateway.bad_http import refuse_in_json
 from gateway.batch_jobs.parts import BatchJobs
+from gateway.decisions import decision_routes
 from gateway.discovery import Discovery, Readiness
 from gateway.generation import Generation
 from gateway.token_counts import TokenCounts
@@ -187,7 +188,15 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         admin = admin_routes(process.store, process.watcher)
         counts = TokenCounts(config, process.snapshot, process.tokenizers)
         tokenization = Tokenization(config, process.snapshot, process.tokenizers)
-        more = [*counts.routes(), *tokenization.routes(), *admin, *process.batch_jobs.routes]
+        worker = 0 if seat is None else seat.index
+        decisions = decision_routes(process.router, process.snapshot, worker, config.workers)
+        more = [
+            *counts.routes(),
+            *tokenization.routes(),
+            *admin,
+            *decisions,
+            *process.batch_jobs.routes,
+        ]
         app = make_app(process.generation, discovery, more, config.limits.max_body_bytes)
         runner = web.AppRunner(
             app,

@@ -27,6 +27,8 @@ class GatewayConfig(BaseModel):
     """The longest a request may take from its last byte in to its last byte out."""
     body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """How long a client may take to send a request's body."""
+    explain_header: bool = True
+    """Answer `x-enginehouse-explain: 1` with `x-enginehouse-decision`, which names endpoints to clients."""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 2.0
     first_byte_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     """How long a model server may be silent before its answer begins."""

@@ -31,6 +31,7 @@ from gateway.batch_jobs.answer import KeptResponse, RowAnswer
 from gateway.best_of import best
 from gateway.body import read_body
 from gateway.config import GatewayConfig
+from gateway.decisions import ASKED, header_of
 from gateway.embeddings import Embeddings
 from gateway.entry import Arrived, Entry
 from gateway.operations import GeneratingOperation, Head, Operation
@@ -175,6 +176,8 @@ class Generation:
         task = asyncio.current_task(self._loop)
         assert task is not None
         entry = Entry(task, trace, request_id, operation, response)
+        if self._config.explain_header and headers.get("x-enginehouse-explain") in ASKED:
+            response.more_headers = partial(header_of, self._router, request_id, trace.attempts)
         await self._live(entry, self._answer(request, entry, respond))
         return response
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -36,6 +36,7 @@ from router.answer import Answer, Start
 from router.answer import Outcome as Outcome
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
+from router.explain import Considered, Decisions, Explained
 from router.hedger import Hedger
 from router.ledger import EndpointLoad, Ledger
 from router.paces import Paces
@@ -89,6 +90,8 @@ class Job(Struct):
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
     """Endpoints that cannot carry it, whatever their load."""
+    considered: Considered | None = None
+    """The latest decision."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -112,6 +115,7 @@ class Router:
         self.ledger = Ledger()
         self.paces = Paces(config.outliers)
         self._hedger = Hedger(config.hedging, self.paces, self.ledger, clients)
+        self.decisions = Decisions(config.explained_decisions)
         self.placement = Placement()
         self._adapters = adapters
         self._clients = clients
@@ -164,15 +168,19 @@ class Router:
         self._hedger.dispatched(job.wish.model.name, job.prompt_tokens)
         last: InferenceError | None = None
         while True:
-            endpoint = await self._route(job, failed, last)
             attempts += 1
+            began_s, job.considered = monotonic(), None
+            try:
+                endpoint = await self._route(job, failed, last)
+            finally:
+                self._keep(job, attempts, monotonic() - began_s, last)
             outcome: Outcome
             if job.request.lora is not None:
                 outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
             elif answer.started or not _hedges(job):
                 outcome = await self._attempt(endpoint, job, answer)
             else:
-                endpoint, outcome = await self._hedged(endpoint, job, answer, failed)
+                endpoint, outcome = await self._hedged(endpoint, job, answer, failed, attempts)
             if not isinstance(outcome, InferenceError):
                 self._observer.attempt(endpoint, "ok")
                 return Finished(*outcome, endpoint, attempts, continued)
@@ -215,12 +223,14 @@ class Router:
         self._observer.retried(job.wish)
 
     async def _hedged(
-        self, endpoint: Endpoint, job: Job, answer: Answer, failed: set[str]
+        self, endpoint: Endpoint, job: Job, answer: Answer, failed: set[str], attempts: int
     ) -> tuple[Endpoint, Outcome]:
         """An attempt beside which a second one may begin; whose outcome it is, and the outcome."""
 
-        def attempt(endpoint: Endpoint, gate: Answer) -> Awaitable[Outcome]:
-            return self._attempt(endpoint, job, gate)
+        def attempt(other: Endpoint, gate: Answer) -> Awaitable[Outcome]:
+            if other is not endpoint:
+                self._keep(job, attempts, 0.0, None, is_hedge=True)
+            return self._attempt(other, job, gate)
 
         def peers() -> Sequence[Endpoint]:
             return self._snapshot().endpoints.get(job.wish.model.name, ())
@@ -230,6 +240,15 @@ class Router:
 
         tokens, told = job.prompt_tokens, self._observer.attempt
         return await self._hedger.run(endpoint, tokens, answer, attempt, told, failed, peers, second)
+
+    def _keep(
+        self, job: Job, attempt: int, waited_s: float, last: InferenceError | None, *, is_hedge: bool = False
+    ) -> None:
+        """Keep the latest decision for who asks why."""
+        after = None if last is None else last.outcome
+        self.decisions.keep(
+            Explained(time(), job.request.id, job.wish, attempt, is_hedge, waited_s, after, job.considered)
+        )
 
     def _continue(self, job: Job, answer: Answer, error: InferenceError) -> bool:
         """Make the rest of a broken answer the job; whether the attempt had brought anything."""
@@ -421,6 +440,7 @@ class Router:
         decision = pick(job.wish.profile, choices, job.tokens, excluded | left)
         if decision.endpoint is None and left:  # better an endpoint that is bad than none
             decision = pick(job.wish.profile, choices, job.tokens, excluded)
+        job.considered = Considered(decision, choices, frozenset(excluded), left)
         return decision
 
 

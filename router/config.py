@@ -84,6 +84,8 @@ class RouterConfig(BaseModel):
     """Requests that a half-open breaker lets through at once."""
     breaker_successes: Annotated[int, Field(ge=1)] = 2
     """Probes that must go well before it closes."""
+    explained_decisions: Annotated[int, Field(ge=0, le=100_000)] = 1024
+    """Decisions that each worker keeps for `enginehouse explain`."""
     retries: RetryConfig = Field(default_factory=RetryConfig)
     outliers: OutlierConfig = Field(default_factory=OutlierConfig)
     hedging: HedgeConfig = Field(default_factory=HedgeConfig)

@@ -32,6 +32,7 @@ class Decision(NamedTuple):
     endpoint: Endpoint | None
     reason: str
     scores: Mapping[str, float]
+    policy: str = "least_tokens"
 
 
 def candidates(

@@ -19,7 +19,7 @@ from gateway.operations import Events
 from gateway.streaming.client import PushResponse
 from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArguments, ToolCall
 from gateway.streaming.text import Assembler
-from inference.errors import InferenceError, ProtocolError
+from inference.errors import InferenceError, ProtocolError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
 from inference.sink import Call, Delta, TokenScore
 from inference.sink import FinishReason as EngineReason
@@ -162,6 +162,40 @@ class StreamedChoice(Choice):
     def attempt_runs(self, call: Call) -> None:
         super().attempt_runs(call)
         self._response.feeds_from(call)
+
+    def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
+        """As of any choice, but one that is drawn by a seed is asked for again from its begin.
+
+        An engine's draws begin with the request: only so the answer is that of an unbroken stream. What the
+        client has comes again, and is passed over.
+        """
+        ids = self.assembler.ids if self.assembler is not None else ()
+        if ids and _is_drawn_by_seed(request) and not self._known and not self._drawn_otherwise:
+            self._pass_over(list(ids))
+            return request
+        return super().continuation(request)
+
+    _drawn_otherwise = False
+    """Another engine has drawn other tokens from the same seed."""
+
+    def _pass_over(self, known: list[int]) -> None:
+        """Take no token before those that are known have come again; StreamBrokenError where others come."""
+        come = 0
+
+        def passing(ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
+            nonlocal come
+            again = min(len(ids), len(known) - come)
+            if list(ids[:again]) != known[come : come + again]:
+                del self.tokens
+                self._drawn_otherwise = True
+                raise StreamBrokenError("another engine drew other tokens from the same seed")
+            come += again
+            if come == len(known):
+                del self.tokens
+                if again < len(ids):
+                    self.tokens(ids[again:], None if log_probs is None else log_probs[again:])
+
+        self.tokens = passing  # type: ignore[method-assign]
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         assembler = self.assembler
@@ -324,6 +358,12 @@ class WholeChoice(Choice):
         if parser is None:
             return AnswerChoice(text, reason, log_probs, stop=self.stop)
         return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs, self.stop)
+
+
+def _is_drawn_by_seed(request: InferenceRequest) -> bool:
+    """Its tokens are drawn, and would be the same again."""
+    sampling = request.sampling
+    return sampling.seed is not None and sampling.temperature != 0 and sampling.top_k != 1
 
 
 def _parts_of(delta: Delta) -> list[Part]:

@@ -7,6 +7,7 @@ writer, because awaiting each write costs more CPU than everything else the gate
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -41,6 +42,8 @@ class PushResponse(web.StreamResponse):
         self._chunked_body = request.version >= (1, 1)
         self._keep_alive = request.keep_alive and self._chunked_body
         self.begun = False
+        self.more_headers: Callable[[], bytes] | None = None
+        """Header lines that are made when the head is."""
 
     async def prepare(self, request: web.BaseRequest) -> Any:
         """Nothing to prepare: this response writes its own head."""
@@ -55,6 +58,8 @@ class PushResponse(web.StreamResponse):
     def respond(self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b"") -> None:
         """The whole answer at once."""
         self.begun = True
+        if self.more_headers is not None:
+            headers += self.more_headers()
         self._write(
             b"%bcontent-type: %b\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
             % (
@@ -73,6 +78,8 @@ class PushResponse(web.StreamResponse):
         self.begun = True
         framing = b"transfer-encoding: chunked\r\n" if self._chunked_body else b""
         connection = b"" if self._keep_alive else b"connection: close\r\n"
+        if self.more_headers is not None:
+            connection += self.more_headers()
         self._head = b"%bcontent-type: %b\r\ncache-control: no-cache\r\n%b%b%b\r\n" % (
             _STATUS_LINES[200],
             SSE,

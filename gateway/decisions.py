@@ -1,0 +1,66 @@
+"""Decisions: what the router decided lately, for operators by the admin API, for clients by a header.
+
+    GET /admin/v1/decisions  ?request_id=  ?model=  ?limit=
+
+Each worker keeps its own; the answer says which one it is, of how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from aiohttp import web
+
+from gateway.api.errors import PERMISSION, ApiError, bad_request
+from model_registry.snapshot import Snapshot
+from router.attempts import Router
+from router.explain import as_dict, line
+from telemetry.request_trace import AttemptTrace
+from tenancy.keys import authenticate
+
+ASKED = frozenset({"1", "true"})
+"""Values of the client's `x-enginehouse-explain` that ask for the header."""
+_MOST = 1000
+_LIMIT = 20
+
+
+def decision_routes(
+    router: Router, snapshot: Callable[[], Snapshot], worker: int, workers: int
+) -> list[web.AbstractRouteDef]:
+    """The routes of worker number `worker` of `workers`."""
+
+    async def decisions(request: web.Request) -> web.Response:
+        if not authenticate(snapshot(), request.headers.get("Authorization")).admin:
+            message = "This key may not use the admin API; send one that was created with admin rights."
+            raise ApiError(403, message, PERMISSION, "admin_key_required")
+        query = request.query
+        found = router.decisions.find(query.get("request_id"), query.get("model"), _limit(query.get("limit")))
+        why_left = router.paces.why_left
+        told = {
+            "worker": worker,
+            "workers": workers,
+            "kept": len(router.decisions),
+            "decisions": [as_dict(one, why_left) for one in found],
+        }
+        return web.Response(body=msgspec.json.encode(told), content_type="application/json")
+
+    return [web.get("/admin/v1/decisions", decisions)]
+
+
+def header_of(router: Router, request_id: str, attempts: Sequence[AttemptTrace]) -> bytes:
+    """The `x-enginehouse-decision` line of an answer whose head is being made; empty without a decision."""
+    found = router.decisions.find(request_id, None, _MOST)
+    if not found:
+        return b""
+    first = [one.endpoint for one in attempts if one.first_token_ns is not None]
+    return f"x-enginehouse-decision: {line(found, first[-1] if first else None)}\r\n".encode()
+
+
+def _limit(given: str | None) -> int:
+    if given is None:
+        return _LIMIT
+    limit = int(given) if given.isascii() and given.isdigit() and len(given) <= 4 else 0
+    if not 1 <= limit <= _MOST:
+        raise bad_request(f"limit must be a whole number from 1 to {_MOST}", "limit")
+    return limit
