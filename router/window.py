@@ -17,8 +17,8 @@ _CALM_SHARE = 0.5
 _CALM_WEIGHT = 0.05
 _SHORT_WEIGHT = 0.2
 """Of one observation in the running means."""
-_STEP = 0.2
-"""Of the way to the limit that an observation asks for."""
+_ROUND_SHARE = 0.5
+"""Of the window: observations between two changes of its size, so that a change is felt before the next."""
 _WORST_GRADIENT = 0.5
 _LEAST_SHARE = 0.125
 """Of its ceiling, below which a window never falls: a forecast may be wrong."""
@@ -48,7 +48,7 @@ class Window:
     `tolerance`: by what factor TTFT may exceed that of a calm engine before the window shrinks.
     """
 
-    __slots__ = ("_calm", "_limit", "_short", "ceiling", "limits", "tolerance")
+    __slots__ = ("_calm", "_limit", "_seen", "_short", "ceiling", "limits", "tolerance")
 
     def __init__(self, limits: Limits, share: float = 1.0, tolerance: float = 2.0) -> None:
         self.limits = limits
@@ -57,6 +57,8 @@ class Window:
         self._limit = float(self.ceiling)
         self._calm: float | None = None
         self._short: float | None = None
+        self._seen = 0
+        """Observations since the size last changed."""
 
     @property
     def limit(self) -> int:
@@ -104,8 +106,12 @@ class Window:
         if requests <= max(1.0, _CALM_SHARE * self._limit):
             self._calm = seen if self._calm is None else self._calm + _CALM_WEIGHT * (seen - self._calm)
             return  # a window that is not used up is not what made the request slow
+        self._seen += 1
+        if self._seen < _ROUND_SHARE * self._limit:
+            return
+        self._seen = 0
         calm = self._calm if self._calm is not None else 1.0
         gradient = max(_WORST_GRADIENT, min(1.0, self.tolerance * calm / self._short))
         asked = self._limit * gradient + math.sqrt(self._limit)
         floor = max(1.0, _LEAST_SHARE * self.ceiling)
-        self._limit = min(max(self._limit + _STEP * (asked - self._limit), floor), float(self.ceiling))
+        self._limit = min(max(asked, floor), float(self.ceiling))
