@@ -184,7 +184,7 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
         503, SERVER_ERROR, "no_endpoints", "The model has no endpoint that is ready.", retry_after_s=5
     ),
     router_errors.AttemptsExhaustedError: ErrorShape(
-        503, SERVER_ERROR, "attempts_exhausted", "Every model server that was tried failed.", retry_after_s=1
+        503, SERVER_ERROR, "attempts_exhausted", retry_after_s=1
     ),
 }
 
