@@ -231,7 +231,7 @@ class Router:
                 fruitless += 1
             if fruitless >= self.config.max_attempts:
                 raise AttemptsExhaustedError(
-                    f"{attempts} attempts failed; the last: {outcome.outcome}", outcome
+                    f"{attempts} attempts failed; the last failure: {outcome.outcome}.", outcome
                 )
             if not answer.started:
                 self._retry(job, endpoint, budget, outcome)
@@ -245,7 +245,9 @@ class Router:
         )
         reason = why_not(budget, self.config.retries, now_s, job.deadline_s, needed_s)
         if reason is not None:
-            raise AttemptsExhaustedError(f"{reason}; the last failure: {error.outcome}", error)
+            raise AttemptsExhaustedError(
+                f"No other attempt: {reason}; the last failure: {error.outcome}.", error
+            )
         budget.retried()
         self._observer.retried(job.wish)
 
@@ -303,7 +305,7 @@ class Router:
                 refusal
                 if last is None
                 else AttemptsExhaustedError(
-                    f"the endpoint that is left cannot serve this request; the last failure: {last.outcome}",
+                    f"The endpoint that is left cannot serve this request; the last failure: {last.outcome}.",
                     last,
                 )
             )
@@ -428,7 +430,7 @@ class Router:
             return endpoint
         if last is not None:
             raise AttemptsExhaustedError(
-                f"no other endpoint is ready; the last failure: {last.outcome}", last
+                f"No other endpoint is ready; the last failure: {last.outcome}.", last
             )
         raise NoEndpointsError(
             f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."

@@ -76,7 +76,10 @@ class PredictedLateError(NoRoomError):
 
 
 class AttemptsExhaustedError(RouterError):
-    """Every endpoint that was tried failed; `last` is the last failure."""
+    """Every endpoint that was tried failed; `last` is the last failure.
+
+    The message, which clients see, says why no other is tried and names the last outcome, never its words.
+    """
 
     def __init__(self, message: str, last: InferenceError) -> None:
         super().__init__(message)

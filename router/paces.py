@@ -7,16 +7,17 @@ timed, since of others the first byte may be the last.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from model_registry.entities import Endpoint
 from router.config import OutlierConfig
-from router.outliers import Leave, Sample, leave, room, suspects
+from router.outliers import Leave, Sample, leave, middle, room, suspects
 from telemetry.request_trace import AttemptTrace
 
+_log = logging.getLogger(__name__)
 BASE_TOKENS = 512
 """What an attempt costs an engine before its first token besides its prompt, in prompt tokens."""
 _SWEEP_S = 0.1
@@ -26,6 +27,7 @@ _ATTEMPTS = 20
 _ENOUGH_ATTEMPTS = 6
 _FRESH_S = 60.0
 _STEP_WEIGHT = 0.1
+_NOBODY: frozenset[str] = frozenset()
 
 Group = tuple[str, str, str]
 """Peers: endpoints of one model, profile and lane."""
@@ -66,6 +68,8 @@ class Paces:
         self._config = config
         self._records: dict[str, _Record] = {}
         self._peers: dict[Group, _Peers] = {}
+        self._grouped: dict[str, tuple[Sequence[Endpoint], list[tuple[_Peers, list[Endpoint]]]]] = {}
+        """By model, for the endpoints of one snapshot: grouping them anew would cost every decision."""
 
     def begins(self, endpoint: Endpoint, trace: AttemptTrace, tokens: int) -> None:
         """An attempt whose first token is to be timed; `tokens`: of its prompt, those to be computed."""
@@ -91,21 +95,21 @@ class Paces:
             peers.step_s += (step_s - peers.step_s) * (_STEP_WEIGHT if peers.step_s else 1.0)
 
     def left(self, endpoints: Sequence[Endpoint], now_s: float) -> frozenset[str]:
-        """Which of one model's endpoints are to be left alone now."""
-        swept: dict[Group, list[Endpoint]] = {}
-        found: frozenset[str] = frozenset()
-        for endpoint in endpoints:
-            group = _group_of(endpoint)
-            if group in swept:
-                swept[group].append(endpoint)
-                continue
-            peers = self._group(endpoint)
+        """Which of one model's endpoints are to be left alone now.
+
+        `endpoints`: all of the model's, as the snapshot has them.
+        """
+        if not endpoints:
+            return _NOBODY
+        known = self._grouped.get(endpoints[0].model)
+        if known is None or known[0] is not endpoints:
+            known = self._grouped[endpoints[0].model] = endpoints, self._by_group(endpoints)
+        found = _NOBODY
+        for peers, members in known[1]:
             if now_s - peers.swept_at_s >= _SWEEP_S:
-                swept[group] = [endpoint]
-            elif peers.left:
+                self._sweep(peers, members, now_s)
+            if peers.left:
                 found |= peers.left
-        for group, members in swept.items():
-            found |= self._sweep(self._peers[group], members, now_s)
         return found
 
     def why_left(self, endpoint: str) -> str | None:
@@ -136,8 +140,15 @@ class Paces:
                 del self._records[name]
         for group in self._peers.keys() - groups:
             del self._peers[group]
+        self._grouped.clear()
 
-    def _sweep(self, peers: _Peers, members: Sequence[Endpoint], now_s: float) -> frozenset[str]:
+    def _by_group(self, endpoints: Sequence[Endpoint]) -> list[tuple[_Peers, list[Endpoint]]]:
+        groups: dict[Group, list[Endpoint]] = {}
+        for endpoint in endpoints:
+            groups.setdefault(_group_of(endpoint), []).append(endpoint)
+        return [(self._group(members[0]), members) for members in groups.values()]
+
+    def _sweep(self, peers: _Peers, members: Sequence[Endpoint], now_s: float) -> None:
         peers.swept_at_s = now_s
         records = {one.name: self._record(one.name) for one in members if one.state == "ready"}
         for record in records.values():
@@ -152,14 +163,21 @@ class Paces:
         samples = [_sample(name, record, now_s) for name, record in staying.items()]
         paces = [one.proven_pace_s for one in samples if one.proven_pace_s is not None]
         if paces:
-            peers.pace_s = median(paces)
+            peers.pace_s = middle(paces)
         most = room(len(records), len(records) - len(staying), self._config)
         for suspect in suspects(samples, self._config)[:most] if most else ():
             record = records[suspect.name]
             record.left = leave(record.left, now_s, suspect.reason, self._config)
             record.is_left = True
+            _log.warning(
+                "endpoint left alone",
+                extra={
+                    "endpoint": suspect.name,
+                    "reason": suspect.reason,
+                    "seconds": record.left.until_s - now_s,
+                },
+            )
         peers.left = frozenset(name for name, record in records.items() if record.is_left)
-        return peers.left
 
     def _record(self, name: str) -> _Record:
         record = self._records.get(name)
@@ -195,19 +213,22 @@ def _note(record: _Record, trace: AttemptTrace, now_s: float) -> None:
 
 
 def _sample(name: str, record: _Record, now_s: float) -> Sample:
-    proven = [(pace_s, work) for at_s, pace_s, work in record.seen if now_s - at_s < _FRESH_S]
-    usual_s = median(pace_s for pace_s, _ in proven) if proven else 0.0
-    late = [
-        (age_s / work, work)
-        for trace, (work, _) in record.waiting.items()
-        if (age_s := now_s - trace.start_ns / 1e9) > usual_s * work
-    ]
-    latest = [*proven, *late][-_LATEST:]
-    failed = [bad for at_s, bad in record.failed if now_s - at_s < _FRESH_S]
+    since_s = now_s - _FRESH_S
+    latest = [(pace_s, work) for at_s, pace_s, work in record.seen if at_s > since_s]
+    proven_s = middle([pace_s for pace_s, _ in latest]) if len(latest) >= _ENOUGH else None
+    if record.waiting:
+        usual_s = middle([pace_s for pace_s, _ in latest]) if latest else 0.0
+        for trace, (work, _) in record.waiting.items():
+            age_s = now_s - trace.start_ns / 1e9
+            if age_s > usual_s * work:
+                latest.append((age_s / work, work))
+        latest = latest[-_LATEST:]
+    failed = [bad for at_s, bad in record.failed if at_s > since_s]
+    enough = len(latest) >= _ENOUGH
     return Sample(
         name,
-        median(pace_s for pace_s, _ in latest) if len(latest) >= _ENOUGH else None,
-        usual_s if len(proven) >= _ENOUGH else None,
-        median(work for _, work in latest) if latest else 0.0,
+        middle([pace_s for pace_s, _ in latest]) if enough else None,
+        proven_s,
+        middle([work for _, work in latest]) if enough else 0.0,
         sum(failed) / len(failed) if len(failed) >= _ENOUGH_ATTEMPTS else None,
     )
