@@ -147,13 +147,14 @@ def _nearest(decision: Decision) -> list[tuple[str, float]]:
 
 def _candidate(each: Candidate, considered: Considered, why_left: WhyLeft) -> dict[str, Any]:
     name = each.endpoint.name
-    told = {key: value for key, value in each._asdict().items() if isinstance(value, (bool, int, float, str))}
+    seen = each.view._asdict()
     return {
         "endpoint": name,
         "profile": each.endpoint.profile,
         "score": considered.decision.scores.get(name),
         "not_taken": _why_not(each, considered, why_left),
-        **told,
+        "breaker_admits": each.breaker_admits,
+        **{key: value for key, value in seen.items() if key != "name"},
     }
 
 

@@ -8,6 +8,7 @@ from model_registry.entities import Endpoint, Model
 from router.explain import Considered, Decisions, Explained, as_dict, line
 from router.pick import Candidate, Decision
 from router.profiles import Wish
+from router.view import EndpointView
 from tests.router.test_outliers import endpoint
 
 WISH = Wish(Model(name="m", context_length=10), "balanced", "default")
@@ -16,15 +17,18 @@ ID = "0123456789abcdef01234567"
 
 
 def considered(chosen: Endpoint | None = A) -> Considered:
+    def candidate(one: Endpoint, prefill_tokens: int = 0, admits: bool = True) -> Candidate:
+        return Candidate(one, EndpointView(one.name, 8, prefill_tokens=prefill_tokens), admits)
+
     choices = [
-        Candidate(A, 100, True),
-        Candidate(B, 900, True),
-        Candidate(C, 0, False),
-        Candidate(endpoint("d").model_copy(update={"state": "unhealthy"}), 0, True),
-        Candidate(endpoint("e"), 0, True),
-        Candidate(endpoint("f"), 0, True),
+        candidate(A, 100),
+        candidate(B, 900),
+        candidate(C, admits=False),
+        candidate(endpoint("d").model_copy(update={"state": "unhealthy"})),
+        candidate(endpoint("e")),
+        candidate(endpoint("f")),
     ]
-    decision = Decision(chosen, "profile", {"a": 0.9, "b": 0.4} if chosen else {})
+    decision = Decision(chosen, "profile", {"a": 0.9, "b": 0.4} if chosen else {}, "product")
     return Considered(decision, choices, frozenset("e"), frozenset("f"))
 
 
@@ -71,7 +75,7 @@ def test_every_candidate_says_why_it_was_not_taken() -> None:
         "e": (None, "tried, or cannot carry the request"),
         "f": (None, "slow: 9.0 times"),
     }
-    assert told["candidates"][0]["in_flight_tokens"] == 100
+    assert told["candidates"][0]["prefill_tokens"] == 100
 
 
 def test_what_was_never_decided_is_told_as_such() -> None:
@@ -81,7 +85,7 @@ def test_what_was_never_decided_is_told_as_such() -> None:
 
 def test_the_header_is_one_line_of_plain_characters() -> None:
     assert line([explained()], None) == (
-        "endpoint=a; policy=least_tokens; reason=profile; scores=a:0.9 b:0.4; wait_ms=2.5; attempts=1"
+        "endpoint=a; policy=product; reason=profile; scores=a:0.9 b:0.4; wait_ms=2.5; attempts=1"
     )
     odd = A.model_copy(update={"name": "ä\r\nx: y"})
     assert line([explained(considered=considered(odd))], None).startswith("endpoint=\\xe4  x: y; ")
