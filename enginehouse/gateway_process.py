@@ -36,6 +36,8 @@ from inference.client import ModelClients
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
 from model_registry.connection import connect
+from model_registry.slices.exchange import Exchange
+from model_registry.slices.store import SliceStore
 from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
@@ -46,6 +48,7 @@ from telemetry.logs import Logs
 from telemetry.metrics import Metrics
 from telemetry.tracing import Tracing
 from tenancy.batch_jobs.store import JobStore
+from tenancy.limits import TenantLimits
 
 _log = logging.getLogger("enginehouse.gateway_process")  # run with -m, __name__ says nothing
 _HOUSEKEEPING_S = 1.0
@@ -78,8 +81,11 @@ class GatewayProcess:
         self.clients = ModelClients(timeouts)
         self.adapters = Adapters(config.adapter_cache_bytes)
         self.router = Router(settings.router, self.clients, self.snapshot, accounts, self.adapters)
+        store = SliceStore.of(self._redis, settings.registry)
+        self.exchange = Exchange(settings.slices, store, config.workers)
+        limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
         self.generation = Generation(
-            config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts
+            config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits
         )
         self.batch_jobs = self._batch_jobs()
         self.drain = Drain(
@@ -118,6 +124,7 @@ class GatewayProcess:
         self.supervisor.start("registry-watcher", self.watcher.run(), restart_after_s=None)
         self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
+        self.supervisor.start("slices", self.exchange.run, restart_after_s=1.0)
         if self.batch_jobs.worker is not None:
             self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
         registry = self.settings.registry

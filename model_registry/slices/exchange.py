@@ -17,7 +17,7 @@ from typing import NamedTuple
 from model_registry.errors import RegistryError
 from model_registry.slices.config import SlicesConfig
 from model_registry.slices.slice import Slice
-from model_registry.slices.split import Share, even_part
+from model_registry.slices.split import Share, Terms, even_part
 from model_registry.slices.store import Answer, Report, SliceStore
 
 _log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Exchange:
         self._rank, self._workers = 0, config.expected_workers or expected_workers
         self._started_s = self._loop.time()
         self._heard_until_s = -math.inf
+        self._reachable = True
         self._new_until_s = math.inf
         """Until then this worker cannot have held anything before Redis was away."""
         self._gossip: Callable[[], str] | None = None
@@ -85,12 +86,11 @@ class Exchange:
         found = self._slices.get(name)
         if found is None:
             found = Slice(name, total, window_s, self._config.lease_s, standing=standing)
-            found.until_s = self._since_s(found)
+            found.terms = found.terms._replace(until_s=self._since_s(found), even=self._even(total))
             self._slices[name] = found
-            self._part(found)
         elif found.total != total:
             found.total = total
-            self._part(found)
+            found.terms = found.terms._replace(even=self._even(total))
             self.want_now(found)
         return found
 
@@ -112,17 +112,21 @@ class Exchange:
         try:
             while one.room(self._loop.time()) < units:
                 left_s = deadline_s - self._loop.time()
-                if left_s <= 0:
-                    return False
                 self.want_now(one)
-                if not await self._next_answer(left_s):
-                    return False
+                if left_s <= 0 or not self._reachable or not await self._next_answer(left_s):
+                    return self._unanswered(one, units)
                 if one.room(self._loop.time()) < units:
                     await asyncio.sleep(min(pause_s, max(0.0, deadline_s - self._loop.time())))
                     pause_s = min(2 * pause_s, _MAX_RETRY_S)
         finally:
             one.waiting -= units
         return True
+
+    def _unanswered(self, one: Slice, units: int) -> bool:
+        """Nobody has said anything of it yet: go by the even part, as if it had been opened without Redis."""
+        if not one.heard and not one.standing:
+            one.terms = one.terms._replace(until_s=-math.inf)
+        return one.room(self._loop.time()) >= units
 
     async def run(self) -> None:
         """Report and listen until cancelled; then give everything back."""
@@ -186,12 +190,12 @@ class Exchange:
         """What to say of it. What it says not to keep, it uses no more from here on."""
         share, allowed = one.share(now_s), one.allowed(now_s)
         target = one.target(self.name, now_s)
-        if now_s < one.until_s:
+        if now_s < one.terms.until_s:
             keep = max(share.used, min(allowed, target))
-            one.held = min(one.held, keep)
+            one.terms = one.terms._replace(held=min(one.terms.held, keep))
         else:  # what goes by the even part cannot be given up before there is an answer
             keep = max(share.used, allowed)
-        first = one.even if now_s < self._new_until_s else 0
+        first = one.terms.even if now_s < self._new_until_s else 0
         return Report(
             one.name,
             one.total,
@@ -204,40 +208,47 @@ class Exchange:
         )
 
     def _learn(self, answer: Answer, due: Sequence[Slice], sent_s: float) -> None:
+        self._reachable = True
         if not math.isfinite(self._new_until_s):
             self._new_until_s = self._loop.time() + answer.settles_in_s
         self._heard_until_s = sent_s + self._config.lease_s
         if (answer.rank, answer.workers) != (self._rank, self._workers):
             self._rank, self._workers = answer.rank, answer.workers
             for one in self._slices.values():
-                self._part(one)
+                one.terms = one.terms._replace(even=self._even(one.total))
         now_s = self._loop.time()
         again_s = sent_s + self._config.lease_s / 3
         for one, grant in zip(due, answer.grants, strict=True):
-            one.held, one.until_s, one.others = grant.held, self._heard_until_s, grant.others
+            unheld = max(0, one.total - grant.held - sum(share.held for share in grant.others.values()))
+            one.terms = Terms(grant.held, self._heard_until_s, self._even(one.total), self._even(unheld))
+            one.heard, one.others = True, grant.others
             one.reported(now_s)
             share = one.share(now_s)
-            settled = one.held == one.target(self.name, now_s)
+            settled = grant.held == one.target(self.name, now_s)
             self._reported[one.name] = _Reported(share, again_s, settled)
-            if one.held == 0 and not one.standing and share.demand == 0:
+            if grant.held == 0 and not one.standing and share.demand == 0:
                 self.close(one.name)
         if self.on_change is not None and due:
             self.on_change()
 
     def _lost(self) -> None:
         """No answer: whether what was said counts is not known, so it is all said again."""
+        self._reachable = False
         self._reported = {
             name: last._replace(again_s=0.0, settled=False) for name, last in self._reported.items()
         }
 
-    def _part(self, one: Slice) -> None:
-        one.even = even_part(one.total, self._rank, self._workers)
+    def _even(self, total: int) -> int:
+        return even_part(total, self._rank, self._workers)
 
     def _since_s(self, one: Slice) -> float:
-        """Until when nothing was held of a slice that is new here.
+        """Until when nothing is held of a slice that is new here.
 
-        Where Redis was never heard nobody can have told others: the even part may be used one lease later.
+        Where nobody answers, what others hold of it is not known. Slots wait for one lease, in which that
+        lapses; a tenant that has not been here lately is not made to wait for Redis.
         """
+        if not self._reachable and not one.standing:
+            return -math.inf
         if math.isfinite(self._heard_until_s):
             return self._heard_until_s
         return self._started_s - one.window_s
@@ -248,7 +259,7 @@ class Exchange:
                 await self._answered.wait()
         except TimeoutError:
             return False
-        return self.connected
+        return self._reachable
 
     async def _leave(self) -> None:
         now_s = self._loop.time()
@@ -256,6 +267,7 @@ class Exchange:
         for one in self._slices.values():
             share = Share(used=one.usage.total(now_s) if one.window_s else 0)
             reports.append(Report(one.name, one.total, one.window_s, share.used, 0, 0, share, urgent=False))
+            one.terms = Terms(0, now_s, self._even(one.total))
         self._number += 1
         try:
             await self._store.report(self.name, self._number, 0.0, "", reports, self._config.report_s)
@@ -290,5 +302,5 @@ class Exchange:
         now_s = self._loop.time()
         known = found.others.get(worker, Share())
         found.others = {**found.others, worker: known._replace(demand=int(one["demand"]))}
-        if found.held > max(found.usage.total(now_s), found.target(self.name, now_s)):
+        if found.terms.held > max(found.usage.total(now_s), found.target(self.name, now_s)):
             self.want_now(found)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from model_registry.slices.split import Share, allowance, targets
+from model_registry.slices.split import Share, Terms, allowance, targets
 from model_registry.slices.usage import InFlight, Usage, Window
 
 
@@ -22,19 +22,18 @@ class Slice:
         """Some of it is held ahead of use even while nothing of it is used."""
         self.waiting = 0
         """Units that somebody waits for here."""
-        self.held = 0
-        self.until_s = 0.0
-        self.even = 0
-        """What it may use when nobody can be asked."""
+        self.terms = Terms()
+        self.heard = False
+        """There was an answer about it."""
         self.others: Mapping[str, Share] = {}
         self.weight = 1.0
         self.usage: Usage = Window(window_s) if window_s else InFlight()
-        self._grace_s = lease_s + window_s
+        self._lease_s = lease_s
         self._peak = 0
 
     def allowed(self, now_s: float) -> int:
         """Units that may be in use now."""
-        return allowance(self.held, self.until_s, self.even, self._grace_s, now_s)
+        return allowance(self.terms, self._lease_s, self.window_s, now_s)
 
     def room(self, now_s: float) -> int:
         """Units that may be taken now; negative while more is in use than may be."""
@@ -54,7 +53,7 @@ class Slice:
         used = self.usage.total(now_s)
         busy = used if self.window_s else max(used, self._peak)
         demand = min(self.total, busy + self.waiting)
-        return Share(used, demand, self.weight, self.held, self.usage.free_in_s(now_s))
+        return Share(used, demand, self.weight, self.terms.held, self.usage.free_in_s(now_s))
 
     def reported(self, now_s: float) -> None:
         """A report was made: a new time begins to take the most of."""

@@ -63,14 +63,31 @@ def even_part(total: int, rank: int, workers: int) -> int:
     return each + (rank < over)
 
 
-def allowance(held: int, until_s: float, even: int, grace_s: float, now_s: float) -> int:
-    """What a worker may use at `now_s` of a slice of `held` that was last confirmed until `until_s`.
+class Terms(NamedTuple):
+    """What a worker last heard of a slice."""
 
-    Past that, the smaller of it and its even part; `grace_s` later, when every slice of the others has
-    lapsed too, its even part. At any moment the allowances of all workers add up to no more than the total.
+    held: int = 0
+    until_s: float = 0.0
+    """Until when `held` is confirmed."""
+    even: int = 0
+    """Its part when nobody can be asked."""
+    unheld: int = 0
+    """Its part of what nobody held when it last heard."""
+
+
+def allowance(terms: Terms, lease_s: float, window_s: float, now_s: float) -> int:
+    """What a worker may use at `now_s`: all it holds, and past `until_s` no more than its even part.
+
+    A lease later, when the others' slices have lapsed too, it may also use its part of what nobody held; and
+    once what was used before has come back, all of its even part. So the allowances of all workers never add
+    up to more than the total, but for what another one was granted between this one's last report and the
+    end of Redis, and that only where there is a window.
     """
-    if now_s < until_s:
-        return held
-    if now_s < until_s + grace_s:
-        return min(held, even)
-    return even
+    late_s = now_s - terms.until_s
+    if late_s < 0:
+        return terms.held
+    if late_s < lease_s:
+        return min(terms.held, terms.even)
+    if late_s < lease_s + window_s:
+        return min(terms.held + terms.unheld, terms.even)
+    return terms.even

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_registry.slices.split import Share, allowance, even_part, targets
+from model_registry.slices.split import Share, Terms, allowance, even_part, targets
 from model_registry.slices.usage import CELL_S, Window
 
 shares = st.dictionaries(
@@ -43,9 +43,10 @@ def test_even_parts_add_up_to_the_total(total: int, workers: int) -> None:
 
 def test_a_slice_goes_on_then_shrinks_then_is_the_even_part() -> None:
     def at(now_s: float, held: int) -> int:
-        return allowance(held, until_s=10.0, even=5, grace_s=3.0, now_s=now_s)
+        terms = Terms(held, until_s=10.0, even=5, unheld=1)
+        return allowance(terms, lease_s=3.0, window_s=60.0, now_s=now_s)
 
-    assert [at(9.9, 12), at(10.0, 12), at(12.9, 2), at(13.0, 2)] == [12, 5, 2, 5]
+    assert [at(9.9, 12), at(10.0, 12), at(12.9, 2), at(13.0, 2), at(73.0, 2)] == [12, 5, 2, 3, 5]
 
 
 def test_units_of_a_window_return_after_it_and_never_before() -> None:

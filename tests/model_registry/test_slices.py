@@ -182,7 +182,10 @@ async def test_never_more_is_granted_than_there_is(
                         one.take()
             granted_most = max(granted_most, granted(found))
             most = max(most, sum(one.used for one in found))
-            assert granted(found) <= TOTAL, (elapsed_s, [(one.slice.held, one.allowed) for one in found])
+            assert granted(found) <= TOTAL, (
+                elapsed_s,
+                [(one.slice.terms.held, one.allowed) for one in found],
+            )
             await asyncio.sleep(0.003)
         assert granted_most >= 0.95 * TOTAL
         for one in found:
