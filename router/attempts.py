@@ -8,7 +8,6 @@ broken.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -29,19 +28,20 @@ from inference.request import InferenceRequest, Lora, Usage
 from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
+from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
+from router.fair_queue import Priority
 from router.ledger import EndpointLoad, Ledger
 from router.pick import Decision, candidates, pick
 from router.placement import Placement, Turn
+from router.places import Place
 from router.profiles import Wish
+from router.queueing import Queueing
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
-
-_BACKOFF_S = 0.05
-_MAX_BACKOFF_S = 0.4
 
 
 class Finished(NamedTuple):
@@ -87,6 +87,12 @@ class AttemptObserver(Protocol):
 
     def continued(self, wish: Wish) -> None: ...
 
+    def queued(self, wish: Wish, tokens: int) -> None: ...
+
+    def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
+
+    def refused(self, wish: Wish, reason: str) -> None: ...
+
 
 class Job(Struct):
     """One request on its way: what is asked, of which model, and what is known of its size."""
@@ -100,6 +106,19 @@ class Job(Struct):
     """Lanes that can serve it; None: any."""
     spare: Callable[[Endpoint], bool] | None = None
     """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
+    tenant: str = ""
+    """Whose turn it takes in the queue."""
+    weight: float = 1.0
+    """Of the tenant beside the others."""
+    priority: Priority = "standard"
+    output_tokens: int = 0
+    """Of `tokens`, those of the expected output."""
+    place: Place | None = None
+    """What it takes of an endpoint's window."""
+    charge: Callable[[Usage | None], None] | None = None
+    """Charges its tenant what it really used, where it waited for its turn."""
+    dispatched: bool = False
+    """It has been sent to an endpoint: from now on it goes before new requests."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
@@ -116,6 +135,7 @@ class Router:
         snapshot: Callable[[], Snapshot],
         observer: AttemptObserver,
         adapters: Adapters,
+        knobs: Callable[[str], Knobs] = knobs_of,
     ) -> None:
         self.config = config
         self.ledger = Ledger()
@@ -125,19 +145,17 @@ class Router:
         self._snapshot = snapshot
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
-        self.waiting: Counter[str] = Counter()
-        """Requests that wait for an endpoint, by model; those that use spare capacity only don't count."""
+        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs)
+        self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
         """A new snapshot is there: who waits for an endpoint looks again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
         endpoints = [endpoint for group in self._snapshot().endpoints.values() for endpoint in group]
         self.ledger.retain({endpoint.name for endpoint in endpoints})
         self.placement.retain(endpoints)
         self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
+        self.queueing.registry_changed()
 
     def capacity(self, model: str, lanes: frozenset[str]) -> tuple[int, int | None]:
         """Ready endpoints of `lanes`, and how many embedding inputs one call to any of them may hold.
@@ -155,9 +173,18 @@ class Router:
     async def run(self, job: Job, answer: Answer) -> Finished:
         """Push the answer of `job` into `answer`, wherever it comes from.
 
-        Raises InferenceError (the request was refused, or its stream broke), NoEndpointsError or
-        AttemptsExhaustedError. Cancelling it cancels at the engine.
+        Raises InferenceError (the request was refused, or its stream broke), NoEndpointsError,
+        AttemptsExhaustedError or NoRoomError. Cancelling it cancels at the engine.
         """
+        usage: Usage | None = None
+        try:
+            finished = await self._run(job, answer)
+            usage = finished.usage
+            return finished
+        finally:
+            self.queueing.ended(job, usage)
+
+    async def _run(self, job: Job, answer: Answer) -> Finished:
         failed: set[str] = set()
         attempts = continued = fruitless = 0
         last: InferenceError | None = None
@@ -319,14 +346,7 @@ class Router:
     async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
         """The endpoint for the next attempt."""
         started_ns = job.trace.route_started()
-        decision = self._decide(job, failed)
-        if decision.endpoint is None:
-            waiting = int(job.spare is None)
-            self.waiting[job.wish.model.name] += waiting
-            try:
-                decision = await self._wait_for_endpoint(job, failed, decision)
-            finally:
-                self.waiting[job.wish.model.name] -= waiting
+        decision = await self.queueing.route(job, failed)
         endpoint = decision.endpoint
         name = None if endpoint is None else endpoint.name
         job.trace.route_finished(
@@ -346,20 +366,9 @@ class Router:
             f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."
         )
 
-    async def _wait_for_endpoint(self, job: Job, failed: set[str], decision: Decision) -> Decision:
-        """The first decision for an endpoint, or the last one for none when that took too long."""
-        deadline_s = self._loop.time() + self.config.no_endpoint_timeout_s
-        backoff_s = _BACKOFF_S
-        while decision.endpoint is None and (left_s := deadline_s - self._loop.time()) > 0:
-            changed = self._changed
-            try:
-                async with asyncio.timeout(min(backoff_s, left_s)):
-                    await changed.wait()
-            except TimeoutError:
-                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
-                failed.clear()  # all were tried: one that failed may be back by now
-            decision = self._decide(job, failed)
-        return decision
+    def _forecast(self, job: Job, endpoint: str | None) -> tuple[float, float]:
+        del job, endpoint
+        return 0.0, 0.0
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
