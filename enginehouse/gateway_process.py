@@ -42,6 +42,7 @@ from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from router.attempts import Router
+from router.capacity import Capacity
 from telemetry.config import TelemetryConfig
 from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
 from telemetry.logs import Logs
@@ -80,9 +81,13 @@ class GatewayProcess:
         )
         self.clients = ModelClients(timeouts)
         self.adapters = Adapters(config.adapter_cache_bytes)
-        self.router = Router(settings.router, self.clients, self.snapshot, accounts, self.adapters)
-        store = SliceStore.of(self._redis, settings.registry)
-        self.exchange = Exchange(settings.slices, store, config.workers)
+        self.exchange = Exchange(
+            settings.slices, SliceStore.of(self._redis, settings.registry), config.workers
+        )
+        capacity = Capacity(self.exchange)
+        self.router = Router(
+            settings.router, self.clients, self.snapshot, accounts, self.adapters, capacity=capacity
+        )
         limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
         self.generation = Generation(
             config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits

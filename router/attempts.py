@@ -31,6 +31,7 @@ from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.breaker import CLOSED
+from router.capacity import Capacity
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.fair_queue import Priority
@@ -136,6 +137,7 @@ class Router:
         observer: AttemptObserver,
         adapters: Adapters,
         knobs: Callable[[str], Knobs] = knobs_of,
+        capacity: Capacity | None = None,
     ) -> None:
         self.config = config
         self.ledger = Ledger()
@@ -145,7 +147,7 @@ class Router:
         self._snapshot = snapshot
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs)
+        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs, capacity)
         self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:

@@ -18,26 +18,27 @@ _AGAIN_S = 0.02
 """How soon more is asked for again at once, while requests wait for an endpoint."""
 
 
-def all_slots(endpoint: Endpoint) -> int:
-    """What the processes share where nothing else is said: what the engine runs at once."""
-    return endpoint.max_concurrency
-
-
 class Capacity:
     """Slots by endpoint name."""
 
-    def __init__(self, exchange: Exchange, total: Callable[[Endpoint], int] = all_slots) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._total = total
         self._loop = asyncio.get_running_loop()
         self._slices: dict[str, Slice] = {}
         self._asked_s: dict[str, float] = {}
 
-    def retain(self, endpoints: Iterable[Endpoint]) -> None:
-        """Share the slots of these; an endpoint that is gone is forgotten when nothing runs there."""
-        known = {endpoint.name: endpoint for endpoint in endpoints}
-        for name, endpoint in known.items():
-            self._slices[name] = self._exchange.open(_resource(name), self._total(endpoint), standing=True)
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever slots may have come or gone."""
+        self._exchange.on_change = changed
+
+    def retain(self, endpoints: Iterable[tuple[Endpoint, float]]) -> None:
+        """Share the slots of these, each endpoint with the share of its slots that may be in use at once.
+
+        An endpoint that is gone is forgotten when nothing runs there.
+        """
+        known = {endpoint.name: shared_slots(endpoint, share) for endpoint, share in endpoints}
+        for name, total in known.items():
+            self._slices[name] = self._exchange.open(_resource(name), total, standing=True)
         now_s = self._loop.time()
         for name in [name for name in self._slices if name not in known]:
             if self._slices[name].usage.total(now_s) == 0:
@@ -78,6 +79,11 @@ class Capacity:
         if now_s - self._asked_s.get(endpoint, -math.inf) >= _AGAIN_S:
             self._asked_s[endpoint] = now_s
             self._exchange.want_now(found)
+
+
+def shared_slots(endpoint: Endpoint, share: float) -> int:
+    """Requests that all processes together may have at an endpoint. Pure."""
+    return max(1, math.ceil(endpoint.max_concurrency * share))
 
 
 def _resource(endpoint: str) -> str:

@@ -65,7 +65,7 @@ class Exchange:
         self._gossip: Callable[[], str] | None = None
         self._on_gossip: OnGossip | None = None
         self.on_change: Callable[[], None] | None = None
-        """Called when slices may have grown."""
+        """Called when what may be used of slices may have changed."""
 
     @property
     def connected(self) -> bool:
@@ -159,6 +159,7 @@ class Exchange:
         sent_s = self._loop.time()
         due = [one for one in list(self._slices.values()) if self._is_due(one, sent_s, regular=regular)]
         reports = [self._prepare(one, sent_s) for one in due]
+        self._changed()
         self._urgent.clear()
         gossip = self._gossip() if regular and self._gossip is not None else ""
         if not regular and not reports:
@@ -174,8 +175,13 @@ class Exchange:
             self._lost()
         else:
             self._learn(answer, due, sent_s)
+        self._changed()
         self._answered.set()
         self._answered = asyncio.Event()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     def _is_due(self, one: Slice, now_s: float, *, regular: bool) -> bool:
         last = self._reported.get(one.name)
@@ -211,7 +217,8 @@ class Exchange:
         self._reachable = True
         if not math.isfinite(self._new_until_s):
             self._new_until_s = self._loop.time() + answer.settles_in_s
-        self._heard_until_s = sent_s + self._config.lease_s
+        # Shorter than Redis lets it live: what lapses is noticed with the next report only.
+        self._heard_until_s = sent_s + self._config.lease_s - self._config.report_s
         if (answer.rank, answer.workers) != (self._rank, self._workers):
             self._rank, self._workers = answer.rank, answer.workers
             for one in self._slices.values():
@@ -228,8 +235,6 @@ class Exchange:
             self._reported[one.name] = _Reported(share, again_s, settled)
             if grant.held == 0 and not one.standing and share.demand == 0:
                 self.close(one.name)
-        if self.on_change is not None and due:
-            self.on_change()
 
     def _lost(self) -> None:
         """No answer: whether what was said counts is not known, so it is all said again."""
