@@ -34,6 +34,7 @@ from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.answer import Answer, Start
 from router.answer import Outcome as Outcome
+from router.capacity import Capacity
 from router.config import RouterConfig
 from router.deciding import Deciding, Dispatched
 from router.errors import AttemptsExhaustedError, NoEndpointsError
@@ -136,6 +137,7 @@ class Router:
         observer: AttemptObserver,
         adapters: Adapters,
         knobs: Callable[[str], Knobs] = knobs_of,
+        capacity: Capacity | None = None,
     ) -> None:
         self.config = config
         self.deciding = Deciding(config)
@@ -151,7 +153,7 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._knobs = knobs
         self._budgets: dict[str, RetryBudget] = {}
-        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs)
+        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs, capacity)
         self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
