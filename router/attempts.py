@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from time import monotonic, time
 from typing import NamedTuple, Protocol
 
@@ -36,14 +35,14 @@ from router.answer import Answer, Start
 from router.answer import Outcome as Outcome
 from router.capacity import Capacity
 from router.config import RouterConfig
-from router.deciding import Deciding, Dispatched
+from router.deciding import Deciding, Expected
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.explain import Considered, Decisions, Explained
 from router.fair_queue import Priority
 from router.hedger import Hedger
-from router.ledger import EndpointLoad, Lease
+from router.ledger import EndpointLoad
 from router.paces import Paces
-from router.pick import Decision, pick
+from router.pick import Candidate, Decision, pick
 from router.placement import Placement, Turn
 from router.places import Place
 from router.profiles import Wish
@@ -375,7 +374,9 @@ class Router:
         lease_of = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         lease = lease_of(endpoint.name, sent.charge)
         with lease as load:
-            self._watch(endpoint, request, sent, lease, trace, answer.started)
+            self.deciding.watch(
+                endpoint.name, request, sent, lease, trace, self._loop, goes_on=answer.started
+            )
             if load.breaker.opened_at_s is not None:
                 load.probe(trace, now_s)
             if request.stream and not answer.started:
@@ -411,29 +412,6 @@ class Router:
                 first_s = lease.first_s if request.stream else None
                 self.deciding.answered(model, endpoint.name, sent, outcome[1], first_s, self._loop.time())
             return outcome
-
-    def _watch(
-        self,
-        endpoint: Endpoint,
-        request: InferenceRequest,
-        sent: Dispatched,
-        lease: Lease,
-        trace: AttemptTrace,
-        goes_on: bool,
-    ) -> None:
-        """Move the lease from prefill to decode at the first token: as seen, or foretold of whole answers."""
-        if goes_on:
-            lease.first_token(sent.at_s)  # its first token has been, elsewhere
-        elif request.stream:
-            trace.on_first_token = partial(self._first_token, endpoint.name, sent, lease)
-        elif request.inputs is None:
-            expected_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.ahead)
-            self._loop.call_later(expected_s, lease.first_token, sent.at_s + expected_s)
-
-    def _first_token(self, endpoint: str, sent: Dispatched, lease: Lease) -> None:
-        now_s = self._loop.time()
-        lease.first_token(now_s)
-        self.deciding.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
 
     def _judge(
         self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
@@ -479,23 +457,29 @@ class Router:
 
     def _forecast(self, job: Job, endpoint: str | None) -> tuple[float, float]:
         """Seconds until the first token, at `endpoint` or the best one, and on an idle one."""
-        ask, now_s = self._ask(job), self._loop.time()
-        model = job.wish.model.name
-        endpoints = self._snapshot().endpoints.get(model, ())
-        ready = [one for one in endpoints if one.state == "ready" and endpoint in (None, one.name)]
-        expected = []
-        for candidate in self.deciding.candidates(model, ready, job.lanes, ask, now_s):
-            forecast = self.deciding.forecasts.of(candidate.endpoint.name)
-            uncached = candidate.view.uncached_tokens(ask)
-            ahead = candidate.view.prefill_tokens + uncached
-            expected.append((forecast.ttft_s(ahead), forecast.ttft_s(uncached)))
-        return min(expected, default=(0.0, 0.0))
+        expected = self.expected(job, endpoint)
+        return expected.ttft_s, expected.isolated_s
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
-        model, profile = job.wish.model.name, job.wish.profile
+        ask, profile, now_s = self._ask(job), job.wish.profile, self._loop.time()
+        choices, excluded = self._choices(job, ask, now_s), failed | job.refused_by
+        left = self.paces.left(self._snapshot().endpoints.get(job.wish.model.name, ()), monotonic())
+        knobs, policy = self._knobs(profile), self._policy(job)
+        decision = pick(profile, knobs, policy, ask, choices, excluded | left, now_s)
+        if decision.endpoint is None and left:  # better an endpoint that is bad than none
+            decision = pick(profile, knobs, policy, ask, choices, excluded, now_s)
+        job.considered = Considered(decision, choices, frozenset(excluded), left)
+        return decision
+
+    def expected(self, job: Job, endpoint: str | None = None) -> Expected:
+        """When the first token would come if the request went to `endpoint` now; None: to the soonest."""
+        ask = self._ask(job)
+        choices = self._choices(job, ask, self._loop.time())
+        return self.deciding.expected(ask, [c for c in choices if endpoint in (None, c.endpoint.name)])
+
+    def _choices(self, job: Job, ask: Ask, now_s: float) -> list[Candidate]:
+        model = job.wish.model.name
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(model, ())
-        left = self.paces.left(endpoints, monotonic())
-        ask, now_s = self._ask(job), self._loop.time()
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         lacks_adapter = None
@@ -505,15 +489,7 @@ class Router:
             def lacks_adapter(endpoint: str) -> bool:
                 return not self.placement.holds(endpoint, task_id)
 
-        choices = self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
-        knobs = self._knobs(profile)
-        policy = self._policy(job)
-        excluded = failed | job.refused_by
-        decision = pick(profile, knobs, policy, ask, choices, excluded | left, now_s)
-        if decision.endpoint is None and left:  # better an endpoint that is bad than none
-            decision = pick(profile, knobs, policy, ask, choices, excluded, now_s)
-        job.considered = Considered(decision, choices, frozenset(excluded), left)
-        return decision
+        return self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
 
     def _policy(self, job: Job) -> Policy:
         profile = job.wish.profile

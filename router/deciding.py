@@ -6,7 +6,10 @@ loop. The picking itself is `router.pick`; times are of the loop's clock.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import inf
 from typing import NamedTuple
 
 from inference.request import InferenceRequest, Usage
@@ -16,11 +19,12 @@ from router.block_hashes import block_hashes
 from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.forecast import Forecast, Forecasts
-from router.ledger import Charge, EndpointLoad, Ledger
+from router.ledger import Charge, EndpointLoad, Lease, Ledger
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import make
 from router.prefix_index import Belief, PrefixIndex
 from router.view import Ask, Policy
+from telemetry.request_trace import AttemptTrace
 
 _BLOCK_TOKENS = 64
 """Of models whose servers do not tell."""
@@ -36,6 +40,14 @@ class Dispatched(NamedTuple):
     """Uncached prompt tokens there, its own among them."""
     belief: Belief
     at_s: float
+
+
+class Expected(NamedTuple):
+    """Forecast of one request's first token, in seconds from now; `inf` where it can go nowhere."""
+
+    ttft_s: float
+    isolated_s: float
+    """There without other requests and with nothing cached: what targets are measured by."""
 
 
 class Deciding:
@@ -121,6 +133,46 @@ class Deciding:
         uncached = view.uncached_tokens(ask)
         charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens)
         return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s)
+
+    def watch(
+        self,
+        endpoint: str,
+        request: InferenceRequest,
+        sent: Dispatched,
+        lease: Lease,
+        trace: AttemptTrace,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        goes_on: bool,
+    ) -> None:
+        """Move the lease from prefill to decode at the first token: as seen, or foretold of whole answers.
+
+        `goes_on`: the first token has been, at another endpoint.
+        """
+        if goes_on:
+            lease.first_token(sent.at_s)
+        elif request.stream:
+            trace.on_first_token = partial(self._first_token, endpoint, sent, lease, loop)
+        elif request.inputs is None:
+            expected_s = self.forecasts.of(endpoint).ttft_s(sent.ahead)
+            loop.call_later(expected_s, lease.first_token, sent.at_s + expected_s)
+
+    def _first_token(
+        self, endpoint: str, sent: Dispatched, lease: Lease, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        now_s = loop.time()
+        lease.first_token(now_s)
+        self.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
+
+    def expected(self, ask: Ask, choices: Iterable[Candidate]) -> Expected:
+        """The soonest first token among those `choices` that are ready and let requests in."""
+        soonest = Expected(inf, inf)
+        for choice in choices:
+            if choice.endpoint.state == "ready" and choice.breaker_admits:
+                forecast, view = self.forecasts.of(choice.endpoint.name), choice.view
+                ttft_s = forecast.ttft_s(view.prefill_tokens + view.uncached_tokens(ask))
+                soonest = min(soonest, Expected(ttft_s, forecast.ttft_s(ask.prompt_tokens)))
+        return soonest
 
     def answered(
         self, model: str, endpoint: str, sent: Dispatched, usage: Usage, first_s: float | None, now_s: float
