@@ -400,7 +400,10 @@ class Generation:
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
         prompt = len(request.prompt_ids) if request.prompt_ids is not None else 0
-        return Job(request, wish, prompt + output, entry.trace, lanes, entry.spare)
+        job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare)
+        if entry.identity is not None:
+            job.tenant = entry.identity.tenant.name
+        return job
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""
