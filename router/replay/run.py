@@ -129,8 +129,8 @@ def _check_fit(workload: Workload, fleet: Fleet) -> None:
     for request in workload.requests:
         if -(-(request.prompt_tokens + request.output_tokens) // fleet.block_tokens) > room:
             raise TraceError(
-                f"{workload.name}: a request of {request.prompt_tokens} + {request.output_tokens} tokens fits "
-                f"no engine, whose cache holds {fleet.card.kv_tokens}. Give engines more, or leave it out."
+                f"{workload.name}: a request of {request.prompt_tokens} + {request.output_tokens} tokens "
+                f"fits no engine, whose cache holds {fleet.card.kv_tokens}. Give engines more, or leave it out."
             )
 
 
