@@ -403,6 +403,8 @@ class Generation:
         job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare)
         if entry.identity is not None:
             job.tenant = entry.identity.tenant.name
+        if entry.api is not None and isinstance(key := entry.api.raw.get("prompt_cache_key"), str):
+            job.session = key
         return job
 
     def _refuse(self, entry: Entry, error: Exception) -> None:

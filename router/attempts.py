@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -34,10 +33,10 @@ from model_registry.knobs import knobs_of
 from model_registry.snapshot import Snapshot
 from router.breaker import CLOSED
 from router.config import RouterConfig
-from router.deciding import Deciding, Dispatched
+from router.deciding import Deciding, Expected
 from router.errors import AttemptsExhaustedError, NoEndpointsError
-from router.ledger import EndpointLoad, Lease
-from router.pick import Decision, pick
+from router.ledger import EndpointLoad
+from router.pick import Candidate, Decision, pick
 from router.placement import Placement, Turn
 from router.profiles import Wish
 from router.view import Ask, Policy
@@ -288,7 +287,9 @@ class Router:
         lease_of = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         lease = lease_of(endpoint.name, sent.charge)
         with lease as load:
-            self._watch(endpoint, request, sent, lease, trace, answer.started)
+            self.deciding.watch(
+                endpoint.name, request, sent, lease, trace, self._loop, goes_on=answer.started
+            )
             if load.breaker.opened_at_s is not None:
                 load.breaker = load.breaker.probed(now_s)
                 load.probe = trace
@@ -322,29 +323,6 @@ class Router:
                 first_s = lease.first_s if request.stream else None
                 self.deciding.answered(model, endpoint.name, sent, outcome[1], first_s, self._loop.time())
             return outcome
-
-    def _watch(
-        self,
-        endpoint: Endpoint,
-        request: InferenceRequest,
-        sent: Dispatched,
-        lease: Lease,
-        trace: AttemptTrace,
-        goes_on: bool,
-    ) -> None:
-        """Move the lease from prefill to decode at the first token: as seen, or foretold of whole answers."""
-        if goes_on:
-            lease.first_token(sent.at_s)  # its first token has been, elsewhere
-        elif request.stream:
-            trace.on_first_token = partial(self._first_token, endpoint.name, sent, lease)
-        elif request.inputs is None:
-            expected_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.ahead)
-            self._loop.call_later(expected_s, lease.first_token, sent.at_s + expected_s)
-
-    def _first_token(self, endpoint: str, sent: Dispatched, lease: Lease) -> None:
-        now_s = self._loop.time()
-        lease.first_token(now_s)
-        self.deciding.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
 
     def _judge(
         self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
@@ -404,9 +382,19 @@ class Router:
         return decision
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
-        model, profile = job.wish.model.name, job.wish.profile
+        ask, knobs, now_s = self._ask(job), knobs_of(job.wish.profile), self._loop.time()
+        choices, excluded = self._choices(job, ask, now_s), failed | job.refused_by
+        return pick(job.wish.profile, knobs, self._policy(job), ask, choices, excluded, now_s)
+
+    def expected(self, job: Job, endpoint: str | None = None) -> Expected:
+        """When the first token would come if the request went to `endpoint` now; None: to the soonest."""
+        ask = self._ask(job)
+        choices = self._choices(job, ask, self._loop.time())
+        return self.deciding.expected(ask, [c for c in choices if endpoint in (None, c.endpoint.name)])
+
+    def _choices(self, job: Job, ask: Ask, now_s: float) -> list[Candidate]:
+        model = job.wish.model.name
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(model, ())
-        ask, now_s = self._ask(job), self._loop.time()
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         lacks_adapter = None
@@ -416,10 +404,7 @@ class Router:
             def lacks_adapter(endpoint: str) -> bool:
                 return not self.placement.holds(endpoint, task_id)
 
-        choices = self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
-        knobs = knobs_of(profile)
-        policy = self._policy(job)
-        return pick(profile, knobs, policy, ask, choices, failed | job.refused_by, now_s)
+        return self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
 
     def _policy(self, job: Job) -> Policy:
         profile = job.wish.profile
