@@ -187,6 +187,11 @@ class Deciding:
             batch = self.ledger.of(endpoint).decoding
             self.forecasts.of(endpoint).saw_itl(batch, (now_s - first_s) / (tokens - 1), now_s)
 
+    def heard(self, model: str, endpoint: Endpoint, ask: Ask, now_s: float) -> None:
+        """Another gateway process told that it sent this prompt there: the cache will have it."""
+        if ask.blocks:
+            self._index(model, (endpoint,))[1].insert(endpoint.name, ask.tenant, ask.blocks, now_s)
+
     def unreachable(self, model: str, endpoint: str) -> None:
         """It may have begun anew, with an empty cache."""
         if (known := self._indexes.get(model)) is not None:
