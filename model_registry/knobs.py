@@ -72,3 +72,8 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
     }
 )
 """A custom profile begins with the knobs of `balanced`."""
+
+
+def knobs_of(profile: str) -> Knobs:
+    """The knobs of a profile by name."""
+    return BUILT_IN.get(profile, BUILT_IN["balanced"])
