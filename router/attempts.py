@@ -39,6 +39,7 @@ from router.placement import Placement, Turn
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
+from tenancy.policy import Selection
 
 _BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 0.4
@@ -100,6 +101,8 @@ class Job(Struct):
     """Lanes that can serve it; None: any."""
     spare: Callable[[Endpoint], bool] | None = None
     """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
+    selection: Selection | None = None
+    """Endpoints that its tenant may be served by; None: any."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
@@ -227,6 +230,7 @@ class Router:
         return (
             endpoint.name not in job.refused_by
             and (job.lanes is None or endpoint.lane in job.lanes)
+            and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
         )
@@ -363,6 +367,8 @@ class Router:
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
+        if job.selection is not None:
+            endpoints = [endpoint for endpoint in endpoints if job.selection.fits(endpoint)]
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)

@@ -14,3 +14,6 @@ class Limits(NamedTuple):
     """Requests begun within any 60 s."""
     tokens_per_min: int | None = None
     """Tokens of prompts and answers of the requests begun within any 60 s."""
+
+
+NO_LIMITS = Limits()

@@ -42,6 +42,10 @@ class PushResponse(web.StreamResponse):
         self._keep_alive = request.keep_alive and self._chunked_body
         self.begun = False
 
+    def add_headers(self, lines: bytes) -> None:
+        """More lines of the head, each with its end; nothing once it is written."""
+        self._extra_headers += lines
+
     async def prepare(self, request: web.BaseRequest) -> Any:
         """Nothing to prepare: this response writes its own head."""
 
