@@ -43,6 +43,7 @@ from router.profiles import Wish
 from router.queueing import Queueing
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
+from tenancy.policy import Selection
 
 
 class Finished(NamedTuple):
@@ -120,6 +121,8 @@ class Job(Struct):
     """Charges its tenant what it really used, where it waited for its turn."""
     dispatched: bool = False
     """It has been sent to an endpoint: from now on it goes before new requests."""
+    selection: Selection | None = None
+    """Endpoints that its tenant may be served by; None: any."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
@@ -256,6 +259,7 @@ class Router:
         return (
             endpoint.name not in job.refused_by
             and (job.lanes is None or endpoint.lane in job.lanes)
+            and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
         )
@@ -374,6 +378,8 @@ class Router:
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
+        if job.selection is not None:
+            endpoints = [endpoint for endpoint in endpoints if job.selection.fits(endpoint)]
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
