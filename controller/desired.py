@@ -12,7 +12,18 @@ from model_registry.entities import Deployment, Endpoint, LaneName, ServerRef
 DEFAULT_CONCURRENCY = 64
 """For engines that do not say how many requests they run at once."""
 
-COMPARED = ("model", "profile", "asked_target", "http", "grpc", "metrics", "api_key_env", "transport")
+COMPARED = (
+    "model",
+    "profile",
+    "asked_target",
+    "http",
+    "grpc",
+    "metrics",
+    "api_key_env",
+    "transport",
+    "labels",
+    "weight",
+)
 """Fields that an endpoint takes over from its deployment as they are."""
 
 
@@ -66,6 +77,8 @@ class Desired:
             metrics=server.metrics,
             api_key_env=server.api_key_env,
             transport=deployment.transport,
+            labels=deployment.labels,
+            weight=deployment.weight,
             max_concurrency=deployment.max_concurrency or engine_limit or DEFAULT_CONCURRENCY,
             server_schema={} if schema is None else self._described(schema),
         )

@@ -37,6 +37,7 @@ from inference.client import ModelClients
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
 from model_registry.connection import connect
+from model_registry.knobs import BUILT_IN
 from model_registry.slices.exchange import Exchange
 from model_registry.slices.store import SliceStore
 from model_registry.snapshot import Snapshot
@@ -87,7 +88,13 @@ class GatewayProcess:
         )
         capacity = Capacity(self.exchange)
         self.router = Router(
-            settings.router, self.clients, self.snapshot, accounts, self.adapters, capacity=capacity
+            settings.router,
+            self.clients,
+            self.snapshot,
+            accounts,
+            self.adapters,
+            knobs=lambda profile: self.snapshot().knobs(profile),
+            capacity=capacity,
         )
         limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
         self.generation = Generation(
@@ -152,7 +159,7 @@ class GatewayProcess:
         endpoints = [endpoint for group in snapshot.endpoints.values() for endpoint in group]
         self.metrics.learn(
             snapshot.models,
-            {endpoint.profile for endpoint in endpoints} | {"latency", "balanced", "throughput"},
+            {endpoint.profile for endpoint in endpoints} | BUILT_IN.keys() | snapshot.profiles.keys(),
             (endpoint.name for endpoint in endpoints),
             snapshot.adapters,
         )

@@ -18,14 +18,25 @@ from model_registry.manifests import to_yaml
 COLUMNS: Mapping[str, Sequence[str]] = {
     "Model": ("name", "context_length", "default_profile", "aliases", "description"),
     "Adapter": ("name", "model", "path", "lora_name", "aliases", "restricted", "description"),
-    "Deployment": ("name", "model", "profile", "lane", "target", "servers"),
+    "Deployment": ("name", "model", "profile", "lane", "target", "servers", "labels"),
     "Endpoint": ("name", "model", "profile", "lane", "target", "max_concurrency", "state", "reason"),
-    "Tenant": ("name", "weight", "allowed_models", "disabled"),
-    "ApiKey": ("name", "tenant", "admin", "disabled"),
+    "Profile": ("name", "policy", "order", "queue_limit", "max_wait_s", "ttft_target_s", "window", "hedge"),
+    "Policy": (
+        "name",
+        "allowed_models",
+        "default_profile",
+        "weight",
+        "priority",
+        "deadline_s",
+        "description",
+    ),
+    "Tenant": ("name", "policy", "weight", "allowed_models", "disabled"),
+    "ApiKey": ("name", "tenant", "models", "profiles", "expires_at", "admin", "disabled", "revoked"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {
     "Model": {"Adapter": "model", "Deployment": "model", "Endpoint": "model"},
     "Deployment": {"Endpoint": "deployment"},
+    "Policy": {"Tenant": "policy"},
     "Tenant": {"ApiKey": "tenant"},
 }
 """Kind -> kinds that name it, and the field in which they do."""
@@ -91,6 +102,8 @@ def _cell(value: Any) -> str:
         return ""
     if value is True:
         return "yes"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={inner}" for name, inner in value.items())
     if isinstance(value, list):
         return ", ".join(part["http"] if isinstance(part, dict) else str(part) for part in value)
     return str(value)

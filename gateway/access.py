@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from gateway.api.errors import bad_request
 from model_registry.entities import Modality, Model
-from router.errors import ModelNotAllowedError
-from router.profiles import Wish
-from tenancy.access import may_use
+from router.errors import ModelNotAllowedError, ProfileNotAllowedError
+from router.profiles import BATCH_JOB, FALLBACK, Wish
 from tenancy.keys import Identity
 
 _PATHS: dict[Modality, str] = {
@@ -14,14 +13,25 @@ _PATHS: dict[Modality, str] = {
     "embedding": "/v1/embeddings",
 }
 
+_PROFILE_FIELDS = {"suffix": "model", "service_tier": "service_tier"}
+"""Where in the body a profile was asked for."""
+
 
 def check_allowed(identity: Identity, wish: Wish) -> None:
-    """Raise ModelNotAllowedError where the caller's tenant may not use the model or adapter it wants."""
-    if not may_use(identity.tenant, wish.model, wish.adapter):
+    """Raise ModelNotAllowedError or ProfileNotAllowedError where the caller may not use what it wants.
+
+    What a policy falls back to needs no other permission; rows of batch jobs have not chosen their profile.
+    """
+    policy = identity.policy
+    if wish.reason == FALLBACK:
+        return
+    if not policy.allows(wish.model, wish.adapter, wish.asked):
         raise ModelNotAllowedError(
             f"The model {wish.name!r} does not exist or you do not have access to it. "
             "GET /v1/models lists what there is."
         )
+    if wish.reason != BATCH_JOB and not policy.allows_profile(wish.profile):
+        raise ProfileNotAllowedError(wish.profile, policy.profiles or (), _PROFILE_FIELDS.get(wish.reason))
 
 
 def check_modality(model: Model, asked: Modality) -> None:

@@ -14,8 +14,7 @@ from model_registry.snapshot import Snapshot
 from router.errors import UnknownModelError
 from router.profiles import nearest
 from telemetry.metrics import CONTENT_TYPE, Metrics
-from tenancy.access import may_use
-from tenancy.keys import authenticate
+from tenancy.keys import Identity, authenticate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Discovery:
         identity = authenticate(
             snapshot, request.headers.get("Authorization"), request.headers.get("x-api-key")
         )
-        shown = (one for one in _names(snapshot) if may_use(identity.tenant, one.model, one.adapter))
+        shown = (one for one in _names(snapshot) if _may_see(identity, one))
         return _json(models_answer(sorted(shown, key=lambda one: one.name)))
 
     async def model(self, request: web.Request) -> web.Response:
@@ -53,8 +52,8 @@ class Discovery:
         )
         name = request.match_info["name"]
         found = _named(snapshot, name)
-        if found is None or not may_use(identity.tenant, found.model, found.adapter):
-            known = [one.name for one in _names(snapshot) if may_use(identity.tenant, one.model, one.adapter)]
+        if found is None or not _may_see(identity, found):
+            known = [one.name for one in _names(snapshot) if _may_see(identity, one)]
             raise UnknownModelError(name, nearest(name, known))
         return _json(model_answer(found))
 
@@ -86,6 +85,10 @@ def _names(snapshot: Snapshot) -> Iterator[Shown]:
     for name, adapter in (*snapshot.adapters.items(), *snapshot.adapter_aliases.items()):
         if adapter.model in snapshot.models:
             yield Shown(name, snapshot.models[adapter.model], adapter)
+
+
+def _may_see(identity: Identity, shown: Shown) -> bool:
+    return identity.policy.allows(shown.model, shown.adapter, shown.name)
 
 
 def _named(snapshot: Snapshot, name: str) -> Shown | None:

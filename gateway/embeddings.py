@@ -22,6 +22,7 @@ from router.attempts import Job, Router
 from router.profiles import resolve
 from router.request_batches import EMBEDDING_LANES, RequestBatches
 from tenancy.limits import TenantLimits
+from tenancy.policy import Selection
 
 _OPENAI_LANES = frozenset({"openai-http"})
 _ID_LANES = EMBEDDING_LANES - {"text_encoder"}
@@ -44,7 +45,9 @@ class Embeddings:
     async def respond(self, entry: Entry, arrived: Arrived) -> None:
         """Respond, or raise what the client is to see."""
         api = parse_embeddings(arrived.body, self._config.limits)
-        wish = entry.wish = resolve(arrived.snapshot, api.model, None, arrived.profile)
+        wish = entry.wish = resolve(
+            arrived.snapshot, api.model, None, arrived.profile, arrived.identity.policy.profile_for
+        )
         check_allowed(arrived.identity, wish)
         check_modality(wish.model, "embedding")
         if wish.adapter is not None:
@@ -57,7 +60,7 @@ class Embeddings:
         lanes = _lanes(api, wish.model, endpoints)
         if lanes is _OPENAI_LANES:
             await reserve(self._limits, entry, arrived.identity, estimated_tokens(api.raw))
-            await self._relay(entry, api)
+            await self._relay(entry, api, arrived.identity.policy.selection)
             return
         api.refuse_unserved()
         _check_dimensions(api, wish.model, _width(wish.model, endpoints))
@@ -67,11 +70,13 @@ class Embeddings:
         entry.usage = Usage(tokens, 0)
         await reserve(self._limits, entry, arrived.identity, tokens)
         entry.routed = True
-        embedded = await self._batches.embed(wish, inputs, entry.trace, lanes)
+        embedded = await self._batches.embed(
+            wish, inputs, entry.trace, lanes, arrived.identity.policy.selection
+        )
         entry.finished = embedded.finished
         entry.response.respond(200, await _encoded(api, wish.model, embedded.vectors, tokens))
 
-    async def _relay(self, entry: Entry, api: EmbeddingRequest) -> None:
+    async def _relay(self, entry: Entry, api: EmbeddingRequest, selection: Selection | None) -> None:
         """An upstream that speaks OpenAI gets the client's own body and joins requests as it likes."""
         wish = entry.wish
         assert wish is not None
@@ -86,7 +91,7 @@ class Embeddings:
         entry.routed = True
         choice = WholeChoice(0, None)
         entry.choices = [choice]
-        job = Job(request, wish, sum(map(len, api.inputs)), entry.trace, _OPENAI_LANES)
+        job = Job(request, wish, sum(map(len, api.inputs)), entry.trace, _OPENAI_LANES, selection=selection)
         entry.finished = [await self._router.run(job, choice)]
         entry.usage = entry.finished[0].usage
         entry.response.respond(200, choice.body or b"")

@@ -52,6 +52,8 @@ class Entry(Struct, eq=False):
     """The gateway itself ends it, with this error."""
     client_left: bool = False
     identity: Identity | None = None
+    allowed_s: float | None = None
+    """The longest it may take, where its tenant's policy says so."""
     spare: Callable[[Endpoint], bool] | None = None
     """Which endpoints have room for it, where it may use spare capacity only (`router.attempts.Job`)."""
     api: ApiRequest | None = None

@@ -15,6 +15,7 @@ from time import monotonic, time
 from typing import Any, NamedTuple
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from gateway.access import check_allowed, check_modality
 from gateway.accounting import Accounts
@@ -34,6 +35,7 @@ from gateway.config import GatewayConfig
 from gateway.decisions import ASKED, header_of
 from gateway.embeddings import Embeddings
 from gateway.entry import Arrived, Entry
+from gateway.fallback import stand_in
 from gateway.limits import estimated_tokens, reserve
 from gateway.operations import GeneratingOperation, Head, Operation
 from gateway.operations.chat import ChatCompletion
@@ -63,7 +65,7 @@ from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
 from router.errors import RouterError
-from router.profiles import TIERS, Wish, resolve
+from router.profiles import BATCH_JOB, TIERS, Wish, resolve
 from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
@@ -163,10 +165,10 @@ class Generation:
 
         One sweep over all costs less than a timer for each.
         """
-        allowed_s = self._config.request_timeout_s
-        since_s = monotonic() - allowed_s
+        now_s, longest_s = monotonic(), self._config.request_timeout_s
         for entry in self._open:
-            if entry.started_s < since_s and entry.cut is None:
+            allowed_s = longest_s if entry.allowed_s is None else min(longest_s, entry.allowed_s)
+            if entry.started_s < now_s - allowed_s and entry.cut is None:
                 _cut(entry, _timed_out(allowed_s))
 
     async def _serve(
@@ -231,7 +233,7 @@ class Generation:
         snapshot = self._snapshot()
         api = entry.api = operation.parse(body, self._config.limits)
         named = resolve(snapshot, api.model, api.service_tier, None)
-        entry.wish = named._replace(profile=SPARE_PROFILE, reason="batch_job")
+        entry.wish = named._replace(profile=SPARE_PROFILE, reason=BATCH_JOB)
         await self._run(operation, entry, snapshot, identity, api, entry.wish)
 
     async def _answer(self, request: web.BaseRequest, entry: Entry, respond: Respond) -> None:
@@ -246,14 +248,54 @@ class Generation:
         identity = entry.identity = authenticate(
             snapshot, headers.get("Authorization"), headers.get("x-api-key")
         )
+        entry.allowed_s = identity.policy.deadline_s
         content = request.content
         body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
         return Arrived(identity, snapshot, body, headers.get("X-Enginehouse-Profile"))
 
     async def _generate(self, operation: GeneratingOperation, entry: Entry, arrived: Arrived) -> None:
         api = entry.api = operation.parse(arrived.body, self._config.limits)
-        wish = entry.wish = resolve(arrived.snapshot, api.model, api.service_tier, arrived.profile)
-        await self._run(operation, entry, arrived.snapshot, arrived.identity, api, wish)
+        identity, snapshot = arrived.identity, arrived.snapshot
+        wish = entry.wish = resolve(
+            snapshot, api.model, api.service_tier, arrived.profile, identity.policy.profile_for
+        )
+        try:
+            await self._run(operation, entry, snapshot, identity, api, wish)
+        except Exception as error:
+            if not identity.policy.fallbacks or not await self._fall_back(operation, entry, arrived, error):
+                raise
+
+    async def _fall_back(
+        self, operation: GeneratingOperation, entry: Entry, arrived: Arrived, error: Exception
+    ) -> bool:
+        """Have other models answer after `error`, as the tenant's policy says; whether one has.
+
+        Otherwise what the client hears is why the model it asked for did not.
+        """
+        if entry.response.begun:
+            return False
+        asked, failed = entry.api, entry.wish
+        assert asked is not None
+        assert failed is not None
+        wish, tried = failed, {failed.name}
+        while (
+            found := stand_in(arrived.snapshot, arrived.identity.policy, failed, tried, error)
+        ) is not None:
+            failed = entry.wish = found.wish
+            tried.add(failed.name)
+            api = entry.api = replace(asked, model=found.name)
+            entry.choices, entry.finished, entry.events, entry.usage = (), (), None, Usage()
+            entry.response.add_headers(found.header)
+            try:
+                await self._run(operation, entry, arrived.snapshot, arrived.identity, api, failed)
+            except Exception as later:
+                if entry.response.begun:
+                    raise
+                error = later
+            else:
+                return True
+        entry.api, entry.wish, entry.events = asked, wish, None
+        return False
 
     async def _run(
         self,
@@ -419,8 +461,11 @@ class Generation:
         job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, output_tokens=output)
         job.deadline_s = entry.started_s + self._config.request_timeout_s
         if entry.identity is not None:
-            tenant = entry.identity.tenant
-            job.tenant, job.weight = tenant.name, tenant.weight
+            policy = entry.identity.policy
+            job.tenant, job.weight, job.priority = policy.tenant, policy.weight, policy.priority
+            job.isolation_class, job.selection = policy.isolation_class, policy.selection
+            if policy.deadline_s is not None:
+                job.deadline_s = min(job.deadline_s, entry.started_s + policy.deadline_s)
         if entry.api is not None and isinstance(key := entry.api.raw.get("prompt_cache_key"), str):
             job.session = key
         return job

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.entry import Entry
 from tenancy.keys import Identity
-from tenancy.limits import Standing, TenantLimits, limits_of
+from tenancy.limits import Standing, TenantLimits
+from tenancy.limits_spec import NO_LIMITS
 
 _CHARS_PER_TOKEN = 4
 """What a prompt is estimated by that no tokenizer here has read; the end settles it."""
@@ -15,14 +16,17 @@ async def reserve(limits: TenantLimits, entry: Entry, identity: Identity, tokens
 
     `tokens`: those of the prompt and the expected answer. The answer, or the refusal, says what is left.
     """
-    held = limits_of(identity.tenant)
-    if held.concurrency is None and held.requests_per_min is None and held.tokens_per_min is None:
+    held = identity.policy.limits
+    if held == NO_LIMITS:
         return
+    first = entry.reservation is None
+    if entry.reservation is not None:  # another model stands in for the one that was asked for
+        entry.reservation.settle(0, begun=False)
     name = identity.tenant.name
     try:
         entry.reservation = await limits.reserve(name, held, tokens)
     finally:
-        standings = limits.standing(name, held)
+        standings = limits.standing(name, held) if first else {}
         entry.response.add_headers(b"".join(_headers(kind, at) for kind, at in standings.items()))
 
 

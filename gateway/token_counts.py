@@ -45,7 +45,13 @@ class TokenCounts:
         snapshot = self._snapshot()
         identity = authenticate(snapshot, headers.get("Authorization"), headers.get("x-api-key"))
         api = parse_count(await read_body(request, self._config), self._config.limits)
-        wish = resolve(snapshot, api.model, api.service_tier, headers.get("X-Enginehouse-Profile"))
+        wish = resolve(
+            snapshot,
+            api.model,
+            api.service_tier,
+            headers.get("X-Enginehouse-Profile"),
+            identity.policy.profile_for,
+        )
         check_allowed(identity, wish)
         model = wish.model
         tokenizer = await self._tokenizer(model)

@@ -125,8 +125,9 @@ class Tokenization:
         self, request: web.Request, snapshot: Snapshot, name: str
     ) -> tuple[Model, ModelTokenizer]:
         """The model that `name` means to this client, and its tokenizer."""
-        wish = resolve(snapshot, name, None, None)
-        check_allowed(authenticate(snapshot, request.headers.get("Authorization")), wish)
+        identity = authenticate(snapshot, request.headers.get("Authorization"))
+        wish = resolve(snapshot, name, None, None, identity.policy.profile_for)
+        check_allowed(identity, wish)
         model = wish.model
         if model.tokenizer is None:
             raise bad_request(

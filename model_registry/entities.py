@@ -1,8 +1,7 @@
 """The nouns of the registry: what clients name, what should run, and what runs.
 
-All are immutable values. `Model`, `Adapter`, `Deployment`, `Tenant` and `ApiKey` are declared by operators
-(YAML manifests, the admin API); `Endpoint` is registered by the controller and lives only as long as it is
-renewed.
+All are immutable values. `Endpoint` is registered by the controller and lives only as long as it is renewed;
+all others are declared by operators (YAML manifests, the admin API).
 """
 
 from __future__ import annotations
@@ -11,8 +10,18 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
+
+from model_registry.knobs import BUILT_IN, Knobs
 
 
 def _addressable(url: str) -> str:
@@ -32,10 +41,15 @@ Name = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$"),
     Field(description="1-128 of A-Z a-z 0-9 . _ / -, beginning and ending with a letter or digit"),
 ]
-Profile = Annotated[
+ProfileName = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$"),
     Field(description="a lower-case word: latency, balanced, throughput, or one of your own"),
+]
+LabelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$"),
+    Field(description="a lower-case word: gpu_class, region, or one of your own"),
 ]
 HttpUrl = Annotated[
     str,
@@ -61,6 +75,21 @@ LaneName = Literal[
 Modality = Literal["text", "embedding"]
 ToolParserName = Literal["llama3_json", "hermes", "mistral", "pythonic"]
 ReasoningParserName = Literal["deepseek_r1", "qwen3"]
+Priority = Literal["critical", "standard", "sheddable"]
+"""Who goes first when there is too little for all, and who is let go first."""
+KvIsolation = Literal["shared", "tenant"]
+FallbackCause = Literal[
+    "no_endpoints",
+    "no_room",
+    "queue_full",
+    "queue_timeout",
+    "predicted_late",
+    "attempts_exhausted",
+    "server_busy",
+    "server_timeout",
+    "context_length",
+]
+"""Why a request gets no answer of the model it asked for; as in the error's `code`."""
 EndpointState = Literal["starting", "ready", "draining", "unhealthy", "gone"]
 
 
@@ -92,7 +121,7 @@ class Model(Entity):
     reasoning_parser: ReasoningParserName | None = None
     """How this model marks its thoughts, by vLLM's names; None: they stay in the answer."""
     aliases: tuple[Name, ...] = ()
-    default_profile: Profile = "balanced"
+    default_profile: ProfileName = "balanced"
     owned_by: str = "enginehouse"
     description: str | None = None
     created: Annotated[int, Field(ge=0)] = 0
@@ -143,7 +172,7 @@ class Deployment(Entity):
 
     name: Name
     model: Name
-    profile: Profile = "balanced"
+    profile: ProfileName = "balanced"
     lane: LaneName | Literal["auto"] = "auto"
     """`auto`: recognised by introspection; the bare `tensorrt_llm` is preferred wherever present."""
     target: str | None = None
@@ -156,6 +185,10 @@ class Deployment(Entity):
     `llmapi` models do not."""
     transport: Literal["http", "grpc"] = "http"
     """How token streams of Triton lanes are read."""
+    labels: Mapping[LabelName, str] = Field(default_factory=dict)
+    """What selectors of tenants' policies look at, such as `gpu_class` and `region`."""
+    weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Share of the traffic it is meant to take beside others of its model and profile (canaries)."""
 
 
 class Endpoint(Entity):
@@ -165,7 +198,7 @@ class Endpoint(Entity):
     """`<deployment>@<host>:<port>`."""
     deployment: Name
     model: Name
-    profile: Profile
+    profile: ProfileName
     lane: LaneName
     target: str
     """What is called: the deployment's target, or the bare model that introspection found behind it."""
@@ -179,30 +212,94 @@ class Endpoint(Entity):
     max_concurrency: Annotated[int, Field(gt=0)] = 64
     server_schema: Mapping[str, Any] = Field(default_factory=dict)
     """What introspection recognised (`inference.schema.Schema.as_dict`)."""
+    labels: Mapping[LabelName, str] = Field(default_factory=dict)
+    """Its deployment's."""
+    weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Its deployment's."""
     state: EndpointState = "starting"
     reason: str | None = None
     """Why it is not ready."""
 
 
-class Tenant(Entity):
-    """Who is authenticated, limited, scheduled and billed."""
+class Profile(Entity, Knobs):
+    """Every knob that trades latency for throughput, under one name.
+
+    One called like a built-in profile changes it: what it leaves out stays as built in.
+    """
+
+    name: ProfileName
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begins_as_built_in(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and isinstance(built_in := fields.get("name"), str):
+            return {**dict(BUILT_IN.get(built_in, ())), **fields}
+        return fields
+
+
+class Fallback(Entity):
+    """Another model answers, should the one that was asked for not be able to."""
+
+    causes: Annotated[tuple[FallbackCause, ...], Field(min_length=1)]
+    to: Annotated[
+        str,
+        StringConstraints(pattern=r"^\S{1,384}$"),
+        Field(description="a model as clients name it: name, alias or model+adapter, and :profile if wanted"),
+    ]
+    """An upstream is a model whose deployment is `openai-http`."""
+    models: tuple[str, ...] | None = None
+    """Requests for these models only, by their own names; None: for any."""
+
+
+class Terms(Entity):
+    """What tenants are served by. None: not said here; where nobody says it, the default holds."""
+
+    allowed_models: tuple[str, ...] | None = None
+    """Model names, which include their aliases and their adapters unless those are `restricted`; single
+    aliases; `model+adapter` for single adapters; `*` for all. Default: all."""
+    allowed_profiles: tuple[ProfileName, ...] | None = None
+    """Default: all."""
+    default_profile: ProfileName | None = None
+    """Where a request names none. Default: the model's."""
+    weight: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Share beside other tenants while there is too little for all. Default: 1."""
+    priority: Priority | None = None
+    """Default: standard."""
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """The longest a request may take, within `gateway.request_timeout_s`. Default: that."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Requests at once, over all gateways. Default: no limit."""
+    requests_per_min: Annotated[int, Field(ge=1)] | None = None
+    """Requests begun within any 60 s. Default: no limit."""
+    tokens_per_min: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of prompts and answers of the requests begun within any 60 s. Default: no limit."""
+    selectors: Mapping[LabelName, tuple[str, ...]] | None = None
+    """By label of an endpoint's deployment, the values that will do; `deployment` and `endpoint` stand for
+    their names. Default: any endpoint."""
+    fallbacks: tuple[Fallback, ...] | None = None
+    """Tried in this order. Default: none."""
+    kv_isolation: KvIsolation | None = None
+    """`tenant`: what this tenant's prompts left in KV caches is counted on for its own requests alone.
+    Default: shared."""
+
+
+class Policy(Terms):
+    """Terms that tenants refer to by name."""
 
     name: Name
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    allowed_models: tuple[str, ...] | None = None
-    """Model names, which include their adapters unless those are `restricted`, and `model+adapter` for single
-    adapters; None: all."""
-    concurrency: Annotated[int, Field(ge=1)] | None = None
-    """Requests at once, over all gateways; None: no limit."""
-    requests_per_min: Annotated[int, Field(ge=1)] | None = None
-    """Requests begun within any 60 s."""
-    tokens_per_min: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of prompts and answers of the requests begun within any 60 s."""
+    description: str | None = None
+
+
+class Tenant(Terms):
+    """Who is authenticated, limited, scheduled and billed. Terms of its own win over its policy's."""
+
+    name: Name
+    policy: Name | None = None
     disabled: bool = False
 
 
 class ApiKey(Entity):
-    """A key of a tenant, hashed at rest."""
+    """A key of a tenant, hashed at rest. It may do what its tenant may, or less."""
 
     name: Name
     tenant: Name
@@ -211,6 +308,15 @@ class ApiKey(Entity):
         StringConstraints(pattern=r"^[0-9a-f]{64}$"),
         Field(description="the SHA-256 of the key, 64 digits of 0-9 a-f"),
     ]
+    models: tuple[str, ...] | None = None
+    """As a policy's `allowed_models`; None: those of its tenant."""
+    profiles: tuple[ProfileName, ...] | None = None
+    """None: those of its tenant."""
+    expires_at: AwareDatetime | None = None
+    """From then on it lets nobody in."""
     admin: bool = False
     """May use the admin API."""
     disabled: bool = False
+    """Lets nobody in until it is enabled again."""
+    revoked: bool = False
+    """Lets nobody in ever again: it cannot be taken back."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from model_registry.entities import Adapter, ApiKey, Deployment, Model
+from model_registry.entities import Adapter, ApiKey, Deployment, Model, Tenant
 from model_registry.errors import DanglingReferenceError, InUseError, NameTakenError
 from model_registry.kinds import Ref, kind_of, ref_of
 from model_registry.snapshot import Stored
@@ -29,6 +29,8 @@ def references(item: Stored) -> tuple[Reference, ...]:
             return (Reference("model", "Model", item.model),)
         case ApiKey():
             return (Reference("tenant", "Tenant", item.tenant),)
+        case Tenant(policy=str(policy)):
+            return (Reference("policy", "Policy", policy),)
         case _:
             return ()
 
@@ -72,10 +74,12 @@ def clashes(objects: Objects) -> Iterator[tuple[str, list[Ref]]]:
 
 def deletion(refs: Iterable[Ref], after: Objects, cascade: bool) -> set[Ref]:
     """All that goes with `refs`; `after` is the registry without them. Raises InUseError without cascade."""
-    gone = set(refs)
-    for ref in sorted(gone):
+    gone, unasked = set(refs), sorted(refs)
+    while unasked:
+        ref = unasked.pop()
         in_use = [user for user in users(ref, after) if user not in gone]
         if in_use and not cascade:
             raise InUseError(*ref, (f"{kind} {name!r}" for kind, name in sorted(in_use)))
         gone.update(in_use)
+        unasked += in_use
     return gone

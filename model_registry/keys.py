@@ -35,6 +35,8 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("tenant", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("apikey", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("adapter", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("policy", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("profile", "hash", "operators", "never", "name -> JSON document"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

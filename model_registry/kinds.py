@@ -11,7 +11,17 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Entity, Model, Tenant
+from model_registry.entities import (
+    Adapter,
+    ApiKey,
+    Deployment,
+    Endpoint,
+    Entity,
+    Model,
+    Policy,
+    Profile,
+    Tenant,
+)
 from model_registry.errors import UnknownKindError
 from model_registry.snapshot import Stored
 
@@ -26,16 +36,19 @@ KINDS: Mapping[str, type[Stored]] = MappingProxyType(
         "Tenant": Tenant,
         "ApiKey": ApiKey,
         "Adapter": Adapter,
+        "Policy": Policy,
+        "Profile": Profile,
     }
 )
 """The order is that of the scripts' keys (`scripts/prelude.lua`)."""
-DECLARED: tuple[str, ...] = ("Model", "Adapter", "Deployment", "Tenant", "ApiKey")
+DECLARED: tuple[str, ...] = ("Model", "Adapter", "Deployment", "Profile", "Policy", "Tenant", "ApiKey")
 """Kinds that operators write; the rest is written by the controller."""
 
 _SPELLINGS: Mapping[str, str] = MappingProxyType(
     {spelling: kind for kind in KINDS for spelling in (kind.lower(), f"{kind.lower()}s")}
     | {"key": "ApiKey", "keys": "ApiKey", "api-key": "ApiKey", "api-keys": "ApiKey"}
     | {"api_key": "ApiKey", "api_keys": "ApiKey"}
+    | {"policies": "Policy"}
 )
 
 
@@ -69,5 +82,5 @@ def decode(kind: str, document: str) -> Stored:
         item = entity.model_validate_json(document)
     except ValidationError:
         item = entity.model_validate_json(document, extra="ignore")
-    assert isinstance(item, Model | Adapter | Deployment | Endpoint | Tenant | ApiKey)
+    assert isinstance(item, Stored)
     return item

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, Tenant
+from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, Policy, Profile, Tenant
+from model_registry.knobs import Knobs, knobs_of
 
-Stored = Model | Adapter | Deployment | Endpoint | Tenant | ApiKey
+Stored = Model | Adapter | Deployment | Endpoint | Tenant | ApiKey | Policy | Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class Snapshot:
     adapters: Mapping[str, Adapter]
     """By `model+adapter`."""
     adapter_aliases: Mapping[str, Adapter]
+    policies: Mapping[str, Policy]
+    profiles: Mapping[str, Profile]
+    """Declared ones; see `knobs`."""
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
@@ -48,6 +52,8 @@ class Snapshot:
         tenants: dict[str, Tenant] = {}
         keys: dict[str, ApiKey] = {}
         adapters: dict[str, Adapter] = {}
+        policies: dict[str, Policy] = {}
+        profiles: dict[str, Profile] = {}
         for item in sorted(objects, key=lambda item: item.name):
             match item:
                 case Model():
@@ -62,6 +68,10 @@ class Snapshot:
                     keys[item.sha256] = item
                 case Adapter():
                     adapters[item.full_name] = item
+                case Policy():
+                    policies[item.name] = item
+                case Profile():
+                    profiles[item.name] = item
         return cls(
             version=version,
             models=MappingProxyType(models),
@@ -72,6 +82,8 @@ class Snapshot:
             keys=MappingProxyType(keys),
             adapters=MappingProxyType(adapters),
             adapter_aliases=MappingProxyType({a: item for item in adapters.values() for a in item.aliases}),
+            policies=MappingProxyType(policies),
+            profiles=MappingProxyType(profiles),
             stale=stale,
         )
 
@@ -91,6 +103,10 @@ class Snapshot:
             found = None if model is None else self.adapters.get(f"{model.name}+{own_name}")
         return found
 
+    def knobs(self, profile: str) -> Knobs:
+        """What a profile sets: as declared, else as built in, else as `balanced`."""
+        return self.profiles.get(profile) or knobs_of(profile)
+
     def objects(self) -> Iterator[Stored]:
         """Everything in it, kind by kind."""
         yield from self.models.values()
@@ -101,6 +117,8 @@ class Snapshot:
         yield from self.tenants.values()
         yield from self.keys.values()
         yield from self.adapters.values()
+        yield from self.policies.values()
+        yield from self.profiles.values()
 
 
 Named = TypeVar("Named", Deployment, Endpoint)

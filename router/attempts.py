@@ -51,6 +51,7 @@ from router.retry_budget import RetryBudget, why_not
 from router.view import Ask, Policy
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
+from tenancy.policy import Selection
 
 
 class Finished(NamedTuple):
@@ -95,7 +96,7 @@ class Job(Struct):
     deadline_s: float | None = None
     """When the whole answer is due, as `time.monotonic`; None: whenever."""
     tenant: str = ""
-    """Whose turn it takes in the queue, and whose prompts it shares a cache with."""
+    """Whose turn it takes in the queue."""
     weight: float = 1.0
     """Of the tenant beside the others."""
     priority: Priority = "standard"
@@ -109,8 +110,12 @@ class Job(Struct):
     """It has been sent to an endpoint: from now on it goes before new requests."""
     session: str | None = None
     """What its client says belongs together."""
+    isolation_class: str = ""
+    """Whose prompts in KV caches it may count on; "" is everybody's."""
     asks: tuple[InferenceRequest, Ask] | None = None
     """What the policies are told of it, and of which request that was made."""
+    selection: Selection | None = None
+    """Endpoints that its tenant may be served by; None: any."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
@@ -324,6 +329,7 @@ class Router:
         return (
             endpoint.name not in job.refused_by
             and (job.lanes is None or endpoint.lane in job.lanes)
+            and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
         )
@@ -480,6 +486,8 @@ class Router:
     def _choices(self, job: Job, ask: Ask, now_s: float) -> list[Candidate]:
         model = job.wish.model.name
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(model, ())
+        if job.selection is not None:
+            endpoints = [endpoint for endpoint in endpoints if job.selection.fits(endpoint)]
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         lacks_adapter = None
@@ -499,7 +507,7 @@ class Router:
         """Made once for each request that the job sends: hashing a long prompt takes a while."""
         if job.asks is None or job.asks[0] is not job.request:
             endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
-            ask = self.deciding.ask(job.request, job.tokens, job.tenant, endpoints)
+            ask = self.deciding.ask(job.request, job.tokens, job.isolation_class, endpoints)
             job.asks = job.request, ask._replace(session=job.session)
         return job.asks[1]
 

@@ -3,6 +3,7 @@
 RouterError
 ├── UnknownModelError        no such model, alias or profile
 ├── ModelNotAllowedError     the tenant's policy does not include the model
+├── ProfileNotAllowedError   nor the profile
 ├── NoEndpointsError         the model has no endpoint that is ready
 ├── NoRoomError              every endpoint of the model is busy
 │   ├── QueueFullError       and as many requests wait as may
@@ -35,6 +36,15 @@ class UnknownModelError(RouterError):
 
 class ModelNotAllowedError(RouterError):
     """The tenant's policy does not include the model."""
+
+
+class ProfileNotAllowedError(RouterError):
+    """The tenant's policy, or the key, does not include the profile."""
+
+    def __init__(self, profile: str, allowed: Sequence[str], param: str | None) -> None:
+        names = ", ".join(allowed) or "none"
+        super().__init__(f"This key may not use the profile {profile!r}. Profiles it may use: {names}.")
+        self.param = param
 
 
 class NoEndpointsError(RouterError):

@@ -145,7 +145,7 @@ class EndpointLoad:
                 cached_tokens,
                 forecast.prefill_tokens_per_s,
                 step_s,
-                1.0,
+                endpoint.weight,
                 surcharge,
                 age_s,
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from model_registry.entities import Adapter, Model
@@ -15,6 +15,11 @@ TIERS = {"latency": "priority", "throughput": "flex"}
 _PROFILES = {tier: profile for profile, tier in TIERS.items()}
 
 
+BATCH_JOB = "batch_job"
+FALLBACK = "fallback"
+"""Reasons of wishes that nobody has asked for as they are."""
+
+
 class Wish(NamedTuple):
     """A model and the profile it is wanted under; `reason` says who chose the profile."""
 
@@ -23,6 +28,8 @@ class Wish(NamedTuple):
     reason: str
     adapter: Adapter | None = None
     """LoRA weights that the model is wanted with."""
+    asked: str | None = None
+    """The name it was asked for by, without a profile."""
 
     @property
     def name(self) -> str:
@@ -30,23 +37,32 @@ class Wish(NamedTuple):
         return self.model.name if self.adapter is None else self.adapter.full_name
 
 
-def resolve(snapshot: Snapshot, name: str, service_tier: str | None, header: str | None) -> Wish:
+def resolve(
+    snapshot: Snapshot,
+    name: str,
+    service_tier: str | None,
+    header: str | None,
+    default: Callable[[Model], str] | None = None,
+) -> Wish:
     """What `name` (model, `model+adapter`, alias of either, each with `:profile`) stands for.
 
-    The suffix wins over the header, the header over `service_tier`, and that over the model's default.
+    The suffix wins over the header, the header over `service_tier`, and that over `default`, or else the
+    model's own default.
     Raises UnknownModelError, naming the nearest model.
     """
     model, adapter, suffix = snapshot.model(name), None, None
     if model is None:
         model, adapter, suffix = _longer_name(snapshot, name)
     if suffix is not None:
-        return Wish(model, _known(snapshot, model, suffix, name), "suffix", adapter)
+        asked = name.removesuffix(f":{suffix}")
+        return Wish(model, _known(snapshot, model, suffix, name), "suffix", adapter, asked)
     if header is not None:
         known = _known(snapshot, model, header, f"{name} with profile {header}")
-        return Wish(model, known, "header", adapter)
+        return Wish(model, known, "header", adapter, name)
     if service_tier in _PROFILES:
-        return Wish(model, _PROFILES[service_tier], "service_tier", adapter)
-    return Wish(model, model.default_profile, "default", adapter)
+        return Wish(model, _PROFILES[service_tier], "service_tier", adapter, name)
+    profile = model.default_profile if default is None else default(model)
+    return Wish(model, profile, "default", adapter, name)
 
 
 def _longer_name(snapshot: Snapshot, name: str) -> tuple[Model, Adapter | None, str | None]:
@@ -79,6 +95,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def _known(snapshot: Snapshot, model: Model, profile: str, asked: str) -> str:
     offered = {deployment.profile for deployment in snapshot.deployments.get(model.name, ())}
-    if profile in BUILT_IN or profile in offered:
+    offered |= BUILT_IN.keys() | snapshot.profiles.keys()
+    if profile in offered:
         return profile
-    raise UnknownModelError(asked, profiles=sorted(offered | BUILT_IN.keys()))
+    raise UnknownModelError(asked, profiles=sorted(offered))

@@ -30,6 +30,7 @@ from router.errors import AttemptsExhaustedError, RouterError
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
+from tenancy.policy import Selection
 
 EMBEDDING_LANES = frozenset({"encoder", "text_encoder", "vllm"})
 _ONE_INPUTS_FAULT = (RequestRefusedError, ServerFailedError, ProtocolError, StreamBrokenError)
@@ -79,8 +80,13 @@ class _Queue(Struct, eq=False):
 
     wish: Wish
     lanes: frozenset[str]
+    selection: Selection | None
     waiting: list[_Part] = field(default_factory=list)
     running: dict[asyncio.Task[None], list[_Part]] = field(default_factory=dict)
+
+
+_Key = tuple[str, str, frozenset[str], Selection | None]
+"""Model, profile, lanes and selection: what inputs must have in common to be joined."""
 
 
 class RequestBatches:
@@ -89,17 +95,22 @@ class RequestBatches:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._config = router.config.embeddings
-        self._queues: dict[tuple[str, str, frozenset[str]], _Queue] = {}
+        self._queues: dict[_Key, _Queue] = {}
         self._numbers = count(1)
 
     async def embed(
-        self, wish: Wish, inputs: Sequence[EmbeddingInput], trace: RequestTrace, lanes: frozenset[str]
+        self,
+        wish: Wish,
+        inputs: Sequence[EmbeddingInput],
+        trace: RequestTrace,
+        lanes: frozenset[str],
+        selection: Selection | None = None,
     ) -> Embedded:
         """A vector for each input. Raises what `Router.run` raises; cancelling it takes its inputs back."""
-        key = wish.model.name, wish.profile, lanes
+        key = wish.model.name, wish.profile, lanes, selection
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = _Queue(wish, lanes)
+            queue = self._queues[key] = _Queue(wish, lanes, selection)
         queue.wish = wish
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         member = _Member(trace, [b""] * len(inputs), len(inputs), done)
@@ -153,7 +164,7 @@ class RequestBatches:
                 waiting, queue.waiting = queue.waiting, []
                 _fail(waiting, error)
             if not queue.waiting and not queue.running:
-                key = queue.wish.model.name, queue.wish.profile, queue.lanes
+                key = queue.wish.model.name, queue.wish.profile, queue.lanes, queue.selection
                 if self._queues.get(key) is queue:
                     del self._queues[key]
 
@@ -190,7 +201,8 @@ class RequestBatches:
             inputs=inputs,
         )
         tokens = sum(len(one.ids) for one in inputs)
-        return Job(request, queue.wish, tokens, SharedTrace(traces), queue.lanes, blamed=blamed)
+        trace = SharedTrace(traces)
+        return Job(request, queue.wish, tokens, trace, queue.lanes, selection=queue.selection, blamed=blamed)
 
 
 def _may_be_one_inputs_fault(error: Exception, trouble: _Trouble) -> bool:

@@ -4,7 +4,8 @@ AuthError
 ├── MissingKeyError      no key was sent
 ├── MalformedKeyError    the Authorization header is not `Bearer <key>`
 ├── UnknownKeyError      no such key
-├── DisabledKeyError     the key, or its tenant, is disabled
+├── DisabledKeyError     the key is disabled or revoked, or its tenant is disabled
+├── ExpiredKeyError      the key's time is over
 └── KeysNotLoadedError   this process has not seen the registry yet, so it knows no key at all
 
 RateLimitedError         the tenant has used up one of its limits
@@ -31,7 +32,11 @@ class UnknownKeyError(AuthError):
 
 
 class DisabledKeyError(AuthError):
-    """The key, or its tenant, is disabled."""
+    """The key is disabled or revoked, or its tenant is disabled."""
+
+
+class ExpiredKeyError(AuthError):
+    """The key's time is over."""
 
 
 class KeysNotLoadedError(AuthError):

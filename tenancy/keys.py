@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from time import time
 
 from model_registry.entities import ApiKey, Tenant
 from model_registry.snapshot import Snapshot
 from tenancy.errors import (
     DisabledKeyError,
+    ExpiredKeyError,
     KeysNotLoadedError,
     MalformedKeyError,
     MissingKeyError,
     UnknownKeyError,
 )
+from tenancy.policy import EffectivePolicy, effective
 
 PREFIX = "eh-"
 SECRET_BYTES = 32
@@ -34,6 +37,9 @@ class Identity:
     key_name: str
     admin: bool
     """May use the admin API."""
+    policy: EffectivePolicy
+    expires_s: float | None = None
+    """Unix time from which on the key lets nobody in."""
 
 
 def new_key() -> tuple[str, str]:
@@ -50,8 +56,8 @@ def digest(key: str) -> str:
 def authenticate(snapshot: Snapshot, authorization: str | None, api_key: str | None = None) -> Identity:
     """The caller whose key an `Authorization: Bearer ...` header carries, or else an `x-api-key` header.
 
-    Raises AuthError: MissingKeyError, MalformedKeyError, UnknownKeyError, DisabledKeyError or, while nothing
-    is known of the registry, KeysNotLoadedError.
+    Raises AuthError: MissingKeyError, MalformedKeyError, UnknownKeyError, DisabledKeyError, ExpiredKeyError
+    or, while nothing is known of the registry, KeysNotLoadedError.
     """
     found = digest(_bearer(authorization) if api_key is None or authorization else _plain(api_key))
     known = _cache.of(snapshot)
@@ -61,7 +67,7 @@ def authenticate(snapshot: Snapshot, authorization: str | None, api_key: str | N
         if len(known) >= CACHE_SIZE:
             known.clear()
         known[found] = identity
-    return identity
+    return _in_time(identity)
 
 
 class _Cache:
@@ -120,15 +126,27 @@ def identity_of(snapshot: Snapshot, tenant: str, key_name: str) -> Identity:
     key = next((k for k in snapshot.keys.values() if k.name == key_name and k.tenant == tenant), None)
     if key is None:
         raise UnknownKeyError("the API key that began this does not exist any more")
-    return _checked(snapshot, key)
+    return _in_time(_checked(snapshot, key))
+
+
+def _in_time(identity: Identity) -> Identity:
+    if identity.expires_s is not None and time() >= identity.expires_s:
+        raise ExpiredKeyError("this API key has expired; ask for a new one")
+    return identity
 
 
 def _checked(snapshot: Snapshot, key: ApiKey) -> Identity:
     tenant = snapshot.tenants.get(key.tenant)
     if tenant is None:
         raise DisabledKeyError("the tenant of this API key does not exist any more")
+    if key.revoked:
+        raise DisabledKeyError("this API key is revoked")
     if key.disabled:
         raise DisabledKeyError("this API key is disabled")
     if tenant.disabled:
         raise DisabledKeyError("the tenant of this API key is disabled")
-    return Identity(tenant, key.name, key.admin)
+    policy = None if tenant.policy is None else snapshot.policies.get(tenant.policy)
+    if policy is None and tenant.policy is not None:
+        raise DisabledKeyError("the policy of this API key's tenant does not exist any more")
+    expires_s = None if key.expires_at is None else key.expires_at.timestamp()
+    return Identity(tenant, key.name, key.admin, effective(tenant, key, policy), expires_s)

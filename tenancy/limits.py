@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from model_registry.entities import Tenant
 from model_registry.slices.exchange import Exchange
 from model_registry.slices.slice import Slice
 from tenancy.errors import BeyondLimitError, RateLimitedError
+from tenancy.limits_spec import Limits
 
 MINUTE_S = 60.0
 Kind = Literal["concurrency", "requests", "tokens"]
@@ -23,19 +23,6 @@ _MEANING: dict[Kind, str] = {
     "requests": "requests per minute",
     "tokens": "tokens per minute",
 }
-
-
-class Limits(NamedTuple):
-    """A tenant's limits; None: none."""
-
-    concurrency: int | None = None
-    requests_per_min: int | None = None
-    tokens_per_min: int | None = None
-
-
-def limits_of(tenant: Tenant) -> Limits:
-    """The limits that hold for a tenant's requests."""
-    return Limits(tenant.concurrency, tenant.requests_per_min, tenant.tokens_per_min)
 
 
 class Standing(NamedTuple):

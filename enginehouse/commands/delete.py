@@ -10,7 +10,9 @@ from enginehouse.commands.options import Key, StateDirectory, Url
 
 
 def delete(
-    kind: Annotated[str, typer.Argument(help="model, adapter, deployment, tenant or apikey.")],
+    kind: Annotated[
+        str, typer.Argument(help="model, adapter, deployment, profile, policy, tenant or apikey.")
+    ],
     name: Annotated[str, typer.Argument(help="Which one.")],
     cascade: Annotated[bool, typer.Option("--cascade", help="Delete what needs it, too.")] = False,
     url: Url = None,

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from enginehouse.objects import Objects
 
 Kind = Annotated[
-    str, typer.Argument(help="model, adapter, deployment, endpoint, tenant or apikey; plural works too.")
+    str,
+    typer.Argument(
+        help="model, adapter, deployment, endpoint, profile, policy, tenant or apikey; plural works too."
+    ),
 ]
 
 

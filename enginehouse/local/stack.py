@@ -16,7 +16,7 @@ from model_registry.entities import (
     LaneName,
     Modality,
     Name,
-    Profile,
+    ProfileName,
     ReasoningParserName,
     ToolParserName,
 )
@@ -87,7 +87,7 @@ class ModelEntry(_Value):
     modality: Modality = "text"
     shortens: bool = False
     description: str | None = None
-    default_profile: Profile = "balanced"
+    default_profile: ProfileName = "balanced"
     aliases: tuple[Name, ...] = ()
     tool_parser: ToolParserName | None = None
     reasoning_parser: ReasoningParserName | None = None
@@ -110,7 +110,7 @@ class DeploymentEntry(_Value):
     model: Name
     server: str
     target: str
-    profile: Profile = "balanced"
+    profile: ProfileName = "balanced"
     lane: LaneName | Literal["auto"] = "auto"
     max_concurrency: Annotated[int, Field(gt=0)] | None = None
     tokens_per_block: Annotated[int, Field(gt=0)] | None = None

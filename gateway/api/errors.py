@@ -82,6 +82,7 @@ _TENANCY: Mapping[type[Exception], ErrorShape] = {
     tenancy_errors.MalformedKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
     tenancy_errors.UnknownKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
     tenancy_errors.DisabledKeyError: ErrorShape(403, PERMISSION, "key_disabled"),
+    tenancy_errors.ExpiredKeyError: ErrorShape(403, PERMISSION, "key_expired"),
     tenancy_errors.KeysNotLoadedError: ErrorShape(503, SERVER_ERROR, "keys_not_loaded", retry_after_s=1),
     tenancy_errors.RateLimitedError: ErrorShape(429, RATE_LIMIT, "rate_limit_exceeded", retry_after_s=1),
     tenancy_errors.BeyondLimitError: ErrorShape(400, INVALID_REQUEST, "request_beyond_limit"),
@@ -182,6 +183,7 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
         "This key may not use the model. GET /v1/models lists those it may.",
         "model",
     ),
+    router_errors.ProfileNotAllowedError: ErrorShape(403, PERMISSION, "profile_not_allowed"),
     router_errors.NoEndpointsError: ErrorShape(
         503, SERVER_ERROR, "no_endpoints", "The model has no endpoint that is ready.", retry_after_s=5
     ),

@@ -9,7 +9,7 @@ from inference.request import Usage
 
 _WAIT_CODES = frozenset(
     {"no_endpoints", "server_busy", "draining", "not_routed", "rate_limit_exceeded"}
-) | frozenset({"keys_not_loaded", "invalid_api_key", "key_disabled"})
+) | frozenset({"keys_not_loaded", "invalid_api_key", "key_disabled", "key_expired"})
 """There is no room now, or not for the job's tenant or key: that says nothing about the row."""
 _TRY_AGAIN_STATUS = 500
 

@@ -28,7 +28,7 @@ from inference.request import Usage
 from model_registry.errors import RegistryError
 from model_registry.snapshot import Snapshot
 from router.errors import RouterError
-from router.profiles import resolve
+from router.profiles import BATCH_JOB, resolve
 from router.spare import Report, SpareCapacity
 from telemetry.metric_labels import BATCH_JOB_STATUSES
 from telemetry.metrics import Metrics
@@ -276,7 +276,7 @@ class BatchWorker:
         def allow(name: str) -> None:
             wish = resolve(snapshot, name, None, None)
             if isinstance(who, Identity):
-                check_allowed(who, wish)
+                check_allowed(who, wish._replace(reason=BATCH_JOB))
 
         return allow
 

@@ -84,16 +84,16 @@ async def test_concurrency_holds_at_the_engine_and_comes_back_after_a_crash(
     config: RegistryConfig, redis_client: Redis, tmp_path: Path
 ) -> None:
     server = CountingServer()
-    server.takes_s = 0.05
+    server.takes_s = 0.25
     tenant = Tenant(name="t", concurrency=8)
     async with (
         server.listening() as url,
         fleet(config, redis_client, url, tmp_path, tenant, **SETTINGS) as gateways,
     ):
         await hammer(gateways, 2 * LEASE_S)
-        statuses = await hammer(gateways, 3.0, callers=24)
+        statuses = await hammer(gateways, 4.0, callers=24)
         assert server.most == 8
-        assert statuses[200] >= 0.8 * 8 * 3.0 / server.takes_s
+        assert statuses[200] >= 0.7 * 8 * 4.0 / server.takes_s
         server.takes_s = 30.0
         held = [asyncio.create_task(until_admitted(gateways)) for _ in range(16)]
         await eventually(lambda: _is(server.in_flight == 8))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
 from model_registry.errors import ManifestError, ManifestErrors
+from model_registry.kinds import DECLARED
 from model_registry.manifests import key_variables, parse_manifests, to_manifest, to_yaml
 from model_registry.snapshot import Snapshot, Stored
 
@@ -237,7 +238,7 @@ def test_endpoints_are_not_applied() -> None:
         name="d@a:1", deployment="d", model="m", profile="p", lane="llmapi", target="t", http="http://a:1"
     )
     error = one(to_yaml([endpoint]))
-    assert (error.field, error.allowed) == ("kind", ("Model", "Adapter", "Deployment", "Tenant", "ApiKey"))
+    assert (error.field, error.allowed) == ("kind", DECLARED)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from model_registry.entities import (
     Endpoint,
     EndpointState,
     Model,
+    Policy,
+    Profile,
     ServerRef,
     Tenant,
 )
@@ -245,7 +247,7 @@ async def test_a_lapsed_leader_cannot_write_any_more(store: RegistryStore, redis
 
 
 async def test_every_key_in_redis_is_in_the_catalogue(store: RegistryStore, redis_client: Redis) -> None:
-    await store.apply([MODEL, ADAPTER, DEPLOYMENT, TENANT, KEY])
+    await store.apply([Policy(name="gold"), Profile(name="night"), MODEL, ADAPTER, DEPLOYMENT, TENANT, KEY])
     await store.register_endpoint(ENDPOINT, 60)
     await store.claim_leadership("c", 60)
     keys = Keys("test")

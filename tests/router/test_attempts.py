@@ -289,13 +289,14 @@ async def test_the_first_token_moves_the_charge_and_teaches_the_forecast(fleet: 
 
 
 async def test_a_conversation_returns_to_where_its_beginning_was_computed(fleet: Fleet) -> None:
-    """Though the other endpoint has less to do; another tenant's does not, and neither does a short one."""
+    """Though the other endpoint has less to do; another isolation class's does not, and neither does a short one."""
     fleet.router.ledger.of("b").prefill_tokens = 0
     beginning = list(range(200))
 
     async def served_by(ids: list[int], tenant: str) -> str:
         request = InferenceRequest("r", "m", True, 1, prompt_ids=ids, end_id=END)
-        job = Job(request, Wish(MODEL, "balanced", "default"), len(ids) + 1, fleet.trace(), tenant=tenant)
+        job = Job(request, Wish(MODEL, "balanced", "default"), len(ids) + 1, fleet.trace())
+        job.isolation_class = tenant
         async with asyncio.timeout(5):
             return (await fleet.router.run(job, Collected())).endpoint.name
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from tenancy import keys
 from tenancy.errors import (
     AuthError,
     DisabledKeyError,
+    ExpiredKeyError,
     KeysNotLoadedError,
     MalformedKeyError,
     MissingKeyError,
@@ -24,7 +27,7 @@ KEY = "eh-" + "Zk3_" * 10 + "Zk3"
 DIGEST = keys.digest(KEY)
 
 
-def snapshot(*, key: dict[str, bool] | None = None, tenant: dict[str, bool] | None = None) -> Snapshot:
+def snapshot(*, key: dict[str, Any] | None = None, tenant: dict[str, Any] | None = None) -> Snapshot:
     return Snapshot.of(
         1,
         [
@@ -121,6 +124,19 @@ def test_a_disabled_key_or_tenant_is_refused_from_the_next_snapshot_on() -> None
         authenticate(snapshot(tenant={"disabled": True}), f"Bearer {KEY}")
     with pytest.raises(DisabledKeyError):
         authenticate(Snapshot.of(1, [ApiKey(name="k", tenant="gone", sha256=DIGEST)]), f"Bearer {KEY}")
+
+
+def test_a_key_is_good_until_it_expires_or_is_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = snapshot(key={"expires_at": datetime.fromtimestamp(1000, UTC)})
+    monkeypatch.setattr(keys, "time", lambda: 999.0)
+    assert authenticate(limited, f"Bearer {KEY}").tenant.name == "acme"
+    monkeypatch.setattr(keys, "time", lambda: 1000.0)
+    with pytest.raises(ExpiredKeyError):
+        authenticate(limited, f"Bearer {KEY}")
+    with pytest.raises(ExpiredKeyError):
+        identity_of(limited, "acme", next(iter(limited.keys.values())).name)
+    with pytest.raises(DisabledKeyError, match="revoked"):
+        authenticate(snapshot(key={"revoked": True}), f"Bearer {KEY}")
 
 
 def test_the_cache_is_bounded_and_of_one_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,45 @@
+"""Fallback: which other model answers when the one that was asked for cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from gateway.api.errors import shape_of
+from model_registry.snapshot import Snapshot
+from router.errors import UnknownModelError
+from router.profiles import FALLBACK, Wish, resolve
+from tenancy.policy import EffectivePolicy
+
+_CAUSES = {"context_length_exceeded": "context_length"}
+"""Causes that errors call otherwise; all others are called as the error's code is."""
+
+
+class StandIn(NamedTuple):
+    """What is asked instead, and what the client is told of it."""
+
+    wish: Wish
+    name: str
+    """As the policy writes it."""
+    header: bytes
+    """Ends with its line."""
+
+
+def stand_in(
+    snapshot: Snapshot, policy: EffectivePolicy, failed: Wish, tried: Collection[str], error: Exception
+) -> StandIn | None:
+    """What may answer for `failed`, which came to `error`; None: nothing.
+
+    Nothing that was `tried`, by its own name; a fallback to what does not exist is passed over.
+    """
+    code = shape_of(error).code
+    cause = _CAUSES.get(code, code)
+    for fallback in policy.fallbacks_for(failed.model, cause):
+        try:
+            wish = resolve(snapshot, fallback.to, None, None, policy.profile_for)
+        except UnknownModelError:
+            continue
+        if wish.name not in tried and wish.model.modality == failed.model.modality:
+            told = f"x-enginehouse-fallback: {failed.name}>{wish.name};{cause}\r\n"
+            return StandIn(wish._replace(reason=FALLBACK), wish.name, told.encode("latin-1", "replace"))
+    return None
