@@ -147,14 +147,26 @@ def _nearest(decision: Decision) -> list[tuple[str, float]]:
 
 def _candidate(each: Candidate, considered: Considered, why_left: WhyLeft) -> dict[str, Any]:
     name = each.endpoint.name
-    told = {key: value for key, value in each._asdict().items() if isinstance(value, (bool, int, float, str))}
     return {
         "endpoint": name,
         "profile": each.endpoint.profile,
         "score": considered.decision.scores.get(name),
         "not_taken": _why_not(each, considered, why_left),
-        **told,
+        **_facts(each),
     }
+
+
+def _facts(of: Any) -> dict[str, bool | float]:
+    """The figures of a value that the decision was made of, and of the values within it."""
+    names = getattr(of, "_fields", ()) or getattr(of, "__struct_fields__", ())
+    told: dict[str, bool | float] = {}
+    for name in names:
+        value = getattr(of, name)
+        if isinstance(value, (bool, int, float)):
+            told[name] = value
+        else:
+            told.update(_facts(value))
+    return told
 
 
 def _why_not(each: Candidate, considered: Considered, why_left: WhyLeft) -> str | None:

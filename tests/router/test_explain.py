@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, cast
+
 import pytest
 
 from model_registry.entities import Endpoint, Model
 from router.explain import Considered, Decisions, Explained, as_dict, line
 from router.pick import Candidate, Decision
 from router.profiles import Wish
+from router.view import EndpointView
 from tests.router.test_outliers import endpoint
 
 WISH = Wish(Model(name="m", context_length=10), "balanced", "default")
@@ -105,3 +108,18 @@ def test_the_header_counts_attempts_and_names_who_answered() -> None:
 def test_the_header_has_a_part_for_each_of_the_first_choices() -> None:
     told = line([explained(f"{ID}-{n}") for n in range(9)], "b")
     assert [part.split(";")[0] for part in told.split(", ")] == ["endpoint=a"] * 4
+
+
+def test_figures_of_values_within_a_candidate_are_told() -> None:
+    """Such as the view that a policy rates."""
+
+    class Rated(NamedTuple):
+        endpoint: Endpoint
+        view: EndpointView
+        breaker_admits: bool
+
+    rated = Rated(A, EndpointView("a", slots=8, prefill_tokens=300), True)
+    one = Considered(Decision(A, "profile", {}), [cast("Candidate", rated)], frozenset(), frozenset())
+    told = as_dict(explained(considered=one), {}.get)["candidates"][0]
+    assert (told["endpoint"], told["slots"], told["prefill_tokens"]) == ("a", 8, 300)
+    assert told["breaker_admits"] is True
