@@ -132,21 +132,21 @@ def measure_rows(
     console: Console,
     measured: report.Measured,
 ) -> None:
-    """Interleaved: the first repetition of every subject, then the second."""
+    """Interleaved: of each repetition and lane, one scenario of every subject, then the next scenario.
+
+    A machine's mood lasts longer than a scenario, so what is compared is measured one after the other.
+    """
     with surroundings(sample_ratio) as around, progress(console) as bar:
         task = bar.add_task("", total=repetitions * len(rows) * len(scenarios))
         for repetition in range(repetitions):
-            for subject in rows:
-                title = f"{subject.lane} · {subject.name} · {repetition + 1}/{repetitions}"
-                bar.update(task, description=title)
-                try:
-                    measure_subject(subject, around, scale, scenarios, measured, bar, task, title)
-                except BenchError as error:  # the others are still worth measuring
-                    measured.failures.append(f"{title}: {error}")
+            for lane in dict.fromkeys(subject.lane for subject in rows):
+                title = f"{lane} · {repetition + 1}/{repetitions}"
+                side_by_side = [subject for subject in rows if subject.lane == lane]
+                measure_lane(side_by_side, around, scale, scenarios, measured, bar, task, title)
 
 
-def measure_subject(
-    subject: Subject,
+def measure_lane(
+    rows: list[Subject],
     around: Surroundings,
     scale: Scale,
     scenarios: list[str],
@@ -155,19 +155,34 @@ def measure_subject(
     task: TaskID,
     title: str,
 ) -> None:
-    """One repetition of one subject, freshly started."""
-    with subject.running(around) as target:
-        answer_tokens = ANSWER_TOKENS[subject.lane]
-        setting = Setting(around.cores, around.stub, beside(target, around.stub), scale, answer_tokens)
-        warm(setting)
-        figures: Figures = {}
-        for name in scenarios:
-            bar.update(task, description=f"{title} · {name}")
-            figures |= SCENARIOS[name](setting)
-            bar.advance(task)
-    measured.add(subject.lane, subject.name, figures)
-    measured.failures += [f"{title}: {failure}" for failure in setting.failures]
-    measured.other_cores += setting.other_cores
+    """One repetition of the subjects of one lane, freshly started; who is not asked is idle."""
+    with ExitStack() as running:
+        settings: dict[str, Setting] = {}
+        for subject in rows:
+            bar.update(task, description=f"{title} · {subject.name} starts")
+            try:
+                target = beside(running.enter_context(subject.running(around)), around.stub)
+                settings[subject.name] = Setting(
+                    around.cores, around.stub, target, scale, ANSWER_TOKENS[subject.lane]
+                )
+                warm(settings[subject.name])
+            except BenchError as error:  # the others are still worth measuring
+                settings.pop(subject.name, None)
+                measured.failures.append(f"{title} · {subject.name}: {error}")
+        figures: dict[str, Figures] = {name: {} for name in settings}
+        for scenario in scenarios:
+            for name in list(settings):
+                bar.update(task, description=f"{title} · {name} · {scenario}")
+                try:
+                    figures[name] |= SCENARIOS[scenario](settings[name])
+                except BenchError as error:
+                    del settings[name]
+                    measured.failures.append(f"{title} · {name} · {scenario}: {error}")
+                bar.advance(task)
+        for name, setting in settings.items():
+            measured.add(rows[0].lane, name, figures[name])
+            measured.failures += [f"{title} · {name} · {failure}" for failure in setting.failures]
+            measured.other_cores += setting.other_cores
 
 
 def beside(target: Target, stub: Stub) -> Target:

@@ -15,7 +15,7 @@ from gateway.streaming.choices import Choice
 from model_registry.entities import Endpoint
 from router.profiles import Wish
 from telemetry import names
-from telemetry.metric_labels import AttemptOutcome, CancelPhase, Outcome, outcome_of
+from telemetry.metric_labels import AttemptOutcome, CancelPhase, Outcome, RefusalReason, outcome_of
 from telemetry.metrics import Metrics
 
 
@@ -46,6 +46,15 @@ class Accounts:
 
     def continued(self, wish: Wish) -> None:
         self._metrics.migrated(wish.name, wish.profile)
+
+    def queued(self, wish: Wish, tokens: int) -> None:
+        self._metrics.queued(wish.name, wish.profile, tokens)
+
+    def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None:
+        self._metrics.unqueued(wish.name, wish.profile, tokens, waited_s)
+
+    def refused(self, wish: Wish, reason: str) -> None:
+        self._metrics.refused(wish.name, wish.profile, cast("RefusalReason", reason))
 
     def finished(self, entry: Entry) -> None:
         """The single finish of a request."""

@@ -403,8 +403,12 @@ class Generation:
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
         prompt = len(request.prompt_ids) if request.prompt_ids is not None else 0
-        due_s = entry.started_s + self._config.request_timeout_s
-        return Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, due_s)
+        job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, output_tokens=output)
+        job.deadline_s = entry.started_s + self._config.request_timeout_s
+        if entry.identity is not None:
+            tenant = entry.identity.tenant
+            job.tenant, job.weight = tenant.name, tenant.weight
+        return job
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         """Tell the client, as far as that is still possible."""

@@ -81,11 +81,23 @@ async def _with_server_facts(control: TritonControl, schema: Schema) -> Schema:
         return schema  # serving does not depend on the metrics port
     slots = metrics.get(_REQUESTS, {}).get("max")
     block = metrics.get(_BLOCKS, {}).get("tokens_per")
+    blocks = metrics.get(_BLOCKS, {}).get("max")
+    reserves = bool(block and blocks) and await _reserves(control, schema.bare_target or schema.target)
     return replace(
         schema,
         max_concurrency=int(slots) if slots else None,
         tokens_per_block=int(block) if block else None,
+        kv_tokens=int(blocks * block) if block and blocks and reserves else None,
     )
+
+
+async def _reserves(control: TritonControl, bare: str) -> bool:
+    """Whether the engine starts a request only when its longest answer fits into the KV cache."""
+    try:
+        stated = parameter(await control.config(bare), "batch_scheduler_policy")
+    except InferenceError:
+        return False
+    return stated == "guaranteed_no_evict"
 
 
 async def _guides(control: TritonControl, bare: str) -> bool:

@@ -49,6 +49,9 @@ class Schema:
     """The server's own tokenizer puts BOS before text prompts."""
     tokens_per_block: int | None = None
     """Tokens of one KV-cache block; None: the engine does not say."""
+    kv_tokens: int | None = None
+    """Tokens that its KV cache holds, where it reserves room for a request's longest answer; None: it does
+    not, or does not say."""
     guided_decoding: bool = False
     """The engine has a guided decoding backend; without one it ignores guides without a word."""
     vectors: str | None = None
@@ -94,6 +97,7 @@ _PLAIN_FIELDS = (
     "preprocessing_target",
     "adds_special_tokens",
     "tokens_per_block",
+    "kv_tokens",
     "vectors",
     "dimensions",
     "guided_decoding",

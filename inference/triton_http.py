@@ -47,10 +47,11 @@ class TritonHttp:
 class _EventStream:
     """Splits a `generate_stream` body into events (contract sheet 7.1)."""
 
-    __slots__ = ("_partial", "_payload", "_reader", "_refusal", "_sink", "_status")
+    __slots__ = ("_partial", "_payload", "_reader", "_refusal", "_sink", "_status", "flush")
 
     def __init__(self, lane: TritonLane, request: InferenceRequest, sink: Sink) -> None:
         self._sink = sink
+        self.flush = sink.flush
         self._reader = lane.reader(request, sink)
         self._payload: Callable[[bytes], None] = getattr(self._reader, "payload", self._read)
         self._partial = b""
@@ -84,10 +85,7 @@ class _EventStream:
                 self.body(framed[begin:-2])
             except _UNREADABLE as error:
                 raise _not_json(error) from error
-        self._sink.flush()
-
-    def flush(self) -> None:
-        self._sink.flush()
+        self.flush()
 
     def _event(self, event: bytes) -> None:
         if not event.startswith(b"data: "):

@@ -36,6 +36,8 @@ class Knobs(BaseModel):
     """Refuse at once a request whose predicted time to first token misses the target."""
     window: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Requests dispatched to an engine at once, as a share of its slots; the rest waits here."""
+    window_tolerance: Annotated[float, Field(ge=1)] = 4.0
+    """By what factor an engine's time to first token may exceed that of a calm one before it is sent less."""
     hedge: bool = False
     """Ask a second endpoint when the first one has stalled before its first token."""
     cohort_wait_ms: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -54,6 +56,7 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
             ttft_target_s=1.0,
             itl_target_s=0.03,
             refuse_late=True,
+            window_tolerance=2.0,
             hedge=True,
         ),
         "balanced": Knobs(spills_to=("latency", "throughput")),
@@ -66,9 +69,15 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
             ttft_target_s=30.0,
             itl_target_s=0.2,
             window=1.25,
+            window_tolerance=16.0,
             cohort_wait_ms=50.0,
             embedding_wait_ms=5.0,
         ),
     }
 )
 """A custom profile begins with the knobs of `balanced`."""
+
+
+def knobs_of(profile: str) -> Knobs:
+    """The knobs of a profile by name."""
+    return BUILT_IN.get(profile, BUILT_IN["balanced"])

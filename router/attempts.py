@@ -8,7 +8,6 @@ broken.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic, time
 from typing import NamedTuple, Protocol
@@ -30,25 +29,25 @@ from inference.request import InferenceRequest, Lora, Usage
 from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
-from model_registry.knobs import BUILT_IN
+from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.answer import Answer, Start
 from router.answer import Outcome as Outcome
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.explain import Considered, Decisions, Explained
+from router.fair_queue import Priority
 from router.hedger import Hedger
 from router.ledger import EndpointLoad, Ledger
 from router.paces import Paces
 from router.pick import Decision, candidates, pick
 from router.placement import Placement, Turn
+from router.places import Place
 from router.profiles import Wish
+from router.queueing import Queueing
 from router.retry_budget import RetryBudget, why_not
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
-
-_BACKOFF_S = 0.05
-_MAX_BACKOFF_S = 0.4
 
 
 class Finished(NamedTuple):
@@ -71,6 +70,12 @@ class AttemptObserver(Protocol):
 
     def continued(self, wish: Wish) -> None: ...
 
+    def queued(self, wish: Wish, tokens: int) -> None: ...
+
+    def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
+
+    def refused(self, wish: Wish, reason: str) -> None: ...
+
 
 class Job(Struct):
     """One request on its way: what is asked, of which model, and what is known of its size."""
@@ -86,6 +91,19 @@ class Job(Struct):
     """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
     deadline_s: float | None = None
     """When the whole answer is due, as `time.monotonic`; None: whenever."""
+    tenant: str = ""
+    """Whose turn it takes in the queue."""
+    weight: float = 1.0
+    """Of the tenant beside the others."""
+    priority: Priority = "standard"
+    output_tokens: int = 0
+    """Of `tokens`, those of the expected output."""
+    place: Place | None = None
+    """What it takes of an endpoint's window."""
+    charge: Callable[[Usage | None], None] | None = None
+    """Charges its tenant what it really used, where it waited for its turn."""
+    dispatched: bool = False
+    """It has been sent to an endpoint: from now on it goes before new requests."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
@@ -110,6 +128,7 @@ class Router:
         snapshot: Callable[[], Snapshot],
         observer: AttemptObserver,
         adapters: Adapters,
+        knobs: Callable[[str], Knobs] = knobs_of,
     ) -> None:
         self.config = config
         self.ledger = Ledger()
@@ -122,15 +141,13 @@ class Router:
         self._snapshot = snapshot
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._knobs = knobs
         self._budgets: dict[str, RetryBudget] = {}
-        self.waiting: Counter[str] = Counter()
-        """Requests that wait for an endpoint, by model; those that use spare capacity only don't count."""
+        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs)
+        self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
         """A new snapshot is there: who waits for an endpoint looks again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
         endpoints = [endpoint for group in self._snapshot().endpoints.values() for endpoint in group]
         self.ledger.retain({endpoint.name for endpoint in endpoints})
         self.placement.retain(endpoints)
@@ -141,6 +158,7 @@ class Router:
             del self._budgets[model]
         self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
+        self.queueing.registry_changed()
 
     def capacity(self, model: str, lanes: frozenset[str]) -> tuple[int, int | None]:
         """Ready endpoints of `lanes`, and how many embedding inputs one call to any of them may hold.
@@ -158,9 +176,18 @@ class Router:
     async def run(self, job: Job, answer: Answer) -> Finished:
         """Push the answer of `job` into `answer`, wherever it comes from.
 
-        Raises InferenceError (the request was refused, or its stream broke), NoEndpointsError or
-        AttemptsExhaustedError. Cancelling it cancels at the engine.
+        Raises InferenceError (the request was refused, or its stream broke), NoEndpointsError,
+        AttemptsExhaustedError or NoRoomError. Cancelling it cancels at the engine.
         """
+        usage: Usage | None = None
+        try:
+            finished = await self._run(job, answer)
+            usage = finished.usage
+            return finished
+        finally:
+            self.queueing.ended(job, usage)
+
+    async def _run(self, job: Job, answer: Answer) -> Finished:
         failed: set[str] = set()
         attempts = continued = fruitless = 0
         budget = self._budgets.setdefault(job.wish.model.name, RetryBudget())
@@ -177,7 +204,7 @@ class Router:
             outcome: Outcome
             if job.request.lora is not None:
                 outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
-            elif answer.started or not _hedges(job):
+            elif answer.started or not self._hedges(job):
                 outcome = await self._attempt(endpoint, job, answer)
             else:
                 endpoint, outcome = await self._hedged(endpoint, job, answer, failed, attempts)
@@ -251,6 +278,10 @@ class Router:
         self.decisions.keep(
             Explained(time(), job.request.id, job.wish, attempt, is_hedge, waited_s, after, job.considered)
         )
+
+    def _hedges(self, job: Job) -> bool:
+        """Of an answer that is not streamed no first token tells that it has begun."""
+        return job.request.stream and job.spare is None and self._knobs(job.wish.profile).hedge
 
     def _continue(self, job: Job, answer: Answer, error: InferenceError) -> bool:
         """Make the rest of a broken answer the job; whether the attempt had brought anything."""
@@ -385,14 +416,7 @@ class Router:
     async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
         """The endpoint for the next attempt."""
         started_ns = job.trace.route_started()
-        decision = self._decide(job, failed)
-        if decision.endpoint is None:
-            waiting = int(job.spare is None)
-            self.waiting[job.wish.model.name] += waiting
-            try:
-                decision = await self._wait_for_endpoint(job, failed, decision)
-            finally:
-                self.waiting[job.wish.model.name] -= waiting
+        decision = await self.queueing.route(job, failed)
         endpoint = decision.endpoint
         name = None if endpoint is None else endpoint.name
         job.trace.route_finished(
@@ -412,20 +436,9 @@ class Router:
             f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."
         )
 
-    async def _wait_for_endpoint(self, job: Job, failed: set[str], decision: Decision) -> Decision:
-        """The first decision for an endpoint, or the last one for none when that took too long."""
-        deadline_s = self._loop.time() + self.config.no_endpoint_timeout_s
-        backoff_s = _BACKOFF_S
-        while decision.endpoint is None and (left_s := deadline_s - self._loop.time()) > 0:
-            changed = self._changed
-            try:
-                async with asyncio.timeout(min(backoff_s, left_s)):
-                    await changed.wait()
-            except TimeoutError:
-                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
-                failed.clear()  # all were tried: one that failed may be back by now
-            decision = self._decide(job, failed)
-        return decision
+    def _forecast(self, job: Job, endpoint: str | None) -> tuple[float, float]:
+        del job, endpoint
+        return 0.0, 0.0
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
@@ -444,12 +457,6 @@ class Router:
             decision = pick(job.wish.profile, choices, job.tokens, excluded)
         job.considered = Considered(decision, choices, frozenset(excluded), left)
         return decision
-
-
-def _hedges(job: Job) -> bool:
-    """Of an answer that is not streamed no first token tells that it has begun."""
-    knobs = BUILT_IN.get(job.wish.profile)
-    return knobs is not None and knobs.hedge and job.request.stream and job.spare is None
 
 
 def _may_be_the_guides_fault(outcome: Outcome, endpoint: Endpoint, request: InferenceRequest) -> bool:

@@ -4,6 +4,10 @@ RouterError
 ├── UnknownModelError        no such model, alias or profile
 ├── ModelNotAllowedError     the tenant's policy does not include the model
 ├── NoEndpointsError         the model has no endpoint that is ready
+├── NoRoomError              every endpoint of the model is busy
+│   ├── QueueFullError       and as many requests wait as may
+│   ├── QueueTimeoutError    and the request waited as long as it may
+│   └── PredictedLateError   its first token would come too late
 └── AttemptsExhaustedError   every endpoint that was tried failed
 """
 
@@ -35,6 +39,40 @@ class ModelNotAllowedError(RouterError):
 
 class NoEndpointsError(RouterError):
     """The model has no endpoint that is ready."""
+
+
+class NoRoomError(RouterError):
+    """The capacity exists and is taken.
+
+    After `retry_after_s` this request would be taken if no other came meanwhile.
+    """
+
+    _why = "every endpoint is busy"
+
+    def __init__(self, model: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"The model {model!r} has no room for this request now: {self._why}. "
+            f"Try again in {retry_after_s:.0f} s."
+        )
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(NoRoomError):
+    """As many requests wait as may."""
+
+    _why = "as many requests wait as may wait"
+
+
+class QueueTimeoutError(NoRoomError):
+    """It waited as long as its profile lets requests wait."""
+
+    _why = "it has waited as long as it may"
+
+
+class PredictedLateError(NoRoomError):
+    """Its first token would come later than its profile promises."""
+
+    _why = "its first token would come later than its profile allows"
 
 
 class AttemptsExhaustedError(RouterError):

@@ -47,10 +47,17 @@ class EndpointView(NamedTuple):
     """Share of the traffic it is meant to take beside others (canaries)."""
     surcharge_tokens: int = 0
     """What else sending the request there costs, as prompt tokens: an adapter that it lacks."""
+    age_s: float = 0.0
+    """Of the oldest figure in here that others reported; what this process did itself has no age."""
 
     def uncached_tokens(self, ask: Ask) -> int:
         """What of the prompt it would have to compute; the last token always."""
         return max(1, ask.prompt_tokens - self.cached_tokens) + self.surcharge_tokens
+
+    def ttft_s(self, ask: Ask) -> float:
+        """Forecast of the time to the request's first token, if it were sent there now."""
+        ahead = self.prefill_tokens + self.uncached_tokens(ask)
+        return ahead / self.prefill_tokens_per_s + self.step_s
 
 
 class Policy(Protocol):

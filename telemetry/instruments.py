@@ -78,6 +78,33 @@ class Instruments:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.queued_requests = Gauge(
+            "enginehouse_queued_requests",
+            "Requests that wait in the gateway for room at an endpoint.",
+            by_model,
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.queued_tokens = Gauge(
+            "enginehouse_queued_tokens",
+            "Prompt tokens and expected output of the requests that wait.",
+            by_model,
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.queue_wait = BulkHistogram(
+            "enginehouse_queue_wait_seconds",
+            "Time in the queue of those requests that had to wait, however it ended.",
+            by_model,
+            buckets=_DURATION_S,
+            registry=registry,
+        )
+        self.refusals = Counter(
+            "enginehouse_refusals_total",
+            "Requests refused because the capacity was taken (429), by reason.",
+            (*by_model, "reason"),
+            registry=registry,
+        )
         self.attempts = Counter(
             "enginehouse_attempts_total",
             "Tries on an endpoint, by how they ended.",

@@ -27,8 +27,10 @@ from telemetry.metric_labels import (
     CancelPhase,
     KnownValues,
     Outcome,
+    RefusalReason,
 )
 from telemetry.metric_series import CounterSeries, Flushable, HistogramSeries
+from telemetry.queue_series import QueueSeries
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -51,6 +53,7 @@ class Metrics:
         self._instruments = Instruments()
         self._kept: list[Flushable] = []
         self._by_model: dict[tuple[str | None, str | None], _ModelSeries] = {}
+        self._queues: dict[tuple[str | None, str | None], QueueSeries] = {}
         self._attempts: dict[tuple[str, str], CounterSeries] = {}
         self._cancellations: dict[str, CounterSeries] = {}
         self._batch_rows: dict[BatchRowOutcome, CounterSeries] = {}
@@ -110,6 +113,18 @@ class Metrics:
         series.completion_tokens.value += completion_tokens
         if outcome != "ok":
             series.wasted_tokens.value += completion_tokens
+
+    def queued(self, model: str | None, profile: str | None, tokens: int) -> None:
+        """A request waits for room; `unqueued` follows exactly once, with the same values."""
+        self._queue_series(model, profile).entered(tokens)
+
+    def unqueued(self, model: str | None, profile: str | None, tokens: int, waited_s: float) -> None:
+        """It does not wait any more, however that ended."""
+        self._queue_series(model, profile).left(tokens, waited_s)
+
+    def refused(self, model: str | None, profile: str | None, reason: RefusalReason) -> None:
+        """A request was refused because the capacity is taken."""
+        self._queue_series(model, profile).refused(reason)
 
     def attempt(self, endpoint: str, outcome: AttemptOutcome) -> None:
         """A try on `endpoint` is over."""
@@ -192,6 +207,14 @@ class Metrics:
         series = self._by_model.get(labels)
         if series is None:
             series = self._by_model[labels] = self._keep(_ModelSeries(self._instruments, *labels))
+        return series
+
+    def _queue_series(self, model: str | None, profile: str | None) -> QueueSeries:
+        label = self._models.label(model)
+        labels = self._adapters.label(model) if label == OTHER else label, self._profiles.label(profile)
+        series = self._queues.get(labels)
+        if series is None:
+            series = self._queues[labels] = self._keep(QueueSeries(self._instruments, *labels))
         return series
 
     def _attempt_series(self, endpoint: str, outcome: str) -> CounterSeries:

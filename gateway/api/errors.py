@@ -183,6 +183,10 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
     router_errors.NoEndpointsError: ErrorShape(
         503, SERVER_ERROR, "no_endpoints", "The model has no endpoint that is ready.", retry_after_s=5
     ),
+    router_errors.NoRoomError: ErrorShape(429, RATE_LIMIT, "no_room", retry_after_s=1),
+    router_errors.QueueFullError: ErrorShape(429, RATE_LIMIT, "queue_full", retry_after_s=1),
+    router_errors.QueueTimeoutError: ErrorShape(429, RATE_LIMIT, "queue_timeout", retry_after_s=1),
+    router_errors.PredictedLateError: ErrorShape(429, RATE_LIMIT, "predicted_late", retry_after_s=1),
     router_errors.AttemptsExhaustedError: ErrorShape(
         503, SERVER_ERROR, "attempts_exhausted", retry_after_s=1
     ),

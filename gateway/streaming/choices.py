@@ -198,16 +198,18 @@ class StreamedChoice(Choice):
         self.tokens = passing  # type: ignore[method-assign]
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
-        assert self.assembler is not None
-        text = self.assembler.tokens(ids, log_probs)
+        assembler = self.assembler
+        assert assembler is not None
+        text = assembler.tokens(ids, log_probs)
         if not self.started:
             self._open()
         if text:
             if self._parser is None:
-                self._response.push(self._events.delta(self.index, text, self.assembler.take_log_probs()))
+                scores = None if log_probs is None else assembler.take_log_probs()
+                self._response.push(self._events.delta(self.index, text, scores))
             else:
                 self._push_parts(self._parser.push(text))
-        if self.assembler.stopped:
+        if assembler.stopped:
             self._stop_here()
 
     def text(self, delta: str, tokens: int | None = None) -> None:

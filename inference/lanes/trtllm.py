@@ -35,7 +35,7 @@ _SAMPLING = {
 }
 
 
-class _Token(msgspec.Struct):
+class _Token(msgspec.Struct, gc=False):
     output_ids: Any = None
 
 
@@ -125,6 +125,7 @@ class BareReader:
         "_lane",
         "_last",
         "_over",
+        "_push",
         "_request",
         "_sink",
         "_unread",
@@ -135,6 +136,7 @@ class BareReader:
         self._lane = lane
         self._request = request
         self._sink = sink
+        self._push = sink.tokens
         self._wants_log_probs = request.sampling.log_probs
         self._ids: list[int] = []
         self._last: dict[str, Any] | None = None
@@ -152,9 +154,8 @@ class BareReader:
             self.event(outputs_of(json))
             return
         self._unread = json
-        ids = [token]
-        self._ids += ids
-        self._sink.tokens(ids, None)
+        self._ids.append(token)
+        self._push((token,), None)
 
     def event(self, outputs: dict[str, Any]) -> None:
         """One response. Raises ProtocolError when it is not of the schema."""

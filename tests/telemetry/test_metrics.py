@@ -18,6 +18,7 @@ from telemetry.metric_labels import (
     BATCH_ROW_OUTCOMES,
     CANCEL_PHASES,
     OUTCOMES,
+    REFUSAL_REASONS,
     outcome_of,
 )
 from telemetry.metrics import Metrics
@@ -245,14 +246,18 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 21
+    assert len(described) == 25
     assert documented() == described
 
 
 def test_the_document_lists_every_label_value() -> None:
     text = DOCUMENT.read_text().split("## Label values")[1].split("## Questions")[0]
-    assert set(re.findall(r"`([a-z_]+)`", text)) - {
-        "outcome",
-        "phase",
-        "status",
-    } == OUTCOMES | ATTEMPT_OUTCOMES | CANCEL_PHASES | BATCH_ROW_OUTCOMES | {*BATCH_JOB_STATUSES}
+    documented_values = set(re.findall(r"`([a-z_]+)`", text)) - {"outcome", "phase", "status", "reason"}
+    assert documented_values == {
+        *OUTCOMES,
+        *ATTEMPT_OUTCOMES,
+        *CANCEL_PHASES,
+        *BATCH_ROW_OUTCOMES,
+        *BATCH_JOB_STATUSES,
+        *REFUSAL_REASONS,
+    }

@@ -1,0 +1,76 @@
+"""Policies that weigh the prompt's uncached tokens against the load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from router.policies.options import Memoryless, Option
+from router.view import Ask, EndpointView
+
+
+class Product(Memoryless):
+    """Uncached tokens in flight, this prompt's included, times the batch that it would make.
+
+    LMETRIC (Zhang et al., 2026, arXiv 2603.15202): a factor that all endpoints share changes nothing, so that
+    there is nothing to tune. Tokens are taken in seconds of their engine and the batch in slots, for unlike
+    engines.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {}
+
+    def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
+        return [
+            (view.prefill_tokens + view.uncached_tokens(ask))
+            * (view.requests + 1)
+            / (view.prefill_tokens_per_s * view.slots)
+            for view in views
+        ]
+
+
+class PredictedTtft(Memoryless):
+    """The time to this request's first token, and something for what it delays the others there."""
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "externality": Option(0.15, 0, 100, "what a second of delay for another request counts")
+    }
+
+    def __init__(self, externality: float) -> None:
+        self._externality = externality
+
+    def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
+        alpha = self._externality
+        return [
+            view.ttft_s(ask) + alpha * view.requests * view.uncached_tokens(ask) / view.prefill_tokens_per_s
+            for view in views
+        ]
+
+
+class Linear(Memoryless):
+    """Prefill plus decode load, in tokens, less what is cached: the cost of NVIDIA Dynamo's KV router.
+
+    With `overlap_decay`, cached tokens count for less the more prefill an endpoint has than the least loaded.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "prefill_scale": Option(1.0, 0, 1000, "what a token to be computed counts beside a resident one"),
+        "overlap_decay": Option(0.0, 0, 1000, "how fast cached tokens lose their worth with load"),
+        "request_weight": Option(0.0, 0, 1e6, "tokens that each request in flight counts for"),
+    }
+
+    def __init__(self, prefill_scale: float, overlap_decay: float, request_weight: float) -> None:
+        self._prefill_scale = prefill_scale
+        self._overlap_decay = overlap_decay
+        self._request_weight = request_weight
+
+    def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
+        least = min((view.prefill_tokens for view in views), default=0)
+        prompt = max(1, ask.prompt_tokens)
+        costs = []
+        for view in views:
+            excess = (view.prefill_tokens - least) / prompt
+            credit = view.cached_tokens / (1 + self._overlap_decay * excess)
+            prefill = max(0.0, view.prefill_tokens + prompt + view.surcharge_tokens - credit)
+            decode = view.decode_tokens + prompt
+            costs.append(self._prefill_scale * prefill + decode + self._request_weight * view.requests)
+        return costs

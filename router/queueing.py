@@ -1,0 +1,401 @@
+"""Queueing: where requests wait for an endpoint, and when they stop waiting. Owned by one event loop.
+
+A request that finds room goes at once: that path is a few attribute reads. While the endpoints of its model
+are full it waits in the fair queue of its deployment group (model and profile) until one of their windows has
+room; while there is none at all, in the waiting room. Whatever gives room lets as many go as fit; a slow tick
+makes up for what nobody tells (a breaker that half-opens, a window that grew).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Set
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
+
+from inference.request import Usage
+from model_registry.knobs import Knobs, knobs_of
+from model_registry.snapshot import Snapshot
+from router.admission import Drain, Standing, Verdict, admit, allowed_ttft_s, service
+from router.config import RouterConfig
+from router.errors import NoEndpointsError, PredictedLateError, QueueFullError, QueueTimeoutError, RouterError
+from router.fair_queue import FairQueue
+from router.pick import Decision
+from router.places import Places
+from router.profiles import Wish
+from router.tenant_turns import Answer, Ticket
+from router.window import Held
+
+if TYPE_CHECKING:
+    from router.attempts import Job
+
+_TICK_S = 0.05
+_BACKOFF_S = 0.05
+_MAX_BACKOFF_S = 0.4
+_REFUSALS: dict[str, type[QueueFullError | QueueTimeoutError | PredictedLateError]] = {
+    "queue_full": QueueFullError,
+    "queue_timeout": QueueTimeoutError,
+    "predicted_late": PredictedLateError,
+}
+
+
+class Forecast(Protocol):
+    """What a first token is expected to take."""
+
+    def __call__(self, job: Job, endpoint: str | None) -> tuple[float, float]:
+        """Seconds from dispatch to first token, and the same on an idle engine; None: the best endpoint."""
+
+
+class QueueObserver(Protocol):
+    """Learns who waits and who is refused, for metrics."""
+
+    def queued(self, wish: Wish, tokens: int) -> None: ...
+
+    def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
+
+    def refused(self, wish: Wish, reason: str) -> None: ...
+
+
+class _Waiter(Struct, eq=False):
+    """One request that waits, and the future that ends its waiting."""
+
+    job: Job
+    failed: set[str]
+    done: asyncio.Future[Decision]
+    entered_s: float
+    decision: Decision | None = None
+    refusal: Verdict | None = None
+
+
+class _Group(Struct, eq=False):
+    """What waits for one model under one profile."""
+
+    model: str
+    profile: str
+    knobs: Knobs
+    queue: FairQueue[_Waiter]
+    drain: Drain = field(default_factory=Drain)
+    waiters: dict[_Waiter, Ticket[_Waiter]] = field(default_factory=dict)
+    deserted_s: float | None = None
+    """Since when the model has no endpoint that is ready."""
+
+
+class Queueing:
+    """Places and queues of one gateway process; `decide` picks an endpoint for a job, some being excluded."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        snapshot: Callable[[], Snapshot],
+        decide: Callable[[Job, set[str]], Decision],
+        forecast: Forecast,
+        observer: QueueObserver,
+        knobs: Callable[[str], Knobs] = knobs_of,
+    ) -> None:
+        self.places = Places(knobs)
+        self.waiting: Counter[str] = Counter()
+        """Requests that wait for an endpoint, by model; those that use spare capacity only don't count."""
+        self._config = config
+        self._snapshot = snapshot
+        self._decide = decide
+        self._forecast = forecast
+        self._observer = observer
+        self._knobs = knobs
+        self._loop = asyncio.get_running_loop()
+        self._groups: dict[tuple[str, str], _Group] = {}
+        self._changed = asyncio.Event()
+        self._tick: asyncio.TimerHandle | None = None
+
+    async def route(self, job: Job, failed: set[str]) -> Decision:
+        """An endpoint for `job` with a place taken there, or the decision for none when that took too long.
+
+        Raises QueueFullError, QueueTimeoutError or PredictedLateError.
+        """
+        self._leave_place(job)
+        decision = self._at_once(job, failed)
+        if decision is not None:
+            return decision
+        self.waiting[job.wish.model.name] += int(job.spare is None)
+        try:
+            return await self._wait(job, failed)
+        finally:
+            self.waiting[job.wish.model.name] -= int(job.spare is None)
+
+    def ended(self, job: Job, usage: Usage | None) -> None:
+        """The request is over: its place is free, its tenant charged what it used, if that is known."""
+        self._leave_place(job)
+        if job.charge is not None:
+            charge, job.charge = job.charge, None
+            charge(usage)
+
+    def registry_changed(self) -> None:
+        """Endpoints came, went or changed: whoever waits looks again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self.places.retain(one for group in self._snapshot().endpoints.values() for one in group)
+        for group in list(self._groups.values()):
+            self._look(group)
+
+    def room(self, model: str, profile: str) -> None:
+        """An endpoint of this profile may have room: its own profile's requests come first."""
+        groups = [group for group in self._groups.values() if group.model == model]
+        for group in sorted(groups, key=lambda group: group.profile != profile):
+            self._look(group)
+
+    def _at_once(self, job: Job, failed: set[str]) -> Decision | None:
+        """The decision where nobody waits and there is room; None: it has to wait."""
+        if self._groups and job.spare is None and (job.wish.model.name, job.wish.profile) in self._groups:
+            return None
+        need = _need(job)
+        decision = self._decide(job, failed | self._closed(job, need))
+        if decision.endpoint is None:
+            return None
+        if job.spare is None and not job.dispatched:
+            self._refuse_if_late(job, decision.endpoint.name)
+        return self._go(job, decision, need)
+
+    def _go(self, job: Job, decision: Decision, need: Held) -> Decision:
+        assert decision.endpoint is not None
+        job.place = self.places.take(decision.endpoint, need)
+        job.dispatched = True
+        return decision
+
+    def _leave_place(self, job: Job) -> None:
+        place = job.place
+        if place is not None:
+            job.place = None
+            self.places.leave(place)
+            if self._groups:
+                self.room(place.endpoint.model, place.endpoint.profile)
+
+    def _closed(self, job: Job, need: Held) -> Set[str]:
+        """Endpoints that the request may not go to now: the full ones, and where its profile does not spill
+        over, those of others."""
+        full = self.places.full_for(need)
+        if not full or self._knobs(job.wish.profile).spill_when_full:
+            return full
+        endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
+        profile = job.wish.profile
+        if not any(one.name in full and one.profile == profile and one.state == "ready" for one in endpoints):
+            return full
+        return full | {one.name for one in endpoints if one.profile != profile}
+
+    async def _wait(self, job: Job, failed: set[str]) -> Decision:
+        """In the waiting room while nothing may serve the request, in the queue while what may is full."""
+        deadline_s = self._loop.time() + self._config.no_endpoint_timeout_s
+        backoff_s = _BACKOFF_S
+        while True:
+            decision = self._decide(job, failed)
+            if decision.endpoint is not None and job.spare is None:
+                return await self._queue(job, failed)
+            left_s = deadline_s - self._loop.time()
+            if left_s <= 0:
+                return Decision(None, "no_room" if decision.endpoint else decision.reason, {})
+            changed = self._changed
+            try:
+                async with asyncio.timeout(min(backoff_s, left_s)):
+                    await changed.wait()
+            except TimeoutError:
+                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+                failed.clear()  # all were tried: one that failed may be back by now
+            found = self._at_once(job, failed)
+            if found is not None:
+                return found
+
+    async def _queue(self, job: Job, failed: set[str]) -> Decision:
+        """Wait for room. Whoever leaves while waiting is out of the queue at once."""
+        key = job.wish.model.name, job.wish.profile
+        group = self._groups.get(key) or self._open(*key)
+        now_s = self._loop.time()
+        try:
+            if not job.dispatched:
+                self._admit(group, job)
+            waiter = _Waiter(job, failed, self._loop.create_future(), now_s)
+            ticket = self._add(group, waiter, now_s)
+        except BaseException:
+            self._close_if_empty(group)
+            raise
+        self._observer.queued(job.wish, job.tokens)
+        limit_s = group.knobs.max_wait_s
+        timer = self._loop.call_later(limit_s, self._timed_out, group, waiter)
+        try:
+            self._look(group)
+            return await waiter.done
+        finally:
+            timer.cancel()
+            group.queue.remove(ticket)
+            group.waiters.pop(waiter, None)
+            self._close_if_empty(group)
+            self._observer.unqueued(job.wish, job.tokens, self._loop.time() - now_s)
+
+    def _add(self, group: _Group, waiter: _Waiter, now_s: float) -> Ticket[_Waiter]:
+        job, queue = waiter.job, group.queue
+        _, isolated_s = self._forecast(job, None)
+        due_s = now_s + allowed_ttft_s(group.knobs, isolated_s)
+        if job.dispatched:
+            ticket = queue.add_back(waiter, job.tokens, now_s, due_s)
+        else:
+            ticket = queue.add(
+                waiter,
+                tenant=job.tenant,
+                weight=job.weight,
+                priority=job.priority,
+                cost=service(job.tokens - job.output_tokens, job.output_tokens),
+                tokens=job.tokens,
+                now_s=now_s,
+                deadline_s=due_s,
+            )
+        group.waiters[waiter] = ticket
+        return ticket
+
+    def _admit(self, group: _Group, job: Job) -> None:
+        """Let the request into the queue. Raises the refusal where it may not come in."""
+        queue, now_s = group.queue, self._loop.time()
+        ahead = queue.ahead_tokens(job.tenant, job.weight, job.priority) + job.tokens
+        ttft_s, isolated_s = self._forecast(job, None)
+        standing = Standing(
+            exists=True,
+            has_room=False,
+            is_full=queue.is_full,
+            wait_s=group.drain.seconds_for(ahead, now_s),
+            ttft_s=ttft_s,
+            isolated_s=isolated_s,
+            drain_s=group.drain.seconds_for(queue.tokens, now_s),
+        )
+        verdict = admit(standing, group.knobs, job.priority)
+        if verdict.reason == "queue_full":
+            victim = queue.victim(job.tenant, job.weight, job.priority)
+            if victim is not None:
+                self._refuse(group, victim.load, verdict)
+                return
+        if verdict.action == "refuse":
+            raise self._refusal(job, verdict)
+
+    def _refuse_if_late(self, job: Job, endpoint: str) -> None:
+        knobs = self._knobs(job.wish.profile)
+        if not knobs.refuse_late:
+            return
+        ttft_s, isolated_s = self._forecast(job, endpoint)
+        standing = Standing(exists=True, has_room=True, ttft_s=ttft_s, isolated_s=isolated_s)
+        verdict = admit(standing, knobs, job.priority)
+        if verdict.action == "refuse":
+            raise self._refusal(job, verdict)
+
+    def _look(self, group: _Group) -> None:
+        """Let as many go as there is room for."""
+        while group.waiters:
+            endpoints = self._snapshot().endpoints.get(group.model, ())
+            if all(endpoint.name in self.places.full for endpoint in endpoints):
+                return
+            ticket = group.queue.take(partial(self._may_go, group))
+            if ticket is None:
+                return
+            waiter, now_s = ticket.load, self._loop.time()
+            group.waiters.pop(waiter, None)
+            if waiter.refusal is not None or waiter.done.done() or waiter.decision is None:
+                group.queue.settle(ticket, 0.0)
+                if waiter.refusal is not None and not waiter.done.done():
+                    waiter.done.set_exception(self._refusal(waiter.job, waiter.refusal))
+                continue
+            group.drain.left(ticket.tokens, now_s)
+            job = waiter.job
+            if not job.dispatched:
+                job.charge = partial(_settle, group.queue, ticket)
+            self._go(job, waiter.decision, _need(job))
+            waiter.done.set_result(waiter.decision)
+
+    def _may_go(self, group: _Group, waiter: _Waiter) -> Answer:
+        """Whether a request that is at the head of its tenant goes now; keeps the decision with it."""
+        if waiter.done.done():
+            return "go"  # its client has left: out of the way
+        job, need = waiter.job, _need(waiter.job)
+        waited_s = self._loop.time() - waiter.entered_s
+        if waiter.failed and waited_s > _MAX_BACKOFF_S:
+            waiter.failed.clear()
+        decision = self._decide(job, waiter.failed | self._closed(job, need))
+        if decision.endpoint is None:
+            # Where only its size keeps it waiting, smaller ones must not slip past it for ever.
+            fits_when_small = self._decide(job, waiter.failed | self._closed(job, Held(1)))
+            return "pass" if fits_when_small.endpoint is None else "stop"
+        waiter.decision = decision
+        if not job.dispatched and group.knobs.refuse_late:
+            ttft_s, isolated_s = self._forecast(job, decision.endpoint.name)
+            standing = Standing(True, True, ttft_s=ttft_s, isolated_s=isolated_s, waited_s=waited_s)
+            verdict = admit(standing, group.knobs, job.priority)
+            waiter.refusal = verdict if verdict.action == "refuse" else None
+        return "go"
+
+    def _timed_out(self, group: _Group, waiter: _Waiter) -> None:
+        """It waited as long as its profile lets it: 429 where capacity exists, 503 where it does not."""
+        if self._decide(waiter.job, set()).endpoint is None:
+            self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
+            return
+        wait_s = group.drain.seconds_for(group.queue.tokens, self._loop.time())
+        standing = Standing(True, False, wait_s=wait_s, waited_s=group.knobs.max_wait_s)
+        knobs = group.knobs.model_copy(update={"refuse_late": False})
+        self._refuse(group, waiter, admit(standing, knobs, waiter.job.priority))
+
+    def _refuse(self, group: _Group, waiter: _Waiter, verdict: Verdict) -> None:
+        self._fail(group, waiter, self._refusal(waiter.job, verdict))
+
+    def _fail(self, group: _Group, waiter: _Waiter, error: RouterError) -> None:
+        """Take a request out of the queue and tell it why."""
+        ticket = group.waiters.pop(waiter, None)
+        if ticket is not None:
+            group.queue.remove(ticket)
+        if not waiter.done.done():
+            waiter.done.set_exception(error)
+
+    def _refusal(self, job: Job, verdict: Verdict) -> RouterError:
+        self._observer.refused(job.wish, verdict.reason)
+        kind = _REFUSALS[verdict.reason]
+        return kind(job.wish.model.name, verdict.retry_after_s or 1.0)
+
+    def _open(self, model: str, profile: str) -> _Group:
+        knobs = self._knobs(profile)
+        group = _Group(model, profile, knobs, FairQueue(knobs.order, knobs.queue_limit))
+        group.drain.began(self._loop.time())
+        self._groups[model, profile] = group
+        if self._tick is None:
+            self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+        return group
+
+    def _close_if_empty(self, group: _Group) -> None:
+        if not group.waiters and self._groups.get((group.model, group.profile)) is group:
+            del self._groups[group.model, group.profile]
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        now_s = self._loop.time()
+        for group in list(self._groups.values()):
+            endpoints = self._snapshot().endpoints.get(group.model, ())
+            if any(endpoint.state == "ready" for endpoint in endpoints):
+                group.deserted_s = None
+                self._look(group)
+            elif group.deserted_s is None:
+                group.deserted_s = now_s
+            elif now_s - group.deserted_s >= self._config.no_endpoint_timeout_s:
+                for waiter in list(group.waiters):
+                    self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
+        if self._groups:
+            self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+
+
+def _need(job: Job) -> Held:
+    """What the request takes of a window."""
+    return Held(1, job.tokens - job.output_tokens + job.request.max_tokens)
+
+
+def _settle(queue: FairQueue[_Waiter], ticket: Ticket[_Waiter], usage: Usage | None) -> None:
+    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+        queue.settle(ticket, ticket.cost)
+        return
+    uncached = usage.prompt_tokens - (usage.cached_tokens or 0)
+    queue.settle(ticket, service(uncached, usage.completion_tokens))
+
+
+def _nothing(job: Job, reason: str) -> NoEndpointsError:
+    return NoEndpointsError(f"The model {job.wish.model.name!r} has no endpoint that is ready ({reason}).")

@@ -1,0 +1,247 @@
+"""The fair queue: turns of tenants, priorities, orders and removals."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router.fair_queue import QUANTUM_TOKENS, FairQueue, Priority
+from router.tenant_turns import Answer, Ticket
+
+LARGEST = 33_000
+Item = tuple[str, float]
+
+
+def add(
+    queue: FairQueue[Item],
+    tenant: str,
+    cost: float,
+    *,
+    weight: float = 1.0,
+    priority: Priority = "standard",
+    now_s: float = 0.0,
+    deadline_s: float = math.inf,
+) -> Ticket[Item]:
+    return queue.add(
+        (tenant, cost),
+        tenant=tenant,
+        weight=weight,
+        priority=priority,
+        cost=cost,
+        tokens=int(cost),
+        now_s=now_s,
+        deadline_s=deadline_s,
+    )
+
+
+def go(_: Item) -> Answer:
+    return "go"
+
+
+def take(queue: FairQueue[Item]) -> Ticket[Item]:
+    ticket = queue.take(go)
+    assert ticket is not None
+    return ticket
+
+
+costs = st.one_of(st.sampled_from([1.0, 500.0, float(LARGEST)]), st.floats(1, LARGEST))
+weights = st.lists(st.sampled_from([0.25, 1.0, 3.0]), min_size=2, max_size=5)
+steps = st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 4), costs)), max_size=150)
+
+
+class Service:
+    """What every tenant got per weight, and how far any two that wait have drifted apart."""
+
+    def __init__(self, weights: list[float]) -> None:
+        self.weights = weights
+        self.got = [0.0] * len(weights)
+        self.waiting = [0] * len(weights)
+        self.since: dict[tuple[int, int], float] = {}
+
+    def added(self, tenant: int) -> None:
+        self.waiting[tenant] += 1
+        if self.waiting[tenant] == 1:
+            for pair in combinations(range(len(self.got)), 2):
+                if tenant in pair:
+                    self.since[pair] = self.got[pair[0]] - self.got[pair[1]]
+
+    def served(self, tenant: int, cost: float) -> None:
+        self.got[tenant] += cost / self.weights[tenant]
+        self.waiting[tenant] -= 1
+
+    def gaps(self) -> list[float]:
+        return [
+            abs(self.got[a] - self.got[b] - since)
+            for (a, b), since in self.since.items()
+            if self.waiting[a] and self.waiting[b]
+        ]
+
+
+@given(weights, st.lists(st.lists(costs, min_size=1, max_size=30), min_size=5, max_size=5))
+@settings(deadline=None)
+def test_tenants_that_began_together_stay_within_quantum_and_largest(
+    weights: list[float], backlogs: list[list[float]]
+) -> None:
+    """At every moment, as long as both wait."""
+    queue: FairQueue[Item] = FairQueue(limit=10**6)
+    service = Service(weights)
+    bound = QUANTUM_TOKENS + LARGEST / min(weights)
+    for tenant, weight in enumerate(weights):
+        for cost in backlogs[tenant]:
+            add(queue, str(tenant), cost, weight=weight)
+            service.added(tenant)
+    while len(queue):
+        name, cost = take(queue).load
+        service.served(int(name), cost)
+        assert max(service.gaps(), default=0.0) <= bound + 1e-6
+
+
+@given(weights, steps)
+@settings(deadline=None, max_examples=200)
+def test_whenever_two_began_to_wait_the_gap_is_bounded(
+    weights: list[float], steps: list[tuple[int, float] | None]
+) -> None:
+    """Tenants come and go, some are removed, and one may have been ahead when another came."""
+    queue: FairQueue[Item] = FairQueue(limit=10**6)
+    service = Service(weights)
+    bound = QUANTUM_TOKENS + 2 * LARGEST / min(weights)
+    for step in steps:
+        if step is not None:
+            tenant, cost = step[0] % len(weights), step[1]
+            add(queue, str(tenant), cost, weight=weights[tenant])
+            service.added(tenant)
+        elif len(queue):
+            ticket = take(queue)
+            name, cost = ticket.load
+            service.served(int(name), cost)
+            queue.settle(ticket, cost)
+        assert max(service.gaps(), default=0.0) <= bound + 1e-6
+
+
+@given(st.lists(st.floats(0.2, 5.0), min_size=60, max_size=60))
+@settings(deadline=None)
+def test_true_costs_count_once_they_are_known(errors: list[float]) -> None:
+    """Estimates that are wrong for one tenant are made up for: the bound holds for what was really used."""
+    queue: FairQueue[Item] = FairQueue(limit=10**6)
+    service = Service([1.0, 1.0])
+    largest = 1000 * 5.0
+    for _ in range(60):
+        add(queue, "0", 1000.0)
+        add(queue, "1", 1000.0)
+        service.added(0)
+        service.added(1)
+    left = iter(errors)
+    for _ in range(60):
+        ticket = take(queue)
+        tenant = int(ticket.load[0])
+        truth = 1000.0 * next(left) if tenant == 0 else 1000.0
+        queue.settle(ticket, truth)
+        service.served(tenant, truth)
+        assert max(service.gaps(), default=0.0) <= QUANTUM_TOKENS + 2 * largest
+
+
+def test_a_flood_is_shared_by_weight() -> None:
+    """Of three tenants with equal requests, the one of weight 2 gets half while all wait."""
+    queue: FairQueue[Item] = FairQueue()
+    for _ in range(300):
+        add(queue, "flood", 1000.0)
+    for _ in range(80):
+        add(queue, "double", 1000.0, weight=2.0)
+        add(queue, "single", 1000.0)
+    first = [take(queue).load[0] for _ in range(80)]
+    assert (first.count("double"), first.count("single"), first.count("flood")) == (40, 20, 20)
+
+
+def test_idling_earns_nothing() -> None:
+    """A tenant that comes late takes turns from then on, and is not paid for the time before."""
+    queue: FairQueue[Item] = FairQueue()
+    for _ in range(100):
+        add(queue, "early", 1000.0)
+    for _ in range(50):
+        take(queue)
+    for _ in range(50):
+        add(queue, "late", 1000.0)
+    first = [take(queue).load[0] for _ in range(20)]
+    assert 9 <= first.count("late") <= 11
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [("fcfs", [3.0, 1.0, 2.0]), ("edf", [1.0, 2.0, 3.0]), ("wspt", [1.0, 2.0, 3.0])]
+)
+def test_the_order_within_a_tenant(order: str, expected: list[float]) -> None:
+    """First come; earliest deadline; least work."""
+    queue: FairQueue[Item] = FairQueue(order=order)  # type: ignore[arg-type]
+    for now_s, cost in enumerate([3.0, 1.0, 2.0]):
+        add(queue, "t", cost, now_s=now_s, deadline_s=10 * cost)
+    assert [take(queue).load[1] for _ in range(3)] == expected
+
+
+def test_higher_priority_goes_first_but_leaves_the_reserved_share() -> None:
+    """`standard` keeps a fifth and `sheddable` a twentieth while `critical` has more than enough."""
+    queue: FairQueue[Item] = FairQueue(limit=10**6)
+    for priority in ("sheddable", "standard", "critical"):
+        for _ in range(1000):
+            add(queue, priority, 2000.0, priority=priority)
+    first = [take(queue).load[0] for _ in range(1000)]
+    assert first.index("critical") == 0
+    assert first.count("standard") == pytest.approx(200, abs=2)
+    assert first.count("sheddable") == pytest.approx(50, abs=2)
+
+
+def test_what_comes_back_goes_before_everything_new() -> None:
+    """A retry waits for room, not for turns."""
+    queue: FairQueue[Item] = FairQueue(limit=1)
+    add(queue, "t", 10.0, priority="critical")
+    assert queue.is_full
+    queue.add_back(("again", 5.0), 5, now_s=1.0)
+    assert take(queue).load[0] == "again"
+    assert take(queue).load[0] == "t"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), costs, st.booleans()), max_size=200))
+@settings(deadline=None)
+def test_removed_requests_are_gone_and_all_others_go_once(items: list[tuple[int, float, bool]]) -> None:
+    """Whatever is removed, in whatever order."""
+    queue: FairQueue[Item] = FairQueue(order="wspt", limit=10**6)
+    tickets = [(add(queue, str(tenant), cost), stays) for tenant, cost, stays in items]
+    for ticket, stays in tickets:
+        if not stays:
+            queue.remove(ticket)
+            queue.remove(ticket)
+    left = [ticket for ticket, stays in tickets if stays]
+    assert len(queue) == len(left)
+    taken = [take(queue) for _ in left]
+    assert set(taken) == set(left)
+    assert (len(queue), queue.tokens) == (0, 0)
+    assert queue.take(go) is None
+
+
+def test_who_may_not_go_is_passed_and_keeps_its_turn() -> None:
+    """Another tenant goes meanwhile; what it could not use is not saved up for later."""
+    queue: FairQueue[Item] = FairQueue()
+    for _ in range(20):
+        add(queue, "odd", 1000.0)
+        add(queue, "plain", 1000.0)
+
+    def only_plain(item: Item) -> Answer:
+        return "go" if item[0] == "plain" else "pass"
+
+    for _ in range(10):
+        ticket = queue.take(only_plain)
+        assert ticket is not None
+        assert ticket.load[0] == "plain"
+    first = [take(queue).load[0] for _ in range(10)]
+    assert 5 <= first.count("odd") <= 6
+
+
+def test_who_must_be_next_holds_the_others_back() -> None:
+    """`stop`: nothing smaller slips past a large request for ever."""
+    queue: FairQueue[Item] = FairQueue()
+    add(queue, "large", 500.0)
+    add(queue, "small", 600.0)
+    assert queue.take(lambda item: "stop" if item[0] == "large" else "go") is None
+    assert take(queue).load[0] == "large"

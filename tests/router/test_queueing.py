@@ -1,0 +1,459 @@
+"""Waiting for room against real sockets: windows, turns, cancellation, refusals, spill-over, waiting room."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from inference.adapters import Adapters
+from inference.client import ModelClients
+from inference.errors import InferenceError
+from inference.push_http import Timeouts
+from inference.request import InferenceRequest, Usage
+from inference.schema import Schema, Tensor
+from inference.sink import Call, FinishReason
+from model_registry.entities import Endpoint, Model
+from model_registry.knobs import BUILT_IN, Knobs
+from model_registry.snapshot import Snapshot
+from router.attempts import Finished, Job, Outcome, Router
+from router.config import RouterConfig
+from router.errors import NoEndpointsError, QueueFullError, QueueTimeoutError
+from router.fair_queue import Priority
+from router.profiles import Wish
+from telemetry.config import TelemetryConfig
+from telemetry.request_trace import AttemptTrace
+from telemetry.tracing import Tracing
+
+MODEL = Model(name="m", context_length=10_000)
+SCHEMA = Schema(
+    lane="tensorrt_llm",
+    target="tensorrt_llm",
+    inputs={
+        name: Tensor("INT32", (-1, -1))
+        for name in ("input_ids", "input_lengths", "request_output_len", "end_id")
+    }
+    | {"streaming": Tensor("BOOL", (-1, 1))},
+    outputs={"output_ids": Tensor("INT32", (-1, -1, -1)), "sequence_length": Tensor("INT32", (-1, -1))},
+    decoupled=True,
+    max_batch_size=8,
+)
+
+
+class Engine:
+    """A server that answers one token, once it is let; counts what is with it."""
+
+    def __init__(self) -> None:
+        self.served: list[int] = []
+        """First prompt ids, in the order in which they came."""
+        self.with_it = 0
+        self.most = 0
+        self.faults: list[str] = []
+        self.came = asyncio.Condition()
+        self._permits = asyncio.Semaphore(0)
+        self._runner = web.ServerRunner(web.Server(self._handle, handler_cancellation=True))
+
+    async def start(self) -> str:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def stop(self) -> None:
+        self.let(10**6)
+        await self._runner.cleanup()
+
+    def let(self, requests: int) -> None:
+        """So many more may be answered."""
+        for _ in range(min(requests, 10_000)):
+            self._permits.release()
+
+    async def until(self, requests: int) -> None:
+        """Wait until so many have come."""
+        async with self.came, asyncio.timeout(5):
+            await self.came.wait_for(lambda: len(self.served) >= requests)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        asked: dict[str, Any] = await request.json()
+        self.with_it += 1
+        self.most = max(self.most, self.with_it)
+        try:
+            async with self.came:
+                self.served.append(int(asked["input_ids"][0]))
+                self.came.notify_all()
+            if self.faults:
+                self.faults.pop()
+                return web.json_response({"error": "Exceeds maximum queue size"}, status=503)
+            await self._permits.acquire()
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            event = {"model_name": "x", "output_ids": 7, "sequence_length": 1}
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            return response
+        finally:
+            self.with_it -= 1
+
+
+class Collected:
+    """An answer that keeps its token ids."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.started = False
+        self._outcome: asyncio.Future[Outcome] | None = None
+
+    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
+        self._outcome = outcome
+
+    def attempt_runs(self, call: Call) -> None: ...
+
+    def ended(self, request: InferenceRequest) -> FinishReason | None:
+        return None
+
+    def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
+        return None
+
+    def head(self) -> None: ...
+
+    def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
+        self.ids += ids
+        self.started = True
+
+    def flush(self) -> None: ...
+
+    def end(self, reason: FinishReason | None, usage: Usage) -> None:
+        assert self._outcome is not None
+        self._outcome.set_result((reason, usage))
+
+    def lost(self, error: InferenceError) -> None:
+        assert self._outcome is not None
+        self._outcome.set_result(error)
+
+
+class Observed:
+    """What the router told."""
+
+    def __init__(self) -> None:
+        self.queued_now = 0
+        self.tokens_now = 0
+        self.waits: list[float] = []
+        self.refusals: list[str] = []
+        self.changed = asyncio.Event()
+
+    def attempt(self, endpoint: Endpoint, outcome: str) -> None: ...
+
+    def retried(self, wish: Wish) -> None: ...
+
+    def continued(self, wish: Wish) -> None: ...
+
+    def queued(self, wish: Wish, tokens: int) -> None:
+        self.queued_now += 1
+        self.tokens_now += tokens
+        self.changed.set()
+
+    def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None:
+        self.queued_now -= 1
+        self.tokens_now -= tokens
+        self.changed.set()
+        self.waits.append(waited_s)
+
+    def refused(self, wish: Wish, reason: str) -> None:
+        self.refusals.append(reason)
+
+
+class Fleet:
+    """Engines behind one router."""
+
+    def __init__(self, knobs: Mapping[str, Knobs]) -> None:
+        self.engines: list[Engine] = []
+        self.endpoints: list[Endpoint] = []
+        self.snapshot = Snapshot.of(1, [MODEL])
+        self.observed = Observed()
+        self.clients = ModelClients(Timeouts(connect_s=1, first_byte_s=5, idle_s=5))
+        self.router = Router(
+            RouterConfig(no_endpoint_timeout_s=0.3),
+            self.clients,
+            lambda: self.snapshot,
+            self.observed,
+            Adapters(0),
+            lambda profile: {**BUILT_IN, **knobs}[profile],
+        )
+        self.tasks: list[asyncio.Task[Finished]] = []
+        self._tracing = Tracing(TelemetryConfig())
+
+    async def engine(
+        self, slots: int, profile: str = "balanced", faults: Sequence[str] = (), **stated: int
+    ) -> Engine:
+        """One more engine, registered."""
+        engine = Engine()
+        engine.faults = list(faults)
+        url = await engine.start()
+        self.engines.append(engine)
+        name = f"{profile}-{len(self.engines)}"
+        fields: dict[str, Any] = {
+            "name": name, "deployment": name, "model": "m", "profile": profile, "lane": "tensorrt_llm",
+            "target": "tensorrt_llm", "http": url, "server_schema": {**SCHEMA.as_dict(), **stated},
+            "state": "ready", "max_concurrency": slots,
+        }  # fmt: skip
+        self.register(*self.endpoints, Endpoint.model_validate(fields))
+        return engine
+
+    def register(self, *endpoints: Endpoint) -> None:
+        self.endpoints = list(endpoints)
+        self.snapshot = Snapshot.of(self.snapshot.version + 1, [MODEL, *endpoints])
+        self.router.registry_changed()
+
+    def ask(
+        self,
+        first_id: int,
+        tenant: str = "t",
+        weight: float = 1.0,
+        profile: str = "balanced",
+        priority: Priority = "standard",
+        max_tokens: int = 1,
+    ) -> asyncio.Task[Finished]:
+        """A request in a task of its own."""
+        request = InferenceRequest(
+            id="r", model="m", stream=True, max_tokens=max_tokens, prompt_ids=[first_id] * 1000, end_id=2
+        )
+        job = Job(
+            request,
+            Wish(MODEL, profile, "default"),
+            1001,
+            self._tracing.begin(None, None),
+            tenant=tenant,
+            weight=weight,
+            priority=priority,
+            output_tokens=1,
+        )
+        task = asyncio.create_task(self.router.run(job, Collected()))
+        self.tasks.append(task)
+        return task
+
+    async def waiting(self, requests: int) -> None:
+        """Wait until so many wait in the queue."""
+        async with asyncio.timeout(5):
+            while self.observed.queued_now != requests:
+                self.observed.changed.clear()
+                await self.observed.changed.wait()
+
+
+SMALL = Knobs(queue_limit=4, max_wait_s=0.2)
+
+
+@pytest.fixture
+async def fleet(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    made = Fleet(getattr(request, "param", {}))
+    yield made
+    for engine in made.engines:
+        engine.let(1000)
+    for task in made.tasks:
+        task.cancel()
+    await asyncio.gather(*made.tasks, return_exceptions=True)
+    assert (made.observed.queued_now, made.observed.tokens_now) == (0, 0)
+    assert made.router.waiting.total() == 0
+    assert all(made.router.queueing.places.requests(one.name) == 0 for one in made.endpoints)
+    assert made.router.ledger.in_flight() == 0
+    await made.clients.close()
+    for engine in made.engines:
+        await engine.stop()
+
+
+async def test_never_more_than_the_window_is_with_an_engine(fleet: Fleet) -> None:
+    """The rest waits here, and all are answered."""
+    engine = await fleet.engine(slots=3)
+    asked = [fleet.ask(n) for n in range(40)]
+    await engine.until(3)
+    await fleet.waiting(37)
+    assert fleet.router.waiting["m"] == 37
+    engine.let(40)
+    await asyncio.gather(*asked)
+    assert engine.most == 3
+    assert sorted(engine.served) == list(range(40))
+    assert len(fleet.observed.waits) == 37
+
+
+async def test_tenants_take_turns_by_weight_under_a_flood(fleet: Fleet) -> None:
+    """A tenant that came after 100 requests of another gets its share at once, one of weight 2 twice that."""
+    engine = await fleet.engine(slots=1)
+    asked = [fleet.ask(0, "holder")]
+    await engine.until(1)
+    asked += [fleet.ask(1, "flood") for _ in range(100)]
+    await fleet.waiting(100)
+    asked += [fleet.ask(2, "single") for _ in range(10)]
+    asked += [fleet.ask(3, "double", weight=2.0) for _ in range(20)]
+    await fleet.waiting(130)
+    engine.let(131)
+    await asyncio.gather(*asked)
+    first = engine.served[1:41]
+    assert 9 <= first.count(1) <= 11
+    assert 9 <= first.count(2) <= 10
+    assert 19 <= first.count(3) <= 20
+
+
+async def test_critical_requests_go_first(fleet: Fleet) -> None:
+    """Of what waits; what is with the engine stays there."""
+    engine = await fleet.engine(slots=1)
+    asked = [fleet.ask(0)]
+    await engine.until(1)
+    asked += [fleet.ask(1, priority="sheddable"), fleet.ask(2), fleet.ask(3, priority="critical")]
+    await fleet.waiting(3)
+    engine.let(4)
+    await asyncio.gather(*asked)
+    assert engine.served == [0, 3, 2, 1]
+
+
+async def test_a_client_that_leaves_the_queue_is_gone_at_once(fleet: Fleet) -> None:
+    """Nothing of it reaches the engine, and who waits behind moves up."""
+    engine = await fleet.engine(slots=1)
+    holder = fleet.ask(0)
+    await engine.until(1)
+    leaver, stayer = fleet.ask(1), fleet.ask(2)
+    await fleet.waiting(2)
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    assert fleet.observed.queued_now == 1
+    engine.let(2)
+    await asyncio.gather(holder, stayer)
+    assert engine.served == [0, 2]
+
+
+async def test_a_client_that_leaves_as_it_is_let_go_loses_no_place(fleet: Fleet) -> None:
+    """The place that it was given a moment before goes to the next."""
+    engine = await fleet.engine(slots=1)
+    holder = fleet.ask(0)
+    await engine.until(1)
+    leaver, stayer = fleet.ask(1), fleet.ask(2)
+    await fleet.waiting(2)
+    holder.cancel()
+    holder.add_done_callback(lambda _: leaver.cancel())
+    await asyncio.gather(holder, leaver, return_exceptions=True)
+    engine.let(2)
+    await stayer
+    assert engine.served[-1] == 2
+
+
+@pytest.mark.parametrize("fleet", [{"balanced": SMALL.model_copy(update={"max_wait_s": 5.0})}], indirect=True)
+async def test_a_full_queue_refuses_with_a_time_to_come_back(fleet: Fleet) -> None:
+    """429, and the tenant that fills the queue gives way to others."""
+    engine = await fleet.engine(slots=1)
+    fleet.ask(0)
+    await engine.until(1)
+    flood = [fleet.ask(1, "flood") for _ in range(4)]
+    await fleet.waiting(4)
+    with pytest.raises(QueueFullError) as refused:
+        await fleet.ask(1, "flood")
+    assert refused.value.retry_after_s >= 1
+    other = fleet.ask(2, "other")
+    ended, _ = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    assert isinstance(next(iter(ended)).exception(), QueueFullError)
+    assert fleet.observed.refusals == ["queue_full", "queue_full"]
+    engine.let(10)
+    await other
+
+
+@pytest.mark.parametrize("fleet", [{"balanced": SMALL}], indirect=True)
+async def test_who_has_waited_too_long_is_told_so(fleet: Fleet) -> None:
+    """After `max_wait_s`, while the engine is still busy."""
+    engine = await fleet.engine(slots=1)
+    fleet.ask(0)
+    await engine.until(1)
+    with pytest.raises(QueueTimeoutError):
+        await fleet.ask(1)
+    assert engine.served == [0]
+    assert fleet.observed.waits[0] == pytest.approx(0.2, abs=0.15)
+
+
+async def test_a_full_profile_spills_over_and_loses_nothing(fleet: Fleet) -> None:
+    """`balanced` uses the endpoint of `latency` while its own is full; what is left waits for both."""
+    own = await fleet.engine(slots=2)
+    other = await fleet.engine(slots=2, profile="latency")
+    asked = [fleet.ask(n) for n in range(12)]
+    await own.until(2)
+    await other.until(2)
+    await fleet.waiting(8)
+    other.let(12)
+    own.let(12)
+    await asyncio.gather(*asked)
+    assert sorted(own.served + other.served) == list(range(12))
+    assert (own.most, other.most) == (2, 2)
+
+
+async def test_throughput_waits_for_its_own(fleet: Fleet) -> None:
+    """It does not spill over because its endpoint is full, only where it has none."""
+    own = await fleet.engine(slots=1, profile="throughput")
+    other = await fleet.engine(slots=8)
+    slots = 2  # 1.25 of one slot, rounded up
+    asked = [fleet.ask(n, profile="throughput") for n in range(6)]
+    await own.until(slots)
+    await fleet.waiting(6 - slots)
+    assert other.served == []
+    fleet.register(*(one for one in fleet.endpoints if one.profile == "balanced"))
+    await other.until(6 - slots)
+    own.let(6)
+    other.let(6)
+    await asyncio.gather(*asked)
+    assert len(own.served) == slots
+
+
+async def test_the_waiting_room_lasts_until_an_endpoint_comes(fleet: Fleet) -> None:
+    """A request for a model without endpoints is served by the first one that appears."""
+    asked = fleet.ask(1)
+    await asyncio.sleep(0)
+    engine = await fleet.engine(slots=1)
+    engine.let(1)
+    assert (await asked).attempts == 1
+
+
+async def test_without_any_endpoint_it_ends_with_503(fleet: Fleet) -> None:
+    """Also for those that waited in the queue when the last endpoint went."""
+    with pytest.raises(NoEndpointsError):
+        await fleet.ask(1)
+    engine = await fleet.engine(slots=1)
+    fleet.ask(0)
+    await engine.until(1)
+    queued = fleet.ask(1)
+    await fleet.waiting(1)
+    fleet.register()
+    with pytest.raises(NoEndpointsError):
+        await queued
+    assert fleet.observed.refusals == []
+
+
+async def test_a_retry_goes_before_new_requests(fleet: Fleet) -> None:
+    """What failed at one endpoint is next at the other, however many wait."""
+    busy = await fleet.engine(slots=1)
+    asked = [fleet.ask(0)]
+    await busy.until(1)
+    asked += [fleet.ask(n) for n in range(1, 6)]
+    await fleet.waiting(5)
+    failing = await fleet.engine(slots=1, faults=["busy"])
+    await failing.until(2)  # it refused 1 and holds 2
+    await fleet.waiting(4)
+    busy.let(1)
+    await busy.until(2)
+    assert busy.served == [0, 1]
+    failing.let(10)
+    busy.let(10)
+    await asyncio.gather(*asked)
+    assert sorted({*failing.served, *busy.served}) == list(range(6))
+
+
+async def test_a_request_that_fits_no_kv_room_waits_though_slots_are_free(fleet: Fleet) -> None:
+    """By prompt and largest answer, where the engine reserves both; smaller ones do not slip past it."""
+    engine = await fleet.engine(slots=8, kv_tokens=2300)
+    asked = [fleet.ask(0, max_tokens=150)]
+    await engine.until(1)
+    asked.append(fleet.ask(1, max_tokens=200))
+    await fleet.waiting(1)
+    asked.append(fleet.ask(2, max_tokens=10))
+    await fleet.waiting(2)
+    engine.let(1)
+    await engine.until(2)
+    assert engine.served == [0, 1]
+    engine.let(2)
+    await asyncio.gather(*asked)
