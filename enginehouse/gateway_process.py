@@ -37,16 +37,20 @@ from inference.client import ModelClients
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
 from model_registry.connection import connect
+from model_registry.slices.exchange import Exchange
+from model_registry.slices.store import SliceStore
 from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from router.attempts import Router
+from router.capacity import Capacity
 from telemetry.config import TelemetryConfig
 from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
 from telemetry.logs import Logs
 from telemetry.metrics import Metrics
 from telemetry.tracing import Tracing
 from tenancy.batch_jobs.store import JobStore
+from tenancy.limits import TenantLimits
 
 _log = logging.getLogger("enginehouse.gateway_process")  # run with -m, __name__ says nothing
 _HOUSEKEEPING_S = 1.0
@@ -78,9 +82,16 @@ class GatewayProcess:
         )
         self.clients = ModelClients(timeouts)
         self.adapters = Adapters(config.adapter_cache_bytes)
-        self.router = Router(settings.router, self.clients, self.snapshot, accounts, self.adapters)
+        self.exchange = Exchange(
+            settings.slices, SliceStore.of(self._redis, settings.registry), config.workers
+        )
+        capacity = Capacity(self.exchange)
+        self.router = Router(
+            settings.router, self.clients, self.snapshot, accounts, self.adapters, capacity=capacity
+        )
+        limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
         self.generation = Generation(
-            config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts
+            config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits
         )
         self.batch_jobs = self._batch_jobs()
         self.drain = Drain(
@@ -119,6 +130,7 @@ class GatewayProcess:
         self.supervisor.start("registry-watcher", self.watcher.run(), restart_after_s=None)
         self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
+        self.supervisor.start("slices", self.exchange.run, restart_after_s=1.0)
         if self.batch_jobs.worker is not None:
             self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
         registry = self.settings.registry

@@ -34,6 +34,7 @@ from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.config import GatewayConfig
 from gateway.worker_seat import WORKER_VARIABLE
 from model_registry.config import RegistryConfig
+from model_registry.slices.config import SlicesConfig
 from router.config import RouterConfig
 from telemetry.config import TelemetryConfig
 
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
 
     registry: RegistryConfig = Field(default_factory=RegistryConfig)
     gateway: GatewayConfig = Field(default_factory=GatewayConfig)
+    slices: SlicesConfig = Field(default_factory=SlicesConfig)
     router: RouterConfig = Field(default_factory=RouterConfig)
     batch_jobs: BatchJobsConfig = Field(default_factory=BatchJobsConfig)
     controller: ControllerConfig = Field(default_factory=ControllerConfig)

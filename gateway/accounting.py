@@ -62,6 +62,8 @@ class Accounts:
         prompt, completion = _tokens(entry)
         first_s = entry.first_token_s
         wish = entry.wish
+        if entry.reservation is not None:
+            entry.reservation.settle(prompt + completion, begun=not _is_unseen(entry))
         if entry.client_left:
             entry.status = 499
             entry.error_type = "client_left"
@@ -92,12 +94,17 @@ _UNSEEN = frozenset({"unsupported", "refused", "busy", "unreachable"})
 
 def _tokens(entry: Entry) -> tuple[int, int]:
     """Prompt and completion tokens; for an answer that broke or was left, what was generated until then."""
-    if all(attempt.error in _UNSEEN for attempt in entry.trace.attempts):
-        return 0, 0  # no engine has begun with it
+    if _is_unseen(entry):
+        return 0, 0
     if entry.finished:
         return entry.usage.prompt_tokens or 0, entry.usage.completion_tokens or 0
     generated = sum(_generated(choice) for choice in entry.choices)
     return entry.usage.prompt_tokens or 0, generated
+
+
+def _is_unseen(entry: Entry) -> bool:
+    """No engine has begun with it."""
+    return all(attempt.error in _UNSEEN for attempt in entry.trace.attempts)
 
 
 def _generated(choice: Choice) -> int:

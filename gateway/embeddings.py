@@ -11,6 +11,7 @@ from gateway.api.embedding_requests import EmbeddingRequest, embeddings_answer, 
 from gateway.api.errors import bad_request
 from gateway.config import GatewayConfig
 from gateway.entry import Arrived, Entry
+from gateway.limits import estimated_tokens, reserve
 from gateway.operations.embedding import Embedding
 from gateway.streaming.choices import WholeChoice
 from inference.embeddings import FLOAT_BYTES, normalised
@@ -20,6 +21,7 @@ from model_registry.entities import Endpoint, Model
 from router.attempts import Job, Router
 from router.profiles import resolve
 from router.request_batches import EMBEDDING_LANES, RequestBatches
+from tenancy.limits import TenantLimits
 
 _OPENAI_LANES = frozenset({"openai-http"})
 _ID_LANES = EMBEDDING_LANES - {"text_encoder"}
@@ -30,7 +32,10 @@ _LARGE_FLOATS = 1 << 16
 class Embeddings:
     """Answers embedding requests; owned by one gateway process."""
 
-    def __init__(self, config: GatewayConfig, tokenizers: Tokenizers, router: Router) -> None:
+    def __init__(
+        self, config: GatewayConfig, tokenizers: Tokenizers, router: Router, limits: TenantLimits
+    ) -> None:
+        self._limits = limits
         self._config = config
         self._tokenizers = tokenizers
         self._router = router
@@ -51,6 +56,7 @@ class Embeddings:
         endpoints = arrived.snapshot.endpoints.get(wish.model.name, ())
         lanes = _lanes(api, wish.model, endpoints)
         if lanes is _OPENAI_LANES:
+            await reserve(self._limits, entry, arrived.identity, estimated_tokens(api.raw))
             await self._relay(entry, api)
             return
         api.refuse_unserved()
@@ -59,6 +65,7 @@ class Embeddings:
         inputs = await read_inputs(api, wish.model, tokenizer)
         tokens = sum(len(one.ids) for one in inputs)
         entry.usage = Usage(tokens, 0)
+        await reserve(self._limits, entry, arrived.identity, tokens)
         entry.routed = True
         embedded = await self._batches.embed(wish, inputs, entry.trace, lanes)
         entry.finished = embedded.finished

@@ -21,6 +21,7 @@ from router.attempts import Finished
 from router.profiles import Wish
 from telemetry.request_trace import RequestTrace
 from tenancy.keys import Identity
+from tenancy.limits import Reservation
 
 
 class Arrived(NamedTuple):
@@ -60,6 +61,8 @@ class Entry(Struct, eq=False):
     choices: Sequence[Choice] = ()
     finished: Sequence[Finished] = ()
     usage: Usage = field(default_factory=Usage)
+    reservation: Reservation | None = None
+    """What it has taken of its tenant's limits."""
 
     @property
     def first_token_s(self) -> float | None:

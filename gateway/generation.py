@@ -34,6 +34,7 @@ from gateway.config import GatewayConfig
 from gateway.decisions import ASKED, header_of
 from gateway.embeddings import Embeddings
 from gateway.entry import Arrived, Entry
+from gateway.limits import estimated_tokens, reserve
 from gateway.operations import GeneratingOperation, Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
@@ -66,6 +67,7 @@ from router.profiles import TIERS, Wish, resolve
 from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
+from tenancy.limits import TenantLimits
 
 _log = logging.getLogger(__name__)
 _OWN_WORDS = (
@@ -122,7 +124,9 @@ class Generation:
         router: Router,
         tracing: Tracing,
         accounts: Accounts,
+        limits: TenantLimits,
     ) -> None:
+        self._limits = limits
         self._config = config
         self._snapshot = snapshot
         self._tokenizers = tokenizers
@@ -134,7 +138,7 @@ class Generation:
         self._open: set[Entry] = set()
         responders: list[tuple[Operation, Respond]] = [
             *((operation, partial(self._generate, operation)) for operation in OPERATIONS),
-            (Embedding(), Embeddings(config, tokenizers, router).respond),
+            (Embedding(), Embeddings(config, tokenizers, router, limits).respond),
         ]
         self.handlers = {
             operation.path: partial(self._serve, operation=operation, respond=respond)
@@ -288,11 +292,20 @@ class Generation:
             assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
         if wish.adapter is not None:
             await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
+        await reserve(self._limits, entry, identity, self._tokens(api, requests, entry.usage.prompt_tokens))
         entry.routed = True
         if api.stream:
             await self._stream(operation, entry, api, wish, requests, assembling, lanes)
         else:
             await self._whole(operation, entry, api, wish, requests, assembling, lanes)
+
+    def _tokens(self, api: ApiRequest, requests: list[InferenceRequest], prompt: int | None) -> int:
+        """About what all choices will cost, by what an answer is expected to be."""
+        if prompt is None:
+            prompt = estimated_tokens(api.raw)
+        expected = self._router.config.expected_output_tokens
+        answers = api.answers if len(requests) == 1 else 1
+        return prompt + answers * sum(min(one.max_tokens or expected, expected) for one in requests)
 
     async def _add_adapter(
         self, adapter: Adapter, requests: Iterable[InferenceRequest], *, by_id: bool

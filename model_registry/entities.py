@@ -192,6 +192,12 @@ class Tenant(Entity):
     allowed_models: tuple[str, ...] | None = None
     """Model names, which include their adapters unless those are `restricted`, and `model+adapter` for single
     adapters; None: all."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Requests at once, over all gateways; None: no limit."""
+    requests_per_min: Annotated[int, Field(ge=1)] | None = None
+    """Requests begun within any 60 s."""
+    tokens_per_min: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of prompts and answers of the requests begun within any 60 s."""
     disabled: bool = False
 
 

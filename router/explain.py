@@ -147,26 +147,15 @@ def _nearest(decision: Decision) -> list[tuple[str, float]]:
 
 def _candidate(each: Candidate, considered: Considered, why_left: WhyLeft) -> dict[str, Any]:
     name = each.endpoint.name
+    seen = each.view._asdict()
     return {
         "endpoint": name,
         "profile": each.endpoint.profile,
         "score": considered.decision.scores.get(name),
         "not_taken": _why_not(each, considered, why_left),
-        **_facts(each),
+        "breaker_admits": each.breaker_admits,
+        **{key: value for key, value in seen.items() if key != "name"},
     }
-
-
-def _facts(of: Any) -> dict[str, bool | float]:
-    """The figures of a value that the decision was made of, and of the values within it."""
-    names = getattr(of, "_fields", ()) or getattr(of, "__struct_fields__", ())
-    told: dict[str, bool | float] = {}
-    for name in names:
-        value = getattr(of, name)
-        if isinstance(value, (bool, int, float)):
-            told[name] = value
-        else:
-            told.update(_facts(value))
-    return told
 
 
 def _why_not(each: Candidate, considered: Considered, why_left: WhyLeft) -> str | None:

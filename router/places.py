@@ -6,11 +6,13 @@ time before a call begins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
+from router.capacity import Capacity
 from router.window import Held, Limits, Window
 
 
@@ -23,12 +25,21 @@ class Place(NamedTuple):
     """With the endpoint when it was taken, this one included."""
 
 
+class _Bounds(NamedTuple):
+    """What a window is made of."""
+
+    limits: Limits
+    share: float
+    tolerance: float
+
+
 class _Seats:
     """One endpoint's window and what of it is in use."""
 
-    __slots__ = ("held", "window")
+    __slots__ = ("endpoint", "held", "window")
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, endpoint: Endpoint, window: Window) -> None:
+        self.endpoint = endpoint
         self.window = window
         self.held = Held()
 
@@ -36,14 +47,14 @@ class _Seats:
 class Places:
     """Windows by endpoint name."""
 
-    def __init__(self, knobs: Callable[[str], Knobs] = knobs_of) -> None:
+    def __init__(self, knobs: Callable[[str], Knobs] = knobs_of, capacity: Capacity | None = None) -> None:
         self._knobs = knobs
+        self._capacity = capacity
         self.full: set[str] = set()
         """Endpoints whose window has no place for one more request."""
         self._seats: dict[str, _Seats] = {}
         self._bounded: set[str] = set()
         """Endpoints whose window also counts tokens."""
-        self._slots: dict[str, int] = {}
 
     def full_for(self, need: Held) -> Set[str]:
         """Endpoints without room for a request of this size."""
@@ -67,6 +78,8 @@ class Places:
             held.kv_tokens + need.kv_tokens,
             held.prefill_tokens + need.prefill_tokens,
         )
+        if self._capacity is not None:
+            self._capacity.taken(endpoint.name)
         self._mark(endpoint.name, seats)
         return Place(endpoint, need, seats.held.requests)
 
@@ -80,6 +93,8 @@ class Places:
             held.kv_tokens - need.kv_tokens,
             held.prefill_tokens - need.prefill_tokens,
         )
+        if self._capacity is not None:
+            self._capacity.returned(name)
         self._mark(name, seats)
 
     def learn(self, place: Place, ttft_s: float, idle_ttft_s: float) -> None:
@@ -97,45 +112,59 @@ class Places:
         """Requests that every endpoint's window takes at present, for metrics and the admin API."""
         return {name: seats.window.limit for name, seats in self._seats.items()}
 
-    def lease_slots(self, endpoint: str, slots: int | None) -> None:
-        """Use only `slots` of an endpoint, the others being used by other processes; None: all it has."""
-        if slots is None:
-            self._slots.pop(endpoint, None)
-        else:
-            self._slots[endpoint] = slots
+    def wanted(self, endpoints: Iterable[Endpoint], requests: int) -> None:
+        """So many requests wait here that may go to any of `endpoints`."""
+        if self._capacity is not None:
+            for endpoint in endpoints:
+                self._capacity.waits(endpoint.name, requests)
+
+    def shared_anew(self) -> None:
+        """Processes have changed slots with each other: windows follow."""
+        for name, seats in self._seats.items():
+            bounds = self._bounds(seats.endpoint)
+            if bounds.limits.slots != seats.window.limits.slots:
+                seats.window = seats.window.resized(*bounds)
+            self._mark(name, seats)
 
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
         """Take over new endpoints and changed bounds; forget endpoints that are gone and not in use."""
         known = {endpoint.name: endpoint for endpoint in endpoints}
+        if self._capacity is not None:
+            self._capacity.retain((one, self._knobs(one.profile).window) for one in known.values())
         for name in [name for name in self._seats if name not in known]:
             if self._seats[name].held.requests == 0:
                 del self._seats[name]
                 self.full.discard(name)
                 self._bounded.discard(name)
-                self._slots.pop(name, None)
         for name, endpoint in known.items():
             seats = self._seats.get(name)
             if seats is None:
                 self._open(endpoint)
             else:
-                knobs = self._knobs(endpoint.profile)
-                limits = self._limits(endpoint)
-                seats.window = seats.window.resized(limits, knobs.window, knobs.window_tolerance)
+                seats.endpoint = endpoint
+                seats.window = seats.window.resized(*self._bounds(endpoint))
                 self._mark(name, seats)
 
     def _open(self, endpoint: Endpoint) -> _Seats:
-        knobs = self._knobs(endpoint.profile)
-        seats = _Seats(Window(self._limits(endpoint), knobs.window, knobs.window_tolerance))
+        seats = _Seats(endpoint, Window(*self._bounds(endpoint)))
         self._seats[endpoint.name] = seats
         self._mark(endpoint.name, seats)
         return seats
 
-    def _limits(self, endpoint: Endpoint) -> Limits:
-        slots = self._slots.get(endpoint.name, endpoint.max_concurrency)
-        return Limits(slots, _stated(endpoint.server_schema, "kv_tokens"))
+    def _bounds(self, endpoint: Endpoint) -> _Bounds:
+        """What bounds a window here: the whole engine, or this process's part of what all send there."""
+        knobs = self._knobs(endpoint.profile)
+        slots, kv_tokens = endpoint.max_concurrency, _stated(endpoint.server_schema, "kv_tokens")
+        if self._capacity is None:
+            return _Bounds(Limits(slots, kv_tokens), knobs.window, knobs.window_tolerance)
+        own = self._capacity.slots(endpoint.name)
+        if kv_tokens is not None:
+            kv_tokens = math.ceil(kv_tokens * min(1.0, own / (slots * knobs.window)))
+        return _Bounds(Limits(own, kv_tokens), 1.0, knobs.window_tolerance)
 
     def _mark(self, name: str, seats: _Seats) -> None:
-        if seats.held.requests >= seats.window.limit:
+        shared = self._capacity
+        if seats.held.requests >= seats.window.limit or (shared is not None and shared.room(name) < 1):
             self.full.add(name)
         else:
             self.full.discard(name)

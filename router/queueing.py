@@ -20,6 +20,7 @@ from inference.request import Usage
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.admission import Drain, Standing, Verdict, admit, allowed_ttft_s, service
+from router.capacity import Capacity
 from router.config import RouterConfig
 from router.errors import NoEndpointsError, PredictedLateError, QueueFullError, QueueTimeoutError, RouterError
 from router.fair_queue import FairQueue
@@ -94,8 +95,11 @@ class Queueing:
         forecast: Forecast,
         observer: QueueObserver,
         knobs: Callable[[str], Knobs] = knobs_of,
+        capacity: Capacity | None = None,
     ) -> None:
-        self.places = Places(knobs)
+        self.places = Places(knobs, capacity)
+        if capacity is not None:
+            capacity.on_change(self._shared_anew)
         self.waiting: Counter[str] = Counter()
         """Requests that wait for an endpoint, by model; those that use spare capacity only don't count."""
         self._config = config
@@ -118,11 +122,12 @@ class Queueing:
         decision = self._at_once(job, failed)
         if decision is not None:
             return decision
-        self.waiting[job.wish.model.name] += int(job.spare is None)
+        model = job.wish.model.name
+        self._waits(model, int(job.spare is None))
         try:
             return await self._wait(job, failed)
         finally:
-            self.waiting[job.wish.model.name] -= int(job.spare is None)
+            self._waits(model, -int(job.spare is None))
 
     def ended(self, job: Job, usage: Usage | None) -> None:
         """The request is over: its place is free, its tenant charged what it used, if that is known."""
@@ -144,6 +149,16 @@ class Queueing:
         groups = [group for group in self._groups.values() if group.model == model]
         for group in sorted(groups, key=lambda group: group.profile != profile):
             self._look(group)
+
+    def _shared_anew(self) -> None:
+        """Gateway processes have changed slots with each other."""
+        self.places.shared_anew()
+        for group in list(self._groups.values()):
+            self._look(group)
+
+    def _waits(self, model: str, more: int) -> None:
+        self.waiting[model] += more
+        self.places.wanted(self._snapshot().endpoints.get(model, ()), self.waiting[model])
 
     def _at_once(self, job: Job, failed: set[str]) -> Decision | None:
         """The decision where nobody waits and there is room; None: it has to wait."""

@@ -83,6 +83,8 @@ _TENANCY: Mapping[type[Exception], ErrorShape] = {
     tenancy_errors.UnknownKeyError: ErrorShape(401, AUTHENTICATION, "invalid_api_key"),
     tenancy_errors.DisabledKeyError: ErrorShape(403, PERMISSION, "key_disabled"),
     tenancy_errors.KeysNotLoadedError: ErrorShape(503, SERVER_ERROR, "keys_not_loaded", retry_after_s=1),
+    tenancy_errors.RateLimitedError: ErrorShape(429, RATE_LIMIT, "rate_limit_exceeded", retry_after_s=1),
+    tenancy_errors.BeyondLimitError: ErrorShape(400, INVALID_REQUEST, "request_beyond_limit"),
 }
 
 _BATCH_JOBS: Mapping[type[Exception], ErrorShape] = {

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from gateway.streaming.client import JSON, PushResponse
 from inference.request import Usage
 
-_WAIT_CODES = frozenset({"no_endpoints", "server_busy", "draining", "not_routed"}) | frozenset(
-    {"keys_not_loaded", "invalid_api_key", "key_disabled"}
-)
-"""There is no room now, or the job's key may not go on: that says nothing about the row."""
+_WAIT_CODES = frozenset(
+    {"no_endpoints", "server_busy", "draining", "not_routed", "rate_limit_exceeded"}
+) | frozenset({"keys_not_loaded", "invalid_api_key", "key_disabled"})
+"""There is no room now, or not for the job's tenant or key: that says nothing about the row."""
 _TRY_AGAIN_STATUS = 500
 
 
@@ -21,6 +21,9 @@ class KeptResponse(PushResponse):
         # Not PushResponse's own __init__: there is no transport here.
         self.begun = False
         self.body = b""
+
+    def add_headers(self, lines: bytes) -> None:
+        """There is no head."""
 
     def respond(self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b"") -> None:  # noqa: ARG002
         self.begun = True

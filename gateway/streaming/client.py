@@ -45,6 +45,10 @@ class PushResponse(web.StreamResponse):
         self.more_headers: Callable[[], bytes] | None = None
         """Header lines that are made when the head is."""
 
+    def add_headers(self, lines: bytes) -> None:
+        """More lines of the head, each with its end; nothing once it is written."""
+        self._extra_headers += lines
+
     async def prepare(self, request: web.BaseRequest) -> Any:
         """Nothing to prepare: this response writes its own head."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
-
 import pytest
 
 from model_registry.entities import Endpoint, Model
@@ -19,15 +17,18 @@ ID = "0123456789abcdef01234567"
 
 
 def considered(chosen: Endpoint | None = A) -> Considered:
+    def candidate(one: Endpoint, prefill_tokens: int = 0, admits: bool = True) -> Candidate:
+        return Candidate(one, EndpointView(one.name, 8, prefill_tokens=prefill_tokens), admits)
+
     choices = [
-        Candidate(A, 100, True),
-        Candidate(B, 900, True),
-        Candidate(C, 0, False),
-        Candidate(endpoint("d").model_copy(update={"state": "unhealthy"}), 0, True),
-        Candidate(endpoint("e"), 0, True),
-        Candidate(endpoint("f"), 0, True),
+        candidate(A, 100),
+        candidate(B, 900),
+        candidate(C, admits=False),
+        candidate(endpoint("d").model_copy(update={"state": "unhealthy"})),
+        candidate(endpoint("e")),
+        candidate(endpoint("f")),
     ]
-    decision = Decision(chosen, "profile", {"a": 0.9, "b": 0.4} if chosen else {})
+    decision = Decision(chosen, "profile", {"a": 0.9, "b": 0.4} if chosen else {}, "product")
     return Considered(decision, choices, frozenset("e"), frozenset("f"))
 
 
@@ -74,7 +75,7 @@ def test_every_candidate_says_why_it_was_not_taken() -> None:
         "e": (None, "tried, or cannot carry the request"),
         "f": (None, "slow: 9.0 times"),
     }
-    assert told["candidates"][0]["in_flight_tokens"] == 100
+    assert told["candidates"][0]["prefill_tokens"] == 100
 
 
 def test_what_was_never_decided_is_told_as_such() -> None:
@@ -84,7 +85,7 @@ def test_what_was_never_decided_is_told_as_such() -> None:
 
 def test_the_header_is_one_line_of_plain_characters() -> None:
     assert line([explained()], None) == (
-        "endpoint=a; policy=least_tokens; reason=profile; scores=a:0.9 b:0.4; wait_ms=2.5; attempts=1"
+        "endpoint=a; policy=product; reason=profile; scores=a:0.9 b:0.4; wait_ms=2.5; attempts=1"
     )
     odd = A.model_copy(update={"name": "ä\r\nx: y"})
     assert line([explained(considered=considered(odd))], None).startswith("endpoint=\\xe4  x: y; ")
@@ -108,18 +109,3 @@ def test_the_header_counts_attempts_and_names_who_answered() -> None:
 def test_the_header_has_a_part_for_each_of_the_first_choices() -> None:
     told = line([explained(f"{ID}-{n}") for n in range(9)], "b")
     assert [part.split(";")[0] for part in told.split(", ")] == ["endpoint=a"] * 4
-
-
-def test_figures_of_values_within_a_candidate_are_told() -> None:
-    """Such as the view that a policy rates."""
-
-    class Rated(NamedTuple):
-        endpoint: Endpoint
-        view: EndpointView
-        breaker_admits: bool
-
-    rated = Rated(A, EndpointView("a", slots=8, prefill_tokens=300), True)
-    one = Considered(Decision(A, "profile", {}), [cast("Candidate", rated)], frozenset(), frozenset())
-    told = as_dict(explained(considered=one), {}.get)["candidates"][0]
-    assert (told["endpoint"], told["slots"], told["prefill_tokens"]) == ("a", 8, 300)
-    assert told["breaker_admits"] is True

@@ -223,7 +223,7 @@ class StallingEngine(PacedEngine):
 async def warm(servers: Servers) -> None:
     """Let the router see what first tokens take, and save some credit."""
     await servers.load(6, 0.5)
-    servers.router.ledger.of("e1").tokens = 10**6
+    servers.router.ledger.of("e1").prefill_tokens = 10**6
 
 
 async def ask(servers: Servers, profile: str = "latency") -> tuple[Sequence[int], float]:

@@ -1,0 +1,61 @@
+"""Limits of a tenant at the HTTP front: reserved before a request is routed, shown in its answer's head."""
+
+from __future__ import annotations
+
+from gateway.entry import Entry
+from tenancy.keys import Identity
+from tenancy.limits import Standing, TenantLimits, limits_of
+
+_CHARS_PER_TOKEN = 4
+"""What a prompt is estimated by that no tokenizer here has read; the end settles it."""
+
+
+async def reserve(limits: TenantLimits, entry: Entry, identity: Identity, tokens: int) -> None:
+    """Take what the request needs of its tenant's limits. Raises RateLimitedError, BeyondLimitError.
+
+    `tokens`: those of the prompt and the expected answer. The answer, or the refusal, says what is left.
+    """
+    held = limits_of(identity.tenant)
+    if held.concurrency is None and held.requests_per_min is None and held.tokens_per_min is None:
+        return
+    name = identity.tenant.name
+    try:
+        entry.reservation = await limits.reserve(name, held, tokens)
+    finally:
+        standings = limits.standing(name, held)
+        entry.response.add_headers(b"".join(_headers(kind, at) for kind, at in standings.items()))
+
+
+def estimated_tokens(said: object) -> int:
+    """About how many tokens a prompt has, by the texts in a body or a part of it."""
+    return _characters(said) // _CHARS_PER_TOKEN
+
+
+def _characters(said: object) -> int:
+    match said:
+        case str():
+            return 0 if said.startswith("data:") else len(said)  # what is inlined is not text
+        case dict():
+            return sum(map(_characters, said.values()))
+        case list():
+            return sum(map(_characters, said))
+        case int():
+            return _CHARS_PER_TOKEN  # a token id
+        case _:
+            return 0
+
+
+def _headers(kind: str, at: Standing) -> bytes:
+    return (
+        f"x-ratelimit-limit-{kind}: {at.limit}\r\n"
+        f"x-ratelimit-remaining-{kind}: {at.remaining}\r\n"
+        f"x-ratelimit-reset-{kind}: {duration(at.reset_s)}\r\n"
+    ).encode()
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes it: `6m0s`, `1.5s`, `20ms`."""
+    if seconds < 1:
+        return f"{round(1000 * max(0.0, seconds))}ms"
+    minutes, rest = divmod(round(seconds, 2), 60)
+    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"

@@ -1,0 +1,143 @@
+"""Gossip: what the other gateway processes have in flight, and which prefixes they sent where, with an age.
+
+Owned by the event loop of one process. It is told with the reports on slices, so that it needs no connection
+or task of its own; a message that is lost is made good by a later one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from router.gossip_message import Hint, Load, block_key, decode, encode, endpoint_key, sampled
+
+BYTES_PER_S = 1024
+"""What one process sends at most."""
+_TTL_S = 10.0
+"""How long what another process said of a load counts."""
+_AGAIN_S = 2.0
+"""How often a load that has not changed is told again."""
+_HINTS_KEPT_S = 120.0
+_HINTS_PER_ENDPOINT = 8192
+_HINTS_WAITING = 256
+
+
+class InFlight(Protocol):
+    """What a process has at an endpoint."""
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def prefill_tokens(self) -> int: ...
+
+    @property
+    def decode_tokens(self) -> int: ...
+
+
+class Others(NamedTuple):
+    """What all other processes have at an endpoint, as far as they have told."""
+
+    requests: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    age_s: float = 0.0
+    """Of the oldest report in it."""
+
+
+class Gossip:
+    """`tell` and `hear` are what `Exchange.gossips` takes."""
+
+    def __init__(self, loads: Callable[[], Mapping[str, InFlight]], period_s: float) -> None:
+        self._loads = loads
+        self._budget = int(BYTES_PER_S * period_s)
+        self._loop = asyncio.get_running_loop()
+        self._told: dict[int, tuple[Load, float]] = {}
+        self._to_tell: deque[Hint] = deque(maxlen=_HINTS_WAITING)
+        self._heard: dict[int, dict[str, tuple[Load, float]]] = {}
+        self._hints: dict[int, OrderedDict[int, float]] = {}
+
+    def dispatched(self, endpoint: str, blocks: Sequence[int]) -> None:
+        """A prompt of these blocks was sent to `endpoint`: the others should know."""
+        if blocks:
+            self._to_tell.appendleft(Hint(endpoint_key(endpoint), sampled(blocks)))
+
+    def others(self, endpoint: str) -> Others:
+        """What the other processes have at `endpoint`."""
+        now_s = self._loop.time()
+        fresh = [
+            (load, now_s - at_s)
+            for load, at_s in self._heard.get(endpoint_key(endpoint), {}).values()
+            if now_s - at_s <= _TTL_S
+        ]
+        return Others(
+            sum(load.requests for load, _ in fresh),
+            sum(load.prefill_tokens for load, _ in fresh),
+            sum(load.decode_tokens for load, _ in fresh),
+            max((age_s for _, age_s in fresh), default=0.0),
+        )
+
+    def held_blocks(self, endpoint: str, blocks: Sequence[int]) -> int:
+        """Leading blocks of a prompt that another process sent to `endpoint` lately."""
+        known = self._hints.get(endpoint_key(endpoint))
+        if not known:
+            return 0
+        since_s = self._loop.time() - _HINTS_KEPT_S
+        for depth in range(len(blocks), 0, -1):
+            if known.get(block_key(blocks[depth - 1]), since_s) > since_s:
+                return depth
+        return 0
+
+    def tell(self) -> str:
+        """The next message; empty when there is nothing to say."""
+        now_s = self._loop.time()
+        text, sent = encode(self._news(now_s), list(self._to_tell), self._budget)
+        for load in sent.loads:
+            self._told[load.endpoint] = load, now_s
+            if load.requests == 0:
+                del self._told[load.endpoint]
+        for _ in sent.hints:
+            self._to_tell.popleft()
+        return text
+
+    def hear(self, worker: str, text: str) -> None:
+        """Take another process's message; one that cannot be read, such as of another version, is left."""
+        try:
+            message = decode(text)
+        except ValueError:
+            return
+        now_s = self._loop.time()
+        for load in message.loads:
+            of_endpoint = self._heard.setdefault(load.endpoint, {})
+            of_endpoint[worker] = load, now_s
+            for name in [name for name, (_, at_s) in of_endpoint.items() if now_s - at_s > _TTL_S]:
+                del of_endpoint[name]
+        for hint in message.hints:
+            known = self._hints.setdefault(hint.endpoint, OrderedDict())
+            for key in hint.blocks:
+                known[key] = now_s
+                known.move_to_end(key)
+            while len(known) > _HINTS_PER_ENDPOINT:
+                known.popitem(last=False)
+
+    def _news(self, now_s: float) -> list[Load]:
+        """Loads that have changed, or were told long ago, those that changed most first."""
+        present = {
+            endpoint_key(name): Load(
+                endpoint_key(name), load.requests, load.prefill_tokens, load.decode_tokens
+            )
+            for name, load in self._loads().items()
+            if load.requests
+        }
+        gone = {key: Load(key, 0, 0, 0) for key in self._told.keys() - present.keys()}
+        found = []
+        for key, load in (present | gone).items():
+            before, told_s = self._told.get(key, (Load(key, 0, 0, 0), now_s))
+            change = sum(abs(now - then) for now, then in zip(load[2:], before[2:], strict=True))
+            change += 100 * abs(load.requests - before.requests)
+            if change or now_s - told_s >= _AGAIN_S:
+                found.append((change, now_s - told_s, load))
+        found.sort(key=lambda one: (one[0], one[1]), reverse=True)
+        return [load for _, _, load in found]

@@ -1,0 +1,143 @@
+"""Limits of a tenant over several real gateways: exact, shown, settled, and there again after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from model_registry.config import RegistryConfig
+from model_registry.entities import Tenant
+from tests.enginehouse.fleet import COMPLETION_TOKENS, PROMPT_TOKENS, CountingServer, Fleet, fleet
+from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server
+
+__all__ = ["config", "redis_client", "redis_server"]
+
+LEASE_S = 1.5
+SETTINGS = {"ENGINEHOUSE_SLICES__LEASE_S": str(LEASE_S), "ENGINEHOUSE_SLICES__REPORT_S": "0.1"}
+
+
+async def hammer(gateways: Fleet, for_s: float, callers: int = 8) -> Counter[int]:
+    """Ask from many callers at once, each as soon as it has its answer."""
+    until_s = time.monotonic() + for_s
+    statuses: Counter[int] = Counter()
+
+    async def one(number: int) -> None:
+        while time.monotonic() < until_s:
+            status = await gateways.status(number % len(gateways.ports))
+            statuses[status] += 1
+            if status != 200:
+                await asyncio.sleep(0.02)
+
+    await asyncio.gather(*map(one, range(callers)))
+    return statuses
+
+
+async def test_requests_per_minute_hold_over_all_workers(
+    config: RegistryConfig, redis_client: Redis, tmp_path: Path
+) -> None:
+    server = CountingServer()
+    tenant = Tenant(name="t", requests_per_min=100)
+    async with (
+        server.listening() as url,
+        fleet(config, redis_client, url, tmp_path, tenant, **SETTINGS) as gateways,
+    ):
+        statuses = await hammer(gateways, 8.0)
+        assert set(statuses) == {200, 429}
+        assert 95 <= statuses[200] <= 100
+        assert len(server.begun_s) == statuses[200]
+        refused = await gateways.ask()
+        body = await refused.json()
+        assert body["error"]["code"] == "rate_limit_exceeded"
+        headers = refused.headers
+        assert headers["x-ratelimit-limit-requests"] == "100"
+        assert int(headers["x-ratelimit-remaining-requests"]) <= 5
+        first_s = 60.25 - (time.monotonic() - server.begun_s[0])
+        assert first_s - 2 <= int(headers["Retry-After"]) <= first_s + 9
+
+
+async def test_tokens_are_reserved_by_estimate_and_settled_exactly(
+    config: RegistryConfig, redis_client: Redis, tmp_path: Path
+) -> None:
+    cost = PROMPT_TOKENS + COMPLETION_TOKENS
+    tenant = Tenant(name="t", tokens_per_min=1000)
+    async with (
+        CountingServer().listening() as url,
+        fleet(config, redis_client, url, tmp_path, tenant, gateways=1, workers=1, **SETTINGS) as gateways,
+    ):
+        for _ in range(5):
+            assert await gateways.status(max_tokens=100) == 200
+        answer = await gateways.ask(max_tokens=5)
+        assert answer.headers["x-ratelimit-limit-tokens"] == "1000"
+        left = int(answer.headers["x-ratelimit-remaining-tokens"])
+        assert 1000 - 6 * cost - 5 <= left <= 1000 - 5 * cost
+        assert answer.headers["x-ratelimit-reset-tokens"].startswith(("1m0", "59.", "60"))
+        too_large = await gateways.ask(messages=[{"role": "user", "content": "word " * 2000}])
+        assert too_large.status == 400
+        assert (await too_large.json())["error"]["code"] == "request_beyond_limit"
+
+
+async def test_concurrency_holds_at_the_engine_and_comes_back_after_a_crash(
+    config: RegistryConfig, redis_client: Redis, tmp_path: Path
+) -> None:
+    server = CountingServer()
+    server.takes_s = 0.05
+    tenant = Tenant(name="t", concurrency=8)
+    async with (
+        server.listening() as url,
+        fleet(config, redis_client, url, tmp_path, tenant, **SETTINGS) as gateways,
+    ):
+        await hammer(gateways, 2 * LEASE_S)
+        statuses = await hammer(gateways, 3.0, callers=24)
+        assert server.most == 8
+        assert statuses[200] >= 0.8 * 8 * 3.0 / server.takes_s
+        server.takes_s = 30.0
+        held = [asyncio.create_task(until_admitted(gateways)) for _ in range(16)]
+        await eventually(lambda: _is(server.in_flight == 8))
+        assert await gateways.status(1) == 429
+        gateways.kill(0)
+        killed_s = time.monotonic()
+        assert set(await asyncio.gather(*held)) == {0}
+        server.takes_s = 0.0
+
+        async def served() -> bool:
+            return await gateways.status(1) == 200
+
+        await eventually(served)
+        assert time.monotonic() - killed_s <= LEASE_S + 0.5
+
+
+async def until_admitted(gateways: Fleet) -> int:
+    status = 429
+    while status == 429:
+        status = await gateways.status(0)
+        await asyncio.sleep(0.05)
+    return status
+
+
+async def _is(true: bool) -> bool:
+    return true
+
+
+async def test_without_redis_requests_go_on_within_the_even_parts(
+    config: RegistryConfig, redis_client: Redis, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    server = CountingServer()
+    limit = 100
+    tenant = Tenant(name="t", requests_per_min=limit)
+    async with (
+        server.listening() as url,
+        fleet(config, redis_client, url, tmp_path, tenant, **SETTINGS) as gateways,
+    ):
+        assert (await hammer(gateways, 0.2, callers=1))[200] > 0
+        redis_server.kill()
+        statuses = await hammer(gateways, 3 * LEASE_S)
+        assert set(statuses) <= {200, 429}
+        assert len(server.begun_s) <= limit
+        assert statuses[200] >= limit / 4
+        await asyncio.to_thread(redis_server.start)
+        await hammer(gateways, 6 * LEASE_S)
+        assert 0.95 * limit <= len(server.begun_s) <= limit
