@@ -8,7 +8,7 @@ broken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from time import monotonic, time
 from typing import NamedTuple, Protocol
 
@@ -270,16 +270,26 @@ class Router:
     ) -> tuple[Endpoint, Outcome]:
         """An attempt beside which a second one may begin; whose outcome it is, and the outcome."""
 
+        places = self.queueing.places
+
         def attempt(other: Endpoint, gate: Answer) -> Awaitable[Outcome]:
-            if other is not endpoint:
-                self._keep(job, attempts, 0.0, None, is_hedge=True)
-            return self._attempt(other, job, gate)
+            return self._attempt(other, job, gate) if other is endpoint else hedge(other, gate)
+
+        async def hedge(other: Endpoint, gate: Answer) -> Outcome:
+            self._keep(job, attempts, 0.0, None, is_hedge=True)
+            place = None if job.place is None else places.take(other, job.place.need)
+            try:
+                return await self._attempt(other, job, gate)
+            finally:
+                if place is not None:
+                    places.leave(place)
+                    self.queueing.room(other.model, other.profile)
 
         def peers() -> Sequence[Endpoint]:
             return self._snapshot().endpoints.get(job.wish.model.name, ())
 
         def second(excluded: set[str]) -> Endpoint | None:
-            return self._decide(job, excluded).endpoint
+            return self._decide(job, excluded | places.full).endpoint
 
         tokens, told = job.prompt_tokens, self._observer.attempt
         return await self._hedger.run(endpoint, tokens, answer, attempt, told, failed, peers, second)
@@ -386,7 +396,7 @@ class Router:
             if load.breaker.opened_at_s is not None:
                 load.probe(trace, now_s)
             if request.stream and not answer.started:
-                self.paces.begins(endpoint, trace, job.prompt_tokens)
+                self.paces.begins(endpoint, trace, sent.charge.uncached)
             answer.attempt_begins(trace, done)
             call: Call | None = None
             try:
@@ -472,7 +482,8 @@ class Router:
         left = self.paces.left(self._snapshot().endpoints.get(job.wish.model.name, ()), monotonic())
         knobs, policy = self._knobs(profile), self._policy(job)
         decision = pick(profile, knobs, policy, ask, choices, excluded | left, now_s)
-        if decision.endpoint is None and left:  # better an endpoint that is bad than none
+        if decision.endpoint is None and left and not self._well_but_full(choices, excluded, left):
+            # better a bad endpoint than none
             decision = pick(profile, knobs, policy, ask, choices, excluded, now_s)
         job.considered = Considered(decision, choices, frozenset(excluded), left)
         return decision
@@ -498,6 +509,16 @@ class Router:
                 return not self.placement.holds(endpoint, task_id)
 
         return self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
+
+    def _well_but_full(self, choices: Sequence[Candidate], excluded: set[str], left: Set[str]) -> bool:
+        """Whether an endpoint that is not left alone is only waited for."""
+        full = self.queueing.places.full
+        return any(
+            one.endpoint.state == "ready"
+            and one.breaker_admits
+            and one.endpoint.name in full & excluded - left
+            for one in choices
+        )
 
     def _policy(self, job: Job) -> Policy:
         profile = job.wish.profile

@@ -289,7 +289,7 @@ async def test_the_first_token_moves_the_charge_and_teaches_the_forecast(fleet: 
 
 
 async def test_a_conversation_returns_to_where_its_beginning_was_computed(fleet: Fleet) -> None:
-    """Though the other endpoint has less to do; another isolation class's does not, and neither does a short one."""
+    """Though the other endpoint has less to do; another class's does not, nor a short one's."""
     fleet.router.ledger.of("b").prefill_tokens = 0
     beginning = list(range(200))
 

@@ -244,6 +244,9 @@ async def test_live_a_stalled_endpoint_is_hedged_and_its_call_cancelled() -> Non
         async with asyncio.timeout(1):
             await stuck.left.wait()
         assert servers.observed.outcomes == [("e0", "overtaken"), ("e1", "ok")]
+        assert [servers.router.queueing.places.requests(name) for name in ("e0", "e1")] == [0, 0]
+        told = servers.router.decisions.find("r", None, 2)
+        assert [(one.is_hedge, one.attempt) for one in told] == [(True, 1), (False, 1)]
 
 
 async def test_live_an_endpoint_that_is_not_ready_any_more_is_hedged() -> None:

@@ -52,6 +52,16 @@ class Timed(Collected):
         super().tokens(ids, log_probs)
 
 
+class Watched(Observed):
+    """Also takes what the queue tells."""
+
+    def queued(self, wish: Wish, tokens: int) -> None: ...
+
+    def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
+
+    def refused(self, wish: Wish, reason: str) -> None: ...
+
+
 class Servers:
     """Engines behind one router."""
 
@@ -72,7 +82,7 @@ class Servers:
             for n, url in enumerate(urls)
         ]
         self.snapshot = Snapshot.of(1, [MODEL, *self.endpoints])
-        self.observed = Observed()
+        self.observed = Watched()
         self.clients = ModelClients(Timeouts(connect_s=1, first_byte_s=20, idle_s=20))
         self.router = Router(config, self.clients, lambda: self.snapshot, self.observed, Adapters(0))
         self._tracing = Tracing(TelemetryConfig())
@@ -145,6 +155,23 @@ async def test_a_bad_endpoint_is_better_than_none() -> None:
         servers.snapshot = Snapshot.of(2, [MODEL, servers.endpoints[0], down])
         servers.router.registry_changed()
         assert (await servers.router.run(servers.job(), Timed())).endpoint.name == "e0"
+
+
+async def test_a_well_endpoint_that_is_full_is_waited_for() -> None:
+    """What the bad one is spared does not come back to it once the others have no room."""
+    async with serving(PacedEngine(), PacedEngine()) as servers:
+        await servers.load(6, 0.3)
+        bad, well = servers.engines
+        bad.delay_s = 0.8
+        await servers.load(6, 1.5)
+        assert servers.router.paces.why_left("e0") is not None
+        narrow = [one.model_copy(update={"max_concurrency": 1}) for one in servers.endpoints]
+        servers.snapshot = Snapshot.of(2, [MODEL, *narrow])
+        servers.router.registry_changed()
+        well.delay_s, asked = 0.1, len(bad.asked)
+        jobs = [servers.router.run(servers.job(), Timed()) for _ in range(4)]
+        assert {finished.endpoint.name for finished in await asyncio.gather(*jobs)} == {"e1"}
+        assert len(bad.asked) == asked
 
 
 async def test_retries_beyond_the_budget_are_told() -> None:
