@@ -118,7 +118,7 @@ class EndpointLoad:
         return self.decode_prompt_tokens + (most if grown > most else max(0, grown))
 
     def view(
-        self, endpoint: Endpoint, forecast: Forecast, now_s: float, cached_tokens: int = 0, surcharge: int = 0
+        self, name: str, slots: int, forecast: Forecast, now_s: float, cached_tokens: int, surcharge: int
     ) -> EndpointView:
         """As `Ledger.view`."""
         decoding = self.decoding
@@ -137,8 +137,8 @@ class EndpointLoad:
         return _new(
             EndpointView,
             (
-                endpoint.name,
-                endpoint.max_concurrency,
+                name,
+                slots,
                 requests,
                 prefill,
                 decode,
@@ -237,7 +237,8 @@ class Ledger:
         self, endpoint: Endpoint, forecast: Forecast, now_s: float, cached_tokens: int = 0, surcharge: int = 0
     ) -> EndpointView:
         """What a policy is told of an endpoint, for one request; `surcharge` is in prompt tokens."""
-        return self.of(endpoint.name).view(endpoint, forecast, now_s, cached_tokens, surcharge)
+        load, slots = self.of(endpoint.name), endpoint.max_concurrency
+        return load.view(endpoint.name, slots, forecast, now_s, cached_tokens, surcharge)
 
     def report(self, steps_s: Mapping[str, float], now_s: float) -> dict[str, Reported]:
         """What this process has in flight, to be told to others. `steps_s`: seconds of a step by endpoint."""

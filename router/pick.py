@@ -18,7 +18,7 @@ ADAPTER_TOKENS = 512
 """What sending an adapter counts for beside load: megabytes on the wire, and an eviction later on."""
 
 
-class Candidate(Struct, frozen=True):
+class Candidate(Struct, frozen=True, gc=False):
     """An endpoint and what is known of its load when the decision is made."""
 
     endpoint: Endpoint
@@ -32,7 +32,7 @@ class Decision(NamedTuple):
     endpoint: Endpoint | None
     reason: str
     scores: Mapping[str, float]
-    """The policy's costs by endpoint name, lower is better; empty where there was nothing to choose."""
+    """The policy's costs by endpoint name, lower is better; empty where no endpoint was left to be rated."""
     policy: str = ""
     """The policy's name."""
 
@@ -54,14 +54,11 @@ def pick(
     open_ones = [  # ready, not failed before for this request, and not kept away by its breaker
         choice
         for choice in choices
-        if choice.breaker_admits and choice.endpoint.state == "ready" and choice.endpoint.name not in excluded
+        if choice.breaker_admits and choice.endpoint.state == "ready" and choice.view.name not in excluded
     ]
     if not open_ones:
         return Decision(None, _why_none(choices, excluded), {})
     pool = _pool(profile, knobs, open_ones)
-    if len(pool) == 1 and pool[0].view.weight > 0:
-        only = pool[0].endpoint
-        return Decision(only, _reason(only, profile), {}, knobs.policy)
     views = [choice.view for choice in pool]
     costs = policy.costs(ask, views, now_s)
     scores = dict(zip([view.name for view in views], costs, strict=True))
