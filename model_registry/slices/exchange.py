@@ -219,7 +219,9 @@ class Exchange:
             self._new_until_s = self._loop.time() + answer.settles_in_s
         # Shorter than Redis lets it live: what lapses is noticed with the next report only.
         self._heard_until_s = sent_s + self._config.lease_s - self._config.report_s
-        if (answer.rank, answer.workers) != (self._rank, self._workers):
+        # While all come back one by one, how many there were is the better guess.
+        counted = answer.settles_in_s == 0 or answer.workers >= self._workers
+        if counted and (answer.rank, answer.workers) != (self._rank, self._workers):
             self._rank, self._workers = answer.rank, answer.workers
             for one in self._slices.values():
                 one.terms = one.terms._replace(even=self._even(one.total))

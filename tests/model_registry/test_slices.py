@@ -15,6 +15,7 @@ from model_registry.config import RegistryConfig
 from model_registry.connection import connect
 from model_registry.slices.config import SlicesConfig
 from model_registry.slices.exchange import Exchange
+from model_registry.slices.keys import CATALOGUE
 from model_registry.slices.slice import Slice
 from model_registry.slices.split import Share
 from model_registry.slices.store import Report, SliceStore
@@ -255,3 +256,16 @@ async def test_a_rate_is_exact_in_every_window(config: RegistryConfig) -> None:
         steady = [t for t in times if t >= started_s + 3.0]
 
         assert len(steady) >= 0.85 * total * 7.0 / window_s
+
+
+async def test_every_key_is_in_the_catalogue_and_what_is_unused_goes(
+    config: RegistryConfig, redis_client: Redis
+) -> None:
+    async with workers(config, 2) as found:
+        await until(lambda: all(one.exchange.connected and one.slice.heard for one in found))
+        await SliceStore.of(redis_client, config).report("w", 1, 1.0, "hello", [], 1.0)
+        keys = {str(key).removeprefix("eh:{test:slices}:") for key in await redis_client.keys("*")}
+        rows = {row.suffix.partition(":")[0] for row in CATALOGUE}
+        assert {key.partition(":")[0] for key in keys} == rows
+        assert 0 < await redis_client.pttl("eh:{test:slices}:of:r") <= 2 * LEASE_S * 1000
+    assert await redis_client.hlen("eh:{test:slices}:of:r") == 0, "who leaves gives back"
