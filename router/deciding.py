@@ -29,7 +29,7 @@ from telemetry.request_trace import AttemptTrace
 _BLOCK_TOKENS = 64
 """Of models whose servers do not tell."""
 _NOTHING = Belief()
-_Row = tuple[Endpoint, str, str, int, EndpointLoad, Forecast]
+_Row = tuple[Endpoint, str, str, int, float, EndpointLoad, Forecast]
 """An endpoint, its name, lane and slots, and what is known of it."""
 
 
@@ -89,14 +89,14 @@ class Deciding:
             held = index.held(ask.tenant, ask.blocks, now_s)
         config, surcharge = self._config, 0
         found = []
-        for endpoint, name, lane, slots, load, forecast in self._rows_of(model, endpoints):
+        for endpoint, name, lane, slots, weight, load, forecast in self._rows_of(model, endpoints):
             if lanes is not None and lane not in lanes:
                 continue
             admits = load.breaker is CLOSED or load.prove(config) or load.breaker.admits(now_s, config)
             cached = held[name] * block_tokens if name in held else 0
             if lacks_adapter is not None:
                 surcharge = ADAPTER_TOKENS if lacks_adapter(name) else 0
-            view = load.view(name, slots, forecast, now_s, cached, surcharge)
+            view = load.view(name, slots, weight, forecast, now_s, cached, surcharge)
             found.append(Candidate(endpoint, view, admits))
         return found
 
@@ -107,7 +107,15 @@ class Deciding:
             return known[1]
         load_of, forecast_of = self.ledger.of, self.forecasts.of
         rows = [
-            (one, one.name, one.lane, one.max_concurrency, load_of(one.name), forecast_of(one.name))
+            (
+                one,
+                one.name,
+                one.lane,
+                one.max_concurrency,
+                one.weight,
+                load_of(one.name),
+                forecast_of(one.name),
+            )
             for one in endpoints
         ]
         self._rows[model] = endpoints, rows

@@ -118,7 +118,14 @@ class EndpointLoad:
         return self.decode_prompt_tokens + (most if grown > most else max(0, grown))
 
     def view(
-        self, name: str, slots: int, forecast: Forecast, now_s: float, cached_tokens: int, surcharge: int
+        self,
+        name: str,
+        slots: int,
+        weight: float,
+        forecast: Forecast,
+        now_s: float,
+        cached_tokens: int,
+        surcharge: int,
     ) -> EndpointView:
         """As `Ledger.view`."""
         decoding = self.decoding
@@ -145,7 +152,7 @@ class EndpointLoad:
                 cached_tokens,
                 forecast.prefill_tokens_per_s,
                 step_s,
-                endpoint.weight,
+                weight,
                 surcharge,
                 age_s,
             ),
@@ -238,7 +245,7 @@ class Ledger:
     ) -> EndpointView:
         """What a policy is told of an endpoint, for one request; `surcharge` is in prompt tokens."""
         load, slots = self.of(endpoint.name), endpoint.max_concurrency
-        return load.view(endpoint.name, slots, forecast, now_s, cached_tokens, surcharge)
+        return load.view(endpoint.name, slots, endpoint.weight, forecast, now_s, cached_tokens, surcharge)
 
     def report(self, steps_s: Mapping[str, float], now_s: float) -> dict[str, Reported]:
         """What this process has in flight, to be told to others. `steps_s`: seconds of a step by endpoint."""
