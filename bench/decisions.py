@@ -51,16 +51,18 @@ class House:
         self.now_s = 0.0
         self.system = self._ids(2_000)
         self.prompts: list[Ids] = []
+        policy = self.deciding.policy(MODEL, "balanced", knobs_of("balanced"))
+        for _ in range(conversations):
+            self.prompts.append(np.concatenate([self.system, self._ids(self.dice.randrange(500, 60_000))]))
+            endpoint, ask = self.dice.choice(self.endpoints), self.ask(self.prompts[-1])
+            self.deciding.dispatch(MODEL, endpoint, ask, policy, self.now_s)
+
+    def next_prompt(self) -> Ids:
+        """A conversation goes on, and has by now the length that is measured; loads are others by now."""
         for endpoint in self.endpoints:
             load = self.deciding.ledger.of(endpoint.name)
             load.requests, load.prefill_tokens = self.dice.randrange(32, 64), self.dice.randrange(50_000)
             load.decoding, load.decode_prompt_tokens, load.decode_output_tokens = 32, 100_000, 6_000
-        for _ in range(conversations):
-            self.prompts.append(np.concatenate([self.system, self._ids(self.dice.randrange(500, 60_000))]))
-            self.decide(self.ask(self.prompts[-1]))
-
-    def next_prompt(self) -> Ids:
-        """A conversation goes on, and has by now the length that is measured."""
         begun = self.prompts[self.dice.randrange(len(self.prompts))]
         return np.concatenate([begun, self._ids(PROMPT_TOKENS - len(begun))])
 

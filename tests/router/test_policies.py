@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from math import inf
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_registry.knobs import Knobs
 from router.policies import GROUP, PolicyError, make, names
+from router.policies.catalogue import OWN
 from router.policies.options import Option
 from router.view import Ask, EndpointView, Policy
 
@@ -227,3 +231,29 @@ def test_packages_bring_policies_by_entry_point(monkeypatch: pytest.MonkeyPatch)
         make("broken", {}, found)
     with pytest.raises(PolicyError, match="could not be loaded"):
         make("missing", {}, found)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "routing-policies.md"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_page_tells_of_every_policy_and_its_defaults(name: str) -> None:
+    """By the row of its name."""
+    (row,) = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| `{name}`")]
+    assert "(default)" in row or name != Knobs().policy
+    for option, known in OWN[name].OPTIONS.items():
+        assert re.search(rf"`{option}` \({known.default:g}\b", row), option
+
+
+def test_the_pages_own_policy_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is printed, by the entry point that it names."""
+    text = PAGE.read_text("utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "my_package.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = re.search(r'^(\S+) = "(\S+)"', text, re.MULTILINE)
+    assert point is not None
+    found = [EntryPoint(point[1], point[2], GROUP)]
+    policy = make(point[1], {"per_request": 2}, found)
+    assert policy.costs(ASK, [a(requests=3), EndpointView("long", 8)], 0) == [7, 4]
+    assert GROUP in text
