@@ -143,7 +143,7 @@ class Deciding:
         view = self.ledger.view(endpoint, self.forecasts.of(endpoint.name), now_s, cached)
         policy.chosen(ask, view, now_s)
         uncached = view.uncached_tokens(ask)
-        charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens)
+        charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens, now_s)
         return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s)
 
     def watch(

@@ -18,6 +18,9 @@ from router.forecast import Forecast
 from router.view import EndpointView
 from telemetry.request_trace import AttemptTrace
 
+PROGRESS = 0.4
+"""Share of an engine's forecast pace at which the prompt at its head is taken to advance. Chunks of other
+prompts and decode steps come in between; guessing too much costs far more than guessing too little."""
 REPORT_TTL_S = 10.0
 """How long what another gateway said counts."""
 
@@ -35,6 +38,8 @@ class Charge(NamedTuple):
     prompt: int = 0
     output: int = 0
     """Expected."""
+    at_s: float | None = None
+    """When it is dispatched; None: its progress is not guessed before its first token."""
 
 
 class Reported(NamedTuple):
@@ -54,6 +59,10 @@ class EndpointLoad:
     requests: int = 0
     prefill_tokens: int = 0
     """Uncached prompt tokens of the requests whose first token has not come yet."""
+    prompts: dict[Lease, None] = field(default_factory=dict)
+    """Whose tokens those are, as they were dispatched: the first is taken to be computed now."""
+    head_s: float = 0.0
+    """Since when."""
     decoding: int = 0
     """Of `requests`, those past their first token."""
     decode_prompt_tokens: int = 0
@@ -106,6 +115,12 @@ class EndpointLoad:
         if breaker.probes == 0:
             self.probes.clear()
 
+    def computed_tokens(self, tokens_per_s: float, now_s: float) -> int:
+        """Of `prefill_tokens`, those that are likely done: of the prompt at the head, at most all of it."""
+        for head in self.prompts:
+            return min(head.uncached, max(0, int((now_s - self.head_s) * tokens_per_s * PROGRESS)))
+        return 0
+
     def decode_tokens(self, step_s: float, now_s: float) -> int:
         """Tokens in the KV cache of the requests that decode, each of which grows by one every `step_s`.
 
@@ -131,6 +146,8 @@ class EndpointLoad:
         decoding = self.decoding
         step_s = forecast.step_base_s + forecast.step_each_s * (decoding or 1)
         requests, prefill, decode, age_s = self.requests, self.prefill_tokens, 0, 0.0
+        if self.prompts:
+            prefill -= self.computed_tokens(forecast.prefill_tokens_per_s, now_s)
         if decoding:
             decode = self.decode_tokens(step_s, now_s)
         if self.others:
@@ -174,10 +191,28 @@ class Lease:
         """When its prompt was computed, as far as that was said."""
         self._over = False
 
+    @property
+    def uncached(self) -> int:
+        """Tokens of its prompt that were to be computed."""
+        return self._charge.uncached
+
     def __enter__(self) -> EndpointLoad:
-        self._load.requests += 1
-        self._load.prefill_tokens += self._charge.uncached
-        return self._load
+        load, charge = self._load, self._charge
+        load.requests += 1
+        load.prefill_tokens += charge.uncached
+        if charge.at_s is not None:
+            if not load.prompts:
+                load.head_s = charge.at_s
+            load.prompts[self] = None
+        return load
+
+    def _leave_prompts(self, now_s: float | None) -> None:
+        """The prompt is computed, or given up (`now_s` None: the next one is as far as this one was)."""
+        prompts = self._load.prompts
+        if self in prompts:
+            if now_s is not None and next(iter(prompts)) is self:
+                self._load.head_s = now_s
+            del prompts[self]
 
     def first_token(self, now_s: float) -> None:
         """The prompt is computed. Harmless when said again, or too late."""
@@ -186,6 +221,7 @@ class Lease:
         self.first_s = now_s
         load, charge = self._load, self._charge
         load.prefill_tokens -= charge.uncached
+        self._leave_prompts(now_s)
         load.decoding += 1
         load.decode_prompt_tokens += charge.prompt
         load.decode_output_tokens += charge.output
@@ -197,6 +233,7 @@ class Lease:
         load.requests -= 1
         if self.first_s is None:
             load.prefill_tokens -= charge.uncached
+            self._leave_prompts(None)
             return
         load.decoding -= 1
         load.decode_prompt_tokens -= charge.prompt

@@ -8,6 +8,18 @@ from typing import ClassVar
 from router.policies.options import Memoryless, Option
 from router.view import Ask, EndpointView
 
+ALIKE = 2.0
+"""Forecasts of engines of one kind are apart by chance. Below this factor between the slowest and the fastest
+all are taken to be as fast as their mean: going by the difference costs more than it tells."""
+
+
+def paces(views: Sequence[EndpointView]) -> Sequence[float]:
+    """Prompt tokens per second of each endpoint, without what is chance."""
+    each = [view.prefill_tokens_per_s for view in views]
+    if not each or max(each) > ALIKE * min(each):
+        return each
+    return [sum(each) / len(each)] * len(each)
+
 
 class Product(Memoryless):
     """Uncached tokens in flight, this prompt's included, times the batch that it would make.
@@ -28,8 +40,8 @@ class Product(Memoryless):
                 + (uncached if (uncached := prompt - view.cached_tokens) > 1 else 1)
             )
             * (view.requests + 1)
-            / (view.prefill_tokens_per_s * view.slots)
-            for view in views
+            / (pace * view.slots)
+            for view, pace in zip(views, paces(views), strict=True)
         ]
 
 
@@ -37,18 +49,22 @@ class PredictedTtft(Memoryless):
     """The time to this request's first token, and something for what it delays the others there."""
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "externality": Option(0.15, 0, 100, "what a second of delay for another request counts")
+        "externality": Option(0.3, 0, 100, "what a second of delay for another request counts"),
+        "request_tokens": Option(100, 0, 1e6, "prompt tokens that each request in flight counts for"),
     }
 
-    def __init__(self, externality: float) -> None:
+    def __init__(self, externality: float, request_tokens: float) -> None:
         self._externality = externality
+        self._request_tokens = request_tokens
 
     def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
-        alpha = self._externality
-        return [
-            view.ttft_s(ask) + alpha * view.requests * view.uncached_tokens(ask) / view.prefill_tokens_per_s
-            for view in views
-        ]
+        alpha, each = self._externality, self._request_tokens
+        costs = []
+        for view, pace in zip(views, paces(views), strict=True):
+            uncached = view.uncached_tokens(ask)
+            tokens = view.prefill_tokens + uncached + view.requests * (alpha * uncached + each)
+            costs.append(tokens / pace + view.step_s)
+        return costs
 
 
 class Linear(Memoryless):

@@ -8,6 +8,7 @@ they told, as old as that is. It never sees an engine.
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections.abc import Sequence
 from math import inf
 from random import Random
@@ -19,7 +20,7 @@ from model_registry.knobs import Knobs
 from router.config import RouterConfig
 from router.deciding import Deciding, Dispatched
 from router.ledger import Lease, Reported
-from router.pick import Candidate, pick
+from router.pick import pick
 from router.policies import make
 from router.replay.engine import Engine, Job
 from router.replay.oracle import ask_of
@@ -55,7 +56,7 @@ class Hold(NamedTuple):
     """What waits at the gateway in place of the engine's own queue."""
 
     ahead_tokens: float = inf
-    """A request is sent only to an endpoint with less uncached prompt than this before its first token."""
+    """A request waits while the best endpoint for it has as much uncached prompt as this in flight."""
     deadline: bool = False
     """Of those that wait, the one whose first token is due first goes first; else the one that came first."""
 
@@ -180,7 +181,7 @@ class _Gateway:
 
     def hold(self, request: Request, ask: Ask, now_s: float) -> list[Dispatch]:
         order = ask.deadline_s if self._hold.deadline and ask.deadline_s is not None else request.arrival_s
-        heapq.heappush(self.held, _Held(order, request.number, request, ask))
+        insort(self.held, _Held(order, request.number, request, ask))
         return self._release(now_s)
 
     def first_token(self, job: Job, place: int, now_s: float) -> list[Dispatch]:
@@ -212,23 +213,24 @@ class _Gateway:
         return self._release(now_s)
 
     def _release(self, now_s: float) -> list[Dispatch]:
-        """Send what may go, in order."""
+        """Send what may go, in order. A request waits for the endpoint that is best for it, not for any."""
         sent: list[Dispatch] = []
-        while self.held:
-            choices = self._deciding.candidates(MODEL, self._endpoints, None, self.held[0].ask, now_s)
-            choices = [one for one in choices if one.view.prefill_tokens < self._hold.ahead_tokens]
-            if not choices:
-                break
-            sent.append(self._send(heapq.heappop(self.held), choices, now_s))
+        kept: list[_Held] = []
+        for held in self.held:
+            choices = self._deciding.candidates(MODEL, self._endpoints, None, held.ask, now_s)
+            draw = self._random.choice
+            decision = pick("balanced", self._knobs, self._policy, held.ask, choices, set(), now_s, draw)
+            endpoint = decision.endpoint
+            assert endpoint is not None, decision.reason
+            if self._deciding.ledger.of(endpoint.name).prefill_tokens < self._hold.ahead_tokens:
+                sent.append(self._send(held, endpoint, now_s))
+            else:
+                kept.append(held)
+        self.held = kept
         return sent
 
-    def _send(self, held: _Held, choices: Sequence[Candidate], now_s: float) -> Dispatch:
+    def _send(self, held: _Held, endpoint: Endpoint, now_s: float) -> Dispatch:
         ask = held.ask
-        decision = pick(
-            "balanced", self._knobs, self._policy, ask, choices, set(), now_s, self._random.choice
-        )
-        endpoint = decision.endpoint
-        assert endpoint is not None, decision.reason
         dispatched = self._deciding.dispatch(MODEL, endpoint, ask, self._policy, now_s)
         lease = self._deciding.ledger.lease(endpoint.name, dispatched.charge)
         lease.__enter__()

@@ -50,7 +50,7 @@ class Setup(NamedTuple):
         return summary(outcomes, fleet.card, self.slo)
 
     def capacity(self, workload: Workload, seed: int, near: float) -> float:
-        """SLO capacity in requests per second, looked for from `near` on, to within 1 % of it."""
+        """SLO capacity in requests per second, looked for from `near` on in steps of `STEP`."""
         known: dict[float, float] = {}
 
         def met_at(rate: float) -> float:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from model_registry.knobs import Knobs
-from router.replay.gateways import Exchange
+from router.replay.gateways import Exchange, Hold
 from router.replay.report import Comparison, Row, printed, write
 from router.replay.setups import POOLED, Setup
 from router.replay.statistics import Summary
@@ -30,7 +30,9 @@ from router.replay.workload import Workload, bundled
 STALE = Exchange(gateways=4, period_s=1.0, loss=0.02)
 GOSSIP = Exchange(gateways=4, period_s=0.2, loss=0.02, hints=True)
 """Five reports a second, with the prompts that went where: under 1 KB/s of each gateway at this load."""
-OURS = "product"
+HELD = Hold(ahead_tokens=8192, deadline=True)
+"""One step's prompt tokens under way at each engine; the rest waits at the gateway, in order of deadlines."""
+OURS = "predicted-ttft"
 GOSSIPING = f"{OURS}, 4 gateways, gossip"
 NAMES = (
     "round-robin",
@@ -38,11 +40,12 @@ NAMES = (
     "cache-threshold",
     "linear",
     "sticky",
-    "predicted-ttft",
+    "product",
     OURS,
 )
 SETUPS = (
     *(Setup(name, Knobs(policy=name)) for name in NAMES),
+    Setup(f"{OURS}, held for deadlines", Knobs(policy=OURS), hold=HELD),
     Setup(f"{OURS}, 4 gateways, reports only", Knobs(policy=OURS), STALE),
     Setup(GOSSIPING, Knobs(policy=OURS), GOSSIP),
 )

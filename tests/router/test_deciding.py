@@ -110,12 +110,12 @@ def test_what_other_gateways_report_counts_until_it_is_old() -> None:
 def test_a_prompt_is_cheaper_where_its_beginning_went() -> None:
     """To whole blocks, for the same tenant and adapter only; the charge is what must be computed."""
     house, chat = House(), list(range(100))
-    assert house.send(prompt(chat), A, 0.0).charge == Charge(100, 100, 100)
+    assert house.send(prompt(chat), A, 0.0).charge == Charge(100, 100, 100, 0.0)
     longer = prompt([*chat, *range(60)])
     assert {name: view.cached_tokens for name, view in house.views(longer, 1.0).items()} == {"a": 96, "b": 0}
     assert house.views(longer, 1.0, "other")["a"].cached_tokens == 0
     assert house.views(prompt(chat, Lora(7, "pirate")), 1.0)["a"].cached_tokens == 0
-    assert house.send(longer, A, 1.0).charge == Charge(64, 160, 40)
+    assert house.send(longer, A, 1.0).charge == Charge(64, 160, 40, 1.0)
     ask = house.deciding.ask(longer, 200, "t", [A, B])
     choices = house.deciding.candidates(MODEL, [A, B], None, ask, 2.0)
     knobs = knobs_of("balanced")

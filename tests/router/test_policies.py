@@ -152,6 +152,14 @@ def test_predicted_ttft_counts_the_delay_of_others() -> None:
     assert views[1].ttft_s(ASK) == pytest.approx(2000 / 20_000 + 0.03)
 
 
+def test_engines_of_one_kind_are_taken_to_be_equally_fast() -> None:
+    """Forecasts differ by chance; a factor of two is no chance."""
+    slower = [a(prefill_tokens_per_s=12_000.0), b(prefill_tokens=100)]
+    for name in ("product", "predicted-ttft"):
+        assert best(make(name), slower) == "a"
+        assert best(make(name), [a(prefill_tokens_per_s=8_000.0), slower[1]]) == "b"
+
+
 def test_weighted_gives_exact_shares_and_no_arrears() -> None:
     policy, views = make("weighted"), [a(weight=0.95), b(weight=0.05)]
     assert Counter(best(policy, views) for _ in range(98)) == {"a": 94, "b": 4}

@@ -1,0 +1,44 @@
+"""Ledger: how far an engine is likely to be with the prompts that it was sent."""
+
+from __future__ import annotations
+
+from router.ledger import PROGRESS, Charge, EndpointLoad, Lease
+
+PACE = 10_000.0
+
+
+def remaining(load: EndpointLoad, now_s: float) -> int:
+    return load.prefill_tokens - load.computed_tokens(PACE, now_s)
+
+
+def test_the_prompt_at_the_head_advances_and_the_others_wait() -> None:
+    """Never past its end, whatever the time; the next one begins when the first token comes."""
+    load = EndpointLoad()
+    first, second = Lease(load, Charge(8000, at_s=0.0)), Lease(load, Charge(5000, at_s=0.5))
+    first.__enter__()
+    second.__enter__()
+    assert remaining(load, 0.0) == 13_000
+    assert remaining(load, 1.0) == 13_000 - PROGRESS * PACE
+    assert remaining(load, 60.0) == 5000
+    first.first_token(2.0)
+    assert remaining(load, 2.0) == 5000
+    assert remaining(load, 3.0) == 5000 - PROGRESS * PACE
+    second.first_token(4.0)
+    assert (remaining(load, 4.0), load.computed_tokens(PACE, 9.0)) == (0, 0)
+
+
+def test_a_first_token_out_of_turn_leaves_the_head_as_it_is() -> None:
+    """Small prompts share a step with what is before them."""
+    load = EndpointLoad()
+    head, small = Lease(load, Charge(8000, at_s=0.0)), Lease(load, Charge(10, at_s=0.0))
+    with head, small:
+        small.first_token(1.0)
+        assert remaining(load, 1.0) == 8000 - PROGRESS * PACE
+    assert (load.prompts, load.prefill_tokens) == ({}, 0)
+
+
+def test_a_charge_without_a_time_makes_no_progress() -> None:
+    """Nothing is guessed of it."""
+    load = EndpointLoad()
+    with Lease(load, Charge(8000)):
+        assert remaining(load, 60.0) == 8000
