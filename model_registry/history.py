@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from model_registry.changes import read
 from model_registry.errors import UnknownVersionError
-from model_registry.kinds import kind_of
-from model_registry.manifest_fields import SET_BY_REGISTRY
+from model_registry.manifest_fields import written
 from model_registry.snapshot import Stored
 
 
@@ -59,9 +58,9 @@ def earlier(kind: str, name: str, kept: Sequence[Kept], to: int | None) -> Store
 
 def field_changes(before: Stored | None, after: Stored) -> tuple[FieldChange, ...]:
     """Fields that differ; of a new object, those that do not have their default."""
-    hidden = SET_BY_REGISTRY.get(kind_of(after), frozenset()) | {"name"}
-    new = after.model_dump(mode="json", exclude_defaults=before is None, exclude=set(hidden))
-    old = {} if before is None else before.model_dump(mode="json")
+    if before is None:
+        return tuple(FieldChange(field, None, value) for field, value in written(after).items())
+    new, old = after.model_dump(mode="json"), before.model_dump(mode="json")
     return tuple(
         FieldChange(field, old.get(field), value) for field, value in new.items() if old.get(field) != value
     )
