@@ -19,6 +19,7 @@ from enginehouse.commands.doctor import doctor
 from enginehouse.commands.explain import explain
 from enginehouse.commands.gateway import gateway
 from enginehouse.commands.get import describe, get
+from enginehouse.commands.history import history, rollback
 from enginehouse.commands.keys import keys
 from enginehouse.commands.replay import replay
 from enginehouse.commands.traces import traces
@@ -53,6 +54,8 @@ app.command(rich_help_panel=REGISTRY)(apply)
 app.command(rich_help_panel=REGISTRY)(get)
 app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
+app.command(rich_help_panel=REGISTRY)(history)
+app.command(rich_help_panel=REGISTRY)(rollback)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=HOUSE)(doctor)
 app.command(rich_help_panel=HOUSE)(replay)

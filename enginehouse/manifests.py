@@ -11,6 +11,7 @@ from typing import Any
 
 from enginehouse.api import AdminClient
 from enginehouse.connection import Connection
+from enginehouse.differences import Change
 from enginehouse.errors import CommandError
 from model_registry.manifests import key_variables
 from tenancy.keys import digest
@@ -25,15 +26,6 @@ class ManifestFile:
 
     name: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became of one object."""
-
-    kind: str
-    name: str
-    outcome: str
 
 
 def read_manifests(paths: Iterable[str]) -> list[ManifestFile]:
@@ -74,7 +66,7 @@ async def apply_files(connection: Connection, files: Sequence[ManifestFile], dry
     }
     async with AdminClient(connection) as api:
         answer: Any = await api.post("apply", body)
-    return [Change(item["kind"], item["name"], item["change"]) for item in answer["applied"]]
+    return [Change.of(item) for item in answer["applied"]]
 
 
 def _key_hashes(files: Sequence[ManifestFile]) -> dict[str, str]:

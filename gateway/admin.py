@@ -3,7 +3,10 @@
     POST   /admin/v1/apply                  manifests, all or none
     GET    /admin/v1/objects/{kind}[/{name}]
     DELETE /admin/v1/objects/{kind}/{name}  ?cascade=true deletes what needs it, too
+    GET    /admin/v1/history/{kind}/{name}  the last versions of an object
+    POST   /admin/v1/rollback               an earlier version of an object, again
     POST   /admin/v1/keys                   a new API key, shown this once
+    POST   /admin/v1/keys/{name}/revoke     it lets nobody in ever again
     GET    /admin/v1/snapshot               what this process serves from
 
 Writes need Redis: without it they answer 503. Reads then come from the snapshot and say so. While an
@@ -15,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -26,6 +30,7 @@ from pydantic import ValidationError
 from gateway.api.errors import INVALID_REQUEST, PERMISSION, ApiError, bad_request
 from model_registry.entities import ApiKey, Endpoint
 from model_registry.errors import ManifestErrors, NameTakenError, RegistryUnavailableError, UnknownObjectError
+from model_registry.history import Kept, earlier, field_changes
 from model_registry.kinds import DECLARED, Ref, kind_named, kind_of, ref_of
 from model_registry.manifests import parse_manifests, to_manifest
 from model_registry.snapshot import Snapshot, Stored
@@ -36,6 +41,11 @@ from tenancy.keys import authenticate, new_key
 SEEN_WITHIN_S = 0.5
 """How long a write waits until this process serves it, before it answers anyway."""
 MAX_MISTAKES_IN_MESSAGE = 20
+_FORMS = {
+    "name": "must be 1-128 of A-Z a-z 0-9 . _ / -",
+    "profiles": "must be lower-case words",
+    "expires_at": "must be a time with its zone, such as 2030-01-31T00:00:00Z",
+}
 
 
 class ManifestFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,6 +70,19 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     tenant: str
     name: str
     admin: bool = False
+    models: list[str] | None = None
+    profiles: list[str] | None = None
+    expires_at: datetime | None = None
+
+
+class RollbackBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /admin/v1/rollback`."""
+
+    kind: str
+    name: str
+    to: int | None = None
+    """A version of its history; None: what it was before its last change."""
+    dry_run: bool = False
 
 
 class View(NamedTuple):
@@ -91,7 +114,10 @@ class AdminApi:
             web.get("/admin/v1/objects/{kind}", self.list_objects),
             web.get("/admin/v1/objects/{kind}/{name:.+}", self.get_object),
             web.delete("/admin/v1/objects/{kind}/{name:.+}", self.delete_object),
+            web.get("/admin/v1/history/{kind}/{name:.+}", self.history),
+            web.post("/admin/v1/rollback", self.rollback),
             web.post("/admin/v1/keys", self.create_key),
+            web.post("/admin/v1/keys/{name:.+}/revoke", self.revoke_key),
             web.get("/admin/v1/snapshot", self.snapshot),
         ]
 
@@ -108,13 +134,25 @@ class AdminApi:
         except ManifestErrors as error:
             return _mistakes(error)
         applied = await self._write(objects, dry_run=body.dry_run)
-        written = {ref_of(item) for item in objects}
-        changes = [
-            {"kind": kind, "name": name, "change": outcome}
-            for (kind, name), outcome in applied.outcomes
-            if (kind, name) in written
-        ]
-        return _json({"version": applied.version, "applied": changes})
+        return _json({"version": applied.version, "applied": _told(applied, map(ref_of, objects))})
+
+    async def history(self, request: web.Request) -> web.Response:
+        """The versions of an object that are kept, the oldest first, each with what it changed."""
+        self._require_admin(request)
+        kind, name = kind_named(request.match_info["kind"]), request.match_info["name"]
+        kept = await self._store.history(kind, name)
+        if not kept and await self._store.get(kind, name) is None:
+            raise UnknownObjectError(kind, name)
+        return _json({"kind": kind, "name": name, "versions": list(_versions(kept))})
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """Store an earlier version of an object again, by the rules for any other change."""
+        self._require_admin(request)
+        body = await _body(request, RollbackBody)
+        kind = kind_named(body.kind)
+        item = earlier(kind, body.name, await self._store.history(kind, body.name), body.to)
+        applied = await self._write([item], dry_run=body.dry_run)
+        return _json({"version": applied.version, "applied": _told(applied, [ref_of(item)])})
 
     async def list_objects(self, request: web.Request) -> web.Response:
         """Every object of a kind, by name."""
@@ -156,10 +194,10 @@ class AdminApi:
         body = await _body(request, KeyBody)
         clear, digest = new_key()
         try:
-            key = ApiKey(name=body.name, tenant=body.tenant, sha256=digest, admin=body.admin)
+            key = ApiKey.model_validate({**msgspec.structs.asdict(body), "sha256": digest})
         except ValidationError as error:
             field = str(error.errors()[0]["loc"][0])
-            raise bad_request(f"{field} must be 1-128 of A-Z a-z 0-9 . _ / -", field) from error
+            raise bad_request(f"{field} {_FORMS.get(field, _FORMS['name'])}", field) from error
         if ref_of(key) in map(ref_of, (await self._view()).snapshot.objects()):
             raise NameTakenError(
                 f"an ApiKey named {key.name!r} exists; delete it first, or take another name"
@@ -167,6 +205,16 @@ class AdminApi:
         applied = await self._write([key])
         answer = {"key": clear, "name": key.name, "tenant": key.tenant, "admin": key.admin}
         return _json({**answer, "version": applied.version}, status=201)
+
+    async def revoke_key(self, request: web.Request) -> web.Response:
+        """Let nobody in by a key any more, for good."""
+        self._require_admin(request)
+        name = request.match_info["name"]
+        key = await self._store.get("ApiKey", name)
+        if not isinstance(key, ApiKey):
+            raise UnknownObjectError("ApiKey", name)
+        applied = await self._write([key.model_copy(update={"revoked": True})])
+        return _json({"name": name, "tenant": key.tenant, "revoked": True, "version": applied.version})
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """What this process serves from, and how old that is."""
@@ -219,6 +267,34 @@ class AdminApi:
         if not dry_run:
             await self._watcher.wait_for(applied.version, SEEN_WITHIN_S)
         return applied
+
+
+def _told(applied: Applied, written: Iterable[Ref]) -> list[dict[str, Any]]:
+    """What became of the objects `written`, in their order."""
+    outcomes = dict(applied.outcomes)
+    return [
+        {
+            "kind": ref[0],
+            "name": ref[1],
+            "change": outcomes[ref],
+            "fields": [change._asdict() for change in applied.fields[ref]],
+        }
+        for ref in dict.fromkeys(written)
+    ]
+
+
+def _versions(kept: Iterable[Kept]) -> Iterator[dict[str, Any]]:
+    before: Stored | None = None
+    for version, at_ms, item in kept:
+        changes = () if item is None else field_changes(before, item)
+        yield {
+            "version": version,
+            "at_ms": at_ms,
+            "deleted": item is None,
+            "fields": [change._asdict() for change in changes],
+            "manifest": None if item is None else to_manifest(item),
+        }
+        before = item
 
 
 def _from_snapshot(watcher: Watcher, note: str) -> View:

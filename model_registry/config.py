@@ -42,3 +42,5 @@ class RegistryConfig(BaseModel):
     """Longest pause between attempts to reach Redis again."""
     max_changes: Annotated[int, Field(gt=0)] = 4096
     """Change records kept; a watcher further behind loads everything anew."""
+    max_versions: Annotated[int, Field(ge=2, le=100)] = 10
+    """Versions kept of each declared object, to be brought back by `enginehouse rollback`."""

@@ -5,6 +5,8 @@ RegistryError
 │   └── RegistryReadOnlyError     Redis answers reads only (a replica, or a failover under way)
 ├── RegistryBusyError             the registry changed under every attempt to change it
 ├── UnknownObjectError            no object of that kind and name
+├── UnknownVersionError           no such version of an object is kept
+├── RevokedKeyError               a revoked key would be let in again
 ├── DanglingReferenceError        an object names another that does not exist
 ├── NameTakenError                a name, alias or key hash would stand for two things
 ├── InUseError                    an object that others need cannot be deleted
@@ -43,6 +45,22 @@ class UnknownObjectError(RegistryError):
         super().__init__(f"no {kind} named {name!r} in the registry")
         self.kind = kind
         self.name = name
+
+
+class UnknownVersionError(RegistryError):
+    """No such version of an object is kept."""
+
+    def __init__(self, kind: str, name: str, version: int | None, kept: Iterable[int]) -> None:
+        wanted = "earlier version" if version is None else f"version {version}"
+        choices = ", ".join(map(str, kept)) or "none"
+        super().__init__(f"no {wanted} of {kind} {name!r} is kept; there are: {choices}")
+
+
+class RevokedKeyError(RegistryError):
+    """A revoked key would be let in again."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"ApiKey {name!r} is revoked for good; make a new key, or delete this one")
 
 
 class DanglingReferenceError(RegistryError):

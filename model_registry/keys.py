@@ -29,6 +29,7 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("changes", "stream", "every writer", "capped", "one record per version: what it changed"),
     KeySpec("deadlines", "zset", "leading controller", "with the endpoint", "when endpoints lapse, ms"),
     KeySpec("leader", "hash", "controllers", "by its until_ms", "who leads, until when, fencing token"),
+    KeySpec("history", "hash", "operators", "capped", "kind/name -> last versions, as a JSON list"),
     KeySpec("model", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("deployment", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("endpoint", "hash", "leading controller", "by deadlines", "name -> JSON document"),
@@ -40,7 +41,7 @@ CATALOGUE: tuple[KeySpec, ...] = (
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}
-"""Place of a kind's hash among a script's keys, after the four shared ones."""
+"""Place of a kind's hash among a script's keys, after the five shared ones."""
 
 
 class Keys:
@@ -50,7 +51,7 @@ class Keys:
         self._prefix = f"eh:{{{name}}}:"
         self.changes = self.of("changes")
         self.meta = self.of("meta")
-        self.all = [self.of(suffix) for suffix in ("meta", "changes", "deadlines", "leader")]
+        self.all = [self.of(suffix) for suffix in ("meta", "changes", "deadlines", "leader", "history")]
         """In the order in which every script takes them."""
         self.all += [self.of(kind.lower()) for kind in KINDS]
 

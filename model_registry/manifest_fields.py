@@ -10,11 +10,27 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from model_registry.kinds import DECLARED, KINDS
+from model_registry.entities import Profile
+from model_registry.kinds import DECLARED, KINDS, kind_of
+from model_registry.knobs import Knobs
+from model_registry.snapshot import Stored
 from model_registry.yaml_source import Path, lookup
 
 SET_BY_REGISTRY = {"Model": frozenset({"created"}), "Adapter": frozenset({"created"})}
 KEY_FROM_ENV = "key_from_env"
+
+
+def written(item: Stored) -> dict[str, Any]:
+    """Fields as a manifest has them: without those that have their default or that the registry sets.
+
+    What a profile leaves out depends on its name (`model_registry.entities.Profile`).
+    """
+    hidden = SET_BY_REGISTRY.get(kind_of(item), frozenset()) | {"name"}
+    if isinstance(item, Profile):
+        untouched = Profile(name=item.name)
+        hidden |= {field for field in Knobs.model_fields if getattr(item, field) == getattr(untouched, field)}
+        return item.model_dump(mode="json", exclude=set(hidden))
+    return item.model_dump(mode="json", exclude_defaults=True, exclude=set(hidden))
 
 
 class Mistake(NamedTuple):

@@ -32,6 +32,7 @@ from model_registry.manifest_fields import (
     mistakes,
     suggestion,
     unknown_field,
+    written,
 )
 from model_registry.snapshot import Snapshot, Stored
 from model_registry.yaml_source import Document, Path, SourceError, documents, dotted
@@ -112,12 +113,11 @@ def key_variables(files: Iterable[tuple[str, str]]) -> set[str]:
 
 def to_manifest(item: Stored) -> dict[str, Any]:
     """The manifest of `item`, without fields that have their default or that the registry sets."""
-    hidden = SET_BY_REGISTRY.get(kind_of(item), frozenset()) | {"name"}
     return {
         "apiVersion": API_VERSION,
         "kind": kind_of(item),
         "metadata": {"name": item.name},
-        "spec": item.model_dump(mode="json", exclude_defaults=True, exclude=set(hidden)),
+        "spec": written(item),
     }
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 from model_registry import changes, integrity, states
 from model_registry.changes import ChangeRecord, Contents, Position
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
-from model_registry.entities import Adapter, Endpoint, EndpointState, Model
-from model_registry.errors import LeadershipLostError, RegistryBusyError, UnknownObjectError
+from model_registry.entities import Adapter, ApiKey, Endpoint, EndpointState, Model
+from model_registry.errors import LeadershipLostError, RegistryBusyError, RevokedKeyError, UnknownObjectError
+from model_registry.history import FieldChange, Kept, field_changes, kept_of
 from model_registry.keys import KIND_INDEX, Keys
 from model_registry.kinds import Ref, encode, ref_of
 from model_registry.scripting import Scripts
@@ -45,6 +46,8 @@ class Applied(NamedTuple):
 
     version: int
     outcomes: tuple[tuple[Ref, Outcome], ...]
+    fields: Mapping[Ref, tuple[FieldChange, ...]]
+    """What differs in each object that was to be stored."""
 
 
 class Renewal(NamedTuple):
@@ -66,6 +69,7 @@ class RegistryStore:
         name: str = "default",
         *,
         max_changes: int = 4096,
+        max_versions: int = 10,
         answer_within_s: float = 2.0,
     ) -> None:
         if not redis.get_encoder().decode_responses:
@@ -77,13 +81,18 @@ class RegistryStore:
         self._keys = Keys(name)
         self._scripts = Scripts(redis, self._keys.all, answer_within_s)
         self._max_changes = max_changes
+        self._max_versions = max_versions
         self._answer_within_s = answer_within_s
 
     @classmethod
     def of(cls, redis: RedisClient, config: RegistryConfig) -> Self:
         """The registry that `config` describes; `redis` comes from `connect(config)`."""
         return cls(
-            redis, config.name, max_changes=config.max_changes, answer_within_s=config.command_timeout_s
+            redis,
+            config.name,
+            max_changes=config.max_changes,
+            max_versions=config.max_versions,
+            answer_within_s=config.command_timeout_s,
         )
 
     async def close(self) -> None:
@@ -108,20 +117,22 @@ class RegistryStore:
         """As `apply`, and tells what became of each object.
 
         `cascade` deletes those that need a deleted one too. `floor`: the new version will be above it.
-        Raises DanglingReferenceError, NameTakenError, InUseError, UnknownObjectError (a deletion of nothing).
+        Raises DanglingReferenceError, NameTakenError, InUseError, RevokedKeyError,
+        UnknownObjectError (a deletion of nothing).
         """
         for attempt in range(ATTEMPTS):
             contents = await self.contents()
             puts = _with_created(_last_of_each(objects), contents)
             gone = _plan(puts, delete, contents, cascade)
             outcomes = _outcomes(puts, gone, contents)
+            fields = {ref_of(item): field_changes(contents.objects.get(ref_of(item)), item) for item in puts}
             if dry_run:
-                return Applied(contents.position.version, outcomes)
+                return Applied(contents.position.version, outcomes, fields)
             args = [_op("put", *ref_of(item), encode(item)) for item in puts]
             args += [_op("del", *ref) for ref in sorted(gone)]
             reply = await self._commit(args, seen=contents.position, floor=floor)
             if reply[0] == "ok":
-                return Applied(int(reply[1]), outcomes)
+                return Applied(int(reply[1]), outcomes, fields)
             await _pause(attempt)
         raise RegistryBusyError("the registry kept changing under this write; try again")
 
@@ -130,6 +141,12 @@ class RegistryStore:
         async with answer(self._answer_within_s):
             document = await self._redis.hget(self._keys.of(kind.lower()), name)
         return None if document is None else changes.read(kind, name, str(document))
+
+    async def history(self, kind: str, name: str) -> tuple[Kept, ...]:
+        """The last versions of a declared object, the oldest first; none where none are kept."""
+        async with answer(self._answer_within_s):
+            text = await self._redis.hget(self._keys.of("history"), f"{kind}/{name}")
+        return kept_of(kind, name, None if text is None else str(text))
 
     async def list(self, kind: str) -> Items:
         """All objects of a kind, by name."""
@@ -271,7 +288,14 @@ class RegistryStore:
         ttl_ms = "" if ttl_s is None else _ms(ttl_s)
         flat = [part for operation in operations for part in operation]
         reply = await self._scripts.run(
-            "commit", *head, floor, self._max_changes, *_fence(leadership), ttl_ms, *flat
+            "commit",
+            *head,
+            floor,
+            self._max_changes,
+            *_fence(leadership),
+            ttl_ms,
+            self._max_versions,
+            *flat,
         )
         _check_fence(reply)
         return reply
@@ -316,6 +340,10 @@ def _with_created(objects: Iterable[Stored], contents: Contents) -> Items:
 
 def _plan(puts: Items, delete: Sequence[Ref], contents: Contents, cascade: bool) -> set[Ref]:
     """Check the change against the rules; returns everything that is deleted by it."""
+    for item in puts:
+        stored = contents.objects.get(ref_of(item))
+        if isinstance(item, ApiKey) and isinstance(stored, ApiKey) and stored.revoked and not item.revoked:
+            raise RevokedKeyError(item.name)
     for ref in delete:
         if ref not in contents.objects:
             raise UnknownObjectError(*ref)

@@ -38,6 +38,6 @@ def apply(
 
     changes = asyncio.run(apply_files(locate(url, key, state_dir), read_manifests(files), dry_run))
     for change in changes:
-        typer.echo(f"{change.kind.lower()}/{change.name} {change.outcome}{' (dry run)' if dry_run else ''}")
+        typer.echo(change.shown(dry_run))
     if not changes:
         typer.echo("nothing to apply: no manifest found")

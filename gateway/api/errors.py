@@ -117,6 +117,8 @@ _REGISTRY: Mapping[type[Exception], ErrorShape] = {
         503, SERVER_ERROR, "leadership_lost", "Another controller leads now; try again.", retry_after_s=1
     ),
     registry_errors.UnknownObjectError: ErrorShape(404, INVALID_REQUEST, "object_not_found"),
+    registry_errors.UnknownVersionError: ErrorShape(404, INVALID_REQUEST, "version_not_found"),
+    registry_errors.RevokedKeyError: ErrorShape(409, INVALID_REQUEST, "key_revoked"),
     registry_errors.UnknownKindError: ErrorShape(404, INVALID_REQUEST, "unknown_kind"),
     registry_errors.DanglingReferenceError: ErrorShape(409, INVALID_REQUEST, "dangling_reference"),
     registry_errors.NameTakenError: ErrorShape(409, INVALID_REQUEST, "name_taken"),

@@ -136,12 +136,20 @@ def test_an_unhealthy_endpoint_comes_back_with_the_schema_it_has_now() -> None:
         {"lane": "llmapi"},
         {"transport": "grpc"},
         {"model": "n"},
+        {"labels": {"region": "eu"}},
+        {"weight": 0.05},
     ],
 )
 def test_a_changed_deployment_is_not_met_by_the_old_endpoint(change: dict[str, Any]) -> None:
     changed = Desired(DEPLOYMENT.model_copy(update=change), SERVER)
     assert WANTED.is_met_by(READY)
     assert not changed.is_met_by(READY)
+
+
+def test_an_endpoint_carries_the_labels_and_the_weight_of_its_deployment() -> None:
+    changed = DEPLOYMENT.model_copy(update={"labels": {"region": "eu"}, "weight": 0.05})
+    endpoint = Desired(changed, SERVER).endpoint()
+    assert (endpoint.labels, endpoint.weight) == ({"region": "eu"}, 0.05)
 
 
 def test_a_changed_deployment_that_cannot_be_met_takes_the_endpoint_out_at_once() -> None:

@@ -17,6 +17,7 @@ from model_registry.entities import ApiKey, Deployment, Endpoint, LaneName, Mode
 from model_registry.manifests import to_yaml
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
+from tenancy.errors import DisabledKeyError
 from tenancy.keys import authenticate, new_key
 from tests.model_registry.conftest import RedisServer, config, redis_client, redis_server, store, until
 
@@ -69,13 +70,30 @@ async def test_applied_manifests_are_served_by_the_time_of_the_answer(admin: Adm
     assert answer == {
         "version": 2,
         "applied": [
-            {"kind": "Model", "name": "org/chat", "change": "created"},
-            {"kind": "Deployment", "name": "chat-a", "change": "created"},
+            {
+                "kind": "Model",
+                "name": "org/chat",
+                "change": "created",
+                "fields": [{"field": "context_length", "before": None, "after": 4096}],
+            },
+            {
+                "kind": "Deployment",
+                "name": "chat-a",
+                "change": "created",
+                "fields": [
+                    {"field": "model", "before": None, "after": "org/chat"},
+                    {"field": "servers", "before": None, "after": [{"http": "http://a:8000"}]},
+                ],
+            },
         ],
     }
     assert "org/chat" in watcher.current.models
     again = await apply(admin, to_yaml([MODEL.model_copy(update={"context_length": 1}), DEPLOYMENT]))
     assert [item["change"] for item in again["applied"]] == ["configured", "unchanged"]
+    assert [item["fields"] for item in again["applied"]] == [
+        [{"field": "context_length", "before": 4096, "after": 1}],
+        [],
+    ]
 
 
 async def test_a_dry_run_changes_nothing(admin: Admin, store: RegistryStore) -> None:
@@ -175,6 +193,9 @@ async def test_keys_from_manifests_arrive_as_hashes(admin: Admin, watcher: Watch
         ("GET", "objects/models/x"),
         ("DELETE", "objects/models/x"),
         ("POST", "keys"),
+        ("POST", "keys/app/revoke"),
+        ("GET", "history/tenant/acme"),
+        ("POST", "rollback"),
         ("GET", "snapshot"),
     ],
 )
@@ -275,3 +296,53 @@ async def test_a_key_that_is_served_is_not_replaced_because_the_registry_was_emp
     await until(lambda: watcher.held_back is not None)
     await call(admin, "POST", "keys", 409, json={"tenant": "acme", "name": "app"})
     assert authenticate(watcher.current, f"Bearer {USER}").key_name == "app"
+
+
+async def test_an_earlier_version_comes_back_by_the_rules_for_every_change(
+    admin: Admin, watcher: Watcher
+) -> None:
+    await apply(admin, "kind: Policy\nname: gold\nweight: 2\n")
+    await apply(admin, "kind: Policy\nname: gold\nweight: 3\n---\nkind: Tenant\nname: acme\npolicy: gold\n")
+    told = await call(admin, "GET", "history/policy/gold")
+    assert [(one["version"], one["fields"][0]["after"]) for one in told["versions"]] == [(2, 2), (3, 3)]
+    assert told["versions"][0]["manifest"]["spec"] == {"weight": 2}
+    body = {"kind": "policy", "name": "gold"}
+    dry = await call(admin, "POST", "rollback", json={**body, "dry_run": True})
+    assert dry["applied"][0]["fields"] == [{"field": "weight", "before": 3, "after": 2}]
+    assert watcher.current.policies["gold"].weight == 3
+    await call(admin, "POST", "rollback", json=body)
+    assert watcher.current.policies["gold"].weight == 2
+    await call(admin, "POST", "rollback", json={**body, "to": 3})
+    assert watcher.current.policies["gold"].weight == 3
+    error = await call(admin, "POST", "rollback", 404, json={**body, "to": 99})
+    assert error["code"] == "version_not_found"
+    assert "there are: 2, 3, 4, 5" in error["message"]
+    await call(admin, "POST", "rollback", json={"kind": "tenant", "name": "acme"})
+    await call(admin, "DELETE", "objects/policy/gold")
+    error = await call(admin, "POST", "rollback", 409, json={"kind": "tenant", "name": "acme"})
+    assert error["code"] == "dangling_reference"
+    await call(admin, "POST", "rollback", json=body)
+    assert watcher.current.policies["gold"].weight == 3
+    assert (await call(admin, "GET", "history/policy/none", 404))["code"] == "object_not_found"
+
+
+async def test_a_revoked_key_never_lets_anybody_in_again(admin: Admin, watcher: Watcher) -> None:
+    created = {"tenant": "acme", "name": "k", "models": ["org/chat"], "expires_at": "2100-01-01T00:00:00Z"}
+    made = await call(admin, "POST", "keys", 201, json=created)
+    identity = authenticate(watcher.current, f"Bearer {made['key']}")
+    assert identity.policy.models == (("org/chat",),)
+    assert identity.expires_s == 4102444800
+    assert (await call(admin, "POST", "keys/k/revoke", json={}))["revoked"]
+    with pytest.raises(DisabledKeyError):
+        authenticate(watcher.current, f"Bearer {made['key']}")
+    rollback = await call(admin, "POST", "rollback", 409, json={"kind": "apikey", "name": "k"})
+    assert rollback["code"] == "key_revoked"
+    digest = next(one.sha256 for one in watcher.current.keys.values() if one.name == "k")
+    again = f"kind: ApiKey\nname: k\ntenant: acme\nsha256: {digest}\n"
+    assert (await apply(admin, again, 409))["code"] == "key_revoked"
+    await call(admin, "DELETE", "objects/apikey/k")
+    gone = await call(admin, "POST", "rollback", 404, json={"kind": "apikey", "name": "k"})
+    assert gone["code"] == "version_not_found"
+    assert (await call(admin, "POST", "keys/k/revoke", 404, json={}))["code"] == "object_not_found"
+    naive = {"tenant": "acme", "name": "n", "expires_at": "2100-01-01T00:00:00"}
+    assert (await call(admin, "POST", "keys", 400, json=naive))["param"] == "expires_at"

@@ -29,12 +29,14 @@ from model_registry.entities import (
     ServerRef,
     Tenant,
 )
+from model_registry.snapshot import Stored
 from model_registry.store import RegistryStore
 from router.config import RouterConfig
 from tenancy.keys import new_key
+from tests.enginehouse.test_commands import server
 from tests.model_registry.conftest import config, redis_client, redis_server, store, until
 
-__all__ = ["config", "redis_client", "redis_server", "store"]
+__all__ = ["config", "redis_client", "redis_server", "server", "store"]
 
 TENANTS = ("acme", "other", "plain")
 SCOPED = "scoped"
@@ -50,7 +52,7 @@ class Gate(NamedTuple):
     keys: dict[str, str]
     process: GatewayProcess
 
-    async def apply(self, store: RegistryStore, *objects: Policy | Tenant) -> None:
+    async def apply(self, store: RegistryStore, *objects: Stored) -> None:
         """Store, and wait until the gateway serves it."""
         version = await store.apply(objects)
         await until(lambda: self.process.snapshot().version >= version)
@@ -239,3 +241,41 @@ async def test_a_deadline_ends_a_request(gate: Gate, store: RegistryStore, east:
     assert (response.status, answer["error"]["code"]) == (504, "request_timeout")
     assert "0.2 s" in answer["error"]["message"]
     await until(lambda: east.live + west.live == 0)
+
+
+async def test_streams_and_other_apis_fall_back_too(gate: Gate, store: RegistryStore, server: str) -> None:
+    """A real engine behind an OpenAI-HTTP server."""
+    url = server.removesuffix("/v1")
+    await gate.apply(
+        store,
+        Model(name="house-chat", context_length=512),
+        Deployment(name="house", model="house-chat", lane="openai-http", servers=(ServerRef(http=url),)),
+        Tenant(name="plain", fallbacks=fallback("no_endpoints", to="house-chat")),
+    )
+    endpoint = Endpoint(
+        name="house@e",
+        deployment="house",
+        model="house-chat",
+        profile="balanced",
+        lane="openai-http",
+        target="house-chat",
+        http=url,
+        state="ready",
+    )
+    await store.register_endpoint(endpoint, ttl_s=600)
+    await until(lambda: bool(gate.process.snapshot().endpoints.get("house-chat")))
+    question = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "model": "empty"}
+    headers = {"Authorization": f"Bearer {gate.keys['plain']}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for path, more, end in (
+            ("chat/completions", {}, b"data: [DONE]"),
+            ("messages", {"max_tokens": 32}, b'"message_stop"'),
+        ):
+            body = {**question, "stream": True, "temperature": 0, **more}
+            async with session.post(f"{gate.root}/v1/{path}", json=body) as response:
+                said = await response.read()
+                assert response.status == 200, said
+            assert response.headers["x-enginehouse-fallback"] == "empty>house-chat;no_endpoints"
+            assert b"Paris" in said
+            assert b'"model":"house-chat"' in said.replace(b": ", b":")
+            assert end in said

@@ -246,6 +246,53 @@ async def test_a_lapsed_leader_cannot_write_any_more(store: RegistryStore, redis
         await store.sweep(leadership=old)
 
 
+async def test_the_last_versions_of_an_object_are_kept(redis_client: Redis, config: RegistryConfig) -> None:
+    store = RegistryStore.of(redis_client, config.model_copy(update={"max_versions": 3}))
+    for weight in (1.0, 2.0, 2.0, 3.0):
+        await store.apply([Tenant(name="acme", weight=weight)])
+    await store.delete("Tenant", "acme")
+    kept = await store.history("Tenant", "acme")
+    assert [(one.version, one.item) for one in kept] == [
+        (2, Tenant(name="acme", weight=2.0)),
+        (3, Tenant(name="acme", weight=3.0)),
+        (4, None),
+    ]
+    assert all(one.at_ms for one in kept)
+    assert await store.history("Tenant", "nobody") == ()
+
+
+async def test_what_was_there_before_its_history_was_kept_comes_first_in_it(
+    store: RegistryStore, redis_client: Redis
+) -> None:
+    await store.apply([TENANT])
+    await redis_client.delete("eh:{test}:history")
+    await store.apply([Tenant(name="acme", weight=2.0)])
+    first, second = await store.history("Tenant", "acme")
+    assert (first.version, first.at_ms, first.item) == (1, None, TENANT)
+    assert second.version == 2
+
+
+async def test_endpoints_and_deleted_keys_have_no_history(store: RegistryStore) -> None:
+    await store.apply([MODEL, DEPLOYMENT, TENANT, KEY])
+    await store.register_endpoint(ENDPOINT, 60)
+    assert await store.history("Endpoint", ENDPOINT.name) == ()
+    assert len(await store.history("ApiKey", KEY.name)) == 1
+    await store.delete("ApiKey", KEY.name)
+    assert await store.history("ApiKey", KEY.name) == ()
+
+
+async def test_a_cascade_takes_what_needs_what_goes_too(store: RegistryStore) -> None:
+    await store.apply([Policy(name="gold"), Tenant(name="acme", policy="gold"), KEY])
+    with pytest.raises(InUseError, match="Tenant 'acme'"):
+        await store.delete("Policy", "gold")
+    applied = await store.transact((), delete=[("Policy", "gold")], cascade=True)
+    assert {ref for ref, _ in applied.outcomes} == {
+        ("Policy", "gold"),
+        ("Tenant", "acme"),
+        ("ApiKey", "laptop"),
+    }
+
+
 async def test_every_key_in_redis_is_in_the_catalogue(store: RegistryStore, redis_client: Redis) -> None:
     await store.apply([Policy(name="gold"), Profile(name="night"), MODEL, ADAPTER, DEPLOYMENT, TENANT, KEY])
     await store.register_endpoint(ENDPOINT, 60)

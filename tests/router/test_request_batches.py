@@ -30,6 +30,7 @@ from router.request_batches import EMBEDDING_LANES, Embedded, RequestBatches
 from telemetry.config import TelemetryConfig
 from telemetry.request_trace import RequestTrace
 from telemetry.tracing import Tracing
+from tenancy.policy import Selection
 
 MODEL = Model(name="m", context_length=1000, modality="embedding")
 POISON, FATAL = 666, 667
@@ -132,10 +133,10 @@ class Fleet:
     def trace(self) -> RequestTrace:
         return self.tracing.begin(None, None)
 
-    async def embed(self, *rows: list[int]) -> Embedded:
+    async def embed(self, *rows: list[int], selection: Selection | None = None) -> Embedded:
         wish = Wish(MODEL, "balanced", "default")
         inputs = [EmbeddingInput(row) for row in rows]
-        return await self.batches.embed(wish, inputs, self.trace(), EMBEDDING_LANES)
+        return await self.batches.embed(wish, inputs, self.trace(), EMBEDDING_LANES, selection)
 
 
 @pytest.fixture
@@ -286,3 +287,19 @@ def test_the_first_is_always_among_them_and_the_limits_hold(
     assert 0 in chosen
     assert len(set(chosen)) == len(chosen) <= most
     assert len(chosen) == 1 or max(lengths[at] for at in chosen) * len(chosen) <= tokens
+
+
+async def test_inputs_are_joined_with_those_of_the_same_selection_only(
+    fleet: Fleet, encoder: Encoder
+) -> None:
+    mine, yours = Selection((("deployment", ("d",)),)), Selection((("endpoint", ("e",)),))
+    encoder.gate.clear()
+    asked = [asyncio.create_task(fleet.embed([1], selection=one)) for one in (mine, yours)]
+    for _ in asked:
+        await encoder.arrived.acquire()
+    more = ((2, mine), (3, yours), (4, mine), (5, yours))
+    asked += [asyncio.create_task(fleet.embed([n], selection=one)) for n, one in more]
+    await asyncio.sleep(0)
+    encoder.gate.set()
+    await asyncio.gather(*asked)
+    assert sorted(encoder.calls[2:]) == [[[2], [4]], [[3], [5]]]
