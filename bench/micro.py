@@ -36,10 +36,11 @@ from inference.segments import SegmentCache
 from inference.tokenizer import ModelTokenizer
 from inference.triton_http import TritonHttp
 from model_registry.entities import ApiKey, Endpoint, Model, Tenant
+from model_registry.knobs import knobs_of
 from model_registry.snapshot import Snapshot, Stored
 from router.config import RouterConfig
-from router.ledger import Ledger
-from router.pick import candidates, pick
+from router.deciding import Deciding
+from router.pick import pick
 from router.profiles import resolve
 from telemetry.config import TelemetryConfig
 from telemetry.metrics import Metrics
@@ -110,7 +111,11 @@ def steps(folder: Path, tracing: Tracing) -> list[Step]:
         Step(
             "authenticate", lambda: authenticate(snapshot, HEADER), lambda seen: seen.tenant.name == "bench"
         ),
-        Step("route: resolve and pick one of 4", _routing(snapshot), lambda seen: seen.endpoint is not None),
+        Step(
+            "route: resolve and pick one of 4",
+            _routing(snapshot, request),
+            lambda seen: seen.endpoint is not None,
+        ),
         Step("chat template", lambda: model.render(api.messages or []), lambda seen: len(seen) > 800),
         Step("encode a new chat", _encoding_anew(model, rendered), lambda seen: seen == prompt_ids),
         Step(
@@ -156,13 +161,19 @@ def _snapshot() -> Snapshot:
     return Snapshot.of(1, [Model(name=MODEL, context_length=4096), *known, *endpoints])
 
 
-def _routing(snapshot: Snapshot) -> Callable[[], object]:
-    ledger, config = Ledger(), RouterConfig()
+def _routing(snapshot: Snapshot, request: InferenceRequest) -> Callable[[], object]:
+    deciding, endpoints = Deciding(RouterConfig()), snapshot.endpoints[MODEL]
 
     def route() -> object:
-        wish = resolve(snapshot, MODEL, None, None)
-        choices = candidates(snapshot.endpoints[MODEL], None, ledger, time.monotonic(), config)
-        return pick(wish.profile, choices, 300, set())
+        wish, now_s = resolve(snapshot, MODEL, None, None), time.monotonic()
+        asked = deciding.ask(request, 300, "bench", endpoints)
+        choices = deciding.candidates(MODEL, endpoints, None, asked, now_s)
+        knobs = knobs_of(wish.profile)
+        policy = deciding.policy(MODEL, wish.profile, knobs)
+        decision = pick(wish.profile, knobs, policy, asked, choices, set(), now_s)
+        assert decision.endpoint is not None
+        deciding.dispatch(MODEL, decision.endpoint, asked, policy, now_s)
+        return decision
 
     return route
 

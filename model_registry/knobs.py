@@ -75,9 +75,10 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
         ),
     }
 )
-"""A custom profile begins with the knobs of `balanced`."""
+_CUSTOM = Knobs()
+"""A custom profile begins with the knobs of `balanced`, which stands in for it first."""
 
 
 def knobs_of(profile: str) -> Knobs:
     """The knobs of a profile by name."""
-    return BUILT_IN.get(profile, BUILT_IN["balanced"])
+    return BUILT_IN.get(profile, _CUSTOM)

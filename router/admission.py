@@ -141,8 +141,7 @@ def _late_by_s(
     late_by_s = predicted - standing.waited_s - deadline_in_s
     if knobs.refuse_late:
         allowed = allowed_ttft_s(knobs, standing.isolated_s)
-        # A request that would be late on an idle engine is not late because of load.
-        allowed = max(LATENESS[priority] * allowed, standing.isolated_s)
+        allowed = LATENESS[priority] * allowed
         late_by_s = max(late_by_s, predicted - allowed)
     return late_by_s
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -30,16 +31,19 @@ from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
+from router.admission import isolated_ttft_s
 from router.breaker import CLOSED
 from router.config import RouterConfig
+from router.deciding import Deciding, Dispatched
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.fair_queue import Priority
-from router.ledger import EndpointLoad, Ledger
-from router.pick import Decision, candidates, pick
+from router.ledger import EndpointLoad, Lease
+from router.pick import Decision, pick
 from router.placement import Placement, Turn
 from router.places import Place
 from router.profiles import Wish
 from router.queueing import Queueing
+from router.view import Ask, Policy
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
 
@@ -107,7 +111,7 @@ class Job(Struct):
     spare: Callable[[Endpoint], bool] | None = None
     """Which endpoints have room to spare, for a request that may use nothing else; None: any may serve it."""
     tenant: str = ""
-    """Whose turn it takes in the queue."""
+    """Whose turn it takes in the queue, and whose prompts it shares a cache with."""
     weight: float = 1.0
     """Of the tenant beside the others."""
     priority: Priority = "standard"
@@ -119,6 +123,10 @@ class Job(Struct):
     """Charges its tenant what it really used, where it waited for its turn."""
     dispatched: bool = False
     """It has been sent to an endpoint: from now on it goes before new requests."""
+    session: str | None = None
+    """What its client says belongs together."""
+    asks: tuple[InferenceRequest, Ask] | None = None
+    """What the policies are told of it, and of which request that was made."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
     refused_by: set[str] = field(default_factory=set)
@@ -138,9 +146,11 @@ class Router:
         knobs: Callable[[str], Knobs] = knobs_of,
     ) -> None:
         self.config = config
-        self.ledger = Ledger()
+        self.deciding = Deciding(config)
+        self.ledger = self.deciding.ledger
         self.placement = Placement()
         self._adapters = adapters
+        self._knobs = knobs
         self._clients = clients
         self._snapshot = snapshot
         self._observer = observer
@@ -151,7 +161,7 @@ class Router:
     def registry_changed(self) -> None:
         """A new snapshot is there: who waits for an endpoint looks again."""
         endpoints = [endpoint for group in self._snapshot().endpoints.values() for endpoint in group]
-        self.ledger.retain({endpoint.name for endpoint in endpoints})
+        self.deciding.retain(endpoints)
         self.placement.retain(endpoints)
         self._adapters.retain(self._snapshot().adapters.values())
         self._clients.retain(endpoints)
@@ -299,8 +309,12 @@ class Router:
         request = job.request
         request.traceparent = trace.traceparent
         request.tracestate = job.trace.tracestate
-        lease = self.ledger.lease if job.spare is None else self.ledger.spare_lease
-        with lease(endpoint.name, job.tokens) as load:
+        model = job.wish.model.name
+        sent = self.deciding.dispatch(model, endpoint, self._ask(job), self._policy(job), now_s)
+        lease_of = self.ledger.lease if job.spare is None else self.ledger.spare_lease
+        lease = lease_of(endpoint.name, sent.charge)
+        with lease as load:
+            self._watch(endpoint, request, sent, lease, trace, answer.started)
             if load.breaker.opened_at_s is not None:
                 load.breaker = load.breaker.probed(now_s)
                 load.probe = trace
@@ -323,13 +337,40 @@ class Router:
             if _may_be_the_guides_fault(outcome, endpoint, request) and not answer.started:
                 outcome = _impossible_guide(request)
             self._judge(load, trace, outcome, endpoint, job)
+            if isinstance(outcome, ServerUnreachableError):
+                self.deciding.unreachable(model, endpoint.name)
             if isinstance(outcome, InferenceError):
                 trace.finished(outcome.outcome)
                 if call is not None:
                     call.cancel()  # an error within a stream leaves the call open; it must push no more
             else:
                 trace.finished(None)
+                first_s = lease.first_s if request.stream else None
+                self.deciding.answered(model, endpoint.name, sent, outcome[1], first_s, self._loop.time())
             return outcome
+
+    def _watch(
+        self,
+        endpoint: Endpoint,
+        request: InferenceRequest,
+        sent: Dispatched,
+        lease: Lease,
+        trace: AttemptTrace,
+        goes_on: bool,
+    ) -> None:
+        """Move the lease from prefill to decode at the first token: as seen, or foretold of whole answers."""
+        if goes_on:
+            lease.first_token(sent.at_s)  # its first token has been, elsewhere
+        elif request.stream:
+            trace.on_first_token = partial(self._first_token, endpoint.name, sent, lease)
+        elif request.inputs is None:
+            expected_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.ahead)
+            self._loop.call_later(expected_s, lease.first_token, sent.at_s + expected_s)
+
+    def _first_token(self, endpoint: str, sent: Dispatched, lease: Lease) -> None:
+        now_s = self._loop.time()
+        lease.first_token(now_s)
+        self.deciding.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
 
     def _judge(
         self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
@@ -367,20 +408,49 @@ class Router:
         )
 
     def _forecast(self, job: Job, endpoint: str | None) -> tuple[float, float]:
-        del job, endpoint
-        return 0.0, 0.0
+        """Seconds to the first token at an endpoint (None: at the best), and the same on an idle engine."""
+        model = job.wish.model.name
+        endpoints = [
+            one
+            for one in self._snapshot().endpoints.get(model, ())
+            if one.state == "ready" and (endpoint is None or one.name == endpoint)
+        ]
+        ask = self._ask(job)
+        choices = self.deciding.candidates(model, endpoints, job.lanes, ask, self._loop.time())
+        views = [choice.view for choice in choices]
+        if not views:
+            return 0.0, 0.0
+        return min(view.ttft_s(ask) for view in views), min(isolated_ttft_s(ask, view) for view in views)
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
-        endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(job.wish.model.name, ())
+        model, profile = job.wish.model.name, job.wish.profile
+        endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(model, ())
+        ask, now_s = self._ask(job), self._loop.time()
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
-        choices = candidates(endpoints, job.lanes, self.ledger, self._loop.time(), self.config)
+        lacks_adapter = None
         if (lora := job.request.lora) is not None:
-            choices = [
-                choice._replace(lacks_adapter=not self.placement.holds(choice.endpoint.name, lora.task_id))
-                for choice in choices
-            ]
-        return pick(job.wish.profile, choices, job.tokens, failed | job.refused_by)
+            task_id = lora.task_id
+
+            def lacks_adapter(endpoint: str) -> bool:
+                return not self.placement.holds(endpoint, task_id)
+
+        choices = self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
+        knobs = self._knobs(profile)
+        policy = self._policy(job)
+        return pick(profile, knobs, policy, ask, choices, failed | job.refused_by, now_s)
+
+    def _policy(self, job: Job) -> Policy:
+        profile = job.wish.profile
+        return self.deciding.policy(job.wish.model.name, profile, self._knobs(profile))
+
+    def _ask(self, job: Job) -> Ask:
+        """Made once for each request that the job sends: hashing a long prompt takes a while."""
+        if job.asks is None or job.asks[0] is not job.request:
+            endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
+            ask = self.deciding.ask(job.request, job.tokens, job.tenant, endpoints)
+            job.asks = job.request, ask._replace(session=job.session)
+        return job.asks[1]
 
 
 def _may_be_the_guides_fault(outcome: Outcome, endpoint: Endpoint, request: InferenceRequest) -> bool:

@@ -36,6 +36,10 @@ class RouterConfig(BaseModel):
     """How long a request waits for an endpoint while its model has none; then 503 `no_endpoints`."""
     expected_output_tokens: Annotated[int, Field(ge=1)] = 128
     """What an answer is assumed to cost in tokens when the client sets no limit."""
+    cache_tokens: Annotated[int, Field(ge=1)] = 2_000_000
+    """Tokens that an engine's KV cache is taken to hold, until what it reports as reused says: less."""
+    cache_ttl_s: Annotated[float, Field(gt=0)] = 3600.0
+    """How long a prompt is believed to stay in an engine's cache without being used."""
     continue_streams: bool = True
     """Go on with a broken token-id stream on another endpoint."""
     embeddings: EmbeddingBatches = Field(default_factory=EmbeddingBatches)

@@ -1,29 +1,67 @@
-"""Ledger: what this process has in flight at every endpoint, in requests and tokens.
+"""Ledger: what is in flight at every endpoint, in requests and tokens.
 
-Owned by the event loop of one gateway process. A lease is credited at dispatch and returned exactly once,
-by leaving its scope.
+This process's own requests are credited at dispatch, move from prefill to decode with their first token, and
+are returned exactly once, by leaving the lease's scope. What other gateways say they have there is added
+while it is fresh. Owned by the event loop of one gateway process; times are of its clock.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from model_registry.entities import Endpoint
 from router.breaker import CLOSED, Breaker
+from router.forecast import Forecast
+from router.view import EndpointView
 from telemetry.request_trace import AttemptTrace
+
+REPORT_TTL_S = 10.0
+"""How long what another gateway said counts."""
+
+
+class Charge(NamedTuple):
+    """What one request costs an endpoint, in tokens."""
+
+    uncached: int
+    """Of the prompt, to be computed."""
+    prompt: int = 0
+    output: int = 0
+    """Expected."""
+
+
+class Reported(NamedTuple):
+    """What another gateway had in flight at an endpoint."""
+
+    requests: int
+    prefill_tokens: int
+    decode_tokens: int
+    at_s: float
+    """When that was so."""
 
 
 @dataclass(slots=True)
 class EndpointLoad:
-    """One endpoint as this process sees it."""
+    """One endpoint as this process sees it; the figures are its own requests'."""
 
     requests: int = 0
-    tokens: int = 0
-    """Prompt tokens and expected output of the requests in flight."""
+    prefill_tokens: int = 0
+    """Uncached prompt tokens of the requests whose first token has not come yet."""
+    decoding: int = 0
+    """Of `requests`, those past their first token."""
+    decode_prompt_tokens: int = 0
+    decode_output_tokens: int = 0
+    """Expected of the answers of those that decode, when they are whole."""
+    decode_begins_s: float = 0.0
+    """Sum of the times of their first tokens."""
     spare: int = 0
     """Of `requests`, those that run in spare capacity only (rows of batch jobs)."""
     breaker: Breaker = CLOSED
     probe: AttemptTrace | None = None
     """The attempt that a half-open breaker let through."""
+    others: dict[str, Reported] = field(default_factory=dict)
+    """By gateway."""
 
     def proven(self) -> bool:
         """Close the breaker if its probe is being answered: that is enough, however long the answer takes."""
@@ -32,6 +70,16 @@ class EndpointLoad:
         self.breaker, self.probe = CLOSED, None
         return True
 
+    def decode_tokens(self, step_s: float, now_s: float) -> int:
+        """Tokens in the KV cache of the requests that decode, each of which grows by one every `step_s`.
+
+        Out of sums, so that a token of a stream costs nothing here.
+        """
+        if self.decoding == 0:
+            return 0
+        grown = (self.decoding * now_s - self.decode_begins_s) / step_s
+        return self.decode_prompt_tokens + int(min(max(0.0, grown), self.decode_output_tokens))
+
 
 class Lease:
     """One request's share of an endpoint's load, charged within a `with`.
@@ -39,20 +87,45 @@ class Lease:
     A class, since a generator's context manager costs a microsecond more on every attempt.
     """
 
-    __slots__ = ("_load", "_tokens")
+    __slots__ = ("_charge", "_load", "_over", "first_s")
 
-    def __init__(self, load: EndpointLoad, tokens: int) -> None:
+    def __init__(self, load: EndpointLoad, charge: Charge) -> None:
         self._load = load
-        self._tokens = tokens
+        self._charge = charge
+        self.first_s: float | None = None
+        """When its prompt was computed, as far as that was said."""
+        self._over = False
 
     def __enter__(self) -> EndpointLoad:
         self._load.requests += 1
-        self._load.tokens += self._tokens
+        self._load.prefill_tokens += self._charge.uncached
         return self._load
 
+    def first_token(self, now_s: float) -> None:
+        """The prompt is computed. Harmless when said again, or too late."""
+        if self.first_s is not None or self._over:
+            return
+        self.first_s = now_s
+        load, charge = self._load, self._charge
+        load.prefill_tokens -= charge.uncached
+        load.decoding += 1
+        load.decode_prompt_tokens += charge.prompt
+        load.decode_output_tokens += charge.output
+        load.decode_begins_s += now_s
+
     def __exit__(self, *_: object) -> None:
-        self._load.requests -= 1
-        self._load.tokens -= self._tokens
+        self._over = True
+        load, charge = self._load, self._charge
+        load.requests -= 1
+        if self.first_s is None:
+            load.prefill_tokens -= charge.uncached
+            return
+        load.decoding -= 1
+        load.decode_prompt_tokens -= charge.prompt
+        load.decode_output_tokens -= charge.output
+        load.decode_begins_s -= self.first_s
+        if load.decoding == 0:
+            load.decode_begins_s = 0.0  # a sum of floats, without what rounding left
 
 
 class SpareLease(Lease):
@@ -81,13 +154,61 @@ class Ledger:
             load = self._loads[endpoint] = EndpointLoad()
         return load
 
-    def lease(self, endpoint: str, tokens: int) -> Lease:
-        """Charge one request of `tokens` for as long as the lease's scope lasts."""
-        return Lease(self.of(endpoint), tokens)
+    def lease(self, endpoint: str, charge: Charge) -> Lease:
+        """Charge one request for as long as the lease's scope lasts."""
+        return Lease(self.of(endpoint), charge)
 
-    def spare_lease(self, endpoint: str, tokens: int) -> Lease:
+    def spare_lease(self, endpoint: str, charge: Charge) -> Lease:
         """As `lease`, for a request that runs in spare capacity only."""
-        return SpareLease(self.of(endpoint), tokens)
+        return SpareLease(self.of(endpoint), charge)
+
+    def view(
+        self, endpoint: Endpoint, forecast: Forecast, now_s: float, cached_tokens: int = 0, surcharge: int = 0
+    ) -> EndpointView:
+        """What a policy is told of an endpoint, for one request; `surcharge` is in prompt tokens."""
+        load = self.of(endpoint.name)
+        step_s = forecast.step_s(load.decoding)
+        requests, prefill = load.requests, load.prefill_tokens
+        decode, age_s = load.decode_tokens(step_s, now_s), 0.0
+        if load.others:
+            for other in load.others.values():
+                other_age_s = now_s - other.at_s
+                if other_age_s <= REPORT_TTL_S:
+                    requests += other.requests
+                    prefill += other.prefill_tokens
+                    decode += other.decode_tokens
+                    age_s = max(age_s, other_age_s)
+        return EndpointView(
+            endpoint.name,
+            endpoint.max_concurrency,
+            requests,
+            prefill,
+            decode,
+            cached_tokens,
+            forecast.prefill_tokens_per_s,
+            step_s,
+            1.0,
+            surcharge,
+            age_s,
+        )
+
+    def report(self, steps_s: Mapping[str, float], now_s: float) -> dict[str, Reported]:
+        """What this process has in flight, to be told to others. `steps_s`: seconds of a step by endpoint."""
+        return {
+            name: Reported(
+                load.requests, load.prefill_tokens, load.decode_tokens(steps_s.get(name, 1.0), now_s), now_s
+            )
+            for name, load in self._loads.items()
+            if load.requests
+        }
+
+    def learn(self, gateway: str, reports: Mapping[str, Reported]) -> None:
+        """Another gateway's report, by endpoint, in place of its last one; empty: it is gone."""
+        for name, load in self._loads.items():
+            if name not in reports:
+                load.others.pop(gateway, None)
+        for name, reported in reports.items():
+            self.of(name).others[gateway] = reported
 
     def retain(self, endpoints: set[str]) -> None:
         """Forget endpoints that are no more and have nothing in flight."""

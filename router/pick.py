@@ -1,16 +1,16 @@
-"""Filter -> score -> pick: which endpoint serves an attempt. Pure, apart from the coin that breaks ties."""
+"""Filter -> rate -> pick: which endpoint serves an attempt. Pure, apart from the coin that breaks ties."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 from model_registry.entities import Endpoint
-from router.breaker import CLOSED
-from router.config import RouterConfig
-from router.ledger import Ledger
+from model_registry.knobs import Knobs
 from router.profiles import stand_ins
+from router.view import Ask, EndpointView, Policy
 
 ADAPTER_TOKENS = 512
 """What sending an adapter counts for beside load: megabytes on the wire, and an eviction later on."""
@@ -20,10 +20,8 @@ class Candidate(NamedTuple):
     """An endpoint and what is known of its load when the decision is made."""
 
     endpoint: Endpoint
-    in_flight_tokens: int
-    breaker_admits: bool
-    lacks_adapter: bool = False
-    """The request's LoRA adapter would have to be sent there."""
+    view: EndpointView
+    breaker_admits: bool = True
 
 
 class Decision(NamedTuple):
@@ -32,24 +30,7 @@ class Decision(NamedTuple):
     endpoint: Endpoint | None
     reason: str
     scores: Mapping[str, float]
-
-
-def candidates(
-    endpoints: Sequence[Endpoint],
-    lanes: frozenset[str] | None,
-    ledger: Ledger,
-    now_s: float,
-    config: RouterConfig,
-) -> list[Candidate]:
-    """The values a decision is made of, for the endpoints of `lanes` (None: of all)."""
-    found = []
-    for endpoint in endpoints:
-        if lanes is not None and endpoint.lane not in lanes:
-            continue
-        load = ledger.of(endpoint.name)
-        admits = load.breaker is CLOSED or load.proven() or load.breaker.admits(now_s, config)
-        found.append(Candidate(endpoint, load.tokens, admits))
-    return found
+    """The policy's costs by endpoint name, lower is better; empty where there was nothing to choose."""
 
 
 def admissible(candidate: Candidate, excluded: set[str]) -> bool:
@@ -61,36 +42,50 @@ def admissible(candidate: Candidate, excluded: set[str]) -> bool:
     )
 
 
-def score(candidate: Candidate, tokens: int) -> float:
-    """Rates from 0 (avoid) to 1 (prefer): least tokens in flight per slot, this request's included."""
-    if candidate.lacks_adapter:
-        tokens += ADAPTER_TOKENS
-    per_slot = (candidate.in_flight_tokens + tokens) / candidate.endpoint.max_concurrency
-    return 1.0 / (1.0 + per_slot)
-
-
 def pick(
     profile: str,
+    knobs: Knobs,
+    policy: Policy,
+    ask: Ask,
     choices: Sequence[Candidate],
-    tokens: int,
     excluded: set[str],
-    tie_break: Callable[[Sequence[Endpoint]], Endpoint] = random.choice,
+    now_s: float,
+    tie_break: Callable[[Sequence[Candidate]], Candidate] = random.choice,
 ) -> Decision:
-    """The best endpoint of the wanted profile, or of the first stand-in that has one."""
+    """The cheapest endpoint of the wanted profile, or of the first stand-in that has one.
+
+    `knobs` and `policy` are the wanted profile's, wherever it spills to.
+    """
     open_ones = [choice for choice in choices if admissible(choice, excluded)]
     if not open_ones:
         return Decision(None, _why_none(choices, excluded), {})
-    if len(open_ones) == 1:
-        only = open_ones[0].endpoint
+    pool = _pool(profile, knobs, open_ones)
+    if len(pool) == 1 and pool[0].view.weight > 0:
+        only = pool[0].endpoint
         return Decision(only, _reason(only, profile), {})
-    for wanted in stand_ins(profile, (choice.endpoint.profile for choice in open_ones)):
-        pool = [choice for choice in open_ones if choice.endpoint.profile == wanted]
-        if pool:
-            break
-    scores = {choice.endpoint.name: score(choice, tokens) for choice in pool}
-    best = max(scores.values())
-    chosen = tie_break([choice.endpoint for choice in pool if scores[choice.endpoint.name] == best])
+    costs = policy.costs(ask, [choice.view for choice in pool], now_s)
+    scores = {choice.endpoint.name: cost for choice, cost in zip(pool, costs, strict=True)}
+    least = min(costs)
+    if least == inf:
+        return Decision(None, "policy_takes_none", scores)
+    best = [choice for choice, cost in zip(pool, costs, strict=True) if cost == least]
+    chosen = (best[0] if len(best) == 1 else tie_break(best)).endpoint
     return Decision(chosen, _reason(chosen, profile), scores)
+
+
+def _pool(profile: str, knobs: Knobs, open_ones: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Those of one profile: the wanted one, if it is there and, where it spills, has a slot free."""
+    by_profile: dict[str, list[Candidate]] = {}
+    for choice in open_ones:
+        by_profile.setdefault(choice.endpoint.profile, []).append(choice)
+    if len(by_profile) == 1:
+        return open_ones
+    pools = [by_profile[one] for one in stand_ins(profile, by_profile, knobs) if one in by_profile]
+    if knobs.spill_when_full:
+        for pool in pools:
+            if any(choice.view.requests < choice.view.slots for choice in pool):
+                return pool
+    return pools[0]
 
 
 def _reason(chosen: Endpoint, profile: str) -> str:

@@ -6,14 +6,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from model_registry.entities import Adapter, Model
+from model_registry.knobs import BUILT_IN, Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.errors import UnknownModelError
 
-_STAND_INS = {
-    "latency": ("latency", "balanced", "throughput"),
-    "balanced": ("balanced", "latency", "throughput"),
-    "throughput": ("throughput", "balanced", "latency"),
-}
 TIERS = {"latency": "priority", "throughput": "flex"}
 """OpenAI's `service_tier` by profile; every other profile is its `default`."""
 _PROFILES = {tier: profile for profile, tier in TIERS.items()}
@@ -66,9 +62,10 @@ def _longer_name(snapshot: Snapshot, name: str) -> tuple[Model, Adapter | None, 
     raise UnknownModelError(name, nearest(name, [*snapshot.models, *snapshot.aliases, *shown]))
 
 
-def stand_ins(profile: str, offered: Iterable[str]) -> tuple[str, ...]:
-    """The profiles to try in turn; custom ones stand in last, in alphabetical order."""
-    order = _STAND_INS.get(profile, (profile, *_STAND_INS["balanced"]))
+def stand_ins(profile: str, offered: Iterable[str], knobs: Knobs | None = None) -> tuple[str, ...]:
+    """The profiles to try in turn; those that `knobs` (default: the profile's) do not name stand in last."""
+    spills_to = (knobs or knobs_of(profile)).spills_to
+    order = (profile, *(other for other in spills_to if other != profile))
     return (*order, *sorted(set(offered) - set(order)))
 
 
@@ -82,6 +79,6 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def _known(snapshot: Snapshot, model: Model, profile: str, asked: str) -> str:
     offered = {deployment.profile for deployment in snapshot.deployments.get(model.name, ())}
-    if profile in _STAND_INS or profile in offered:
+    if profile in BUILT_IN or profile in offered:
         return profile
-    raise UnknownModelError(asked, profiles=sorted(offered | _STAND_INS.keys()))
+    raise UnknownModelError(asked, profiles=sorted(offered | BUILT_IN.keys()))

@@ -52,6 +52,7 @@ class AttemptTrace:
         "error",
         "first_token_ns",
         "lane",
+        "on_first_token",
         "span_id",
         "start_ns",
         "target",
@@ -67,6 +68,8 @@ class AttemptTrace:
         """W3C header to send to the server; None only where nothing is recorded and the caller sent none."""
         self.answered_ns: int | None = None
         self.first_token_ns: int | None = None
+        self.on_first_token: Callable[[], None] | None = None
+        """Called once, when the first token is here; nobody is told after `finished`."""
         self.end_ns: int | None = None
         self.error: str | None = None
         self.attributes: Attributes | None = None
@@ -80,12 +83,15 @@ class AttemptTrace:
         """The first token is here; later calls change nothing."""
         if self.first_token_ns is None:
             self.first_token_ns = monotonic_ns()
+            if self.on_first_token is not None:
+                self.on_first_token()
 
     def finished(self, error: str | None, attributes: Attributes | None = None) -> None:
         """The attempt is over; `error` is its `error.type`, None for success."""
         self.end_ns = monotonic_ns()
         self.error = error
         self.attributes = attributes
+        self.on_first_token = None
 
 
 class RequestTrace:

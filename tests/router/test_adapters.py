@@ -412,7 +412,7 @@ async def test_without_a_grpc_address_the_operator_is_told_what_to_do(house: Hou
 async def test_another_endpoint_with_a_grpc_address_serves_instead(house: House) -> None:
     whole = await house.serve("ids")
     house.register(whole.model_copy(update={"name": "a", "grpc": None}), whole)
-    house.router.ledger.of(whole.name).tokens = 10**6
+    house.router.ledger.of(whole.name).prefill_tokens = 10**6
     finished = await house.run(house.adapters[0], Collected())
     assert finished.endpoint.name == whole.name
 

@@ -197,7 +197,7 @@ class Fleet:
         self.observed = Observed()
         self.clients = ModelClients(Timeouts(connect_s=1, first_byte_s=5, idle_s=5))
         self.router = Router(config, self.clients, lambda: self.snapshot, self.observed, Adapters(0))
-        self.router.ledger.of("b").tokens = 10**6
+        self.router.ledger.of("b").prefill_tokens = 10**6
         self._tracing = Tracing(TelemetryConfig())
 
     def register(self, *endpoints: Endpoint) -> None:
@@ -493,8 +493,8 @@ async def test_who_can_carry_it_is_waited_for(fleet: Fleet) -> None:
     """That it was busy makes no mistake of what the client asked for."""
     fleet.register(*endpoints(fleet, 1, guided=True))
     fleet.b.faults = ["busy"]
-    fleet.router.ledger.of("b").tokens = 0
-    fleet.router.ledger.of("a0").tokens = 10**6
+    fleet.router.ledger.of("b").prefill_tokens = 0
+    fleet.router.ledger.of("a0").prefill_tokens = 10**6
     finished = await fleet.run(Collected(), guide=Guide("json"))
     assert (finished.endpoint.name, len(fleet.b.asked)) == ("b", 2)
     assert fleet.a.asked == []

@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_registry.entities import Adapter, Deployment, Endpoint, Model, ServerRef
+from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.errors import UnknownModelError
-from router.ledger import Ledger
-from router.pick import ADAPTER_TOKENS, Candidate, candidates, pick
+from router.pick import Candidate, Decision, pick
+from router.policies import make
 from router.profiles import resolve, stand_ins
+from router.view import Ask, EndpointView
 
 CONFIG = RouterConfig(breaker_failures=2, breaker_cooldown_s=5)
 
@@ -34,8 +36,19 @@ def endpoint(name: str, profile: str = "balanced", state: str = "ready", slots: 
     )
 
 
-def first(endpoints: Sequence[Endpoint]) -> Endpoint:
-    return endpoints[0]
+def choice(one: Endpoint, requests: int = 0, breaker_admits: bool = True, weight: float = 1.0) -> Candidate:
+    view = EndpointView(one.name, one.max_concurrency, requests, weight=weight)
+    return Candidate(one, view, breaker_admits)
+
+
+def picked(
+    profile: str,
+    choices: Sequence[Candidate],
+    excluded: set[str] = frozenset(),  # type: ignore[assignment]
+    policy: str = "least-requests",
+    knobs: Knobs | None = None,
+) -> Decision:
+    return pick(profile, knobs or knobs_of(profile), make(policy), Ask(10, 10), choices, excluded, 0.0)
 
 
 def snapshot() -> Snapshot:
@@ -83,28 +96,26 @@ def test_an_adapter_goes_by_no_other_name(name: str) -> None:
         resolve(adapted(), "chat+pirat", None, None)
 
 
-def test_an_adapter_in_place_outweighs_some_load_but_not_all() -> None:
-    """Sending it costs something; so does waiting."""
-    here, there = endpoint("here"), endpoint("there")
-    for load, expected in ((0, here), (ADAPTER_TOKENS - 1, here), (ADAPTER_TOKENS + 1, there)):
-        choices = [Candidate(here, load, True), Candidate(there, 0, True, lacks_adapter=True)]
-        assert pick("balanced", choices, 10, set()).endpoint is expected
-
-
-def test_least_tokens_per_slot_wins() -> None:
-    """A request of many tokens counts for more than several small ones; bigger endpoints take more."""
+def test_the_policys_cheapest_wins_and_its_costs_are_kept() -> None:
     small, big = endpoint("small", slots=4), endpoint("big", slots=16)
-    choices = [Candidate(small, 300, True), Candidate(big, 800, True)]
-    decision = pick("balanced", choices, 10, set())
-    assert decision.endpoint is big
-    assert set(decision.scores) == {"small", "big"}
+    decision = picked("balanced", [choice(small, 3), choice(big, 8)])
+    assert decision == Decision(big, "profile", {"small": 0.75, "big": 0.5})
 
 
 def test_ties_are_broken_by_the_coin() -> None:
     """Equal loads do not always go to the first endpoint."""
-    choices = [Candidate(endpoint(name), 0, True) for name in ("a", "b")]
-    seen = {pick("balanced", choices, 1, set()).endpoint.name for _ in range(64)}  # type: ignore[union-attr]
+    choices = [choice(endpoint(name)) for name in ("a", "b")]
+    seen = {picked("balanced", choices).endpoint.name for _ in range(64)}  # type: ignore[union-attr]
     assert seen == {"a", "b"}
+
+
+def test_a_policy_may_take_none() -> None:
+    """Also where there is only one."""
+    for names in ("a", "ab"):
+        decision = picked(
+            "balanced", [choice(endpoint(name), weight=0.0) for name in names], policy="weighted"
+        )
+        assert (decision.endpoint, decision.reason) == (None, "policy_takes_none")
 
 
 @given(
@@ -112,7 +123,7 @@ def test_ties_are_broken_by_the_coin() -> None:
         st.tuples(
             st.sampled_from(["latency", "balanced", "throughput", "night"]),
             st.sampled_from(["ready", "starting", "draining", "unhealthy"]),
-            st.integers(0, 5000),
+            st.integers(0, 16),
             st.booleans(),
             st.booleans(),
         ),
@@ -125,7 +136,7 @@ def test_only_admissible_endpoints_are_picked_and_always_when_there_is_one(
 ) -> None:
     """Never an endpoint that is not ready, was tried, or is kept away; never none while one is left."""
     choices = [
-        Candidate(endpoint(str(i), p, s), tokens, admits) for i, (p, s, tokens, admits, _) in enumerate(rows)
+        choice(endpoint(str(i), p, s), requests, admits) for i, (p, s, requests, admits, _) in enumerate(rows)
     ]
     excluded = {str(i) for i, row in enumerate(rows) if row[4]}
     open_ones = {
@@ -133,33 +144,45 @@ def test_only_admissible_endpoints_are_picked_and_always_when_there_is_one(
         for c in choices
         if c.endpoint.state == "ready" and c.breaker_admits and c.endpoint.name not in excluded
     }
-    decision = pick(profile, choices, 1, excluded, first)
+    decision = picked(profile, choices, excluded)
     assert (decision.endpoint is None) == (not open_ones)
     if decision.endpoint is not None:
         assert decision.endpoint.name in open_ones
         wanted = [c for c in choices if c.endpoint.name in open_ones and c.endpoint.profile == profile]
-        assert not wanted or decision.endpoint.profile == profile
+        free = [c for c in wanted if c.view.requests < 8]
+        spills = knobs_of(profile).spill_when_full
+        assert not (free or (wanted and not spills)) or decision.endpoint.profile == profile
 
 
 def test_a_stand_in_profile_serves_while_the_wanted_one_is_away() -> None:
     """The wanted profile wins while it can serve at all; the reason says when another stood in."""
     wanted, other = endpoint("w", "latency"), endpoint("o", "throughput")
-    busy = [Candidate(wanted, 10**6, True), Candidate(other, 0, True)]
-    assert pick("latency", busy, 1, set()).endpoint is wanted
-    down = [Candidate(wanted, 0, False), Candidate(other, 0, True)]
-    decision = pick("latency", down, 1, set())
+    assert picked("latency", [choice(wanted, 7), choice(other)]).endpoint is wanted
+    decision = picked("latency", [choice(wanted, 0, False), choice(other)])
     assert (decision.endpoint, decision.reason) == (other, "stand_in:throughput")
+
+
+def test_a_full_profile_spills_where_its_knobs_say_so() -> None:
+    """Into the first stand-in that has a slot; where none has, or it may not, it stays with its own."""
+    own, next_one, last = endpoint("w", "latency"), endpoint("n"), endpoint("l", "throughput")
+    spills, stays = Knobs(spills_to=("balanced", "throughput")), Knobs(spill_when_full=False)
+    for loads, knobs, expected in (
+        ((8, 0, 0), spills, next_one),
+        ((8, 8, 0), spills, last),
+        ((8, 8, 8), spills, own),
+        ((8, 0, 0), stays, own),
+        ((8, 0, 0), Knobs(spills_to=("throughput", "balanced")), last),
+    ):
+        choices = [choice(one, load) for one, load in zip((own, next_one, last), loads, strict=True)]
+        assert picked("latency", choices, knobs=knobs).endpoint is expected
 
 
 def test_the_reason_says_why_there_is_none() -> None:
     """An operator learns whether nothing is registered, ready, or let through."""
-    assert pick("latency", [], 1, set()).reason == "no_endpoint_registered"
-    assert (
-        pick("latency", [Candidate(endpoint("a", state="starting"), 0, True)], 1, set()).reason
-        == "none_ready"
-    )
-    assert pick("latency", [Candidate(endpoint("a"), 0, True)], 1, {"a"}).reason == "all_tried"
-    assert pick("latency", [Candidate(endpoint("a"), 0, False)], 1, set()).reason == "breakers_open"
+    assert picked("latency", []).reason == "no_endpoint_registered"
+    assert picked("latency", [choice(endpoint("a", state="starting"))]).reason == "none_ready"
+    assert picked("latency", [choice(endpoint("a"))], {"a"}).reason == "all_tried"
+    assert picked("latency", [choice(endpoint("a"), 0, False)]).reason == "breakers_open"
 
 
 @pytest.mark.parametrize(
@@ -210,21 +233,3 @@ def test_a_breaker_opens_probes_once_and_closes() -> None:
     assert probing.admits(11.0, CONFIG)
     assert probing.released().admits(6.0, CONFIG)
     assert probing.failed(6.5, CONFIG).state(7, CONFIG) == "open"
-
-
-def test_the_ledger_gives_back_whatever_happens() -> None:
-    """A failure inside the scope leaves nothing charged, and load shows in the next decision."""
-    ledger = Ledger()
-    a, b = endpoint("a"), endpoint("b")
-
-    def fail() -> None:
-        with ledger.lease("a", 100):
-            assert ledger.in_flight() == 1
-            assert pick("balanced", candidates([a, b], None, ledger, 0, CONFIG), 1, set()).endpoint is b
-            raise ValueError("boom")
-
-    with pytest.raises(ValueError, match="boom"):
-        fail()
-    assert (ledger.of("a").requests, ledger.of("a").tokens) == (0, 0)
-    ledger.retain({"b"})
-    assert set(ledger.loads()) == {"b"}

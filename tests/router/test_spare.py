@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
-from router.ledger import Ledger
+from router.ledger import Charge, Ledger
 from router.spare import Report, SpareCapacity, quota
 
 FAR_S = 1e12
@@ -66,7 +66,7 @@ async def test_without_news_of_the_others_nothing_is_spare() -> None:
 
 async def test_what_interactive_requests_hold_is_not_spare_on_any_worker() -> None:
     known = Known(endpoint("a"))
-    with known.ledger.lease("a", 10), known.ledger.lease("a", 10):
+    with known.ledger.lease("a", Charge(10)), known.ledger.lease("a", Charge(10)):
         assert known.spare.room("m") == 3
         known.hear(Report({"a": 4}, {}, []))
         assert known.spare.room("m") == 0  # one row is left, and it is the other worker's
@@ -82,7 +82,7 @@ async def test_who_joins_takes_its_part_as_the_others_let_go_of_theirs() -> None
 
 async def test_rows_take_from_the_room_and_are_not_reported_as_load() -> None:
     known = Known(endpoint("a"))
-    with known.ledger.spare_lease("a", 10):
+    with known.ledger.spare_lease("a", Charge(10)):
         assert (known.spare.room("m"), known.spare.held("m")) == (3, 1)
         assert known.spare.report() == ({}, {"a": 1}, [])
     assert (known.spare.room("m"), known.spare.held("m")) == (4, 0)

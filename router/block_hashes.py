@@ -1,0 +1,81 @@
+"""Block hashes: what stands for each whole block of a prompt's tokens and everything before it. Pure.
+
+Two prompts share a hash where, and only where, they agree up to the end of that block. The same in every
+process, so that gateways can tell each other. Not cryptographic: whoever makes two prompts collide has his
+own request routed for a cache that is not there.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
+_GOLDEN = 0x9E3779B97F4A7C15
+_WORD = 2**64 - 1
+
+
+def compact(ids: Sequence[int]) -> NDArray[np.uint32]:
+    """Token ids in the form that is hashed; from a list about 8 ns a token, a fifth of what numpy takes."""
+    return np.frombuffer(array("I", ids), dtype=np.uint32)
+
+
+def block_hashes(
+    ids: Sequence[int] | NDArray[np.uint32], block_tokens: int, seed: int = 0
+) -> tuple[int, ...]:
+    """One hash of 64 bits for each whole block of `block_tokens`, in order.
+
+    `seed` tells apart what makes other keys and values of the same tokens, as an adapter does. An array from
+    `compact` costs about 1 ns a token.
+    """
+    words = np.ascontiguousarray(ids, np.uint32) if isinstance(ids, np.ndarray) else compact(ids)
+    count = len(words) // block_tokens
+    if count == 0:
+        return ()
+    hashes = _sums(words[: count * block_tokens], count, block_tokens)
+    hashes += _places(count)
+    _mix(hashes)
+    hashes[:1] += np.array([(seed * _GOLDEN) & _WORD], dtype=np.uint64)
+    chained: list[int] = np.cumsum(hashes, out=hashes).tolist()
+    return tuple(chained)
+
+
+def _sums(words: NDArray[np.uint32], count: int, block_tokens: int) -> Words:
+    """Each block's tokens times odd constants, which are others for each place in the block.
+
+    Two tokens at once where that is possible: half the work, for weaker high halves that a mix makes good.
+    """
+    rows = words.astype(np.uint64) if block_tokens % 2 else words.view(np.uint64)
+    rows = rows.reshape(count, -1)
+    sums: Words = np.einsum("ij,j->i", rows, _factors(rows.shape[1]))
+    return sums
+
+
+@cache
+def _factors(count: int) -> Words:
+    factors = _places(count).copy()
+    _mix(factors)
+    return factors | np.uint64(1)
+
+
+def _places(count: int) -> Words:
+    """Something else for each place of a row."""
+    return _table(1 << count.bit_length())[:count]
+
+
+@cache
+def _table(size: int) -> Words:
+    return np.arange(1, size + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+
+
+def _mix(words: Words) -> None:
+    """The finaliser of SplitMix64, in place: every bit of a word moves every bit of its mix."""
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)

@@ -1,0 +1,165 @@
+"""Deciding: what one gateway process goes by when it picks endpoints, and what it learns from each attempt.
+
+Brings together the ledger, the prefix indexes, the forecasts and the policies' memories, all of one event
+loop. The picking itself is `router.pick`; times are of the loop's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from inference.request import InferenceRequest, Usage
+from model_registry.entities import Endpoint
+from model_registry.knobs import Knobs
+from router.block_hashes import block_hashes
+from router.breaker import CLOSED
+from router.config import RouterConfig
+from router.forecast import Forecasts
+from router.ledger import Charge, Ledger
+from router.pick import ADAPTER_TOKENS, Candidate
+from router.policies import make
+from router.prefix_index import Belief, PrefixIndex
+from router.view import Ask, Policy
+
+_BLOCK_TOKENS = 64
+"""Of models whose servers do not tell."""
+_NOTHING = Belief()
+
+
+class Dispatched(NamedTuple):
+    """A request that goes to an endpoint, and what was expected when it did."""
+
+    charge: Charge
+    ahead: int
+    """Uncached prompt tokens there, its own among them."""
+    belief: Belief
+    at_s: float
+
+
+class Deciding:
+    """`ledger`, `forecasts` and the rest of one gateway process, by endpoint and by model."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self.ledger = Ledger()
+        self.forecasts = Forecasts()
+        self._config = config
+        self._indexes: dict[str, tuple[int, PrefixIndex]] = {}
+        self._block_tokens: dict[str, int] = {}
+        self._policies: dict[tuple[str, str], tuple[Knobs, Policy]] = {}
+
+    def ask(self, request: InferenceRequest, tokens: int, tenant: str, endpoints: Iterable[Endpoint]) -> Ask:
+        """What a request asks for; `tokens`: of prompt and expected output, `endpoints`: its model's."""
+        ids = request.prompt_ids
+        if ids is None:
+            return Ask(tokens, 0, (), tenant)
+        seed = 0 if request.lora is None else request.lora.task_id
+        blocks = block_hashes(ids, self._blocks_of(request.model, endpoints), seed)
+        return Ask(len(ids), max(0, tokens - len(ids)), blocks, tenant)
+
+    def candidates(
+        self,
+        model: str,
+        endpoints: Iterable[Endpoint],
+        lanes: frozenset[str] | None,
+        ask: Ask,
+        now_s: float,
+        lacks_adapter: Callable[[str], bool] | None = None,
+    ) -> list[Candidate]:
+        """The values that a decision is made of, for the endpoints of `lanes` (None: of all)."""
+        held: dict[str, int] = {}
+        block_tokens = 0
+        if ask.blocks and (known := self._indexes.get(model)) is not None:
+            block_tokens, index = known
+            held = index.held(ask.tenant, ask.blocks, now_s)
+        ledger, forecasts, config = self.ledger, self.forecasts, self._config
+        found = []
+        for endpoint in endpoints:
+            if lanes is not None and endpoint.lane not in lanes:
+                continue
+            name = endpoint.name
+            breaker = ledger.of(name).breaker
+            admits = breaker is CLOSED or ledger.of(name).proven() or breaker.admits(now_s, config)
+            cached = held.get(name, 0) * block_tokens
+            surcharge = ADAPTER_TOKENS if lacks_adapter is not None and lacks_adapter(name) else 0
+            view = ledger.view(endpoint, forecasts.of(name), now_s, cached, surcharge)
+            found.append(Candidate(endpoint, view, admits))
+        return found
+
+    def policy(self, model: str, profile: str, knobs: Knobs) -> Policy:
+        """The policy of a model's profile, with what it remembers; another one once its knobs are others.
+
+        Raises PolicyError.
+        """
+        known = self._policies.get((model, profile))
+        if known is not None and (known[0] is knobs or _same_policy(known[0], knobs)):
+            return known[1]
+        policy = make(knobs.policy, knobs.policy_options)
+        self._policies[(model, profile)] = knobs, policy
+        return policy
+
+    def dispatch(self, model: str, endpoint: Endpoint, ask: Ask, policy: Policy, now_s: float) -> Dispatched:
+        """The request goes there: its prompt will be in the cache, and the policy is told."""
+        belief, cached = _NOTHING, 0
+        if ask.blocks:
+            block_tokens, index = self._index(model, (endpoint,))
+            belief = index.insert(endpoint.name, ask.tenant, ask.blocks, now_s)
+            cached = belief.blocks * block_tokens
+        view = self.ledger.view(endpoint, self.forecasts.of(endpoint.name), now_s, cached)
+        policy.chosen(ask, view, now_s)
+        uncached = view.uncached_tokens(ask)
+        charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens)
+        return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s)
+
+    def answered(
+        self, model: str, endpoint: str, sent: Dispatched, usage: Usage, first_s: float | None, now_s: float
+    ) -> None:
+        """The request was answered; `first_s`: when its first token came, where it was streamed."""
+        known = self._indexes.get(model)
+        if known is not None and usage.cached_tokens is not None and sent.belief.blocks > 0:
+            block_tokens, index = known
+            index.correct(endpoint, sent.belief, sent.at_s, usage.cached_tokens // block_tokens)
+        tokens = usage.completion_tokens
+        if first_s is not None and tokens is not None and tokens > 1 and now_s > first_s:
+            batch = self.ledger.of(endpoint).decoding
+            self.forecasts.of(endpoint).saw_itl(batch, (now_s - first_s) / (tokens - 1), now_s)
+
+    def unreachable(self, model: str, endpoint: str) -> None:
+        """It may have begun anew, with an empty cache."""
+        if (known := self._indexes.get(model)) is not None:
+            known[1].forget(endpoint)
+
+    def retain(self, endpoints: Sequence[Endpoint]) -> None:
+        """Forget what belongs to endpoints and models that are no more."""
+        names, models = {endpoint.name for endpoint in endpoints}, {endpoint.model for endpoint in endpoints}
+        self.ledger.retain(names)
+        self.forecasts.retain(names)
+        self._block_tokens.clear()  # read anew: an engine may have come that has other blocks
+        for model in self._indexes.keys() - models:
+            del self._indexes[model]
+        for _, index in self._indexes.values():
+            index.retain(names)
+        for group in [group for group in self._policies if group[0] not in models]:
+            del self._policies[group]
+
+    def _index(self, model: str, endpoints: Iterable[Endpoint]) -> tuple[int, PrefixIndex]:
+        """The model's, with its block size; a new one once that has changed."""
+        block_tokens = self._blocks_of(model, endpoints)
+        known = self._indexes.get(model)
+        if known is None or known[0] != block_tokens:
+            bound = max(1, self._config.cache_tokens // block_tokens)
+            known = self._indexes[model] = block_tokens, PrefixIndex(bound, self._config.cache_ttl_s)
+        return known
+
+    def _blocks_of(self, model: str, endpoints: Iterable[Endpoint]) -> int:
+        """Tokens of a block: the largest of the model's engines, which divides by those of the others."""
+        tokens = self._block_tokens.get(model)
+        if tokens is None:
+            told = (endpoint.server_schema.get("tokens_per_block") for endpoint in endpoints)
+            tokens = max((int(one) for one in told if one), default=_BLOCK_TOKENS)
+            self._block_tokens[model] = tokens
+        return tokens
+
+
+def _same_policy(one: Knobs, other: Knobs) -> bool:
+    return one.policy == other.policy and one.policy_options == other.policy_options

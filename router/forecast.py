@@ -1,0 +1,133 @@
+"""Forecast: how long an engine takes to a first token, and from one token to the next.
+
+Two straight lines per engine: time to first token over uncached prompt tokens ahead, and the time of a step
+over its batch. They begin at a seed (a goodput card, or what a common engine does) and follow what is
+observed, which fades as more comes. Routing, admission and scaling go by the same lines.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Seed(NamedTuple):
+    """What is assumed of an engine before it has been seen at work."""
+
+    prefill_tokens_per_s: float = 20_000.0
+    """Of a 32B model on two H100, rounded: 8,192 tokens in 0.40 s."""
+    overhead_s: float = 0.03
+    """From dispatch to first token, for a prompt without tokens."""
+    step_s: float = 0.012
+    """Of a batch of one."""
+    step_per_request_s: float = 0.0002
+    """What each further request adds to a step."""
+
+
+class Line:
+    """A straight line through observations, the latest of which count most.
+
+    Weighted least squares with forgetting. The seed counts as `weight` observations at either end of its
+    span, and never fades: what has been seen at one load alone leaves the slope about as it was.
+    """
+
+    __slots__ = ("_keep", "_prior", "_sums", "intercept", "slope")
+
+    def __init__(self, intercept: float, slope: float, span: float, memory: float, weight: float) -> None:
+        """`span`: the seed is for x from 0 to it. `memory`: how many observations are remembered."""
+        self.intercept = intercept
+        self.slope = slope
+        self._keep = 1.0 - 1.0 / memory
+        ends = ((0.0, intercept), (span, intercept + slope * span))
+        self._prior = tuple(weight * sum(term) for term in zip(*(_terms(x, y) for x, y in ends), strict=True))
+        self._sums: tuple[float, ...] = (0.0,) * 5
+
+    def at(self, x: float) -> float:
+        """The line's value there."""
+        return self.intercept + self.slope * x
+
+    def observe(self, x: float, y: float) -> None:
+        """One more point. One that is beyond all reason counts as far off only."""
+        expected = self.at(x)
+        y = min(max(y, expected / 8), expected * 8)
+        keep = self._keep
+        self._sums = tuple(keep * old + new for old, new in zip(self._sums, _terms(x, y), strict=True))
+        n, sx, sy, sxx, sxy = (old + new for old, new in zip(self._sums, self._prior, strict=True))
+        spread = n * sxx - sx * sx
+        slope = (n * sxy - sx * sy) / spread if spread > 0 else self.slope
+        self.slope = max(slope, 0.0)
+        intercept = (sy - self.slope * sx) / n
+        if intercept < 0:
+            self.slope, intercept = sxy / sxx, 0.0
+        self.intercept = intercept
+
+
+def _terms(x: float, y: float) -> tuple[float, float, float, float, float]:
+    return 1.0, x, y, x * x, x * y
+
+
+class Forecast:
+    """One engine's. Times in seconds; `now_s` on the clock of the decisions."""
+
+    __slots__ = ("_itl_seen_s", "_step", "_ttft", "_ttft_seen_s")
+
+    def __init__(self, seed: Seed = Seed()) -> None:  # noqa: B008  a constant
+        self._ttft = Line(seed.overhead_s, 1 / seed.prefill_tokens_per_s, 16_384, memory=64, weight=1)
+        self._step = Line(
+            seed.step_s - seed.step_per_request_s, seed.step_per_request_s, 64, memory=64, weight=1
+        )
+        self._ttft_seen_s: float | None = None
+        self._itl_seen_s: float | None = None
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """At least one, whatever was observed."""
+        return 1 / min(1.0, max(self._ttft.slope, 1e-8))
+
+    def step_s(self, batch: int) -> float:
+        """One decode step, in which each of `batch` requests gets a token."""
+        return max(1e-6, self._step.at(max(1, batch)))
+
+    def ttft_s(self, uncached_tokens: int) -> float:
+        """With so many uncached prompt tokens ahead, the request's own among them."""
+        return max(0.0, self._ttft.at(uncached_tokens))
+
+    def saw_ttft(self, uncached_tokens: int, ttft_s: float, now_s: float) -> None:
+        """A first token came `ttft_s` after a dispatch with `uncached_tokens` ahead, its own among them."""
+        self._ttft.observe(uncached_tokens, ttft_s)
+        self._ttft_seen_s = now_s
+
+    def saw_itl(self, batch: int, itl_s: float, now_s: float) -> None:
+        """An answer's tokens came `itl_s` apart, in the mean, while about `batch` requests ran there."""
+        self._step.observe(max(1, batch), itl_s)
+        self._itl_seen_s = now_s
+
+    def ttft_age_s(self, now_s: float) -> float | None:
+        """Since the last time to first token was observed; None: only the seed is known."""
+        return None if self._ttft_seen_s is None else now_s - self._ttft_seen_s
+
+    def itl_age_s(self, now_s: float) -> float | None:
+        """Since the last time between tokens was observed; None: only the seed is known."""
+        return None if self._itl_seen_s is None else now_s - self._itl_seen_s
+
+
+class Forecasts:
+    """By endpoint name; owned by one event loop."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Forecast] = {}
+
+    def of(self, endpoint: str) -> Forecast:
+        """The endpoint's, which begins with the seed of a common engine."""
+        known = self._known.get(endpoint)
+        if known is None:
+            known = self._known[endpoint] = Forecast()
+        return known
+
+    def seed(self, endpoint: str, seed: Seed) -> None:
+        """Begin again from what a card says; what was observed is forgotten."""
+        self._known[endpoint] = Forecast(seed)
+
+    def retain(self, endpoints: set[str]) -> None:
+        """Forget all others."""
+        for name in self._known.keys() - endpoints:
+            del self._known[name]
