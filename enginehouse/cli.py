@@ -19,6 +19,7 @@ from enginehouse.commands.doctor import doctor
 from enginehouse.commands.gateway import gateway
 from enginehouse.commands.get import describe, get
 from enginehouse.commands.keys import keys
+from enginehouse.commands.replay import replay
 from enginehouse.commands.traces import traces
 from enginehouse.commands.up import up
 from enginehouse.commands.version import version
@@ -52,6 +53,7 @@ app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=HOUSE)(doctor)
+app.command(rich_help_panel=HOUSE)(replay)
 app.command(rich_help_panel=HOUSE)(config)
 app.command(rich_help_panel=HOUSE)(version)
 

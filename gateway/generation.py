@@ -404,6 +404,8 @@ class Generation:
         if entry.identity is not None:
             tenant = entry.identity.tenant
             job.tenant, job.weight = tenant.name, tenant.weight
+        if entry.api is not None and isinstance(key := entry.api.raw.get("prompt_cache_key"), str):
+            job.session = key
         return job
 
     def _refuse(self, entry: Entry, error: Exception) -> None:

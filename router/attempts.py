@@ -31,14 +31,13 @@ from inference.sink import Call, FinishReason, Sink
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
-from router.admission import isolated_ttft_s
 from router.breaker import CLOSED
 from router.config import RouterConfig
-from router.deciding import Deciding, Dispatched
+from router.deciding import Deciding, Expected
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.fair_queue import Priority
-from router.ledger import EndpointLoad, Lease
-from router.pick import Decision, pick
+from router.ledger import EndpointLoad
+from router.pick import Candidate, Decision, pick
 from router.placement import Placement, Turn
 from router.places import Place
 from router.profiles import Wish
@@ -155,7 +154,7 @@ class Router:
         self._snapshot = snapshot
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs)
+        self.queueing = Queueing(config, snapshot, self._decide, self.expected, observer, knobs)
         self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
@@ -314,7 +313,13 @@ class Router:
         lease_of = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         lease = lease_of(endpoint.name, sent.charge)
         with lease as load:
-            self._watch(endpoint, request, sent, lease, trace, answer.started)
+            self.deciding.watch(
+                endpoint.name, request, sent, lease, trace, self._loop, goes_on=answer.started
+            )
+            if trace.on_first_token is not None and job.place is not None:
+                idle_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.charge.uncached)
+                then = trace.on_first_token
+                trace.on_first_token = partial(self.queueing.first_token, then, job.place, now_s, idle_s)
             if load.breaker.opened_at_s is not None:
                 load.breaker = load.breaker.probed(now_s)
                 load.probe = trace
@@ -348,29 +353,6 @@ class Router:
                 first_s = lease.first_s if request.stream else None
                 self.deciding.answered(model, endpoint.name, sent, outcome[1], first_s, self._loop.time())
             return outcome
-
-    def _watch(
-        self,
-        endpoint: Endpoint,
-        request: InferenceRequest,
-        sent: Dispatched,
-        lease: Lease,
-        trace: AttemptTrace,
-        goes_on: bool,
-    ) -> None:
-        """Move the lease from prefill to decode at the first token: as seen, or foretold of whole answers."""
-        if goes_on:
-            lease.first_token(sent.at_s)  # its first token has been, elsewhere
-        elif request.stream:
-            trace.on_first_token = partial(self._first_token, endpoint.name, sent, lease)
-        elif request.inputs is None:
-            expected_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.ahead)
-            self._loop.call_later(expected_s, lease.first_token, sent.at_s + expected_s)
-
-    def _first_token(self, endpoint: str, sent: Dispatched, lease: Lease) -> None:
-        now_s = self._loop.time()
-        lease.first_token(now_s)
-        self.deciding.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
 
     def _judge(
         self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
@@ -407,25 +389,20 @@ class Router:
             f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."
         )
 
-    def _forecast(self, job: Job, endpoint: str | None) -> tuple[float, float]:
-        """Seconds to the first token at an endpoint (None: at the best), and the same on an idle engine."""
-        model = job.wish.model.name
-        endpoints = [
-            one
-            for one in self._snapshot().endpoints.get(model, ())
-            if one.state == "ready" and (endpoint is None or one.name == endpoint)
-        ]
-        ask = self._ask(job)
-        choices = self.deciding.candidates(model, endpoints, job.lanes, ask, self._loop.time())
-        views = [choice.view for choice in choices]
-        if not views:
-            return 0.0, 0.0
-        return min(view.ttft_s(ask) for view in views), min(isolated_ttft_s(ask, view) for view in views)
-
     def _decide(self, job: Job, failed: set[str]) -> Decision:
-        model, profile = job.wish.model.name, job.wish.profile
+        ask, knobs, now_s = self._ask(job), self._knobs(job.wish.profile), self._loop.time()
+        choices, excluded = self._choices(job, ask, now_s), failed | job.refused_by
+        return pick(job.wish.profile, knobs, self._policy(job), ask, choices, excluded, now_s)
+
+    def expected(self, job: Job, endpoint: str | None = None) -> Expected:
+        """When the first token would come if the request went to `endpoint` now; None: to the soonest."""
+        ask = self._ask(job)
+        choices = self._choices(job, ask, self._loop.time())
+        return self.deciding.expected(ask, [c for c in choices if endpoint in (None, c.endpoint.name)])
+
+    def _choices(self, job: Job, ask: Ask, now_s: float) -> list[Candidate]:
+        model = job.wish.model.name
         endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(model, ())
-        ask, now_s = self._ask(job), self._loop.time()
         if job.spare is not None:
             endpoints = [endpoint for endpoint in endpoints if job.spare(endpoint)]
         lacks_adapter = None
@@ -435,10 +412,7 @@ class Router:
             def lacks_adapter(endpoint: str) -> bool:
                 return not self.placement.holds(endpoint, task_id)
 
-        choices = self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
-        knobs = self._knobs(profile)
-        policy = self._policy(job)
-        return pick(profile, knobs, policy, ask, choices, failed | job.refused_by, now_s)
+        return self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
 
     def _policy(self, job: Job) -> Policy:
         profile = job.wish.profile

@@ -6,7 +6,10 @@ loop. The picking itself is `router.pick`; times are of the loop's clock.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import inf
 from typing import NamedTuple
 
 from inference.request import InferenceRequest, Usage
@@ -15,16 +18,18 @@ from model_registry.knobs import Knobs
 from router.block_hashes import block_hashes
 from router.breaker import CLOSED
 from router.config import RouterConfig
-from router.forecast import Forecasts
-from router.ledger import Charge, Ledger
+from router.forecast import Forecast, Forecasts
+from router.ledger import Charge, EndpointLoad, Lease, Ledger
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import make
 from router.prefix_index import Belief, PrefixIndex
 from router.view import Ask, Policy
+from telemetry.request_trace import AttemptTrace
 
 _BLOCK_TOKENS = 64
 """Of models whose servers do not tell."""
 _NOTHING = Belief()
+_Row = tuple[Endpoint, str, EndpointLoad, Forecast]
 
 
 class Dispatched(NamedTuple):
@@ -37,6 +42,14 @@ class Dispatched(NamedTuple):
     at_s: float
 
 
+class Expected(NamedTuple):
+    """Forecast of one request's first token, in seconds from now; `inf` where it can go nowhere."""
+
+    ttft_s: float
+    isolated_s: float
+    """There without other requests and with nothing cached: what targets are measured by."""
+
+
 class Deciding:
     """`ledger`, `forecasts` and the rest of one gateway process, by endpoint and by model."""
 
@@ -47,6 +60,7 @@ class Deciding:
         self._indexes: dict[str, tuple[int, PrefixIndex]] = {}
         self._block_tokens: dict[str, int] = {}
         self._policies: dict[tuple[str, str], tuple[Knobs, Policy]] = {}
+        self._rows: dict[str, tuple[Sequence[Endpoint], Sequence[_Row]]] = {}
 
     def ask(self, request: InferenceRequest, tokens: int, tenant: str, endpoints: Iterable[Endpoint]) -> Ask:
         """What a request asks for; `tokens`: of prompt and expected output, `endpoints`: its model's."""
@@ -60,7 +74,7 @@ class Deciding:
     def candidates(
         self,
         model: str,
-        endpoints: Iterable[Endpoint],
+        endpoints: Sequence[Endpoint],
         lanes: frozenset[str] | None,
         ask: Ask,
         now_s: float,
@@ -72,19 +86,28 @@ class Deciding:
         if ask.blocks and (known := self._indexes.get(model)) is not None:
             block_tokens, index = known
             held = index.held(ask.tenant, ask.blocks, now_s)
-        ledger, forecasts, config = self.ledger, self.forecasts, self._config
+        config, surcharge = self._config, 0
         found = []
-        for endpoint in endpoints:
+        for endpoint, name, load, forecast in self._rows_of(model, endpoints):
             if lanes is not None and endpoint.lane not in lanes:
                 continue
-            name = endpoint.name
-            breaker = ledger.of(name).breaker
-            admits = breaker is CLOSED or ledger.of(name).proven() or breaker.admits(now_s, config)
-            cached = held.get(name, 0) * block_tokens
-            surcharge = ADAPTER_TOKENS if lacks_adapter is not None and lacks_adapter(name) else 0
-            view = ledger.view(endpoint, forecasts.of(name), now_s, cached, surcharge)
+            admits = load.breaker is CLOSED or load.proven() or load.breaker.admits(now_s, config)
+            cached = held[name] * block_tokens if name in held else 0
+            if lacks_adapter is not None:
+                surcharge = ADAPTER_TOKENS if lacks_adapter(name) else 0
+            view = load.view(endpoint, forecast, now_s, cached, surcharge)
             found.append(Candidate(endpoint, view, admits))
         return found
+
+    def _rows_of(self, model: str, endpoints: Sequence[Endpoint]) -> Sequence[_Row]:
+        """Each endpoint with what is known of it; looked up once for the endpoints of one snapshot."""
+        known = self._rows.get(model)
+        if known is not None and known[0] is endpoints:
+            return known[1]
+        load_of, forecast_of = self.ledger.of, self.forecasts.of
+        rows = [(one, one.name, load_of(one.name), forecast_of(one.name)) for one in endpoints]
+        self._rows[model] = endpoints, rows
+        return rows
 
     def policy(self, model: str, profile: str, knobs: Knobs) -> Policy:
         """The policy of a model's profile, with what it remembers; another one once its knobs are others.
@@ -111,6 +134,46 @@ class Deciding:
         charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens)
         return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s)
 
+    def watch(
+        self,
+        endpoint: str,
+        request: InferenceRequest,
+        sent: Dispatched,
+        lease: Lease,
+        trace: AttemptTrace,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        goes_on: bool,
+    ) -> None:
+        """Move the lease from prefill to decode at the first token: as seen, or foretold of whole answers.
+
+        `goes_on`: the first token has been, at another endpoint.
+        """
+        if goes_on:
+            lease.first_token(sent.at_s)
+        elif request.stream:
+            trace.on_first_token = partial(self._first_token, endpoint, sent, lease, loop)
+        elif request.inputs is None:
+            expected_s = self.forecasts.of(endpoint).ttft_s(sent.ahead)
+            loop.call_later(expected_s, lease.first_token, sent.at_s + expected_s)
+
+    def _first_token(
+        self, endpoint: str, sent: Dispatched, lease: Lease, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        now_s = loop.time()
+        lease.first_token(now_s)
+        self.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
+
+    def expected(self, ask: Ask, choices: Iterable[Candidate]) -> Expected:
+        """The soonest first token among those `choices` that are ready and let requests in."""
+        soonest = Expected(inf, inf)
+        for choice in choices:
+            if choice.endpoint.state == "ready" and choice.breaker_admits:
+                forecast, view = self.forecasts.of(choice.endpoint.name), choice.view
+                ttft_s = forecast.ttft_s(view.prefill_tokens + view.uncached_tokens(ask))
+                soonest = min(soonest, Expected(ttft_s, forecast.ttft_s(ask.prompt_tokens)))
+        return soonest
+
     def answered(
         self, model: str, endpoint: str, sent: Dispatched, usage: Usage, first_s: float | None, now_s: float
     ) -> None:
@@ -124,6 +187,11 @@ class Deciding:
             batch = self.ledger.of(endpoint).decoding
             self.forecasts.of(endpoint).saw_itl(batch, (now_s - first_s) / (tokens - 1), now_s)
 
+    def heard(self, model: str, endpoint: Endpoint, ask: Ask, now_s: float) -> None:
+        """Another gateway process told that it sent this prompt there: the cache will have it."""
+        if ask.blocks:
+            self._index(model, (endpoint,))[1].insert(endpoint.name, ask.tenant, ask.blocks, now_s)
+
     def unreachable(self, model: str, endpoint: str) -> None:
         """It may have begun anew, with an empty cache."""
         if (known := self._indexes.get(model)) is not None:
@@ -134,6 +202,7 @@ class Deciding:
         names, models = {endpoint.name for endpoint in endpoints}, {endpoint.model for endpoint in endpoints}
         self.ledger.retain(names)
         self.forecasts.retain(names)
+        self._rows.clear()
         self._block_tokens.clear()  # read anew: an engine may have come that has other blocks
         for model in self._indexes.keys() - models:
             del self._indexes[model]

@@ -68,24 +68,36 @@ def _terms(x: float, y: float) -> tuple[float, float, float, float, float]:
 class Forecast:
     """One engine's. Times in seconds; `now_s` on the clock of the decisions."""
 
-    __slots__ = ("_itl_seen_s", "_step", "_ttft", "_ttft_seen_s")
+    __slots__ = (
+        "_itl_seen_s",
+        "_step",
+        "_ttft",
+        "_ttft_seen_s",
+        "prefill_tokens_per_s",
+        "step_base_s",
+        "step_each_s",
+    )
 
     def __init__(self, seed: Seed = Seed()) -> None:  # noqa: B008  a constant
+        self.seed(seed)
+
+    def seed(self, seed: Seed) -> None:
+        """Begin again from what a card says; what was observed is forgotten."""
         self._ttft = Line(seed.overhead_s, 1 / seed.prefill_tokens_per_s, 16_384, memory=64, weight=1)
         self._step = Line(
             seed.step_s - seed.step_per_request_s, seed.step_per_request_s, 64, memory=64, weight=1
         )
+        self.prefill_tokens_per_s = seed.prefill_tokens_per_s
+        """At least one, whatever was observed."""
+        self.step_base_s = max(1e-6, self._step.intercept)
+        self.step_each_s = self._step.slope
+        """A step of a batch takes the base and this for each request; both never negative."""
         self._ttft_seen_s: float | None = None
         self._itl_seen_s: float | None = None
 
-    @property
-    def prefill_tokens_per_s(self) -> float:
-        """At least one, whatever was observed."""
-        return 1 / min(1.0, max(self._ttft.slope, 1e-8))
-
     def step_s(self, batch: int) -> float:
         """One decode step, in which each of `batch` requests gets a token."""
-        return max(1e-6, self._step.at(max(1, batch)))
+        return self.step_base_s + self.step_each_s * max(1, batch)
 
     def ttft_s(self, uncached_tokens: int) -> float:
         """With so many uncached prompt tokens ahead, the request's own among them."""
@@ -94,11 +106,13 @@ class Forecast:
     def saw_ttft(self, uncached_tokens: int, ttft_s: float, now_s: float) -> None:
         """A first token came `ttft_s` after a dispatch with `uncached_tokens` ahead, its own among them."""
         self._ttft.observe(uncached_tokens, ttft_s)
+        self.prefill_tokens_per_s = 1 / min(1.0, max(self._ttft.slope, 1e-8))
         self._ttft_seen_s = now_s
 
     def saw_itl(self, batch: int, itl_s: float, now_s: float) -> None:
         """An answer's tokens came `itl_s` apart, in the mean, while about `batch` requests ran there."""
         self._step.observe(max(1, batch), itl_s)
+        self.step_base_s, self.step_each_s = max(1e-6, self._step.intercept), self._step.slope
         self._itl_seen_s = now_s
 
     def ttft_age_s(self, now_s: float) -> float | None:
@@ -122,10 +136,6 @@ class Forecasts:
         if known is None:
             known = self._known[endpoint] = Forecast()
         return known
-
-    def seed(self, endpoint: str, seed: Seed) -> None:
-        """Begin again from what a card says; what was observed is forgotten."""
-        self._known[endpoint] = Forecast(seed)
 
     def retain(self, endpoints: set[str]) -> None:
         """Forget all others."""

@@ -21,6 +21,11 @@ REPORT_TTL_S = 10.0
 """How long what another gateway said counts."""
 
 
+_new = tuple.__new__
+"""Makes a named tuple in a quarter of the time, which counts where 64 are made for every request; it must be
+given every field."""
+
+
 class Charge(NamedTuple):
     """What one request costs an endpoint, in tokens."""
 
@@ -77,8 +82,43 @@ class EndpointLoad:
         """
         if self.decoding == 0:
             return 0
-        grown = (self.decoding * now_s - self.decode_begins_s) / step_s
-        return self.decode_prompt_tokens + int(min(max(0.0, grown), self.decode_output_tokens))
+        grown = int((self.decoding * now_s - self.decode_begins_s) / step_s)
+        most = self.decode_output_tokens
+        return self.decode_prompt_tokens + (most if grown > most else max(0, grown))
+
+    def view(
+        self, endpoint: Endpoint, forecast: Forecast, now_s: float, cached_tokens: int = 0, surcharge: int = 0
+    ) -> EndpointView:
+        """As `Ledger.view`."""
+        decoding = self.decoding
+        step_s = forecast.step_base_s + forecast.step_each_s * (decoding or 1)
+        requests, prefill, decode, age_s = self.requests, self.prefill_tokens, 0, 0.0
+        if decoding:
+            decode = self.decode_tokens(step_s, now_s)
+        if self.others:
+            for other in self.others.values():
+                other_age_s = now_s - other.at_s
+                if other_age_s <= REPORT_TTL_S:
+                    requests += other.requests
+                    prefill += other.prefill_tokens
+                    decode += other.decode_tokens
+                    age_s = max(age_s, other_age_s)
+        return _new(
+            EndpointView,
+            (
+                endpoint.name,
+                endpoint.max_concurrency,
+                requests,
+                prefill,
+                decode,
+                cached_tokens,
+                forecast.prefill_tokens_per_s,
+                step_s,
+                1.0,
+                surcharge,
+                age_s,
+            ),
+        )
 
 
 class Lease:
@@ -166,31 +206,7 @@ class Ledger:
         self, endpoint: Endpoint, forecast: Forecast, now_s: float, cached_tokens: int = 0, surcharge: int = 0
     ) -> EndpointView:
         """What a policy is told of an endpoint, for one request; `surcharge` is in prompt tokens."""
-        load = self.of(endpoint.name)
-        step_s = forecast.step_s(load.decoding)
-        requests, prefill = load.requests, load.prefill_tokens
-        decode, age_s = load.decode_tokens(step_s, now_s), 0.0
-        if load.others:
-            for other in load.others.values():
-                other_age_s = now_s - other.at_s
-                if other_age_s <= REPORT_TTL_S:
-                    requests += other.requests
-                    prefill += other.prefill_tokens
-                    decode += other.decode_tokens
-                    age_s = max(age_s, other_age_s)
-        return EndpointView(
-            endpoint.name,
-            endpoint.max_concurrency,
-            requests,
-            prefill,
-            decode,
-            cached_tokens,
-            forecast.prefill_tokens_per_s,
-            step_s,
-            1.0,
-            surcharge,
-            age_s,
-        )
+        return self.of(endpoint.name).view(endpoint, forecast, now_s, cached_tokens, surcharge)
 
     def report(self, steps_s: Mapping[str, float], now_s: float) -> dict[str, Reported]:
         """What this process has in flight, to be told to others. `steps_s`: seconds of a step by endpoint."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs
 from router.profiles import stand_ins
@@ -16,7 +18,7 @@ ADAPTER_TOKENS = 512
 """What sending an adapter counts for beside load: megabytes on the wire, and an eviction later on."""
 
 
-class Candidate(NamedTuple):
+class Candidate(Struct, frozen=True):
     """An endpoint and what is known of its load when the decision is made."""
 
     endpoint: Endpoint
@@ -33,15 +35,6 @@ class Decision(NamedTuple):
     """The policy's costs by endpoint name, lower is better; empty where there was nothing to choose."""
 
 
-def admissible(candidate: Candidate, excluded: set[str]) -> bool:
-    """Filter: ready, not failed before for this request, and not kept away by its breaker."""
-    return (
-        candidate.endpoint.state == "ready"
-        and candidate.breaker_admits
-        and candidate.endpoint.name not in excluded
-    )
-
-
 def pick(
     profile: str,
     knobs: Knobs,
@@ -50,37 +43,44 @@ def pick(
     choices: Sequence[Candidate],
     excluded: set[str],
     now_s: float,
-    tie_break: Callable[[Sequence[Candidate]], Candidate] = random.choice,
+    tie_break: Callable[[Sequence[int]], int] = random.choice,
 ) -> Decision:
     """The cheapest endpoint of the wanted profile, or of the first stand-in that has one.
 
     `knobs` and `policy` are the wanted profile's, wherever it spills to.
     """
-    open_ones = [choice for choice in choices if admissible(choice, excluded)]
+    open_ones = [  # ready, not failed before for this request, and not kept away by its breaker
+        choice
+        for choice in choices
+        if choice.breaker_admits and choice.endpoint.state == "ready" and choice.endpoint.name not in excluded
+    ]
     if not open_ones:
         return Decision(None, _why_none(choices, excluded), {})
     pool = _pool(profile, knobs, open_ones)
     if len(pool) == 1 and pool[0].view.weight > 0:
         only = pool[0].endpoint
         return Decision(only, _reason(only, profile), {})
-    costs = policy.costs(ask, [choice.view for choice in pool], now_s)
-    scores = {choice.endpoint.name: cost for choice, cost in zip(pool, costs, strict=True)}
+    views = [choice.view for choice in pool]
+    costs = policy.costs(ask, views, now_s)
+    scores = dict(zip([view.name for view in views], costs, strict=True))
     least = min(costs)
     if least == inf:
         return Decision(None, "policy_takes_none", scores)
-    best = [choice for choice, cost in zip(pool, costs, strict=True) if cost == least]
-    chosen = (best[0] if len(best) == 1 else tie_break(best)).endpoint
+    best = [place for place, cost in enumerate(costs) if cost == least]
+    chosen = pool[best[0] if len(best) == 1 else tie_break(best)].endpoint
     return Decision(chosen, _reason(chosen, profile), scores)
 
 
 def _pool(profile: str, knobs: Knobs, open_ones: Sequence[Candidate]) -> Sequence[Candidate]:
     """Those of one profile: the wanted one, if it is there and, where it spills, has a slot free."""
-    by_profile: dict[str, list[Candidate]] = {}
-    for choice in open_ones:
-        by_profile.setdefault(choice.endpoint.profile, []).append(choice)
-    if len(by_profile) == 1:
+    offered = {choice.endpoint.profile for choice in open_ones}
+    if len(offered) == 1:
         return open_ones
-    pools = [by_profile[one] for one in stand_ins(profile, by_profile, knobs) if one in by_profile]
+    pools = [
+        [choice for choice in open_ones if choice.endpoint.profile == one]
+        for one in stand_ins(profile, offered, knobs)
+        if one in offered
+    ]
     if knobs.spill_when_full:
         for pool in pools:
             if any(choice.view.requests < choice.view.slots for choice in pool):

@@ -33,7 +33,7 @@ class _Node:
 
     __slots__ = ("children", "holders", "parent", "run")
 
-    def __init__(self, run: tuple[int, ...], parent: _Node | None) -> None:
+    def __init__(self, run: Sequence[int], parent: _Node | None) -> None:
         self.run = run
         self.parent = parent
         self.children: dict[int, _Node] = {}
@@ -89,7 +89,7 @@ class PrefixIndex:
             depth += part
         belief = self._belief(endpoint, path, now_s)
         if depth < len(blocks):
-            leaf = _Node(tuple(blocks[depth:]), parent)
+            leaf = _Node(blocks[depth:], parent)
             parent.children[leaf.run[0]] = leaf
             path.append(leaf)
         for node in reversed(path):

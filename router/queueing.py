@@ -21,11 +21,20 @@ from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
 from router.admission import Drain, Standing, Verdict, admit, allowed_ttft_s, service
 from router.config import RouterConfig
-from router.errors import NoEndpointsError, PredictedLateError, QueueFullError, QueueTimeoutError, RouterError
+from router.errors import (
+    NoEndpointsError,
+    NoRoomError,
+    PredictedLateError,
+    QueueFullError,
+    QueueTimeoutError,
+    RouterError,
+    ShedError,
+)
 from router.fair_queue import FairQueue
 from router.pick import Decision
-from router.places import Places
+from router.places import Place, Places
 from router.profiles import Wish
+from router.shedding import MEMORY_S, Shedding
 from router.tenant_turns import Answer, Ticket
 from router.window import Held
 
@@ -35,10 +44,11 @@ if TYPE_CHECKING:
 _TICK_S = 0.05
 _BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 0.4
-_REFUSALS: dict[str, type[QueueFullError | QueueTimeoutError | PredictedLateError]] = {
+_REFUSALS: dict[str, type[NoRoomError]] = {
     "queue_full": QueueFullError,
     "queue_timeout": QueueTimeoutError,
     "predicted_late": PredictedLateError,
+    "shed": ShedError,
 }
 
 
@@ -106,6 +116,7 @@ class Queueing:
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
         self._groups: dict[tuple[str, str], _Group] = {}
+        self._sheddings: dict[tuple[str, str], Shedding] = {}
         self._changed = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
 
@@ -131,6 +142,11 @@ class Queueing:
             charge, job.charge = job.charge, None
             charge(usage)
 
+    def first_token(self, then: Callable[[], None], place: Place, sent_s: float, idle_ttft_s: float) -> None:
+        """`then`, and the window learns how long it took beside an idle engine."""
+        then()
+        self.places.learn(place, self._loop.time() - sent_s, idle_ttft_s)
+
     def registry_changed(self) -> None:
         """Endpoints came, went or changed: whoever waits looks again."""
         self._changed.set()
@@ -154,7 +170,7 @@ class Queueing:
         if decision.endpoint is None:
             return None
         if job.spare is None and not job.dispatched:
-            self._refuse_if_late(job, decision.endpoint.name)
+            self._refuse_if_costly(job, decision.endpoint.name)
         return self._go(job, decision, need)
 
     def _go(self, job: Job, decision: Decision, need: Held) -> Decision:
@@ -274,15 +290,40 @@ class Queueing:
         if verdict.action == "refuse":
             raise self._refusal(job, verdict)
 
-    def _refuse_if_late(self, job: Job, endpoint: str) -> None:
+    def _refuse_if_costly(self, job: Job, endpoint: str) -> None:
+        """Raises the refusal of what would be late there, or cost the others too much."""
+        verdict = self._verdict(job, endpoint, 0.0)
+        if verdict is not None:
+            raise self._refusal(job, verdict)
+
+    def _verdict(self, job: Job, endpoint: str, waited_s: float) -> Verdict | None:
+        """The refusal of a request that would be sent to `endpoint` now; None: it goes."""
         knobs = self._knobs(job.wish.profile)
-        if not knobs.refuse_late:
-            return
+        shedding = self._shedding_of(job, knobs)
+        if not knobs.refuse_late and shedding is None:
+            return None
         ttft_s, isolated_s = self._forecast(job, endpoint)
-        standing = Standing(exists=True, has_room=True, ttft_s=ttft_s, isolated_s=isolated_s)
+        standing = Standing(True, True, ttft_s=ttft_s, isolated_s=isolated_s, waited_s=waited_s)
         verdict = admit(standing, knobs, job.priority)
         if verdict.action == "refuse":
-            raise self._refusal(job, verdict)
+            return verdict
+        if shedding is None:
+            return None
+        engines = len(self._snapshot().endpoints.get(job.wish.model.name, ()))
+        if shedding.sheds(job.priority, isolated_s, engines, self._loop.time()):
+            return Verdict("refuse", "shed", MEMORY_S)
+        shedding.dispatched(isolated_s, engines, self._loop.time())
+        return None
+
+    def _shedding_of(self, job: Job, knobs: Knobs) -> Shedding | None:
+        share = knobs.prefill_share
+        if share is None:
+            return None
+        key = job.wish.model.name, job.wish.profile
+        shedding = self._sheddings.get(key)
+        if shedding is None or shedding.share != share:
+            shedding = self._sheddings[key] = Shedding(share)
+        return shedding
 
     def _look(self, group: _Group) -> None:
         """Let as many go as there is room for."""
@@ -290,7 +331,7 @@ class Queueing:
             endpoints = self._snapshot().endpoints.get(group.model, ())
             if all(endpoint.name in self.places.full for endpoint in endpoints):
                 return
-            ticket = group.queue.take(partial(self._may_go, group))
+            ticket = group.queue.take(self._may_go)
             if ticket is None:
                 return
             waiter, now_s = ticket.load, self._loop.time()
@@ -307,7 +348,7 @@ class Queueing:
             self._go(job, waiter.decision, _need(job))
             waiter.done.set_result(waiter.decision)
 
-    def _may_go(self, group: _Group, waiter: _Waiter) -> Answer:
+    def _may_go(self, waiter: _Waiter) -> Answer:
         """Whether a request that is at the head of its tenant goes now; keeps the decision with it."""
         if waiter.done.done():
             return "go"  # its client has left: out of the way
@@ -321,11 +362,8 @@ class Queueing:
             fits_when_small = self._decide(job, waiter.failed | self._closed(job, Held(1)))
             return "pass" if fits_when_small.endpoint is None else "stop"
         waiter.decision = decision
-        if not job.dispatched and group.knobs.refuse_late:
-            ttft_s, isolated_s = self._forecast(job, decision.endpoint.name)
-            standing = Standing(True, True, ttft_s=ttft_s, isolated_s=isolated_s, waited_s=waited_s)
-            verdict = admit(standing, group.knobs, job.priority)
-            waiter.refusal = verdict if verdict.action == "refuse" else None
+        if not job.dispatched:
+            waiter.refusal = self._verdict(job, decision.endpoint.name, waited_s)
         return "go"
 
     def _timed_out(self, group: _Group, waiter: _Waiter) -> None:

@@ -16,7 +16,7 @@ class Ask(NamedTuple):
     prompt_tokens: int
     output_tokens: int
     """Expected, from the client's limit or the model's history; never the true length."""
-    blocks: tuple[int, ...] = ()
+    blocks: Sequence[int] = ()
     """Hashes of the prompt's whole token blocks, each chained to those before it."""
     tenant: str = ""
     session: str | None = None

@@ -129,7 +129,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "safety_identifier": Parameter("u", no_effect=True),
     "store": Parameter(True, "nothing is stored", no_effect=True),
     "metadata": Parameter({"a": "b"}, "belongs to `store`", no_effect=True),
-    "prompt_cache_key": Parameter("k", no_effect=True),
+    "prompt_cache_key": Parameter("k", "names the session of the policy `session-affinity`", no_effect=True),
     "prompt_cache_options": Parameter({}, no_effect=True),
     "prompt_cache_retention": Parameter("24h", no_effect=True),
 }

@@ -20,8 +20,13 @@ class Product(Memoryless):
     OPTIONS: ClassVar[Mapping[str, Option]] = {}
 
     def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
-        return [
-            (view.prefill_tokens + view.uncached_tokens(ask))
+        prompt = ask.prompt_tokens
+        return [  # `uncached_tokens`, written out: the default policy is on every request's path
+            (
+                view.prefill_tokens
+                + view.surcharge_tokens
+                + (uncached if (uncached := prompt - view.cached_tokens) > 1 else 1)
+            )
             * (view.requests + 1)
             / (view.prefill_tokens_per_s * view.slots)
             for view in views

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from math import ceil, inf, sqrt
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,21 +23,21 @@ class EngineCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    slots: int = Field(256, ge=1)
+    slots: Annotated[int, Field(ge=1)] = 256
     """Requests that run at once."""
-    chunk_tokens: int = Field(8192, ge=1)
+    chunk_tokens: Annotated[int, Field(ge=1)] = 8192
     """Tokens of one step, prompts and answers together (`max_num_tokens`)."""
-    kv_tokens: int = Field(800_000, ge=1)
+    kv_tokens: Annotated[int, Field(ge=1)] = 800_000
     """Tokens that its KV cache holds."""
-    step_floor_s: float = Field(12e-3, gt=0)
+    step_floor_s: Annotated[float, Field(gt=0)] = 12e-3
     """A step that does next to nothing: reading the weights."""
-    token_s: float = Field(38e-6, gt=0)
+    token_s: Annotated[float, Field(gt=0)] = 38e-6
     """Each token of a step, once that is more than the floor."""
-    attention_s: float = Field(2.65e-9, ge=0)
+    attention_s: Annotated[float, Field(ge=0)] = 2.65e-9
     """Each pair of a prompt's token and one before it."""
-    resident_s: float = Field(48e-9, ge=0)
+    resident_s: Annotated[float, Field(ge=0)] = 48e-9
     """Each token in the cache that a decode step reads."""
-    overhead_s: float = Field(1e-3, ge=0)
+    overhead_s: Annotated[float, Field(ge=0)] = 1e-3
     """Of every step."""
 
     def prefill_s(self, tokens: int) -> float:
@@ -94,8 +94,9 @@ class Happened(NamedTuple):
 class Engine:
     """`next_s` is when `advance` has to be called; `inf` while it idles."""
 
-    def __init__(self, name: str, card: EngineCard, cache: BlockCache) -> None:
+    def __init__(self, name: str, card: EngineCard, cache: BlockCache, block_tokens: int = 512) -> None:
         self.name = name
+        self.block_tokens = block_tokens
         self.card = card
         self.cache = cache
         self.waiting: deque[Job] = deque()

@@ -72,7 +72,10 @@ class Fleet(NamedTuple):
         """The engines, their caches empty."""
         blocks = self.card.kv_tokens // self.block_tokens
         shared = BlockCache(blocks * self.engines) if self.shared_cache else None
-        return [Engine(f"e{n}", self.card, shared or BlockCache(blocks)) for n in range(self.engines)]
+        return [
+            Engine(f"e{n}", self.card, shared or BlockCache(blocks), self.block_tokens)
+            for n in range(self.engines)
+        ]
 
 
 def run(
@@ -130,7 +133,7 @@ def _check_fit(workload: Workload, fleet: Fleet) -> None:
         if -(-(request.prompt_tokens + request.output_tokens) // fleet.block_tokens) > room:
             raise TraceError(
                 f"{workload.name}: a request of {request.prompt_tokens} + {request.output_tokens} tokens "
-                f"fits no engine, whose cache holds {fleet.card.kv_tokens}. Give engines more, or leave it out."
+                "fits no engine: its cache is too small. Give engines a larger one, or leave the request out."
             )
 
 

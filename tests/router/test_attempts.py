@@ -31,7 +31,7 @@ from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
-from telemetry.request_trace import AttemptTrace
+from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.tracing import Tracing
 
 END = 2
@@ -147,6 +147,8 @@ class Collected:
         self._trace.answered()
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
+        assert self._trace is not None
+        self._trace.first_token()
         self.ids += ids
         self.started = not self._whole
         self.some.set()
@@ -217,11 +219,12 @@ class Fleet:
             id="r", model=model.name, stream=True, max_tokens=tokens, prompt_ids=[100], end_id=END
         )
         request.guide = guide
-        job = Job(
-            request, Wish(model, "balanced", "default"), 10, self._tracing.begin(None, None), spare=spare
-        )
+        job = Job(request, Wish(model, "balanced", "default"), 10, self.trace(), spare=spare)
         async with asyncio.timeout(10):
             return await self.router.run(job, answer)
+
+    def trace(self) -> RequestTrace:
+        return self._tracing.begin(None, None)
 
     def _endpoint(self, name: str, url: str) -> Endpoint:
         return Endpoint(
@@ -268,6 +271,50 @@ async def test_a_safe_failure_before_the_first_token_moves_on(fleet: Fleet, faul
     finished = await fleet.run(answer)
     assert (answer.ids, finished.endpoint.name, finished.attempts) == (EXPECTED, "b", 2)
     assert fleet.observed.retries == 1
+
+
+async def test_the_first_token_moves_the_charge_and_teaches_the_forecast(fleet: Fleet) -> None:
+    """A stream that hangs after its first tokens weighs on decode alone, and is given back when cut."""
+    fleet.a.faults = ["hang"]
+    answer = Collected()
+    load, forecast = fleet.router.ledger.of("a"), fleet.router.deciding.forecasts.of("a")
+    running = asyncio.create_task(fleet.run(answer))
+    async with asyncio.timeout(5):
+        await answer.some.wait()
+    assert (load.prefill_tokens, load.decoding, load.decode_prompt_tokens) == (0, 1, 1)
+    assert forecast.ttft_age_s(asyncio.get_running_loop().time()) is not None
+    running.cancel()
+    await asyncio.wait([running])
+    assert (load.requests, load.decoding, load.decode_prompt_tokens) == (0, 0, 0)
+
+
+async def test_a_conversation_returns_to_where_its_beginning_was_computed(fleet: Fleet) -> None:
+    """Though the other endpoint has less to do; another tenant's does not, and neither does a short one."""
+    fleet.router.ledger.of("b").prefill_tokens = 0
+    beginning = list(range(200))
+
+    async def served_by(ids: list[int], tenant: str) -> str:
+        request = InferenceRequest("r", "m", True, 1, prompt_ids=ids, end_id=END)
+        job = Job(request, Wish(MODEL, "balanced", "default"), len(ids) + 1, fleet.trace(), tenant=tenant)
+        async with asyncio.timeout(5):
+            return (await fleet.router.run(job, Collected())).endpoint.name
+
+    home = await served_by(beginning, "t")
+    fleet.router.ledger.of(home).requests += 1
+    served = [await served_by([*beginning, 7, 8, 9], tenant) for tenant in ("t", "u")]
+    fleet.router.ledger.of(home).requests -= 1
+    assert (served[0], served[1] != home) == (home, True)
+
+
+async def test_a_first_token_is_expected_after_what_is_ahead(fleet: Fleet) -> None:
+    """At the soonest endpoint, or at the one that is asked for; alone, it would come sooner."""
+    request = InferenceRequest("r", "m", True, 1, prompt_ids=[1] * 2000, end_id=END)
+    job = Job(request, Wish(MODEL, "balanced", "default"), 2001, fleet.trace())
+    soonest, at_b = fleet.router.expected(job), fleet.router.expected(job, "b")
+    assert soonest.ttft_s == soonest.isolated_s == at_b.isolated_s == pytest.approx(0.13, abs=0.001)
+    assert at_b.ttft_s == pytest.approx(50.13, abs=0.001)
+    fleet.register()
+    assert fleet.router.expected(job).ttft_s == float("inf")
 
 
 async def test_what_the_server_refuses_is_not_tried_elsewhere(fleet: Fleet) -> None:

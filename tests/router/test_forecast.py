@@ -61,7 +61,7 @@ def test_no_observation_makes_nonsense(seen: list[tuple[int, float, int, float]]
 
 def test_endpoints_have_forecasts_of_their_own() -> None:
     forecasts = Forecasts()
-    forecasts.seed("a", Seed(prefill_tokens_per_s=1_000))
+    forecasts.of("a").seed(Seed(prefill_tokens_per_s=1_000))
     assert forecasts.of("a").prefill_tokens_per_s == pytest.approx(1_000)
     assert forecasts.of("b").prefill_tokens_per_s == pytest.approx(20_000)
     forecasts.retain({"b"})

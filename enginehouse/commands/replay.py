@@ -1,0 +1,83 @@
+"""`enginehouse replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def replay(
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace",
+            "-t",
+            help="Mooncake's jsonl or Azure's csv, gzip or not. Default: a conversation that comes along.",
+        ),
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", "-p", help="A routing policy; repeat to compare several.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", "-r", min=0.001, help="Requests per second. Default: as in the trace."),
+    ] = None,
+    engines: Annotated[int, typer.Option("--engines", "-e", min=1, max=1024, help="How many engines.")] = 8,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Find the fewest engines that meet the SLO, for each policy.")
+    ] = False,
+    gateways: Annotated[int, typer.Option("--gateways", min=1, max=64, help="Gateway processes.")] = 1,
+    report_period_s: Annotated[
+        float, typer.Option("--report-period", min=0.01, help="Seconds between reports among gateways.")
+    ] = 1.0,
+    ttft_s: Annotated[
+        float, typer.Option("--ttft", min=0.001, help="SLO: seconds to the first token.")
+    ] = 1.0,
+    tpot_s: Annotated[
+        float, typer.Option("--tpot", min=0.0001, help="SLO: seconds per further token.")
+    ] = 0.05,
+    share: Annotated[
+        float, typer.Option("--share", min=0.01, max=1.0, help="SLO: share of requests that get both.")
+    ] = 0.9,
+    card: Annotated[
+        Path | None,
+        typer.Option("--card", help="YAML with what an engine can do. Default: 32B on two H100."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs of each, for intervals.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write this CSV file.")] = None,
+) -> None:
+    """Replay a trace against a model of your engines: which policy, how many GPUs, what latency?
+
+    Nothing is started and no GPU is needed; routing decisions are made by the gateway's own code.
+    A prompt longer than its TTFT allows may take twice its prefill on an idle engine.
+
+    Examples:
+
+      enginehouse replay
+
+      enginehouse replay -p product -p least-requests -p round-robin --rate 4.2 --seeds 3
+
+      enginehouse replay --trace mine.csv --plan --ttft 0.5 --tpot 0.03 --share 0.99
+
+      enginehouse replay --trace mine.jsonl --engines 16 --gateways 4 --card h200.yaml --out figures.csv
+    """
+    from enginehouse.replaying import Asked, show
+    from router.replay.statistics import Slo
+
+    show(
+        Asked(
+            trace,
+            tuple(policy or ("product",)),
+            rate,
+            engines,
+            plan,
+            gateways,
+            report_period_s,
+            Slo(ttft_s=ttft_s, tpot_s=tpot_s, share=share),
+            card,
+            seeds,
+            out,
+        )
+    )
