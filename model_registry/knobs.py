@@ -34,6 +34,8 @@ class Knobs(BaseModel):
     itl_target_s: Annotated[float, Field(gt=0)] = 0.05
     refuse_late: bool = False
     """Refuse at once a request whose predicted time to first token misses the target."""
+    prefill_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the engines' time: while prefill takes more, the largest prompts are refused. None: never."""
     window: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Requests dispatched to an engine at once, as a share of its slots; the rest waits here."""
     window_tolerance: Annotated[float, Field(ge=1)] = 4.0

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 from model_registry.knobs import Knobs
 from router.fair_queue import Priority
-from router.view import Ask, EndpointView
 
 Action = Literal["dispatch", "wait", "refuse"]
 OUTPUT_WEIGHT = 2.0
@@ -22,6 +21,7 @@ LATENESS: Mapping[Priority, float] = MappingProxyType({"critical": 1.0, "standar
 """Share of the allowed time to first token that a prediction may reach before the request is refused."""
 ISOLATED_FACTOR = 2.0
 """A long prompt may take this many times what it takes on an idle engine, whatever the target is."""
+_IDLE_FACTOR = 1.2
 _LONGEST_RETRY_S = 600.0
 _DRAIN_MEMORY_S = 10.0
 
@@ -29,16 +29,6 @@ _DRAIN_MEMORY_S = 10.0
 def service(prompt_tokens: int, output_tokens: int) -> float:
     """Weighted tokens that a request is charged."""
     return prompt_tokens + OUTPUT_WEIGHT * output_tokens
-
-
-def isolated_ttft_s(ask: Ask, view: EndpointView) -> float:
-    """Forecast of the time to first token on an idle engine without the prompt in its cache."""
-    return ask.prompt_tokens / view.prefill_tokens_per_s + view.step_s
-
-
-def ttft_s(ask: Ask, view: EndpointView) -> float:
-    """Forecast of the time from dispatch to first token: the prompts that are ahead, then this one."""
-    return (view.prefill_tokens + view.uncached_tokens(ask)) / view.prefill_tokens_per_s + view.step_s
 
 
 def allowed_ttft_s(knobs: Knobs, isolated_s: float) -> float:
@@ -124,13 +114,11 @@ def admit(standing: Standing, knobs: Knobs, priority: Priority, deadline_in_s: f
     if predicted is not None:
         late_by_s = _late_by_s(predicted, standing, knobs, priority, deadline_in_s)
         if late_by_s > 0:
-            return Verdict("refuse", "predicted_late", _retry_after_s(late_by_s), predicted)
+            return Verdict("refuse", "predicted_late", retry_after_s(late_by_s), predicted)
     if standing.has_room:
         return Verdict("dispatch", "room", None, predicted)
     if standing.is_full:
-        return Verdict("refuse", "queue_full", _retry_after_s(standing.drain_s), predicted)
-    if standing.waited_s >= knobs.max_wait_s:
-        return Verdict("refuse", "queue_timeout", _retry_after_s(wait_s), predicted)
+        return Verdict("refuse", "queue_full", retry_after_s(standing.drain_s), predicted)
     return Verdict("wait", "no_room", None, predicted)
 
 
@@ -141,12 +129,12 @@ def _late_by_s(
     late_by_s = predicted - standing.waited_s - deadline_in_s
     if knobs.refuse_late:
         allowed = allowed_ttft_s(knobs, standing.isolated_s)
-        # A request that would be late on an idle engine is not late because of load.
-        allowed = max(LATENESS[priority] * allowed, standing.isolated_s)
+        # On an idle engine nothing is late because of load.
+        allowed = max(LATENESS[priority] * allowed, _IDLE_FACTOR * standing.isolated_s)
         late_by_s = max(late_by_s, predicted - allowed)
     return late_by_s
 
 
-def _retry_after_s(seconds: float | None) -> float:
+def retry_after_s(seconds: float | None) -> float:
     """What a client is told: whole seconds, at least one, and not for ever."""
     return float(min(max(1, math.ceil(seconds or 0.0)), _LONGEST_RETRY_S))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence, Set
+from functools import partial
 from time import monotonic, time
 from typing import NamedTuple, Protocol
 
@@ -151,13 +152,13 @@ class Router:
         self.decisions = Decisions(config.explained_decisions)
         self.placement = Placement()
         self._adapters = adapters
+        self._knobs = knobs
         self._clients = clients
         self._snapshot = snapshot
         self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self._knobs = knobs
         self._budgets: dict[str, RetryBudget] = {}
-        self.queueing = Queueing(config, snapshot, self._decide, self._forecast, observer, knobs, capacity)
+        self.queueing = Queueing(config, snapshot, self._decide, self.expected, observer, knobs, capacity)
         self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
@@ -393,6 +394,10 @@ class Router:
             self.deciding.watch(
                 endpoint.name, request, sent, lease, trace, self._loop, goes_on=answer.started
             )
+            if trace.on_first_token is not None and job.place is not None:
+                idle_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.charge.uncached)
+                then = trace.on_first_token
+                trace.on_first_token = partial(self.queueing.first_token, then, job.place, now_s, idle_s)
             if load.breaker.opened_at_s is not None:
                 load.probe(trace, now_s)
             if request.stream and not answer.started:
@@ -470,11 +475,6 @@ class Router:
         raise NoEndpointsError(
             f"The model {job.wish.model.name!r} has no endpoint that is ready ({decision.reason})."
         )
-
-    def _forecast(self, job: Job, endpoint: str | None) -> tuple[float, float]:
-        """Seconds until the first token, at `endpoint` or the best one, and on an idle one."""
-        expected = self.expected(job, endpoint)
-        return expected.ttft_s, expected.isolated_s
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         ask, profile, now_s = self._ask(job), job.wish.profile, self._loop.time()

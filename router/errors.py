@@ -8,7 +8,8 @@ RouterError
 ├── NoRoomError              every endpoint of the model is busy
 │   ├── QueueFullError       and as many requests wait as may
 │   ├── QueueTimeoutError    and the request waited as long as it may
-│   └── PredictedLateError   its first token would come too late
+│   ├── PredictedLateError   its first token would come too late
+│   └── ShedError            its prompt would take too much of what is left
 └── AttemptsExhaustedError   every endpoint that was tried failed
 """
 
@@ -83,6 +84,12 @@ class PredictedLateError(NoRoomError):
     """Its first token would come later than its profile promises."""
 
     _why = "its first token would come later than its profile allows"
+
+
+class ShedError(NoRoomError):
+    """Its prompt is among the largest, and would delay the answers of too many others."""
+
+    _why = "its prompt would delay the answers of too many others"
 
 
 class AttemptsExhaustedError(RouterError):

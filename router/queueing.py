@@ -19,13 +19,14 @@ from msgspec import Struct, field
 from inference.request import Usage
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
-from router.admission import Drain, Standing, Verdict, admit, allowed_ttft_s, service
+from router.admission import Drain, Verdict, service
 from router.capacity import Capacity
 from router.config import RouterConfig
-from router.errors import NoEndpointsError, PredictedLateError, QueueFullError, QueueTimeoutError, RouterError
+from router.errors import NoEndpointsError, RouterError
 from router.fair_queue import FairQueue
+from router.gate import Forecast, Gate
 from router.pick import Decision
-from router.places import Places
+from router.places import Place, Places
 from router.profiles import Wish
 from router.tenant_turns import Answer, Ticket
 from router.window import Held
@@ -36,18 +37,6 @@ if TYPE_CHECKING:
 _TICK_S = 0.05
 _BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 0.4
-_REFUSALS: dict[str, type[QueueFullError | QueueTimeoutError | PredictedLateError]] = {
-    "queue_full": QueueFullError,
-    "queue_timeout": QueueTimeoutError,
-    "predicted_late": PredictedLateError,
-}
-
-
-class Forecast(Protocol):
-    """What a first token is expected to take."""
-
-    def __call__(self, job: Job, endpoint: str | None) -> tuple[float, float]:
-        """Seconds from dispatch to first token, and the same on an idle engine; None: the best endpoint."""
 
 
 class QueueObserver(Protocol):
@@ -105,18 +94,18 @@ class Queueing:
         self._config = config
         self._snapshot = snapshot
         self._decide = decide
-        self._forecast = forecast
         self._observer = observer
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
         self._groups: dict[tuple[str, str], _Group] = {}
+        self._gate = Gate(snapshot, forecast, knobs)
         self._changed = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
 
     async def route(self, job: Job, failed: set[str]) -> Decision:
         """An endpoint for `job` with a place taken there, or the decision for none when that took too long.
 
-        Raises QueueFullError, QueueTimeoutError or PredictedLateError.
+        Raises NoRoomError.
         """
         self._leave_place(job)
         decision = self._at_once(job, failed)
@@ -135,6 +124,11 @@ class Queueing:
         if job.charge is not None:
             charge, job.charge = job.charge, None
             charge(usage)
+
+    def first_token(self, then: Callable[[], None], place: Place, sent_s: float, idle_ttft_s: float) -> None:
+        """`then`, and the window learns how long it took beside an idle engine."""
+        then()
+        self.places.learn(place, self._loop.time() - sent_s, idle_ttft_s)
 
     def registry_changed(self) -> None:
         """Endpoints came, went or changed: whoever waits looks again."""
@@ -169,7 +163,9 @@ class Queueing:
         if decision.endpoint is None:
             return None
         if job.spare is None and not job.dispatched:
-            self._refuse_if_late(job, decision.endpoint.name)
+            verdict = self._gate.at_endpoint(job, decision.endpoint.name, 0.0)
+            if verdict is not None:
+                raise self._refusal(job, verdict)
         return self._go(job, decision, need)
 
     def _go(self, job: Job, decision: Decision, need: Held) -> Decision:
@@ -248,8 +244,7 @@ class Queueing:
 
     def _add(self, group: _Group, waiter: _Waiter, now_s: float) -> Ticket[_Waiter]:
         job, queue = waiter.job, group.queue
-        _, isolated_s = self._forecast(job, None)
-        due_s = now_s + allowed_ttft_s(group.knobs, isolated_s)
+        due_s = now_s + self._gate.allowed_s(job)
         if job.dispatched:
             ticket = queue.add_back(waiter, job.tokens, now_s, due_s)
         else:
@@ -268,34 +263,13 @@ class Queueing:
 
     def _admit(self, group: _Group, job: Job) -> None:
         """Let the request into the queue. Raises the refusal where it may not come in."""
-        queue, now_s = group.queue, self._loop.time()
-        ahead = queue.ahead_tokens(job.tenant, job.weight, job.priority) + job.tokens
-        ttft_s, isolated_s = self._forecast(job, None)
-        standing = Standing(
-            exists=True,
-            has_room=False,
-            is_full=queue.is_full,
-            wait_s=group.drain.seconds_for(ahead, now_s),
-            ttft_s=ttft_s,
-            isolated_s=isolated_s,
-            drain_s=group.drain.seconds_for(queue.tokens, now_s),
-        )
-        verdict = admit(standing, group.knobs, job.priority)
+        queue = group.queue
+        verdict = self._gate.into_queue(job, queue, group.drain)
         if verdict.reason == "queue_full":
             victim = queue.victim(job.tenant, job.weight, job.priority)
             if victim is not None:
                 self._refuse(group, victim.load, verdict)
                 return
-        if verdict.action == "refuse":
-            raise self._refusal(job, verdict)
-
-    def _refuse_if_late(self, job: Job, endpoint: str) -> None:
-        knobs = self._knobs(job.wish.profile)
-        if not knobs.refuse_late:
-            return
-        ttft_s, isolated_s = self._forecast(job, endpoint)
-        standing = Standing(exists=True, has_room=True, ttft_s=ttft_s, isolated_s=isolated_s)
-        verdict = admit(standing, knobs, job.priority)
         if verdict.action == "refuse":
             raise self._refusal(job, verdict)
 
@@ -305,7 +279,7 @@ class Queueing:
             endpoints = self._snapshot().endpoints.get(group.model, ())
             if all(endpoint.name in self.places.full for endpoint in endpoints):
                 return
-            ticket = group.queue.take(partial(self._may_go, group))
+            ticket = group.queue.take(self._may_go)
             if ticket is None:
                 return
             waiter, now_s = ticket.load, self._loop.time()
@@ -322,7 +296,7 @@ class Queueing:
             self._go(job, waiter.decision, _need(job))
             waiter.done.set_result(waiter.decision)
 
-    def _may_go(self, group: _Group, waiter: _Waiter) -> Answer:
+    def _may_go(self, waiter: _Waiter) -> Answer:
         """Whether a request that is at the head of its tenant goes now; keeps the decision with it."""
         if waiter.done.done():
             return "go"  # its client has left: out of the way
@@ -336,11 +310,8 @@ class Queueing:
             fits_when_small = self._decide(job, waiter.failed | self._closed(job, Held(1)))
             return "pass" if fits_when_small.endpoint is None else "stop"
         waiter.decision = decision
-        if not job.dispatched and group.knobs.refuse_late:
-            ttft_s, isolated_s = self._forecast(job, decision.endpoint.name)
-            standing = Standing(True, True, ttft_s=ttft_s, isolated_s=isolated_s, waited_s=waited_s)
-            verdict = admit(standing, group.knobs, job.priority)
-            waiter.refusal = verdict if verdict.action == "refuse" else None
+        if not job.dispatched:
+            waiter.refusal = self._gate.at_endpoint(job, decision.endpoint.name, waited_s)
         return "go"
 
     def _timed_out(self, group: _Group, waiter: _Waiter) -> None:
@@ -348,10 +319,7 @@ class Queueing:
         if self._decide(waiter.job, set()).endpoint is None:
             self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
             return
-        wait_s = group.drain.seconds_for(group.queue.tokens, self._loop.time())
-        standing = Standing(True, False, wait_s=wait_s, waited_s=group.knobs.max_wait_s)
-        knobs = group.knobs.model_copy(update={"refuse_late": False})
-        self._refuse(group, waiter, admit(standing, knobs, waiter.job.priority))
+        self._refuse(group, waiter, self._gate.timed_out(group.queue, group.drain))
 
     def _refuse(self, group: _Group, waiter: _Waiter, verdict: Verdict) -> None:
         self._fail(group, waiter, self._refusal(waiter.job, verdict))
@@ -366,8 +334,7 @@ class Queueing:
 
     def _refusal(self, job: Job, verdict: Verdict) -> RouterError:
         self._observer.refused(job.wish, verdict.reason)
-        kind = _REFUSALS[verdict.reason]
-        return kind(job.wish.model.name, verdict.retry_after_s or 1.0)
+        return self._gate.error(job, verdict)
 
     def _open(self, model: str, profile: str) -> _Group:
         knobs = self._knobs(profile)
@@ -405,6 +372,7 @@ def _need(job: Job) -> Held:
 
 
 def _settle(queue: FairQueue[_Waiter], ticket: Ticket[_Waiter], usage: Usage | None) -> None:
+    """Charge what the request used; where a server does not tell that, the estimate stands."""
     if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
         queue.settle(ticket, ticket.cost)
         return

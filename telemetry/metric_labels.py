@@ -35,7 +35,7 @@ ATTEMPT_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(AttemptOutcome))
 CancelPhase = Literal["parse", "queue", "connect", "first_token", "stream"]
 CANCEL_PHASES: Final[frozenset[str]] = frozenset(get_args(CancelPhase))
 
-RefusalReason = Literal["queue_full", "queue_timeout", "predicted_late"]
+RefusalReason = Literal["queue_full", "queue_timeout", "predicted_late", "shed"]
 REFUSAL_REASONS: Final[frozenset[str]] = frozenset(get_args(RefusalReason))
 
 BatchRowOutcome = Literal["completed", "failed", "again", "lost"]

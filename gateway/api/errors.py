@@ -193,6 +193,7 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
     router_errors.QueueFullError: ErrorShape(429, RATE_LIMIT, "queue_full", retry_after_s=1),
     router_errors.QueueTimeoutError: ErrorShape(429, RATE_LIMIT, "queue_timeout", retry_after_s=1),
     router_errors.PredictedLateError: ErrorShape(429, RATE_LIMIT, "predicted_late", retry_after_s=1),
+    router_errors.ShedError: ErrorShape(429, RATE_LIMIT, "shed", retry_after_s=1),
     router_errors.AttemptsExhaustedError: ErrorShape(
         503, SERVER_ERROR, "attempts_exhausted", retry_after_s=1
     ),
