@@ -45,6 +45,7 @@ from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from router.attempts import Router
 from router.capacity import Capacity
+from router.gossip import Gossip
 from telemetry.config import TelemetryConfig
 from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
 from telemetry.logs import Logs
@@ -96,6 +97,7 @@ class GatewayProcess:
             knobs=lambda profile: self.snapshot().knobs(profile),
             capacity=capacity,
         )
+        self._exchange_gossip(settings.slices.report_s)
         limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
         self.generation = Generation(
             config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits
@@ -131,6 +133,17 @@ class GatewayProcess:
         if self.snapshot().stale:
             return Readiness(False, "the registry has not been seen yet")
         return Readiness(True, "")
+
+    def _exchange_gossip(self, report_s: float) -> None:
+        """Tell the other workers what is in flight here, and take over what is there, with every report."""
+        deciding, loop = self.router.deciding, asyncio.get_running_loop()
+        gossip = deciding.gossip = Gossip(lambda: deciding.in_flight(loop.time()), report_s)
+
+        def tell() -> str:
+            deciding.hear(gossip, loop.time())
+            return gossip.tell()
+
+        self.exchange.gossips(tell, gossip.hear)
 
     async def start(self) -> None:
         """Begin the background work; wait for a first view of the registry, but not for ever."""

@@ -7,7 +7,7 @@ loop. The picking itself is `router.pick`; times are of the loop's clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -19,7 +19,9 @@ from router.block_hashes import block_hashes
 from router.breaker import CLOSED
 from router.config import RouterConfig
 from router.forecast import Forecast, Forecasts
-from router.ledger import Charge, EndpointLoad, Lease, Ledger
+from router.gossip import Gossip
+from router.gossip_message import endpoint_key
+from router.ledger import Charge, EndpointLoad, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import make
 from router.prefix_index import Belief, PrefixIndex
@@ -57,6 +59,8 @@ class Deciding:
     def __init__(self, config: RouterConfig) -> None:
         self.ledger = Ledger()
         self.forecasts = Forecasts()
+        self.gossip: Gossip | None = None
+        """What the other gateway processes tell."""
         self._config = config
         self._indexes: dict[str, tuple[int, PrefixIndex]] = {}
         self._block_tokens: dict[str, int] = {}
@@ -87,6 +91,9 @@ class Deciding:
         if ask.blocks and (known := self._indexes.get(model)) is not None:
             block_tokens, index = known
             held = index.held(ask.tenant, ask.blocks, now_s)
+        elsewhere = self._held_by_others(ask)
+        if elsewhere:
+            block_tokens = block_tokens or self._blocks_of(model, endpoints)
         config, surcharge = self._config, 0
         found = []
         for endpoint, name, lane, slots, weight, load, forecast in self._rows_of(model, endpoints):
@@ -94,11 +101,17 @@ class Deciding:
                 continue
             admits = load.breaker is CLOSED or load.prove(config) or load.breaker.admits(now_s, config)
             cached = held[name] * block_tokens if name in held else 0
+            if elsewhere:  # sent there by another gateway process
+                cached = max(cached, elsewhere.get(endpoint_key(name), 0) * block_tokens)
             if lacks_adapter is not None:
                 surcharge = ADAPTER_TOKENS if lacks_adapter(name) else 0
             view = load.view(name, slots, weight, forecast, now_s, cached, surcharge)
             found.append(Candidate(endpoint, view, admits))
         return found
+
+    def _held_by_others(self, ask: Ask) -> Mapping[int, int]:
+        """What other processes sent somewhere, of prompts that everybody may count on."""
+        return {} if self.gossip is None or ask.tenant or not ask.blocks else self.gossip.held(ask.blocks)
 
     def _rows_of(self, model: str, endpoints: Sequence[Endpoint]) -> Sequence[_Row]:
         """Each endpoint with what is known of it; looked up once for the endpoints of one snapshot."""
@@ -139,6 +152,8 @@ class Deciding:
         if ask.blocks:
             block_tokens, index = self._index(model, (endpoint,))
             belief = index.insert(endpoint.name, ask.tenant, ask.blocks, now_s)
+            if self.gossip is not None and not ask.tenant:
+                self.gossip.dispatched(endpoint.name, ask.blocks)
             cached = belief.blocks * block_tokens
         view = self.ledger.view(endpoint, self.forecasts.of(endpoint.name), now_s, cached)
         policy.chosen(ask, view, now_s)
@@ -208,6 +223,22 @@ class Deciding:
         """It may have begun anew, with an empty cache."""
         if (known := self._indexes.get(model)) is not None:
             known[1].forget(endpoint)
+
+    def in_flight(self, now_s: float) -> Mapping[str, Reported]:
+        """What this process has at each endpoint, to be told to the others."""
+        return self.ledger.report(
+            {name: self.forecasts.of(name).step_s(1) for name in self.ledger.loads()}, now_s
+        )
+
+    def hear(self, gossip: Gossip, now_s: float) -> None:
+        """Take over what the others have in flight, as far as they have told."""
+        told = ((name, gossip.others(name)) for name in self.ledger.loads())
+        reports = {
+            name: Reported(others.requests, others.prefill_tokens, others.decode_tokens, now_s - others.age_s)
+            for name, others in told
+            if others.requests
+        }
+        self.ledger.learn("others", reports)
 
     def retain(self, endpoints: Sequence[Endpoint]) -> None:
         """Forget what belongs to endpoints and models that are no more."""

@@ -20,7 +20,7 @@ _TTL_S = 10.0
 _AGAIN_S = 2.0
 """How often a load that has not changed is told again."""
 _HINTS_KEPT_S = 120.0
-_HINTS_PER_ENDPOINT = 8192
+_MOST_HINTS = 65_536
 _HINTS_WAITING = 256
 
 
@@ -57,7 +57,8 @@ class Gossip:
         self._told: dict[int, tuple[Load, float]] = {}
         self._to_tell: deque[Hint] = deque(maxlen=_HINTS_WAITING)
         self._heard: dict[int, dict[str, tuple[Load, float]]] = {}
-        self._hints: dict[int, OrderedDict[int, float]] = {}
+        self._hints: OrderedDict[int, dict[int, float]] = OrderedDict()
+        """When each block was last sent to which endpoint, both by their keys."""
 
     def dispatched(self, endpoint: str, blocks: Sequence[int]) -> None:
         """A prompt of these blocks was sent to `endpoint`: the others should know."""
@@ -79,16 +80,18 @@ class Gossip:
             max((age_s for _, age_s in fresh), default=0.0),
         )
 
-    def held_blocks(self, endpoint: str, blocks: Sequence[int]) -> int:
-        """Leading blocks of a prompt that another process sent to `endpoint` lately."""
-        known = self._hints.get(endpoint_key(endpoint))
-        if not known:
-            return 0
+    def held(self, blocks: Sequence[int]) -> dict[int, int]:
+        """Leading blocks of a prompt that other processes sent somewhere lately, by `endpoint_key`."""
+        hints, found = self._hints, dict[int, int]()
+        if not hints:
+            return found
         since_s = self._loop.time() - _HINTS_KEPT_S
         for depth in range(len(blocks), 0, -1):
-            if known.get(block_key(blocks[depth - 1]), since_s) > since_s:
-                return depth
-        return 0
+            if (places := hints.get(block_key(blocks[depth - 1]))) is not None:
+                for endpoint, at_s in places.items():
+                    if at_s > since_s:
+                        found.setdefault(endpoint, depth)
+        return found
 
     def tell(self) -> str:
         """The next message; empty when there is nothing to say."""
@@ -115,12 +118,11 @@ class Gossip:
             for name in [name for name, (_, at_s) in of_endpoint.items() if now_s - at_s > _TTL_S]:
                 del of_endpoint[name]
         for hint in message.hints:
-            known = self._hints.setdefault(hint.endpoint, OrderedDict())
             for key in hint.blocks:
-                known[key] = now_s
-                known.move_to_end(key)
-            while len(known) > _HINTS_PER_ENDPOINT:
-                known.popitem(last=False)
+                self._hints.setdefault(key, {})[hint.endpoint] = now_s
+                self._hints.move_to_end(key)
+        while len(self._hints) > _MOST_HINTS:
+            self._hints.popitem(last=False)
 
     def _news(self, now_s: float) -> list[Load]:
         """Loads that have changed, or were told long ago, those that changed most first."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.gossip import BYTES_PER_S, Gossip, Others
-from router.gossip_message import Hint, Load, decode, encode
+from router.gossip_message import Hint, Load, decode, encode, endpoint_key
 
 keys = st.integers(0, 2**32 - 1)
 numbers = st.integers(0, 2**40)
@@ -94,7 +94,7 @@ async def test_a_prefix_that_another_process_sent_is_known() -> None:
     blocks = [hash((7, n)) & 0xFFFFFFFFFFFFFFFF for n in range(100)]
     teller.dispatched("e", blocks)
     hearer.hear("w", teller.tell())
-    assert hearer.held_blocks("e", [*blocks, 1, 2, 3]) == 100
-    assert hearer.held_blocks("e", [*blocks[:40], 1, 2, 3]) == 32
-    assert hearer.held_blocks("other", blocks) == 0
-    assert hearer.held_blocks("e", [1, 2, 3]) == 0
+    here = endpoint_key("e")
+    assert hearer.held([*blocks, 1, 2, 3]) == {here: 100}
+    assert hearer.held([*blocks[:40], 1, 2, 3]) == {here: 32}
+    assert hearer.held([1, 2, 3]) == {}
