@@ -171,10 +171,14 @@ class StreamedChoice(Choice):
         """
         ids = self.assembler.ids if self.assembler is not None else ()
         if ids and _is_drawn_by_seed(request) and not self._known and not self._drawn_otherwise:
+            grew = len(ids) > self._asked_again_at
+            self._asked_again_at = len(ids)
             self._pass_over(list(ids))
-            return request
+            return replace(request) if grew else request
         return super().continuation(request)
 
+    _asked_again_at = 0
+    """Tokens that the client had when it was last asked for from its begin."""
     _drawn_otherwise = False
     """Another engine has drawn other tokens from the same seed."""
 
