@@ -34,6 +34,6 @@ class Answer(Sink, Protocol):
     def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
         """The rest of a broken answer as a new request; None where it cannot be continued.
 
-        It may be the whole once more, the answer passing over what it has: a copy of `request` if it
-        has got further since it was last asked, else `request` itself.
+        It may be the whole once more, the answer passing over what it has: a copy of
+        `request` then.
         """

@@ -66,7 +66,8 @@ def test_the_same_tokens_are_passed_over_however_they_come() -> None:
     assert text.log_probs == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
-def test_a_second_break_before_they_have_all_come_begins_again() -> None:
+def test_a_second_break_before_they_have_all_come_asks_for_the_rest() -> None:
+    """Whatever keeps them from coming again, the client is not kept waiting for it twice."""
     text = Text()
     streamed = choice(text)
     streamed.tokens([10, 11, 12], None)
@@ -75,9 +76,10 @@ def test_a_second_break_before_they_have_all_come_begins_again() -> None:
     assert again == request
     assert again is not request, "tokens had come: that counts as progress"
     streamed.tokens([10, 11], None)
-    assert streamed.continuation(request) is request, "nothing new had come"
-    streamed.tokens([10, 11], None)
-    streamed.tokens([12, 13], None)
+    rest = streamed.continuation(request)
+    assert rest is not None
+    assert (rest.prompt_ids, rest.max_tokens) == ([1, 10, 11, 12], 6)
+    streamed.tokens([13], None)
     assert text.ids == [10, 11, 12, 13]
 
 
