@@ -32,4 +32,8 @@ class Answer(Sink, Protocol):
         """Why the answer is whole although its end was lost; None: something is missing."""
 
     def continuation(self, request: InferenceRequest) -> InferenceRequest | None:
-        """The rest of a broken answer as a new request; None where it cannot be continued."""
+        """The rest of a broken answer as a new request; None where it cannot be continued.
+
+        It may be the whole once more, the answer passing over what it has: a copy of
+        `request` then.
+        """

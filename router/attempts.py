@@ -317,7 +317,8 @@ class Router:
         self._observer.continued(job.wish)
         job.request = rest
         job.lanes = frozenset({"tensorrt_llm"})
-        return rest.max_tokens < before.max_tokens
+        once_more = rest.prompt_ids is before.prompt_ids
+        return rest is not before and (once_more or rest.max_tokens < before.max_tokens)
 
     def _pass_on(self, job: Job, refusal: UnsupportedFeatureError, last: InferenceError | None) -> None:
         """What one endpoint cannot carry, another one of the same model may, now or when it has room again.

@@ -170,11 +170,16 @@ class StreamedChoice(Choice):
         client has comes again, and is passed over.
         """
         ids = self.assembler.ids if self.assembler is not None else ()
-        if ids and _is_drawn_by_seed(request) and not self._known and not self._drawn_otherwise:
+        self.__dict__.pop("tokens", None)  # of an attempt that broke while tokens were passed over
+        may_be_drawn_again = len(ids) > self._asked_again_at and not self._known and not self._drawn_otherwise
+        if may_be_drawn_again and _is_drawn_by_seed(request):
+            self._asked_again_at = len(ids)
             self._pass_over(list(ids))
-            return request
+            return replace(request)
         return super().continuation(request)
 
+    _asked_again_at = 0
+    """Tokens that the client had when it was last asked for from its begin."""
     _drawn_otherwise = False
     """Another engine has drawn other tokens from the same seed."""
 

@@ -58,7 +58,7 @@ def test_the_same_tokens_are_passed_over_however_they_come() -> None:
     streamed = choice(text)
     streamed.tokens([10, 11, 12], [0.1, 0.2, 0.3])
     request = asked(**SEEDED)
-    assert streamed.continuation(request) is request
+    assert streamed.continuation(request) == request
     streamed.tokens([10], [0.1])
     streamed.tokens([11, 12, 13], [0.2, 0.3, 0.4])
     streamed.tokens([14], [0.5])
@@ -66,15 +66,20 @@ def test_the_same_tokens_are_passed_over_however_they_come() -> None:
     assert text.log_probs == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
-def test_a_second_break_before_they_have_all_come_begins_again() -> None:
+def test_a_second_break_before_they_have_all_come_asks_for_the_rest() -> None:
+    """Whatever keeps them from coming again, the client is not kept waiting for it twice."""
     text = Text()
     streamed = choice(text)
     streamed.tokens([10, 11, 12], None)
     request = asked(**SEEDED)
-    for _ in range(2):
-        assert streamed.continuation(request) is request
-        streamed.tokens([10, 11], None)
-    streamed.tokens([12, 13], None)
+    again = streamed.continuation(request)
+    assert again == request
+    assert again is not request, "tokens had come: that counts as progress"
+    streamed.tokens([10, 11], None)
+    rest = streamed.continuation(request)
+    assert rest is not None
+    assert (rest.prompt_ids, rest.max_tokens) == ([1, 10, 11, 12], 6)
+    streamed.tokens([13], None)
     assert text.ids == [10, 11, 12, 13]
 
 
