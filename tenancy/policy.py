@@ -25,6 +25,9 @@ from model_registry.entities import (
 from tenancy.access import may_use
 from tenancy.limits_spec import NO_LIMITS, Limits
 
+_NAMES = {"deployment": "deployment", "endpoint": "name"}
+"""Labels that every endpoint has, and the fields that they stand for."""
+
 
 class Selection(NamedTuple):
     """Endpoints that will do, by the labels of their deployments."""
@@ -34,7 +37,12 @@ class Selection(NamedTuple):
 
     def fits(self, endpoint: Endpoint) -> bool:
         """Whether an endpoint will do."""
-        return all(_value(endpoint, label) in values for label, values in self.by)
+        labels = endpoint.labels
+        for label, values in self.by:  # asked for every endpoint of every decision: no generator
+            own = _NAMES.get(label)
+            if (labels.get(label) if own is None else getattr(endpoint, own)) not in values:
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +126,3 @@ def _both(tenants: tuple[str, ...] | None, keys: tuple[str, ...] | None) -> tupl
     if tenants is None or keys is None:
         return keys if tenants is None else tenants
     return tuple(profile for profile in tenants if profile in keys)
-
-
-def _value(endpoint: Endpoint, label: str) -> str | None:
-    match label:
-        case "deployment":
-            return endpoint.deployment
-        case "endpoint":
-            return endpoint.name
-    return endpoint.labels.get(label)
