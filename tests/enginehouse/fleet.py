@@ -158,14 +158,14 @@ async def fleet(
                         [sys.executable, "-m", "enginehouse", "gateway"], env=environment, stderr=log
                     )
                 found.processes.append(process)
-            await eventually(found.ready, within_s=60)
+            await eventually(found.ready, within_s=180)
             share = SliceStore.of(redis, config)
 
             async def all_share() -> bool:
                 nobody = await share.report("nobody", 1, 0.0, "", [], 1.0)
                 return nobody.workers == gateways * workers and await found.ready()
 
-            await eventually(all_share, within_s=30)
+            await eventually(all_share, within_s=90)
             yield found
         finally:
             for process in found.processes:
