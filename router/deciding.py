@@ -21,7 +21,7 @@ from router.config import RouterConfig
 from router.forecast import Forecast, Forecasts
 from router.gossip import Gossip
 from router.gossip_message import endpoint_key
-from router.ledger import Charge, EndpointLoad, Ledger, Reported
+from router.ledger import Charge, EndpointLoad, Lease, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import make
 from router.prefix_index import Belief, PrefixIndex
