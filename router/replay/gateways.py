@@ -36,6 +36,7 @@ LOAD_BYTES = 12
 """Of one endpoint's load in a report."""
 HINT_BYTES = 4
 """Of one prompt block in a report."""
+GATHER_S = 0.01
 
 
 class Exchange(NamedTuple):
@@ -50,6 +51,8 @@ class Exchange(NamedTuple):
     """Share of reports that does not arrive, for each receiver by itself."""
     hints: bool = False
     """Reports also say which prompts went where."""
+    at_once: bool = False
+    """A report also leaves right after a dispatch, `GATHER_S` later."""
 
 
 class Hold(NamedTuple):
@@ -105,7 +108,10 @@ class Gateways:
         """At any gateway, with equal chances, as behind a plain load balancer."""
         gateway = self._of[request.number] = self._random.choice(self._gateways)
         due_s = request.arrival_s + self._slo.ttft_target_s(request, self._card)
-        return gateway.hold(request, ask_of(request, due_s), now_s)
+        sent = gateway.hold(request, ask_of(request, due_s), now_s)
+        if sent and self._exchange.at_once:
+            self._due_s[gateway.number] = min(self._due_s[gateway.number], now_s + GATHER_S)
+        return sent
 
     def first_token(self, job: Job, engine: int, now_s: float) -> Sequence[Dispatch]:
         """Seen by the gateway whose stream it is."""
@@ -123,7 +129,7 @@ class Gateways:
             sent += self._gateways[receiver].learn(self._reports[number], now_s)
         for place, due_s in enumerate(self._due_s):
             if due_s <= now_s:
-                self._due_s[place] += self._exchange.period_s
+                self._due_s[place] = now_s + self._exchange.period_s
                 self._send(place, now_s)
         return sent
 
@@ -168,7 +174,7 @@ class _Gateway:
         random: Random,
     ) -> None:
         self.held: list[_Held] = []
-        self._number = number
+        self.number = number
         self._endpoints = endpoints
         self._places = {endpoint.name: place for place, endpoint in enumerate(endpoints)}
         self._knobs = knobs
@@ -204,7 +210,7 @@ class _Gateway:
             one.name: forecasts.of(one.name).step_s(ledger.of(one.name).decoding) for one in self._endpoints
         }
         told, self._to_tell = self._to_tell, []
-        return _Report(self._number, ledger.report(steps_s, now_s), told if hints else ())
+        return _Report(self.number, ledger.report(steps_s, now_s), told if hints else ())
 
     def learn(self, report: _Report, now_s: float) -> list[Dispatch]:
         self._deciding.ledger.learn(str(report.sender), report.loads)

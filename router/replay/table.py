@@ -28,8 +28,8 @@ from router.replay.statistics import Summary
 from router.replay.workload import Workload, bundled
 
 STALE = Exchange(gateways=4, period_s=1.0, loss=0.02)
-GOSSIP = Exchange(gateways=4, period_s=0.2, loss=0.02, hints=True)
-"""Five reports a second, with the prompts that went where: under 1 KB/s of each gateway at this load."""
+GOSSIP = STALE._replace(hints=True, at_once=True)
+"""A report with each dispatch too, and which prompt went where: under 1 KB/s of a gateway at this load."""
 HELD = Hold(ahead_tokens=8192, deadline=True)
 """One step's prompt tokens under way at each engine; the rest waits at the gateway, in order of deadlines."""
 OURS = "predicted-ttft"

@@ -47,7 +47,7 @@ def test_stale_reports_cost_and_gossip_wins_some_back() -> None:
     """Four gateways that know each other's load late are worse than one; sooner and with hints is better."""
     one = summary(replayed("product", 4.2), CARD)
     stale = summary(replayed("product", 4.2, Exchange(4, 5.0, 0.0, 0.02)), CARD)
-    fresh = summary(replayed("product", 4.2, Exchange(4, 0.1, 0.0, 0.02, hints=True)), CARD)
+    fresh = summary(replayed("product", 4.2, Exchange(4, 5.0, 0.0, 0.02, hints=True, at_once=True)), CARD)
     assert one.mean_ttft_s < stale.mean_ttft_s
     assert fresh.hits > stale.hits
     assert fresh.mean_ttft_s < stale.mean_ttft_s
