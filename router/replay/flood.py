@@ -37,7 +37,7 @@ class FloodRow(NamedTuple):
     victims_p99_ttft_s: float
     isolated_p99_ttft_s: float
     throughput: float
-    """Of weighted tokens by the end of the arrivals, beside first come, first served."""
+    """Weighted tokens per second until the last answer has ended, beside first come, first served."""
 
     @property
     def slowdown(self) -> float:
@@ -116,7 +116,6 @@ def _p99_s(outcomes: Sequence[Outcome]) -> float:
 
 
 def _served(outcomes: Sequence[Outcome]) -> float:
-    """Weighted tokens of what had ended when the last request came."""
-    until_s = outcomes[-1].request.arrival_s
-    done = (one.request for one in outcomes if one.last_s <= until_s)
-    return sum(service(one.prompt_tokens, one.output_tokens) for one in done)
+    """Weighted tokens per second, over the whole run: both orders serve the same requests in the end."""
+    tokens = sum(service(one.request.prompt_tokens, one.request.output_tokens) for one in outcomes)
+    return tokens / max(one.last_s for one in outcomes)
