@@ -33,6 +33,8 @@ class TritonLane(Protocol):
     """One Triton schema."""
 
     name: str
+    takes_stop: bool
+    """A second request of the same id, with `stop`, ends the first one (contract sheet 1.7)."""
 
     def check(self, request: InferenceRequest) -> None:
         """Raise UnsupportedFeatureError for what the schema cannot carry; nothing is silently ignored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -13,7 +14,7 @@ from inference.lanes.outputs import outputs_of
 from inference.logit_bias import json_of
 from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
 from inference.request import InferenceRequest
-from inference.sink import Sink
+from inference.sink import Call, Sink
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.Encoder(enc_hook=json_of).encode
@@ -30,7 +31,7 @@ class TritonHttp:
         self._lane = lane
         self._head = request_head(f"/v2/models/{target}/generate_stream", pool.authority)
 
-    def start(self, request: InferenceRequest, sink: Sink) -> Exchange:
+    def start(self, request: InferenceRequest, sink: Sink) -> Call:
         """Send `request`; never raises for what the server does, that goes to `sink.lost`.
 
         Raises UnsupportedFeatureError before anything is sent.
@@ -39,9 +40,51 @@ class TritonHttp:
         tensors = self._lane.tensors(request)
         tensors["id"] = request.id
         message = http_request(self._head, request.trace_headers, _encode(tensors))
-        return self._pool.start(
-            message, _EventStream(self._lane, request, sink), request.stream, self._patience
-        )
+        receiver = _EventStream(self._lane, request, sink)
+        exchange = self._pool.start(message, receiver, request.stream, self._patience)
+        if request.stream or not self._lane.takes_stop:
+            return exchange
+        return _WholeCall(exchange, partial(self._stop, request))
+
+    def _stop(self, request: InferenceRequest) -> None:
+        """Tell the engine to give up a request, by its id."""
+        tensors = {**self._lane.tensors(request), "id": request.id, "stop": True}
+        message = http_request(self._head, "", _encode(tensors))
+        self._pool.start(message, _Unheard(), streams=False)
+
+
+class _WholeCall:
+    """A call whose answer comes in one piece.
+
+    Triton does not read from a connection while it answers, and notices a closed one only by writing to it.
+    """
+
+    __slots__ = ("_exchange", "_stop", "pause", "resume")
+
+    def __init__(self, exchange: Exchange, stop: Callable[[], None]) -> None:
+        self._exchange = exchange
+        self._stop = stop
+        self.pause = exchange.pause
+        self.resume = exchange.resume
+
+    def cancel(self) -> None:
+        if not self._exchange.over:
+            self._exchange.cancel()
+            self._stop()
+
+
+class _Unheard:
+    """Takes an answer that tells nothing."""
+
+    def head(self, status: int) -> None: ...
+
+    def body(self, data: bytes) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def complete(self) -> None: ...
+
+    def lost(self, error: InferenceError) -> None: ...
 
 
 class _EventStream:

@@ -45,6 +45,7 @@ class LlmApiLane:
     def __init__(self, schema: Schema) -> None:
         declared = schema.inputs
         self.schema = schema
+        self.takes_stop = "stop" in schema.inputs
         self._sampling = SamplingTensors(schema, _SAMPLING)
         self._options = OptionTensors(schema)
         self._always = {flag: True for flag in _FLAGS if flag in declared}

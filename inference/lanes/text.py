@@ -45,6 +45,7 @@ class TextLane:
         declared = schema.inputs
         self.name: str = schema.lane
         self.schema = schema
+        self.takes_stop = False
         self._sampling = SamplingTensors(schema, _SAMPLING)
         self._options = OptionTensors(schema)
         self._lora = LoraTensors(schema)

@@ -50,6 +50,7 @@ class BareLane:
     def __init__(self, schema: Schema) -> None:
         declared = schema.inputs
         self.schema = schema
+        self.takes_stop = "stop" in schema.inputs
         self._sampling = SamplingTensors(schema, _SAMPLING)
         self._options = OptionTensors(schema)
         self._lora = LoraTensors(schema)

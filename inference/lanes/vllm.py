@@ -48,6 +48,7 @@ class VllmLane:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
+        self.takes_stop = False
         self._always = {flag: True for flag in _FLAGS if flag in schema.inputs}
         self._has_stream = "stream" in schema.inputs
         self.tells_reason = "return_finish_reason" in schema.inputs and "finish_reason" in schema.outputs

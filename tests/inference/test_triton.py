@@ -540,6 +540,7 @@ class Faulty:
         self._lane = lane_of(schema)
         self._fault = fault
         self.name = self._lane.name
+        self.takes_stop = False
 
     def check(self, request: InferenceRequest) -> None:
         self._lane.check(request)
