@@ -126,7 +126,6 @@ class BareReader:
         "_lane",
         "_last",
         "_over",
-        "_push",
         "_request",
         "_sink",
         "_unread",
@@ -137,7 +136,6 @@ class BareReader:
         self._lane = lane
         self._request = request
         self._sink = sink
-        self._push = sink.tokens
         self._wants_log_probs = request.sampling.log_probs
         self._ids: list[int] = []
         self._last: dict[str, Any] | None = None
@@ -156,7 +154,7 @@ class BareReader:
             return
         self._unread = json
         self._ids.append(token)
-        self._push((token,), None)
+        self._sink.tokens((token,), None)  # looked up each time: a sink may put another in its place
 
     def event(self, outputs: dict[str, Any]) -> None:
         """One response. Raises ProtocolError when it is not of the schema."""
