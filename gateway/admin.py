@@ -28,7 +28,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway.api.errors import INVALID_REQUEST, PERMISSION, ApiError, bad_request
-from model_registry.entities import ApiKey, Endpoint
+from model_registry.entities import ApiKey, Endpoint, Profile
 from model_registry.errors import ManifestErrors, NameTakenError, RegistryUnavailableError, UnknownObjectError
 from model_registry.history import Kept, earlier, field_changes
 from model_registry.kinds import DECLARED, Ref, kind_named, kind_of, ref_of
@@ -36,6 +36,7 @@ from model_registry.manifests import parse_manifests, to_manifest
 from model_registry.snapshot import Snapshot, Stored
 from model_registry.store import Applied, RegistryStore
 from model_registry.watcher import Watcher
+from router.policies import PolicyError, make
 from tenancy.keys import authenticate, new_key
 
 SEEN_WITHIN_S = 0.5
@@ -133,6 +134,7 @@ class AdminApi:
             )
         except ManifestErrors as error:
             return _mistakes(error)
+        _check_policies(objects)
         applied = await self._write(objects, dry_run=body.dry_run)
         return _json({"version": applied.version, "applied": _told(applied, map(ref_of, objects))})
 
@@ -151,6 +153,7 @@ class AdminApi:
         body = await _body(request, RollbackBody)
         kind = kind_named(body.kind)
         item = earlier(kind, body.name, await self._store.history(kind, body.name), body.to)
+        _check_policies([item])
         applied = await self._write([item], dry_run=body.dry_run)
         return _json({"version": applied.version, "applied": _told(applied, [ref_of(item)])})
 
@@ -319,6 +322,16 @@ def _flag(request: web.Request, name: str) -> bool:
 
 def _finite(age_s: float) -> float | None:
     return round(age_s, 3) if math.isfinite(age_s) else None
+
+
+def _check_policies(objects: Iterable[Stored]) -> None:
+    """Raise ApiError for a profile whose routing policy this gateway does not have."""
+    for item in objects:
+        if isinstance(item, Profile):
+            try:
+                make(item.policy, item.policy_options)
+            except PolicyError as error:
+                raise bad_request(f"Profile {item.name!r}: {error}", "policy") from error
 
 
 def _mistakes(errors: ManifestErrors) -> web.Response:

@@ -7,6 +7,7 @@ loop. The picking itself is `router.pick`; times are of the loop's clock.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
@@ -23,11 +24,12 @@ from router.gossip import Gossip
 from router.gossip_message import endpoint_key
 from router.ledger import Charge, EndpointLoad, Lease, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, Candidate
-from router.policies import make
+from router.policies import PolicyError, make
 from router.prefix_index import Belief, PrefixIndex
 from router.view import Ask, Policy
 from telemetry.request_trace import AttemptTrace
 
+_log = logging.getLogger(__name__)
 _BLOCK_TOKENS = 64
 """Of models whose servers do not tell."""
 _NOTHING = Belief()
@@ -137,12 +139,16 @@ class Deciding:
     def policy(self, model: str, profile: str, knobs: Knobs) -> Policy:
         """The policy of a model's profile, with what it remembers; another one once its knobs are others.
 
-        Raises PolicyError.
+        Where the profile's own is not to be had here, such as one of a package that is gone: the default.
         """
         known = self._policies.get((model, profile))
         if known is not None and (known[0] is knobs or _same_policy(known[0], knobs)):
             return known[1]
-        policy = make(knobs.policy, knobs.policy_options)
+        try:
+            policy = make(knobs.policy, knobs.policy_options)
+        except PolicyError as error:
+            _log.error("the default stands in for a policy", extra={"profile": profile, "error": str(error)})
+            policy = make(Knobs().policy)
         self._policies[(model, profile)] = knobs, policy
         return policy
 

@@ -102,6 +102,14 @@ async def test_a_dry_run_changes_nothing(admin: Admin, store: RegistryStore) -> 
     assert (await store.load()).version == 1
 
 
+async def test_a_profile_whose_policy_is_unknown_is_refused(admin: Admin, store: RegistryStore) -> None:
+    error = await apply(admin, "kind: Profile\nname: chat\npolicy: prodcut\n", 400)
+    assert (error["param"], "product" in error["message"]) == ("policy", True)
+    profile = "kind: Profile\nname: chat\npolicy: predicted-ttft\npolicy_options: {externality: -1}\n"
+    assert "policy_options.externality" in (await apply(admin, profile, 400))["message"]
+    assert (await store.load()).version == 1
+
+
 async def test_mistakes_come_back_with_their_places_and_nothing_is_stored(
     admin: Admin, store: RegistryStore
 ) -> None:

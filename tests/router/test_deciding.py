@@ -14,7 +14,7 @@ from router.deciding import Deciding
 from router.forecast import Forecast, Seed
 from router.ledger import REPORT_TTL_S, Charge, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, pick
-from router.policies import PolicyError
+from router.policies import make
 from router.view import EndpointView
 
 MODEL = "m"
@@ -157,8 +157,8 @@ def test_a_policy_keeps_its_memory_until_its_knobs_name_another() -> None:
     kept = deciding.policy(MODEL, "night", Knobs(policy="sticky"))
     assert deciding.policy(MODEL, "night", Knobs(policy="sticky", queue_limit=7)) is kept
     assert deciding.policy(MODEL, "night", Knobs(policy="sticky", policy_options={"match": 0.5})) is not kept
-    with pytest.raises(PolicyError):
-        deciding.policy(MODEL, "night", Knobs(policy="stikcy"))
+    unknown = deciding.policy(MODEL, "night", Knobs(policy="stikcy"))
+    assert type(unknown) is type(make(Knobs().policy)), "the default stands in for it"
 
 
 def test_the_block_is_the_engines_or_a_common_one() -> None:
