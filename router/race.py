@@ -102,7 +102,9 @@ class Gate:
         if self._open():
             self._answer.delta(delta)
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        if self.is_open:  # who has kept this method from before then still flushes
+            self._answer.flush()
 
     def end(self, reason: FinishReason | None, usage: Usage, stop: str | None = None) -> None:
         if self._open():

@@ -144,6 +144,25 @@ async def test_an_open_gate_is_out_of_the_way() -> None:
     await racing.ended()
 
 
+async def test_who_kept_a_gates_methods_from_before_it_opened_reaches_the_answer_by_them() -> None:
+    """As the readers of servers' answers do."""
+    flushed: list[int] = []
+    answer = Timed()
+    answer.flush = lambda: flushed.append(len(answer.ids))  # type: ignore[method-assign]
+    racing = Racing(answer)
+    a, b = await racing.both()
+    push, flush, other = a.tokens, a.flush, b.flush
+    flush()
+    push([1], None)
+    other()
+    flush()
+    push([2], None)
+    flush()
+    assert flushed == [1, 2]
+    a.end("stop", Usage())
+    await racing.ended()
+
+
 async def test_when_the_first_fails_the_second_is_waited_for() -> None:
     answer = Timed()
     racing = Racing(answer)
