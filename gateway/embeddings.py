@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Sequence
+from functools import partial
 
 from gateway.access import check_allowed, check_modality
 from gateway.api.embedding_requests import EmbeddingRequest, embeddings_answer, parse_embeddings
@@ -59,7 +60,7 @@ class Embeddings:
         endpoints = arrived.snapshot.endpoints.get(wish.model.name, ())
         lanes = _lanes(api, wish.model, endpoints)
         if lanes is _OPENAI_LANES:
-            await reserve(self._limits, entry, arrived.identity, estimated_tokens(api.raw))
+            await reserve(self._limits, entry, arrived.identity, partial(estimated_tokens, api.raw))
             await self._relay(entry, api, arrived.identity.policy.selection)
             return
         api.refuse_unserved()
@@ -68,7 +69,7 @@ class Embeddings:
         inputs = await read_inputs(api, wish.model, tokenizer)
         tokens = sum(len(one.ids) for one in inputs)
         entry.usage = Usage(tokens, 0)
-        await reserve(self._limits, entry, arrived.identity, tokens)
+        await reserve(self._limits, entry, arrived.identity, lambda: tokens)
         entry.routed = True
         embedded = await self._batches.embed(
             wish, inputs, entry.trace, lanes, arrived.identity.policy.selection

@@ -334,7 +334,8 @@ class Generation:
             assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
         if wish.adapter is not None:
             await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
-        await reserve(self._limits, entry, identity, self._tokens(api, requests, entry.usage.prompt_tokens))
+        tokens = partial(self._tokens, api, requests, entry.usage.prompt_tokens)
+        await reserve(self._limits, entry, identity, tokens)
         entry.routed = True
         if api.stream:
             await self._stream(operation, entry, api, wish, requests, assembling, lanes)

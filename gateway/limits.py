@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.entry import Entry
 from tenancy.keys import Identity
 from tenancy.limits import Standing, TenantLimits
@@ -11,10 +13,11 @@ _CHARS_PER_TOKEN = 4
 """What a prompt is estimated by that no tokenizer here has read; the end settles it."""
 
 
-async def reserve(limits: TenantLimits, entry: Entry, identity: Identity, tokens: int) -> None:
+async def reserve(limits: TenantLimits, entry: Entry, identity: Identity, tokens: Callable[[], int]) -> None:
     """Take what the request needs of its tenant's limits. Raises RateLimitedError, BeyondLimitError.
 
-    `tokens`: those of the prompt and the expected answer. The answer, or the refusal, says what is left.
+    `tokens`: those of the prompt and the expected answer, asked for where there are limits only. The answer,
+    or the refusal, says what is left.
     """
     held = identity.policy.limits
     if held == NO_LIMITS:
@@ -24,7 +27,7 @@ async def reserve(limits: TenantLimits, entry: Entry, identity: Identity, tokens
         entry.reservation.settle(0, begun=False)
     name = identity.tenant.name
     try:
-        entry.reservation = await limits.reserve(name, held, tokens)
+        entry.reservation = await limits.reserve(name, held, tokens())
     finally:
         standings = limits.standing(name, held) if first else {}
         entry.response.add_headers(b"".join(_headers(kind, at) for kind, at in standings.items()))

@@ -54,6 +54,8 @@ from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
 from tenancy.policy import Selection
 
+_NONE: frozenset[str] = frozenset()
+
 
 class Finished(NamedTuple):
     """A clean end. `reason` is None where the server does not tell."""
@@ -115,6 +117,8 @@ class Job(Struct):
     """Whose prompts in KV caches it may count on; "" is everybody's."""
     asks: tuple[InferenceRequest, Ask] | None = None
     """What the policies are told of it, and of which request that was made."""
+    policy: Policy | None = None
+    """What rated its endpoints in the latest decision."""
     selection: Selection | None = None
     """Endpoints that its tenant may be served by; None: any."""
     blamed: set[str] = field(default_factory=set)
@@ -205,21 +209,23 @@ class Router:
     async def _run(self, job: Job, answer: Answer) -> Finished:
         failed: set[str] = set()
         attempts = continued = fruitless = 0
-        budget = self._budgets.setdefault(job.wish.model.name, RetryBudget())
-        budget.began(monotonic(), self.config.retries)
-        self._hedger.dispatched(job.wish.model.name, job.prompt_tokens)
+        model, hedges = job.wish.model.name, self._hedges(job)
+        budget = self._budget(model)
+        self._hedger.dispatched(model, job.prompt_tokens)
         last: InferenceError | None = None
         while True:
             attempts += 1
             began_s, job.considered = monotonic(), None
+            started_ns = job.trace.route_started()
             try:
-                endpoint = await self._route(job, failed, last)
+                decision = self.queueing.at_once(job, failed) or await self.queueing.wait(job, failed)
             finally:
                 self._keep(job, attempts, monotonic() - began_s, last)
+            endpoint = self._routed(job, decision, started_ns, last)
             outcome: Outcome
             if job.request.lora is not None:
                 outcome = await self._with_adapter(endpoint, job, answer, job.request.lora)
-            elif answer.started or not self._hedges(job):
+            elif answer.started or not hedges:
                 outcome = await self._attempt(endpoint, job, answer)
             else:
                 endpoint, outcome = await self._hedged(endpoint, job, answer, failed, attempts)
@@ -250,6 +256,14 @@ class Router:
                 )
             if not answer.started:
                 self._retry(job, endpoint, budget, outcome)
+
+    def _budget(self, model: str) -> RetryBudget:
+        """The model's, with one more request."""
+        budget = self._budgets.get(model)
+        if budget is None:
+            budget = self._budgets[model] = RetryBudget()
+        budget.began(monotonic(), self.config.retries)
+        return budget
 
     def _retry(self, job: Job, endpoint: Endpoint, budget: RetryBudget, error: InferenceError) -> None:
         """Begin another attempt, or raise AttemptsExhaustedError with why there may be none."""
@@ -388,12 +402,14 @@ class Router:
         request.traceparent = trace.traceparent
         request.tracestate = job.trace.tracestate
         model = job.wish.model.name
-        sent = self.deciding.dispatch(model, endpoint, self._ask(job), self._policy(job), now_s)
+        assert job.asks is not None
+        assert job.policy is not None
+        sent = self.deciding.dispatch(model, endpoint, job.asks[1], job.policy, now_s)
         lease_of = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         lease = lease_of(endpoint.name, sent.charge)
         with lease as load:
             self.deciding.watch(
-                endpoint.name, request, sent, lease, trace, self._loop, goes_on=answer.started
+                endpoint.name, request, sent, lease, trace, self._loop.time, goes_on=answer.started
             )
             if trace.on_first_token is not None and job.place is not None:
                 idle_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.charge.uncached)
@@ -443,8 +459,9 @@ class Router:
         if not isinstance(outcome, InferenceError):
             load.proven(trace, self.config)
             failed = False
-            if trace.first_token_ns is not None and outcome[1].completion_tokens is not None:
-                took_s = now_s - trace.first_token_ns / 1e9
+            streamed = job.request.stream and trace.first_token_ns is not None
+            if streamed and outcome[1].completion_tokens is not None:
+                took_s = now_s - (trace.first_token_ns or 0) / 1e9
                 self.paces.answered(endpoint, outcome[1].completion_tokens - 1, took_s)
         elif outcome.endpoint_fault and endpoint.name not in job.blamed:
             job.blamed.add(endpoint.name)
@@ -454,10 +471,8 @@ class Router:
             load.let_go(trace)
         self.paces.ends(endpoint, trace, failed, now_s)
 
-    async def _route(self, job: Job, failed: set[str], last: InferenceError | None) -> Endpoint:
-        """The endpoint for the next attempt."""
-        started_ns = job.trace.route_started()
-        decision = await self.queueing.route(job, failed)
+    def _routed(self, job: Job, decision: Decision, started_ns: int, last: InferenceError | None) -> Endpoint:
+        """The endpoint for the next attempt, by a decision that was begun at `started_ns`."""
         endpoint = decision.endpoint
         name = None if endpoint is None else endpoint.name
         job.trace.route_finished(
@@ -478,26 +493,30 @@ class Router:
         )
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
-        ask, profile, now_s = self._ask(job), job.wish.profile, self._loop.time()
-        choices, excluded = self._choices(job, ask, now_s), failed | job.refused_by
-        left = self.paces.left(self._snapshot().endpoints.get(job.wish.model.name, ()), monotonic())
-        knobs, policy = self._knobs(profile), self._policy(job)
-        decision = pick(profile, knobs, policy, ask, choices, excluded | left, now_s)
+        model, profile, now_s = job.wish.model.name, job.wish.profile, self._loop.time()
+        endpoints = self._snapshot().endpoints.get(model, ())
+        ask = self._ask(job, endpoints)
+        choices = self._choices(job, ask, endpoints, now_s)
+        excluded = failed | job.refused_by if job.refused_by else failed
+        left = self.paces.left(endpoints, monotonic())
+        knobs = self._knobs(profile)
+        policy = job.policy = self.deciding.policy(model, profile, knobs)
+        decision = pick(profile, knobs, policy, ask, choices, excluded | left if left else excluded, now_s)
         if decision.endpoint is None and left and not self._well_but_full(choices, excluded, left):
             # better a bad endpoint than none
             decision = pick(profile, knobs, policy, ask, choices, excluded, now_s)
-        job.considered = Considered(decision, choices, frozenset(excluded), left)
+        job.considered = Considered(decision, choices, frozenset(excluded) if excluded else _NONE, left)
         return decision
 
     def expected(self, job: Job, endpoint: str | None = None) -> Expected:
         """When the first token would come if the request went to `endpoint` now; None: to the soonest."""
-        ask = self._ask(job)
-        choices = self._choices(job, ask, self._loop.time())
+        endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
+        ask = self._ask(job, endpoints)
+        choices = self._choices(job, ask, endpoints, self._loop.time())
         return self.deciding.expected(ask, [c for c in choices if endpoint in (None, c.endpoint.name)])
 
-    def _choices(self, job: Job, ask: Ask, now_s: float) -> list[Candidate]:
-        model = job.wish.model.name
-        endpoints: Sequence[Endpoint] = self._snapshot().endpoints.get(model, ())
+    def _choices(self, job: Job, ask: Ask, endpoints: Sequence[Endpoint], now_s: float) -> list[Candidate]:
+        """Of `endpoints`, which are the model's, those that may serve the job."""
         if job.selection is not None:
             endpoints = [endpoint for endpoint in endpoints if job.selection.fits(endpoint)]
         if job.spare is not None:
@@ -509,6 +528,7 @@ class Router:
             def lacks_adapter(endpoint: str) -> bool:
                 return not self.placement.holds(endpoint, task_id)
 
+        model = job.wish.model.name
         return self.deciding.candidates(model, endpoints, job.lanes, ask, now_s, lacks_adapter)
 
     def _well_but_full(self, choices: Sequence[Candidate], excluded: set[str], left: Set[str]) -> bool:
@@ -521,14 +541,9 @@ class Router:
             for one in choices
         )
 
-    def _policy(self, job: Job) -> Policy:
-        profile = job.wish.profile
-        return self.deciding.policy(job.wish.model.name, profile, self._knobs(profile))
-
-    def _ask(self, job: Job) -> Ask:
+    def _ask(self, job: Job, endpoints: Sequence[Endpoint]) -> Ask:
         """Made once for each request that the job sends: hashing a long prompt takes a while."""
         if job.asks is None or job.asks[0] is not job.request:
-            endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
             ask = self.deciding.ask(job.request, job.tokens, job.isolation_class, endpoints)
             job.asks = job.request, ask._replace(session=job.session)
         return job.asks[1]

@@ -6,7 +6,6 @@ loop. The picking itself is `router.pick`; times are of the loop's clock.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -174,7 +173,7 @@ class Deciding:
         sent: Dispatched,
         lease: Lease,
         trace: AttemptTrace,
-        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
         *,
         goes_on: bool,
     ) -> None:
@@ -185,15 +184,12 @@ class Deciding:
         if goes_on:
             lease.first_token(sent.at_s)
         elif request.stream:
-            trace.on_first_token = partial(self._first_token, endpoint, sent, lease, loop)
+            trace.on_first_token = partial(self._first_token, endpoint, sent, lease, clock)
         elif request.inputs is None:
-            expected_s = self.forecasts.of(endpoint).ttft_s(sent.ahead)
-            loop.call_later(expected_s, lease.first_token, sent.at_s + expected_s)
+            lease.foretell(sent.at_s + self.forecasts.of(endpoint).ttft_s(sent.ahead))
 
-    def _first_token(
-        self, endpoint: str, sent: Dispatched, lease: Lease, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        now_s = loop.time()
+    def _first_token(self, endpoint: str, sent: Dispatched, lease: Lease, clock: Callable[[], float]) -> None:
+        now_s = clock()
         lease.first_token(now_s)
         self.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
 

@@ -38,8 +38,11 @@ class Line:
         self.slope = slope
         self._keep = 1.0 - 1.0 / memory
         ends = ((0.0, intercept), (span, intercept + slope * span))
-        self._prior = tuple(weight * sum(term) for term in zip(*(_terms(x, y) for x, y in ends), strict=True))
-        self._sums: tuple[float, ...] = (0.0,) * 5
+        n, sx, sy, sxx, sxy = (
+            weight * sum(term) for term in zip(*(_terms(*end) for end in ends), strict=True)
+        )
+        self._prior = n, sx, sy, sxx, sxy
+        self._sums = 0.0, 0.0, 0.0, 0.0, 0.0
 
     def at(self, x: float) -> float:
         """The line's value there."""
@@ -50,8 +53,12 @@ class Line:
         expected = self.at(x)
         y = min(max(y, expected / 8), expected * 8)
         keep = self._keep
-        self._sums = tuple(keep * old + new for old, new in zip(self._sums, _terms(x, y), strict=True))
-        n, sx, sy, sxx, sxy = (old + new for old, new in zip(self._sums, self._prior, strict=True))
+        n, sx, sy, sxx, sxy = self._sums  # written out: this is on the path of every first token
+        n, sx, sy = keep * n + 1.0, keep * sx + x, keep * sy + y
+        sxx, sxy = keep * sxx + x * x, keep * sxy + x * y
+        self._sums = n, sx, sy, sxx, sxy
+        prior_n, prior_sx, prior_sy, prior_sxx, prior_sxy = self._prior
+        n, sx, sy, sxx, sxy = n + prior_n, sx + prior_sx, sy + prior_sy, sxx + prior_sxx, sxy + prior_sxy
         spread = n * sxx - sx * sx
         slope = (n * sxy - sx * sy) / spread if spread > 0 else self.slope
         self.slope = max(slope, 0.0)

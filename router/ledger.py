@@ -7,6 +7,7 @@ while it is fresh. Owned by the event loop of one gateway process; times are of 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -77,6 +78,8 @@ class EndpointLoad:
     """Attempts that a half-open breaker let through and that have told nothing yet."""
     others: dict[str, Reported] = field(default_factory=dict)
     """By gateway."""
+    foretold: deque[tuple[float, Lease]] = field(default_factory=deque)
+    """First tokens that nobody will see, of whole answers, and when they are due."""
 
     def probe(self, trace: AttemptTrace, now_s: float) -> None:
         """An attempt goes out as a probe."""
@@ -115,6 +118,13 @@ class EndpointLoad:
         if breaker.probes == 0:
             self.probes.clear()
 
+    def catch_up(self, now_s: float) -> None:
+        """Prompts whose first tokens were due by now are computed."""
+        foretold = self.foretold
+        while foretold and foretold[0][0] <= now_s:
+            due_s, lease = foretold.popleft()
+            lease.first_token(due_s)
+
     def computed_tokens(self, tokens_per_s: float, now_s: float) -> int:
         """Of `prefill_tokens`, those that are likely done: of the prompt at the head, at most all of it."""
         for head in self.prompts:
@@ -143,6 +153,8 @@ class EndpointLoad:
         surcharge: int,
     ) -> EndpointView:
         """As `Ledger.view`."""
+        if self.foretold:
+            self.catch_up(now_s)
         decoding = self.decoding
         step_s = forecast.step_base_s + forecast.step_each_s * (decoding or 1)
         requests, prefill, decode, age_s = self.requests, self.prefill_tokens, 0, 0.0
@@ -227,6 +239,10 @@ class Lease:
         load.decode_output_tokens += charge.output
         load.decode_begins_s += now_s
 
+    def foretell(self, at_s: float) -> None:
+        """Nobody will see the first token, which is due then: the ledger takes it to come in time."""
+        self._load.foretold.append((at_s, self))
+
     def __exit__(self, *_: object) -> None:
         self._over = True
         load, charge = self._load, self._charge
@@ -286,6 +302,8 @@ class Ledger:
 
     def report(self, steps_s: Mapping[str, float], now_s: float) -> dict[str, Reported]:
         """What this process has in flight, to be told to others. `steps_s`: seconds of a step by endpoint."""
+        for load in self._loads.values():
+            load.catch_up(now_s)
         return {
             name: Reported(
                 load.requests, load.prefill_tokens, load.decode_tokens(steps_s.get(name, 1.0), now_s), now_s

@@ -72,6 +72,9 @@ def pick(
 
 def _pool(profile: str, knobs: Knobs, open_ones: Sequence[Candidate]) -> Sequence[Candidate]:
     """Those of one profile: the wanted one, if it is there and, where it spills, has a slot free."""
+    wanted = [choice for choice in open_ones if choice.endpoint.profile == profile]
+    if wanted and (not knobs.spill_when_full or _any_free(wanted)):
+        return wanted
     offered = {choice.endpoint.profile for choice in open_ones}
     if len(offered) == 1:
         return open_ones
@@ -82,9 +85,16 @@ def _pool(profile: str, knobs: Knobs, open_ones: Sequence[Candidate]) -> Sequenc
     ]
     if knobs.spill_when_full:
         for pool in pools:
-            if any(choice.view.requests < choice.view.slots for choice in pool):
+            if _any_free(pool):
                 return pool
     return pools[0]
+
+
+def _any_free(pool: Sequence[Candidate]) -> bool:
+    for choice in pool:  # noqa: SIM110  a generator costs more than the look
+        if choice.view.requests < choice.view.slots:
+            return True
+    return False
 
 
 def _reason(chosen: Endpoint, profile: str) -> str:

@@ -36,12 +36,22 @@ class _Bounds(NamedTuple):
 class _Seats:
     """One endpoint's window and what of it is in use."""
 
-    __slots__ = ("endpoint", "held", "window")
+    __slots__ = ("endpoint", "kv_tokens", "prefill_tokens", "requests", "window")
 
     def __init__(self, endpoint: Endpoint, window: Window) -> None:
         self.endpoint = endpoint
         self.window = window
-        self.held = Held()
+        self.requests = self.kv_tokens = self.prefill_tokens = 0
+
+    def add(self, need: Held, sign: int) -> None:
+        requests, kv_tokens, prefill_tokens = need
+        self.requests += sign * requests
+        self.kv_tokens += sign * kv_tokens
+        self.prefill_tokens += sign * prefill_tokens
+
+    def why_not(self, need: Held) -> str | None:
+        """What there is no room in for `need`."""
+        return self.window.why_not(Held(self.requests, self.kv_tokens, self.prefill_tokens), need)
 
 
 class Places:
@@ -60,11 +70,7 @@ class Places:
         """Endpoints without room for a request of this size."""
         if not self._bounded:
             return self.full
-        lacking = {
-            name
-            for name in self._bounded
-            if self._seats[name].window.why_not(self._seats[name].held, need) is not None
-        }
+        lacking = {name for name in self._bounded if self._seats[name].why_not(need) is not None}
         return self.full | lacking
 
     def take(self, endpoint: Endpoint, need: Held) -> Place:
@@ -72,27 +78,17 @@ class Places:
         seats = self._seats.get(endpoint.name)
         if seats is None:
             seats = self._open(endpoint)
-        held = seats.held
-        seats.held = Held(
-            held.requests + need.requests,
-            held.kv_tokens + need.kv_tokens,
-            held.prefill_tokens + need.prefill_tokens,
-        )
+        seats.add(need, 1)
         if self._capacity is not None:
             self._capacity.taken(endpoint.name)
         self._mark(endpoint.name, seats)
-        return Place(endpoint, need, seats.held.requests)
+        return Place(endpoint, need, seats.requests)
 
     def leave(self, place: Place) -> None:
         """Give a place back; exactly once."""
         name = place.endpoint.name
-        seats, need = self._seats[name], place.need
-        held = seats.held
-        seats.held = Held(
-            held.requests - need.requests,
-            held.kv_tokens - need.kv_tokens,
-            held.prefill_tokens - need.prefill_tokens,
-        )
+        seats = self._seats[name]
+        seats.add(place.need, -1)
         if self._capacity is not None:
             self._capacity.returned(name)
         self._mark(name, seats)
@@ -106,7 +102,7 @@ class Places:
     def requests(self, endpoint: str) -> int:
         """Places taken at an endpoint."""
         seats = self._seats.get(endpoint)
-        return 0 if seats is None else seats.held.requests
+        return 0 if seats is None else seats.requests
 
     def limits(self) -> Mapping[str, int]:
         """Requests that every endpoint's window takes at present, for metrics and the admin API."""
@@ -132,7 +128,7 @@ class Places:
         if self._capacity is not None:
             self._capacity.retain((one, self._knobs(one.profile).window) for one in known.values())
         for name in [name for name in self._seats if name not in known]:
-            if self._seats[name].held.requests == 0:
+            if self._seats[name].requests == 0:
                 del self._seats[name]
                 self.full.discard(name)
                 self._bounded.discard(name)
@@ -164,7 +160,7 @@ class Places:
 
     def _mark(self, name: str, seats: _Seats) -> None:
         shared = self._capacity
-        if seats.held.requests >= seats.window.limit or (shared is not None and shared.room(name) < 1):
+        if seats.requests >= seats.window.limit or (shared is not None and shared.room(name) < 1):
             self.full.add(name)
         else:
             self.full.discard(name)

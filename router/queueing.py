@@ -102,15 +102,16 @@ class Queueing:
         self._changed = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
 
-    async def route(self, job: Job, failed: set[str]) -> Decision:
-        """An endpoint for `job` with a place taken there, or the decision for none when that took too long.
+    def at_once(self, job: Job, failed: set[str]) -> Decision | None:
+        """An endpoint for `job` with a place taken there; None: it has to wait. Raises NoRoomError."""
+        self._leave_place(job)
+        return self._at_once(job, failed)
+
+    async def wait(self, job: Job, failed: set[str]) -> Decision:
+        """As `at_once`, for a job that has to wait; the decision for none when that took too long.
 
         Raises NoRoomError.
         """
-        self._leave_place(job)
-        decision = self._at_once(job, failed)
-        if decision is not None:
-            return decision
         model = job.wish.model.name
         self._waits(model, int(job.spare is None))
         try:

@@ -42,3 +42,18 @@ def test_a_charge_without_a_time_makes_no_progress() -> None:
     load = EndpointLoad()
     with Lease(load, Charge(8000)):
         assert remaining(load, 60.0) == 8000
+
+
+def test_a_whole_answers_first_token_is_taken_to_come_when_it_is_due() -> None:
+    """In time for whoever looks, unless the request has ended by then."""
+    load = EndpointLoad()
+    gone, here = Lease(load, Charge(500, at_s=0.0)), Lease(load, Charge(8000, 8000, at_s=0.0))
+    with here:
+        with gone:
+            gone.foretell(1.0)
+            here.foretell(2.0)
+        load.catch_up(1.9)
+        assert (load.prefill_tokens, load.decoding) == (8000, 0)
+        load.catch_up(2.0)
+        assert (load.prefill_tokens, load.decoding, here.first_s) == (0, 1, 2.0)
+    assert (load.requests, load.decoding, len(load.foretold)) == (0, 0, 0)

@@ -62,6 +62,14 @@ PROMPTS = st.lists(st.integers(0, 2), max_size=8).map(chained)
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["t", "u"]), PROMPTS), max_size=30))
 @settings(max_examples=200)
+@pytest.mark.parametrize("seed", [0, 7])
+def test_few_blocks_have_the_hashes_that_many_begin_with(seed: int) -> None:
+    """They are computed in another way."""
+    ids = [(7919 * n) % 130_000 for n in range(64 * 40)]
+    for count in (1, 15, 16, 17, 39):
+        assert block_hashes(ids, 64, seed)[:count] == block_hashes(ids[: 64 * count], 64, seed)
+
+
 def test_what_is_held_is_what_was_sent(sent: list[tuple[str, str, Sequence[int]]]) -> None:
     """For every endpoint, tenant and prompt, however runs were cut."""
     index, model = PrefixIndex(10**6, 100.0), ByBlock()
