@@ -60,8 +60,6 @@ def chained(tokens: list[int]) -> Sequence[int]:
 PROMPTS = st.lists(st.integers(0, 2), max_size=8).map(chained)
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["t", "u"]), PROMPTS), max_size=30))
-@settings(max_examples=200)
 @pytest.mark.parametrize("seed", [0, 7])
 def test_few_blocks_have_the_hashes_that_many_begin_with(seed: int) -> None:
     """They are computed in another way."""
@@ -70,6 +68,8 @@ def test_few_blocks_have_the_hashes_that_many_begin_with(seed: int) -> None:
         assert block_hashes(ids, 64, seed)[:count] == block_hashes(ids[: 64 * count], 64, seed)
 
 
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["t", "u"]), PROMPTS), max_size=30))
+@settings(max_examples=200)
 def test_what_is_held_is_what_was_sent(sent: list[tuple[str, str, Sequence[int]]]) -> None:
     """For every endpoint, tenant and prompt, however runs were cut."""
     index, model = PrefixIndex(10**6, 100.0), ByBlock()
