@@ -49,7 +49,7 @@ from router.places import Place
 from router.profiles import Wish
 from router.queueing import Queueing
 from router.retry_budget import RetryBudget, why_not
-from router.view import Ask, Policy
+from router.view import Ask, EndpointView, Policy
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
 from tenancy.policy import Selection
@@ -117,8 +117,9 @@ class Job(Struct):
     """Whose prompts in KV caches it may count on; "" is everybody's."""
     asks: tuple[InferenceRequest, Ask] | None = None
     """What the policies are told of it, and of which request that was made."""
+    knobs: Knobs | None = None
     policy: Policy | None = None
-    """What rated its endpoints in the latest decision."""
+    """What its profile sets, and what rated its endpoints, in the latest decision."""
     selection: Selection | None = None
     """Endpoints that its tenant may be served by; None: any."""
     blamed: set[str] = field(default_factory=set)
@@ -404,7 +405,7 @@ class Router:
         model = job.wish.model.name
         assert job.asks is not None
         assert job.policy is not None
-        sent = self.deciding.dispatch(model, endpoint, job.asks[1], job.policy, now_s)
+        sent = self.deciding.dispatch(model, endpoint, job.asks[1], job.policy, now_s, _view(job, endpoint))
         lease_of = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         lease = lease_of(endpoint.name, sent.charge)
         with lease as load:
@@ -499,7 +500,7 @@ class Router:
         choices = self._choices(job, ask, endpoints, now_s)
         excluded = failed | job.refused_by if job.refused_by else failed
         left = self.paces.left(endpoints, monotonic())
-        knobs = self._knobs(profile)
+        knobs = job.knobs = self._knobs(profile)
         policy = job.policy = self.deciding.policy(model, profile, knobs)
         decision = pick(profile, knobs, policy, ask, choices, excluded | left if left else excluded, now_s)
         if decision.endpoint is None and left and not self._well_but_full(choices, excluded, left):
@@ -547,6 +548,12 @@ class Router:
             ask = self.deciding.ask(job.request, job.tokens, job.isolation_class, endpoints)
             job.asks = job.request, ask._replace(session=job.session)
         return job.asks[1]
+
+
+def _view(job: Job, endpoint: Endpoint) -> EndpointView | None:
+    """The endpoint as it was picked for `job`; None: the latest decision was for another one."""
+    decision = None if job.considered is None else job.considered.decision
+    return None if decision is None or decision.endpoint is not endpoint else decision.view
 
 
 def _may_be_the_guides_fault(outcome: Outcome, endpoint: Endpoint, request: InferenceRequest) -> bool:

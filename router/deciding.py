@@ -25,7 +25,7 @@ from router.ledger import Charge, EndpointLoad, Lease, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import PolicyError, make
 from router.prefix_index import Belief, PrefixIndex
-from router.view import Ask, Policy
+from router.view import Ask, EndpointView, Policy
 from telemetry.request_trace import AttemptTrace
 
 _log = logging.getLogger(__name__)
@@ -151,8 +151,19 @@ class Deciding:
         self._policies[(model, profile)] = knobs, policy
         return policy
 
-    def dispatch(self, model: str, endpoint: Endpoint, ask: Ask, policy: Policy, now_s: float) -> Dispatched:
-        """The request goes there: its prompt will be in the cache, and the policy is told."""
+    def dispatch(
+        self,
+        model: str,
+        endpoint: Endpoint,
+        ask: Ask,
+        policy: Policy,
+        now_s: float,
+        view: EndpointView | None = None,
+    ) -> Dispatched:
+        """The request goes there: its prompt will be in the cache, and the policy is told.
+
+        `view`: of the endpoint as it was picked; None: as it is now.
+        """
         belief, cached = _NOTHING, 0
         if ask.blocks:
             block_tokens, index = self._index(model, (endpoint,))
@@ -160,7 +171,8 @@ class Deciding:
             if self.gossip is not None and not ask.tenant:
                 self.gossip.dispatched(endpoint.name, ask.blocks)
             cached = belief.blocks * block_tokens
-        view = self.ledger.view(endpoint, self.forecasts.of(endpoint.name), now_s, cached)
+        if view is None:
+            view = self.ledger.view(endpoint, self.forecasts.of(endpoint.name), now_s, cached)
         policy.chosen(ask, view, now_s)
         uncached = view.uncached_tokens(ask)
         charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens, now_s)

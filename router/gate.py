@@ -53,7 +53,7 @@ class Gate:
 
     def at_endpoint(self, job: Job, endpoint: str, waited_s: float) -> Verdict | None:
         """The refusal of a request that would be sent to `endpoint` now; None: it goes."""
-        knobs = self._knobs(job.wish.profile)
+        knobs = job.knobs or self._knobs(job.wish.profile)
         shedding = self._shedding(job, knobs)
         if not knobs.refuse_late and shedding is None:
             return None

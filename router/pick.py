@@ -35,6 +35,8 @@ class Decision(NamedTuple):
     """The policy's costs by endpoint name, lower is better; empty where no endpoint was left to be rated."""
     policy: str = ""
     """The policy's name."""
+    view: EndpointView | None = None
+    """Of the endpoint, as it was rated."""
 
 
 def pick(
@@ -66,8 +68,9 @@ def pick(
     if least == inf:
         return Decision(None, "policy_takes_none", scores, knobs.policy)
     best = [place for place, cost in enumerate(costs) if cost == least]
-    chosen = pool[best[0] if len(best) == 1 else tie_break(best)].endpoint
-    return Decision(chosen, _reason(chosen, profile), scores, knobs.policy)
+    place = best[0] if len(best) == 1 else tie_break(best)
+    chosen = pool[place].endpoint
+    return Decision(chosen, _reason(chosen, profile), scores, knobs.policy, views[place])
 
 
 def _pool(profile: str, knobs: Knobs, open_ones: Sequence[Candidate]) -> Sequence[Candidate]:

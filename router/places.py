@@ -91,7 +91,8 @@ class Places:
         seats.add(place.need, -1)
         if self._capacity is not None:
             self._capacity.returned(name)
-        self._mark(name, seats)
+        if name in self.full:
+            self._mark(name, seats)
 
     def learn(self, place: Place, ttft_s: float, idle_ttft_s: float) -> None:
         """The first token of a request came: what the window's size follows."""
@@ -119,8 +120,9 @@ class Places:
         for name, seats in self._seats.items():
             bounds = self._bounds(seats.endpoint)
             if bounds.limits.slots != seats.window.limits.slots:
-                seats.window = seats.window.resized(*bounds)
-            self._mark(name, seats)
+                self._resize(name, seats, bounds)
+            else:
+                self._mark(name, seats)
 
     def retain(self, endpoints: Iterable[Endpoint]) -> None:
         """Take over new endpoints and changed bounds; forget endpoints that are gone and not in use."""
@@ -138,14 +140,22 @@ class Places:
                 self._open(endpoint)
             else:
                 seats.endpoint = endpoint
-                seats.window = seats.window.resized(*self._bounds(endpoint))
-                self._mark(name, seats)
+                self._resize(name, seats, self._bounds(endpoint))
 
     def _open(self, endpoint: Endpoint) -> _Seats:
-        seats = _Seats(endpoint, Window(*self._bounds(endpoint)))
-        self._seats[endpoint.name] = seats
-        self._mark(endpoint.name, seats)
+        bounds = self._bounds(endpoint)
+        seats = self._seats[endpoint.name] = _Seats(endpoint, Window(*bounds))
+        self._resize(endpoint.name, seats, bounds)
         return seats
+
+    def _resize(self, name: str, seats: _Seats, bounds: _Bounds) -> None:
+        seats.window = seats.window.resized(*bounds)
+        limits = seats.window.limits
+        if limits.kv_tokens is not None or limits.prefill_tokens is not None:
+            self._bounded.add(name)
+        else:
+            self._bounded.discard(name)
+        self._mark(name, seats)
 
     def _bounds(self, endpoint: Endpoint) -> _Bounds:
         """What bounds a window here: the whole engine, or this process's part of what all send there."""
@@ -164,11 +174,6 @@ class Places:
             self.full.add(name)
         else:
             self.full.discard(name)
-        limits = seats.window.limits
-        if limits.kv_tokens is not None or limits.prefill_tokens is not None:
-            self._bounded.add(name)
-        else:
-            self._bounded.discard(name)
 
 
 def _stated(schema: Mapping[str, Any], field: str) -> int | None:

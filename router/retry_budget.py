@@ -11,6 +11,9 @@ from math import exp
 
 from router.config import RetryConfig
 
+_FADE_S = 0.05
+"""How often both fade at most: to compute a power for every request is not worth it."""
+
 
 @dataclass(slots=True)
 class RetryBudget:
@@ -36,7 +39,7 @@ class RetryBudget:
         self.retries += 1.0
 
     def _fade(self, now_s: float, config: RetryConfig) -> None:
-        if now_s > self.at_s:
+        if now_s - self.at_s > _FADE_S:
             left = exp((self.at_s - now_s) / config.window_s)
             self.requests *= left
             self.retries *= left
