@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from inference.delayed_acks import delay_acks
 from inference.errors import (
     InferenceError,
     ProtocolError,
@@ -307,6 +308,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, pool: HttpPool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        self._descriptor = -1
         self._exchange: Exchange | None = None
         self._receiver: Receiver | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -345,6 +347,8 @@ class _Connection(asyncio.Protocol):
         self._complete = False
         self._framed = False
         self._heard = True
+        if delay_acks is not None:
+            delay_acks(self._descriptor)
         self._transport.write(message)
 
     def flows(self, patience: Patience, since_s: float) -> bool:
@@ -399,6 +403,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        self._descriptor = transport.get_extra_info("socket").fileno()
         self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
+from inference.delayed_acks import delay_acks
 from inference.errors import (
     InferenceError,
     ProtocolError,
@@ -15,6 +18,7 @@ from inference.errors import (
     ServerUnreachableError,
     StreamBrokenError,
 )
+from inference.http_chunks import framed
 from inference.push_http import HttpPool, Timeouts, http_request, request_head
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -298,3 +302,33 @@ async def test_an_answer_that_cannot_be_read_still_ends() -> None:
         receiver = Failing()
         pool.start(MESSAGE, receiver)
         assert isinstance(await receiver.end(), ProtocolError)
+
+
+@pytest.mark.skipif(delay_acks is None, reason="Linux alone can tell how it acknowledges")
+async def test_tokens_are_not_acknowledged_one_by_one() -> None:
+    """Half of the packets back to the server, as the server's own socket counts them."""
+    tokens, packets = 100, 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal packets
+        await reader.readuntil(b"{}")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        before = packets_in(writer)
+        for _ in range(tokens):
+            writer.write(framed(b"x" * 200))
+            await asyncio.sleep(0.003)
+        packets = packets_in(writer) - before
+        writer.write(b"0\r\n\r\n")
+
+    async with serving(handler) as pool:
+        receiver = Receiver()
+        pool.start(MESSAGE, receiver)
+        assert await receiver.end() is None
+        assert b"".join(receiver.data) == b"x" * 200 * tokens
+        assert 0 < packets < 0.7 * tokens
+
+
+def packets_in(writer: asyncio.StreamWriter) -> int:
+    """Packets that came on a connection (`tcpi_segs_in` of Linux's `struct tcp_info`)."""
+    told = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+    return int.from_bytes(told[140:144], sys.byteorder)
