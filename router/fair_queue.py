@@ -2,8 +2,9 @@
 
 Between tenants it is deficit round robin by tokens and weights (`router.tenant_turns`); cost is charged by
 estimate when a request goes and settled by truth when it ends. The service per weight that two tenants of
-one priority got since both began to wait differs by at most `quantum` + the largest cost per weight where
-they began together, and by one such cost more where one was ahead when the other came (property tests).
+one priority got since both began to wait differs by at most `burst` + `quantum` + the largest cost per weight
+where they began together, and by one such cost more where one was ahead when the other came (property tests).
+In the long run a tenant gets no more than its turns and `savings`.
 
 Priorities are strict, except that each keeps a reserved share of what is dispatched while it waits, so that
 none starves.
@@ -24,6 +25,11 @@ PRIORITIES: tuple[Priority, ...] = ("critical", "standard", "sheddable")
 RESERVED: Mapping[Priority, float] = MappingProxyType({"critical": 0.0, "standard": 0.2, "sheddable": 0.05})
 """The first of those that wait has all that the others' shares leave."""
 QUANTUM_TOKENS = 1024
+BURST_TOKENS = 36_864
+"""What a tenant of weight 1 may be ahead when it begins to wait. With charges by estimate and a request in
+either direction, two tenants stay within 64k tokens of each other."""
+SAVINGS_TOKENS = 262_144
+"""What it saves up at most, of turns that it does not take: half a minute's share, or a minute's."""
 
 T = TypeVar("T")
 
@@ -36,13 +42,18 @@ class FairQueue(Generic[T]):
         order: QueueOrder = "fcfs",
         limit: int = 1024,
         quantum_tokens: float = QUANTUM_TOKENS,
+        burst_tokens: float = BURST_TOKENS,
+        savings_tokens: float = SAVINGS_TOKENS,
         reserved: Mapping[Priority, float] = RESERVED,
     ) -> None:
         self.order = order
         self.limit = limit
         self.tokens = 0
         """Tokens of all that waits."""
-        self._rings = {priority: Ring[T](quantum_tokens, reserved[priority]) for priority in PRIORITIES}
+        self._rings = {
+            priority: Ring[T](quantum_tokens, burst_tokens, savings_tokens, reserved[priority])
+            for priority in PRIORITIES
+        }
         self._back: dict[Ticket[T], None] = {}
         self._numbers = 0
 
@@ -75,6 +86,7 @@ class FairQueue(Generic[T]):
         if flow is None:
             flow = ring.flows[tenant] = Flow(tenant, ring)
             flow.round = ring.round - 1
+            flow.saved = ring.savings * weight
         flow.weight = weight
         ticket = Ticket(load, tenant, cost, tokens, now_s, deadline_s, flow)
         key = {"fcfs": now_s, "edf": deadline_s, "wspt": cost}[self.order]

@@ -1,8 +1,12 @@
-"""Turns: deficit round robin over the tenants of one priority. Pure.
+"""Turns: deficit round robin over the tenants of one priority, with bursts. Pure.
 
 Tenants that wait take turns in a ring. A round adds `quantum * weight` tokens to a tenant's deficit, and its
 first request goes once the deficit covers the request's cost. Rounds that would let nobody go are skipped by
 arithmetic, so that a small quantum costs no time.
+
+A tenant that takes less than its turns saves up the rest, and begins to wait with a burst of it. Requests
+that a deficit covers already go before all others, whoever's came first: tenants within their turns share
+what they leave each other, and one that always waits gets its turns and what nobody else wants.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ Answer = Literal["go", "pass", "stop"]
 
 _FEWEST_REMOVED = 64
 """Removed requests that are carried along before a heap is built anew without them."""
+
+COVERED = -1
+"""In place of a round: the deficit covers the next request without one."""
 
 T = TypeVar("T")
 
@@ -61,6 +68,8 @@ class Flow(Generic[T]):
         "removed",
         "ring",
         "round",
+        "saved",
+        "seat",
         "tokens",
         "under_way",
         "weight",
@@ -78,8 +87,13 @@ class Flow(Generic[T]):
         """Requests that went and are not settled."""
         self.weight = 1.0
         self.deficit = 0.0
+        """Tokens that it may send now, in turns or before them."""
+        self.saved = 0.0
+        """Tokens beside these, of turns that it did not take: for the next times when it begins to wait."""
         self.round = 0
         """The round whose quantum `deficit` includes."""
+        self.seat = 0
+        """Its place within a round."""
         self.place: tuple[int, int] = (0, 0)
         """The round in which its first request may go, and where in that round."""
         self.is_seated = False
@@ -121,36 +135,66 @@ class Flow(Generic[T]):
 class Ring(Generic[T]):
     """The flows of one priority, by the turn in which each may go."""
 
-    __slots__ = ("flows", "heap", "owed", "quantum", "reserved", "round", "seats", "waiting")
+    __slots__ = (
+        "burst",
+        "flows",
+        "heap",
+        "idle",
+        "owed",
+        "quantum",
+        "reserved",
+        "round",
+        "savings",
+        "seats",
+        "waiting",
+    )
 
-    def __init__(self, quantum: float, reserved: float) -> None:
+    def __init__(self, quantum: float, burst: float, savings: float, reserved: float) -> None:
         self.quantum = quantum
+        self.burst = burst
+        """Tokens that a tenant of weight 1 may have ahead of the others when it begins to wait."""
+        self.savings = savings
+        """What it saves up at most, to have them."""
         self.reserved = reserved
         self.owed = 0.0
         """Tokens of its reserved share that went to others while it waited."""
         self.flows: dict[str, Flow[T]] = {}
+        self.idle: dict[str, Flow[T]] = {}
+        """Those of `flows` with nothing waiting or under way, that have not saved up `savings` yet."""
         self.heap: list[tuple[tuple[int, int], str]] = []
         self.round = 0
         self.seats = 0
         self.waiting = 0
 
     def join(self, flow: Flow[T]) -> None:
-        """A flow begins to wait: no credit for the time without work, and debts are paid off meanwhile."""
-        rounds = max(0, self.round - 1 - flow.round)
-        flow.deficit = min(0.0, flow.deficit + rounds * self.quantum * flow.weight)
+        """A flow begins to wait: with what it saved up while it took less than its turns, `burst` at most.
+
+        One that waits alone has nobody to be ahead of: it begins without.
+        """
+        self.idle.pop(flow.name, None)
+        own = self._own(flow)
+        is_alone = self.waiting == flow.count
+        flow.deficit = min(own, 0.0 if is_alone else self.burst * flow.weight)
+        flow.saved = own - flow.deficit
         flow.round = max(flow.round, self.round - 1)
         self.seats += 1
-        flow.place = (0, self.seats)
+        flow.seat = self.seats
         flow.is_seated = False
         self.seat(flow)
 
     def seat(self, flow: Flow[T]) -> None:
         """Put a flow where its first request's cost puts it."""
-        lacking = flow.first().cost - flow.deficit
-        rounds = max(0, math.ceil(lacking / (self.quantum * flow.weight) - 1e-9))
-        place = flow.round + rounds, flow.place[1]
+        place = self._place(flow)
         if not flow.is_seated or place != flow.place:
             self._sit(flow, place)
+
+    def _place(self, flow: Flow[T]) -> tuple[int, int]:
+        """The round that covers its first request; where the deficit does already, who came first."""
+        lacking = flow.first().cost - flow.deficit
+        rounds = math.ceil(lacking / (self.quantum * flow.weight) - 1e-9)
+        if rounds <= 0:
+            return COVERED, flow.heap[0][1]
+        return flow.round + rounds, flow.seat
 
     def catch_up(self, flow: Flow[T], round_: int) -> None:
         """Add the quanta of the rounds up to `round_`."""
@@ -179,9 +223,10 @@ class Ring(Generic[T]):
                 break
         for flow in passed:
             if found is not None:  # what it could not use is not saved up
+                most = max(flow.first().cost, flow.deficit)
                 self.catch_up(flow, self.round)
-                flow.deficit = min(flow.deficit, flow.first().cost)
-            self._sit(flow, (max(flow.place[0], flow.round), flow.place[1]))
+                flow.deficit = min(flow.deficit, most)
+            self._sit(flow, self._place(flow))
         return found, answer
 
     def _sit(self, flow: Flow[T], place: tuple[int, int]) -> None:
@@ -209,7 +254,29 @@ class Ring(Generic[T]):
         """Without work there is nothing to save up; what it had ahead of its share stands."""
         if self.waiting == 0:
             self.owed = min(self.owed, 0.0)
+            while self.idle:  # all have what they want: nobody is ahead of anybody
+                self._forget(next(iter(self.idle.values())))
 
     def forget_if_idle(self, flow: Flow[T]) -> None:
-        if flow.count == 0 and flow.under_way == 0:
-            self.flows.pop(flow.name, None)
+        """Drop what a flow that begins anew would have as well."""
+        if flow.count or flow.under_way:
+            return
+        if self.waiting == 0:
+            self._forget(flow)
+            return
+        self.idle[flow.name] = flow
+        while self.idle:
+            oldest = next(iter(self.idle.values()))
+            if self._own(oldest) < self.savings * oldest.weight:
+                return
+            self._forget(oldest)
+
+    def _own(self, flow: Flow[T]) -> float:
+        """All that it has when it does not wait: the rounds since then included."""
+        rounds = max(0, self.round - 1 - flow.round)
+        own = flow.deficit + flow.saved + rounds * self.quantum * flow.weight
+        return min(own, self.savings * flow.weight)
+
+    def _forget(self, flow: Flow[T]) -> None:
+        self.idle.pop(flow.name, None)
+        del self.flows[flow.name]

@@ -21,7 +21,6 @@ SETTINGS = ((24, 30), (48, 60), (96, 60))
 TENANTS = 8
 FLOOD_TIMES = 4
 ENGINES = 4
-GAP_BAR, TTFT_BAR, THROUGHPUT_BAR = 64_000, 8.0, 0.98
 _KNOBS = Knobs(queue_limit=10**6, window_tolerance=1000)
 
 

@@ -15,8 +15,6 @@ from router.replay.workload import Workload, bundled
 
 RATES = (6.8, 10.2)
 """Requests per second: 1.4 and 2.1 times the SLO capacity of the product rule."""
-BARS = ((6.0, 0.95), (7.2, 0.95))
-"""Goodput in requests per second and critical attainment, by rate."""
 CRITICAL_SHARE = 0.3
 SLOTS = 24
 KNOBS = Knobs(

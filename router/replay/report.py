@@ -1,19 +1,22 @@
-"""Report: a comparison of setups as a table, a CSV file and a picture."""
+"""Report: what was measured, as tables, CSV files and a picture."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rich.table import Table
 
+from router.replay.flood import FloodRow
+from router.replay.overload import OverloadRow
 from router.replay.statistics import Interval, Summary, interval
 
 _FONT = 'font-family="sans-serif" font-size="12"'
+T = TypeVar("T")
 _BAR_WIDTH, _BAR_HEIGHT, _LABEL_WIDTH = 420, 18, 300
 
 
@@ -79,20 +82,16 @@ def _ratios(values: Sequence[float], references: Sequence[float], scale: float) 
 def printed(comparison: Comparison) -> Table:
     """For a terminal."""
     seeds = len(comparison.oracle.capacities)
-    table = Table(
-        title=f"SLO capacity, and the rest at {comparison.rate:.2f} requests/s; "
-        f"{seeds} seeds{', ± half of the 95 % interval' if seeds > 1 else ''}"
-    )
-    table.add_column("setup")
-    for head in (
+    table = _table(
+        f"SLO capacity, and the rest at {comparison.rate:.2f} requests/s; {_seeds(seeds)}",
+        "setup",
         "capacity req/s",
         "% of oracle",
         "hits % of pooled",
         "TTFT ÷ oracle",
         "p99 slowdown",
         "SLO met %",
-    ):
-        table.add_column(head, justify="right")
+    )
     for row in comparison.rows:
         table.add_row(
             row.name,
@@ -104,6 +103,93 @@ def printed(comparison: Comparison) -> Table:
             str(row.mean_of(lambda one: 100 * one.met)),
         )
     return table
+
+
+def printed_overloads(rows: Sequence[OverloadRow]) -> Table:
+    """For a terminal: a line for every rate."""
+    groups = _grouped(rows, lambda row: f"{row.rate:g}")
+    table = _table(
+        f"Overload, 30 % critical; {_seeds(_most(groups))}",
+        "offered req/s",
+        "goodput req/s",
+        "tokens/s in time",
+        "critical in time %",
+        "longest tenth in time %",
+        "refused",
+    )
+    for rate, group in groups.items():
+        table.add_row(
+            rate,
+            str(interval([row.goodput for row in group])),
+            f"{fmean(row.token_goodput for row in group):,.0f}",
+            str(interval([100 * row.critical for row in group])),
+            str(interval([100 * row.longest_decile for row in group])),
+            f"{fmean(sum(row.refused.values()) for row in group):,.0f}",
+        )
+    return table
+
+
+def printed_floods(rows: Sequence[FloodRow]) -> Table:
+    """For a terminal: a line for every window and rate."""
+    groups = _grouped(rows, lambda row: f"{row.window}, {row.rate:g} req/s")
+    table = _table(
+        f"Flood by one of eight tenants; {_seeds(_most(groups))}",
+        "window per engine",
+        "gap, tokens",
+        "largest",
+        "gap by FCFS",
+        "victims' p99 TTFT s",
+        "÷ alone",
+        "throughput % of FCFS",
+    )
+    for setting, group in groups.items():
+        table.add_row(
+            setting,
+            f"{fmean(row.gap for row in group):,.0f}",
+            f"{max(row.gap for row in group):,.0f}",
+            f"{fmean(row.gap_fcfs for row in group):,.0f}",
+            str(interval([row.victims_p99_ttft_s for row in group])),
+            str(interval([row.slowdown for row in group])),
+            str(interval([100 * row.throughput for row in group])),
+        )
+    return table
+
+
+def _table(title: str, first: str, *heads: str) -> Table:
+    table = Table(title=title)
+    table.add_column(first)
+    for head in heads:
+        table.add_column(head, justify="right")
+    return table
+
+
+def _seeds(seeds: int) -> str:
+    return f"{seeds} seeds, ± half of the 95 % interval" if seeds > 1 else "1 seed"
+
+
+def _grouped(rows: Sequence[T], key: Callable[[T], str]) -> Mapping[str, Sequence[T]]:
+    groups: dict[str, list[T]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def _most(groups: Mapping[str, Sequence[object]]) -> int:
+    return max(len(group) for group in groups.values())
+
+
+def write_rows(rows: Sequence[OverloadRow] | Sequence[FloodRow], path: Path) -> None:
+    """A CSV file with a line for each run. Raises OSError."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(rows[0]._fields)
+        lines.writerows([_cell(one) for one in row] for row in rows)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={count}" for name, count in value.items())
+    return value
 
 
 def write(comparison: Comparison, directory: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.fair_queue import QUANTUM_TOKENS, FairQueue, Priority
+from router.fair_queue import BURST_TOKENS, QUANTUM_TOKENS, SAVINGS_TOKENS, FairQueue, Priority
 from router.tenant_turns import Answer, Ticket
 
 LARGEST = 33_000
@@ -40,6 +40,11 @@ def add(
 
 def go(_: Item) -> Answer:
     return "go"
+
+
+def in_turns() -> FairQueue[Item]:
+    """A queue in which nothing is saved up."""
+    return FairQueue(burst_tokens=0, savings_tokens=0)
 
 
 def take(queue: FairQueue[Item]) -> Ticket[Item]:
@@ -83,13 +88,13 @@ class Service:
 
 @given(weights, st.lists(st.lists(costs, min_size=1, max_size=30), min_size=5, max_size=5))
 @settings(deadline=None)
-def test_tenants_that_began_together_stay_within_quantum_and_largest(
+def test_tenants_that_began_together_stay_within_burst_and_largest(
     weights: list[float], backlogs: list[list[float]]
 ) -> None:
     """At every moment, as long as both wait."""
     queue: FairQueue[Item] = FairQueue(limit=10**6)
     service = Service(weights)
-    bound = QUANTUM_TOKENS + LARGEST / min(weights)
+    bound = BURST_TOKENS + QUANTUM_TOKENS + LARGEST / min(weights)
     for tenant, weight in enumerate(weights):
         for cost in backlogs[tenant]:
             add(queue, str(tenant), cost, weight=weight)
@@ -108,7 +113,7 @@ def test_whenever_two_began_to_wait_the_gap_is_bounded(
     """Tenants come and go, some are removed, and one may have been ahead when another came."""
     queue: FairQueue[Item] = FairQueue(limit=10**6)
     service = Service(weights)
-    bound = QUANTUM_TOKENS + 2 * LARGEST / min(weights)
+    bound = BURST_TOKENS + QUANTUM_TOKENS + 2 * LARGEST / min(weights)
     for step in steps:
         if step is not None:
             tenant, cost = step[0] % len(weights), step[1]
@@ -126,7 +131,7 @@ def test_whenever_two_began_to_wait_the_gap_is_bounded(
 @settings(deadline=None)
 def test_true_costs_count_once_they_are_known(errors: list[float]) -> None:
     """Estimates that are wrong for one tenant are made up for: the bound holds for what was really used."""
-    queue: FairQueue[Item] = FairQueue(limit=10**6)
+    queue = in_turns()
     service = Service([1.0, 1.0])
     largest = 1000 * 5.0
     for _ in range(60):
@@ -146,7 +151,7 @@ def test_true_costs_count_once_they_are_known(errors: list[float]) -> None:
 
 def test_a_flood_is_shared_by_weight() -> None:
     """Of three tenants with equal requests, the one of weight 2 gets half while all wait."""
-    queue: FairQueue[Item] = FairQueue()
+    queue = in_turns()
     for _ in range(300):
         add(queue, "flood", 1000.0)
     for _ in range(80):
@@ -156,17 +161,47 @@ def test_a_flood_is_shared_by_weight() -> None:
     assert (first.count("double"), first.count("single"), first.count("flood")) == (40, 20, 20)
 
 
-def test_idling_earns_nothing() -> None:
-    """A tenant that comes late takes turns from then on, and is not paid for the time before."""
+def test_who_took_less_than_its_turns_has_a_burst() -> None:
+    """A tenant that comes late goes first, as far as the burst; from then on it takes turns.
+
+    The one that waited alone has no burst: a flood must not begin with one.
+    """
     queue: FairQueue[Item] = FairQueue()
-    for _ in range(100):
+    for _ in range(200):
         add(queue, "early", 1000.0)
-    for _ in range(50):
-        take(queue)
-    for _ in range(50):
+    for _ in range(100):
         add(queue, "late", 1000.0)
-    first = [take(queue).load[0] for _ in range(20)]
-    assert 9 <= first.count("late") <= 11
+    first = [take(queue).load[0] for _ in range(BURST_TOKENS // 1000 + 20)]
+    burst = first.index("early")
+    assert burst == pytest.approx(BURST_TOKENS / 1000, abs=1)
+    assert first[burst:].count("late") == pytest.approx(10, abs=1)
+
+
+def test_those_within_their_bursts_go_as_they_came() -> None:
+    """Whichever of them has more left."""
+    queue: FairQueue[Item] = FairQueue()
+    for _ in range(200):
+        add(queue, "flood", 1000.0)
+    for tenant in ("a", "b", "a", "a", "b", "c"):
+        add(queue, tenant, 2000.0)
+    assert [take(queue).load[0] for _ in range(7)] == ["a", "b", "a", "a", "b", "c", "flood"]
+
+
+def test_whoever_comes_and_goes_gets_its_turns_and_savings_in_the_long_run() -> None:
+    """A tenant that never has much waiting, but always something soon, does not shut another out."""
+    queue: FairQueue[Item] = FairQueue(limit=10**6)
+    rounds = 2 * SAVINGS_TOKENS // 8000
+    for _ in range(rounds * 8):
+        add(queue, "waits", 1000.0)
+    got = {"waits": 0.0, "comes": 0.0}
+    for _ in range(rounds):
+        last = [add(queue, "comes", 1000.0) for _ in range(8)][-1]
+        while last.queued:
+            ticket = take(queue)
+            got[ticket.tenant] += ticket.cost
+            queue.settle(ticket, ticket.cost)
+    assert got["comes"] - got["waits"] <= SAVINGS_TOKENS + BURST_TOKENS
+    assert got["comes"] > got["waits"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +257,7 @@ def test_removed_requests_are_gone_and_all_others_go_once(items: list[tuple[int,
 
 def test_who_may_not_go_is_passed_and_keeps_its_turn() -> None:
     """Another tenant goes meanwhile; what it could not use is not saved up for later."""
-    queue: FairQueue[Item] = FairQueue()
+    queue = in_turns()
     for _ in range(20):
         add(queue, "odd", 1000.0)
         add(queue, "plain", 1000.0)
@@ -240,7 +275,7 @@ def test_who_may_not_go_is_passed_and_keeps_its_turn() -> None:
 
 def test_who_must_be_next_holds_the_others_back() -> None:
     """`stop`: nothing smaller slips past a large request for ever."""
-    queue: FairQueue[Item] = FairQueue()
+    queue = in_turns()
     add(queue, "large", 500.0)
     add(queue, "small", 600.0)
     assert queue.take(lambda item: "stop" if item[0] == "large" else "go") is None

@@ -23,7 +23,7 @@ from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Outcome, Router
 from router.config import RouterConfig
 from router.errors import NoEndpointsError, QueueFullError, QueueTimeoutError
-from router.fair_queue import Priority
+from router.fair_queue import BURST_TOKENS, Priority
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
 from telemetry.request_trace import AttemptTrace
@@ -278,21 +278,24 @@ async def test_never_more_than_the_window_is_with_an_engine(fleet: Fleet) -> Non
 
 
 async def test_tenants_take_turns_by_weight_under_a_flood(fleet: Fleet) -> None:
-    """A tenant that came after 100 requests of another gets its share at once, one of weight 2 twice that."""
+    """Who comes after 100 requests of another has its burst, then its turns; weight 2 is twice both."""
     engine = await fleet.engine(slots=1)
     asked = [fleet.ask(0, "holder")]
     await engine.until(1)
     asked += [fleet.ask(1, "flood") for _ in range(100)]
     await fleet.waiting(100)
-    asked += [fleet.ask(2, "single") for _ in range(10)]
-    asked += [fleet.ask(3, "double", weight=2.0) for _ in range(20)]
-    await fleet.waiting(130)
-    engine.let(131)
+    burst = int(BURST_TOKENS / 1000)
+    asked += [fleet.ask(2, "single") for _ in range(burst + 12)]
+    asked += [fleet.ask(3, "double", weight=2.0) for _ in range(2 * burst + 24)]
+    await fleet.waiting(136 + 3 * burst)
+    engine.let(137 + 3 * burst)
     await asyncio.gather(*asked)
-    first = engine.served[1:41]
-    assert 9 <= first.count(1) <= 11
-    assert 9 <= first.count(2) <= 10
-    assert 19 <= first.count(3) <= 20
+    bursts, turns = engine.served[1 : 1 + 3 * burst], engine.served[1 + 3 * burst : 41 + 3 * burst]
+    assert bursts.count(1) <= 2
+    assert bursts.count(3) == pytest.approx(2 * burst, abs=3)
+    assert 9 <= turns.count(1) <= 12
+    assert 9 <= turns.count(2) <= 12
+    assert 17 <= turns.count(3) <= 20
 
 
 async def test_critical_requests_go_first(fleet: Fleet) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from router.replay.flood import GAP_BAR, flood
+from router.replay.flood import flood
 from router.replay.overload import KNOBS, overload
+from router.replay.table import BARS
 from router.replay.workload import Workload, bundled
 
 
@@ -32,4 +33,4 @@ def test_overload_serves_critical_requests_and_is_worth_its_refusals() -> None:
 def test_a_flood_is_held_to_its_share() -> None:
     """The gap is of the size of a request, where first come, first served lets it grow without end."""
     row = flood(24, 60, seed=2, seconds=20)
-    assert row.gap <= GAP_BAR < row.gap_fcfs
+    assert row.gap <= BARS["flood_gap_tokens"].limit < row.gap_fcfs
