@@ -108,6 +108,10 @@ clients: setup-dev ## Let each of five SDKs hold a conversation with the stack (
 batch-jobs: setup-dev ## Run a batch job while its gateways are killed: is every row recorded once?
 	@$(RUN) -m bench.batch_jobs $(ARGS)
 
+.PHONY: live-router
+live-router: setup-dev ## Try the router live: three gateways before a real Triton with paced engines (6 min)
+	@$(RUN) -m bench.live_router $(ARGS)
+
 .PHONY: replay
 replay: setup-dev ## Compare routing policies with an oracle, in replay; at most 30 minutes
 	@$(RUN) -m router.replay.table --out bench/out/replay $(ARGS)

@@ -136,8 +136,9 @@ class GatewayProcess:
 
     def _exchange_gossip(self, report_s: float) -> None:
         """Tell the other workers what is in flight here, and take over what is there, with every report."""
-        deciding, loop = self.router.deciding, asyncio.get_running_loop()
-        gossip = deciding.gossip = Gossip(lambda: deciding.in_flight(loop.time()), report_s)
+        deciding, paces, loop = self.router.deciding, self.router.paces, asyncio.get_running_loop()
+        gossip = deciding.gossip = Gossip(lambda: deciding.in_flight(loop.time()), report_s, paces.late)
+        paces.others = gossip.late
 
         def tell() -> str:
             deciding.hear(gossip, loop.time())

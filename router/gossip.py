@@ -1,4 +1,5 @@
-"""Gossip: what the other gateway processes have in flight, and which prefixes they sent where, with an age.
+"""Gossip: what the other gateway processes have in flight, which prefixes they sent where, and which
+endpoints are late for them, each with an age.
 
 Owned by the event loop of one process. It is told with the reports on slices, so that it needs no connection
 or task of its own; a message that is lost is made good by a later one.
@@ -11,12 +12,24 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from router.gossip_message import Hint, Load, block_key, decode, encode, endpoint_key, sampled
+from router.gossip_message import (
+    Hint,
+    Lateness,
+    Load,
+    block_key,
+    decode,
+    encode,
+    endpoint_key,
+    sampled,
+)
+from router.outliers import Late
 
 BYTES_PER_S = 1024
 """What one process sends at most."""
 _TTL_S = 10.0
 """How long what another process said of a load counts."""
+_LATE_TTL_S = 2.0
+"""How long what another process said of a late endpoint counts; it is told with every message."""
 _AGAIN_S = 2.0
 """How often a load that has not changed is told again."""
 _HINTS_KEPT_S = 120.0
@@ -50,8 +63,15 @@ class Others(NamedTuple):
 class Gossip:
     """`tell` and `hear` are what `Exchange.gossips` takes."""
 
-    def __init__(self, loads: Callable[[], Mapping[str, InFlight]], period_s: float) -> None:
+    def __init__(
+        self,
+        loads: Callable[[], Mapping[str, InFlight]],
+        period_s: float,
+        late: Callable[[float], Mapping[str, Late]] = lambda _: {},
+    ) -> None:
+        """`late`: endpoints that are late here, as of a time of the loop."""
         self._loads = loads
+        self._late = late
         self._budget = int(BYTES_PER_S * period_s)
         self._loop = asyncio.get_running_loop()
         self._told: dict[int, tuple[Load, float]] = {}
@@ -59,6 +79,8 @@ class Gossip:
         self._heard: dict[int, dict[str, tuple[Load, float]]] = {}
         self._hints: OrderedDict[int, dict[int, float]] = OrderedDict()
         """When each block was last sent to which endpoint, both by their keys."""
+        self._heard_late: dict[int, dict[str, tuple[Late, float]]] = {}
+        """By endpoint and process, each with when it was heard."""
 
     def dispatched(self, endpoint: str, blocks: Sequence[int]) -> None:
         """A prompt of these blocks was sent to `endpoint`: the others should know."""
@@ -80,6 +102,13 @@ class Gossip:
             max((age_s for _, age_s in fresh), default=0.0),
         )
 
+    def late(self, endpoint: str, now_s: float) -> Sequence[Late]:
+        """What the other processes saw of `endpoint` being late; none of most. `now_s` is the loop's."""
+        if not self._heard_late:
+            return ()
+        heard = self._heard_late.get(endpoint_key(endpoint), {})
+        return [late for late, at_s in heard.values() if now_s - at_s <= _LATE_TTL_S]
+
     def held(self, blocks: Sequence[int]) -> dict[int, int]:
         """Leading blocks of a prompt that other processes sent somewhere lately, by `endpoint_key`."""
         hints, found = self._hints, dict[int, int]()
@@ -96,7 +125,11 @@ class Gossip:
     def tell(self) -> str:
         """The next message; empty when there is nothing to say."""
         now_s = self._loop.time()
-        text, sent = encode(self._news(now_s), list(self._to_tell), self._budget)
+        late = [
+            Lateness(endpoint_key(name), one.in_a_row, max(0, int(1000 * (now_s - one.began_s))))
+            for name, one in self._late(now_s).items()
+        ]
+        text, sent = encode(self._news(now_s), list(self._to_tell), self._budget, late)
         for load in sent.loads:
             self._told[load.endpoint] = load, now_s
             if load.requests == 0:
@@ -117,12 +150,24 @@ class Gossip:
             of_endpoint[worker] = load, now_s
             for name in [name for name, (_, at_s) in of_endpoint.items() if now_s - at_s > _TTL_S]:
                 del of_endpoint[name]
+        for late in message.late:
+            of_process = self._heard_late.setdefault(late.endpoint, {})
+            of_process[worker] = Late(late.in_a_row, now_s - late.age_ms / 1000), now_s
+        if self._heard_late:
+            self._forget_late(now_s)
         for hint in message.hints:
             for key in hint.blocks:
                 self._hints.setdefault(key, {})[hint.endpoint] = now_s
                 self._hints.move_to_end(key)
         while len(self._hints) > _MOST_HINTS:
             self._hints.popitem(last=False)
+
+    def _forget_late(self, now_s: float) -> None:
+        for endpoint, heard in list(self._heard_late.items()):
+            for worker in [worker for worker, (_, at_s) in heard.items() if now_s - at_s > _LATE_TTL_S]:
+                del heard[worker]
+            if not heard:
+                del self._heard_late[endpoint]
 
     def _news(self, now_s: float) -> list[Load]:
         """Loads that have changed, or were told long ago, those that changed most first."""

@@ -1,4 +1,4 @@
-"""What gateway processes tell each other beside slots: loads of endpoints and prefixes sent there. Pure.
+"""What gateway processes tell each other beside slots: endpoints that are late, loads, and prefixes. Pure.
 
 A message is a few hundred bytes whatever there is to say: the most important comes first, the rest with the
 next one. Endpoints and blocks go by four bytes of a hash; two that collide cost a worse choice, no error.
@@ -36,11 +36,21 @@ class Hint(NamedTuple):
     """`block_key`s."""
 
 
+class Lateness(NamedTuple):
+    """First tokens in a row of an endpoint that came far too late for one process."""
+
+    endpoint: int
+    in_a_row: int
+    age_ms: int
+    """Since the first of those attempts began."""
+
+
 class Message(NamedTuple):
     """What was understood of a message, or went into one."""
 
     loads: Sequence[Load] = ()
     hints: Sequence[Hint] = ()
+    late: Sequence[Lateness] = ()
 
 
 def endpoint_key(name: str) -> int:
@@ -61,17 +71,25 @@ def sampled(blocks: Sequence[int]) -> tuple[int, ...]:
     return tuple(block_key(blocks[depth - 1]) for depth in depths)
 
 
-def encode(loads: Sequence[Load], hints: Sequence[Hint], budget: int) -> tuple[str, Message]:
-    """A message of at most `budget` characters, and what of the given went into it, from their beginnings."""
+def encode(
+    loads: Sequence[Load], hints: Sequence[Hint], budget: int, late: Sequence[Lateness] = ()
+) -> tuple[str, Message]:
+    """A message of at most `budget` characters, and what of the given went into it, from their beginnings.
+
+    What is `late` goes first and stands last, where a reader that does not know of it stops reading.
+    """
     room = budget // 4 * 3 - 3  # base64 makes four characters of three bytes
+    written_late = list(_fitting([_late_bytes(one) for one in late], room - 1)) if late else []
+    room -= sum(map(len, written_late)) + bool(written_late)
     written_loads = list(_fitting([_load_bytes(one) for one in loads], room - _hints_room(room, hints)))
     room -= sum(map(len, written_loads))
     written_hints = list(_fitting([_hint_bytes(one) for one in hints], room))
-    if not written_loads and not written_hints:
+    if not written_loads and not written_hints and not written_late:
         return "", Message()
     head = bytes((_VERSION, len(written_loads), len(written_hints)))
-    text = base64.b64encode(b"".join((head, *written_loads, *written_hints))).decode()
-    return text, Message(loads[: len(written_loads)], hints[: len(written_hints)])
+    tail = (bytes((len(written_late),)), *written_late) if written_late else ()
+    text = base64.b64encode(b"".join((head, *written_loads, *written_hints, *tail))).decode()
+    return text, Message(loads[: len(written_loads)], hints[: len(written_hints)], late[: len(written_late)])
 
 
 def decode(text: str) -> Message:
@@ -82,7 +100,8 @@ def decode(text: str) -> Message:
     reader = _Reader(data, 3)
     loads = [Load(reader.key(), reader.number(), reader.number(), reader.number()) for _ in range(data[1])]
     hints = [Hint(reader.key(), tuple(reader.key() for _ in range(reader.number()))) for _ in range(data[2])]
-    return Message(loads, hints)
+    late = [Lateness(reader.key(), reader.number(), reader.number()) for _ in range(reader.rest())]
+    return Message(loads, hints, late)
 
 
 def _hints_room(room: int, hints: Sequence[Hint]) -> int:
@@ -107,6 +126,10 @@ def _hint_bytes(hint: Hint) -> bytes:
     return hint.endpoint.to_bytes(_KEY_BYTES) + _varint(len(hint.blocks)) + keys
 
 
+def _late_bytes(late: Lateness) -> bytes:
+    return late.endpoint.to_bytes(_KEY_BYTES) + _varint(late.in_a_row) + _varint(late.age_ms)
+
+
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
@@ -120,6 +143,13 @@ class _Reader:
     def __init__(self, data: bytes, at: int) -> None:
         self._data = data
         self._at = at
+
+    def rest(self) -> int:
+        """How many of the last kind follow; 0 at the end of the message."""
+        if self._at >= len(self._data):
+            return 0
+        self._at += 1
+        return self._data[self._at - 1]
 
     def key(self) -> int:
         end = self._at + _KEY_BYTES

@@ -98,7 +98,7 @@ class Hedger:
         ready = [one for one in peers if one.state == "ready"]
         slots = sum(one.max_concurrency for one in ready)
         busy = sum(self._ledger.of(one.name).requests for one in ready)
-        moved_s = self._paces.progressed_at_s(endpoint.name, now_s)
+        moved_s = self._paces.progressed_at_s(endpoint.name)
         return Waiting(
             now_s - began_s,
             expected_s,

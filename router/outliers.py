@@ -16,6 +16,30 @@ _MARGIN = 0.3
 """How far an error rate must be above the peers': when all fail, it is not the endpoint."""
 
 
+_IN_A_ROW = 2
+"""First tokens in a row that are enough where they are far too late: one alone is no habit."""
+
+
+class Timed(NamedTuple):
+    """One attempt's first token."""
+
+    began_s: float
+    came_s: float | None
+    """None: it is still waited for, and counts by its age."""
+    pace_s: float
+    """Seconds per token of work."""
+    work: float
+    """Tokens of work that were ahead when the attempt began, its own included."""
+
+
+class Late(NamedTuple):
+    """First tokens of one endpoint in a row that were far too late."""
+
+    in_a_row: int
+    began_s: float
+    """When the first of those attempts began."""
+
+
 class Sample(NamedTuple):
     """What was lately seen of one endpoint; None: too little."""
 
@@ -27,6 +51,12 @@ class Sample(NamedTuple):
     work: float = 0.0
     """Tokens of work that a typical one of its attempts meant."""
     error_rate: float | None = None
+    attempts: Sequence[Timed] = ()
+    """The latest, in order; of those that still wait only who is later than usual."""
+    told: Sequence[Late] = ()
+    """What other gateway processes saw of it."""
+    well_s: float = -_NEVER
+    """Since when it is judged anew: what began before does not count."""
 
 
 class Suspect(NamedTuple):
@@ -54,13 +84,36 @@ def suspects(samples: Sequence[Sample], config: OutlierConfig) -> list[Suspect]:
     for sample in samples:
         late = sample.pace_s is not None and sample.pace_s > config.slow_factor * fastest_s
         fails = sample.error_rate is not None and sample.error_rate >= config.error_rate
-        if not late and not fails:  # nearly all of them; their peers need no look
+        latest_is_late = sample.attempts and sample.attempts[-1].pace_s > config.sure_factor * fastest_s
+        if not (late or fails or latest_is_late or sample.told):  # nearly all of them; peers need no look
             continue
         peers = [peer for peer in samples if peer is not sample]
-        suspect = _slow(sample, peers, config) or _failing(sample, peers, config)
+        suspect = (
+            _slow(sample, peers, config)
+            or _slow_in_a_row(sample, peers, config)
+            or _failing(sample, peers, config)
+        )
         if suspect is not None:
             found.append(suspect)
     return sorted(found, key=lambda suspect: -suspect.badness)
+
+
+def late_in_a_row(sample: Sample, samples: Sequence[Sample], config: OutlierConfig) -> Late | None:
+    """First tokens in a row of `sample` that were far later than its peers'; None where there are none.
+
+    In a row: of attempts that began after the last first token that was in time had come. Requests that
+    are stuck while others are served say nothing of their endpoint.
+    """
+    usual_s = _usual_s([peer for peer in samples if peer is not sample])
+    if usual_s is None:
+        return None
+    begun = [
+        one.began_s
+        for one in sample.attempts
+        if one.began_s > _well_s(sample, usual_s, config)
+        and _is_late(one, usual_s, config.sure_factor, config)
+    ]
+    return Late(len(begun), min(begun)) if begun else None
 
 
 def room(endpoints: int, left: int, config: OutlierConfig) -> int:
@@ -87,16 +140,49 @@ def middle(values: Sequence[float]) -> float:
 
 
 def _slow(sample: Sample, peers: Sequence[Sample], config: OutlierConfig) -> Suspect | None:
-    paces = [peer.proven_pace_s for peer in peers if peer.proven_pace_s is not None]
-    if sample.pace_s is None or not paces:
+    usual_s = _usual_s(peers)
+    if sample.pace_s is None or usual_s is None:
         return None
-    usual_s = middle(paces)
     if sample.pace_s <= config.slow_factor * usual_s:
         return None
     if (sample.pace_s - usual_s) * sample.work < config.min_excess_s:
         return None
     times = sample.pace_s / usual_s if usual_s > 0 else _NEVER
     return Suspect(sample.name, f"slow: {times:.1f} times its peers' time to first token", times)
+
+
+def _slow_in_a_row(sample: Sample, peers: Sequence[Sample], config: OutlierConfig) -> Suspect | None:
+    """Also by what other gateway processes saw, unless a first token came here in time after that."""
+    usual_s = _usual_s(peers)
+    if usual_s is None:
+        return None
+    well_s = _well_s(sample, usual_s, config)
+    own = late_in_a_row(sample, [sample, *peers], config)
+    count = sum(one.in_a_row for one in sample.told if one.began_s > well_s) + (own.in_a_row if own else 0)
+    if count < _IN_A_ROW:
+        return None
+    return Suspect(
+        sample.name, f"slow: {count} first tokens in a row far later than its peers'", config.sure_factor
+    )
+
+
+def _usual_s(peers: Sequence[Sample]) -> float | None:
+    paces = [peer.proven_pace_s for peer in peers if peer.proven_pace_s is not None]
+    return middle(paces) if paces else None
+
+
+def _is_late(one: Timed, usual_s: float, factor: float, config: OutlierConfig) -> bool:
+    return one.pace_s > factor * usual_s and (one.pace_s - usual_s) * one.work >= config.min_excess_s
+
+
+def _well_s(sample: Sample, usual_s: float, config: OutlierConfig) -> float:
+    """When it was last known to be as fast as its peers."""
+    came_s = [
+        one.came_s
+        for one in sample.attempts
+        if one.came_s is not None and not _is_late(one, usual_s, config.slow_factor, config)
+    ]
+    return max(sample.well_s, *came_s) if came_s else sample.well_s
 
 
 def _failing(sample: Sample, peers: Sequence[Sample], config: OutlierConfig) -> Suspect | None:

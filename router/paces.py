@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from model_registry.entities import Endpoint
 from router.config import OutlierConfig
-from router.outliers import Leave, Sample, leave, middle, room, suspects
+from router.outliers import Late, Leave, Sample, Timed, late_in_a_row, leave, middle, room, suspects
 from telemetry.request_trace import AttemptTrace
 
 _log = logging.getLogger(__name__)
@@ -41,14 +41,18 @@ class _Record:
     """Attempts without a first token: the work they meant when they began, and their own share of it."""
     queued: int = 0
     """Work of all of those together."""
-    seen: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=_LATEST))
-    """When a first token came, its pace, and the work."""
+    seen: deque[Timed] = field(default_factory=lambda: deque(maxlen=_LATEST))
+    """First tokens that came."""
     failed: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=_ATTEMPTS))
     progressed_at_s: float = 0.0
     """When a first token or an end was last noticed."""
     left: Leave | None = None
     """The last time it was left alone; over when its `until_s` is."""
     is_left: bool = False
+    well_s: float = float("-inf")
+    """When it was last taken back."""
+    late: Late | None = None
+    """As of the last sweep in which it was judged."""
 
 
 @dataclass(slots=True)
@@ -65,6 +69,8 @@ class Paces:
     """Records by endpoint. `now_s` is `time.monotonic`, the clock of traces."""
 
     def __init__(self, config: OutlierConfig) -> None:
+        self.others: Callable[[str, float], Sequence[Late]] = _nothing_told
+        """What other gateway processes saw of an endpoint that is late; by its name, and `now_s`."""
         self._config = config
         self._records: dict[str, _Record] = {}
         self._peers: dict[Group, _Peers] = {}
@@ -82,7 +88,7 @@ class Paces:
         """An attempt is over; `failed`: by its endpoint's fault, None where it says nothing of it."""
         record = self._record(endpoint.name)
         if trace in record.waiting:
-            _note(record, trace, now_s)
+            _note(record, trace)
         if failed is not None:
             record.failed.append((now_s, failed))
             if not failed:
@@ -117,6 +123,12 @@ class Paces:
         record = self._records.get(endpoint)
         return record.left.reason if record is not None and record.is_left and record.left else None
 
+    def late(self, now_s: float) -> Mapping[str, Late]:
+        """Endpoints whose first tokens come far too late, to be told to other gateway processes."""
+        for endpoints, _ in list(self._grouped.values()):
+            self.left(endpoints, now_s)  # a sweep, if one is due
+        return {name: record.late for name, record in self._records.items() if record.late is not None}
+
     def expected_s(self, endpoint: Endpoint, tokens: int) -> float | None:
         """Forecast of a first token at an endpoint like its peers, nothing queued; None: nothing seen yet."""
         pace_s = self._group(endpoint).pace_s
@@ -126,10 +138,10 @@ class Paces:
         """Seconds between two tokens of one answer, lately; 0.0 where nothing is known."""
         return self._group(endpoint).step_s
 
-    def progressed_at_s(self, endpoint: str, now_s: float) -> float:
+    def progressed_at_s(self, endpoint: str) -> float:
         """When the endpoint was last known to have brought a first token or a good end."""
         record = self._record(endpoint)
-        _look(record, now_s)
+        _look(record)
         return record.progressed_at_s
 
     def retain(self, endpoints: Sequence[Endpoint]) -> None:
@@ -152,18 +164,23 @@ class Paces:
         peers.swept_at_s = now_s
         records = {one.name: self._record(one.name) for one in members if one.state == "ready"}
         for record in records.values():
-            _look(record, now_s)
+            _look(record)
             if record.is_left and record.left is not None and now_s >= record.left.until_s:
                 record.is_left = False  # it is judged by what it does from now on
+                record.well_s, record.late = record.left.until_s, None
                 record.seen.clear()
                 record.failed.clear()
                 record.waiting.clear()
                 record.queued = 0
         staying = {name: record for name, record in records.items() if not record.is_left}
-        samples = [_sample(name, record, now_s) for name, record in staying.items()]
+        samples = [_sample(name, record, self.others(name, now_s), now_s) for name, record in staying.items()]
         paces = [one.proven_pace_s for one in samples if one.proven_pace_s is not None]
         if paces:
             peers.pace_s = middle(paces)
+            sure_s = self._config.sure_factor * min(paces)
+            for sample in samples:
+                is_late = sample.attempts and sample.attempts[-1].pace_s > sure_s
+                staying[sample.name].late = late_in_a_row(sample, samples, self._config) if is_late else None
         most = room(len(records), len(records) - len(staying), self._config)
         for suspect in suspects(samples, self._config)[:most] if most else ():
             record = records[suspect.name]
@@ -197,38 +214,46 @@ def _group_of(endpoint: Endpoint) -> Group:
     return endpoint.model, endpoint.profile, endpoint.lane
 
 
-def _look(record: _Record, now_s: float) -> None:
+def _nothing_told(_endpoint: str, _now_s: float) -> Sequence[Late]:
+    return ()
+
+
+def _look(record: _Record) -> None:
     """Take note of the first tokens that have come."""
     for trace in [trace for trace in record.waiting if trace.first_token_ns is not None]:
-        _note(record, trace, now_s)
+        _note(record, trace)
 
 
-def _note(record: _Record, trace: AttemptTrace, now_s: float) -> None:
+def _note(record: _Record, trace: AttemptTrace) -> None:
     """An attempt that waits no more."""
     work, own = record.waiting.pop(trace)
     record.queued -= own
     if trace.first_token_ns is not None:
-        record.seen.append((now_s, (trace.first_token_ns - trace.start_ns) / 1e9 / work, work))
-        record.progressed_at_s = max(record.progressed_at_s, trace.first_token_ns / 1e9)
+        began_s, came_s = trace.start_ns / 1e9, trace.first_token_ns / 1e9
+        record.seen.append(Timed(began_s, came_s, (came_s - began_s) / work, work))
+        record.progressed_at_s = max(record.progressed_at_s, came_s)
 
 
-def _sample(name: str, record: _Record, now_s: float) -> Sample:
+def _sample(name: str, record: _Record, told: Sequence[Late], now_s: float) -> Sample:
     since_s = now_s - _FRESH_S
-    latest = [(pace_s, work) for at_s, pace_s, work in record.seen if at_s > since_s]
-    proven_s = middle([pace_s for pace_s, _ in latest]) if len(latest) >= _ENOUGH else None
+    latest = [one for one in record.seen if one.came_s is not None and one.came_s > since_s]
+    proven_s = middle([one.pace_s for one in latest]) if len(latest) >= _ENOUGH else None
     if record.waiting:
-        usual_s = middle([pace_s for pace_s, _ in latest]) if latest else 0.0
+        usual_s = middle([one.pace_s for one in latest]) if latest else 0.0
         for trace, (work, _) in record.waiting.items():
-            age_s = now_s - trace.start_ns / 1e9
-            if age_s > usual_s * work:
-                latest.append((age_s / work, work))
+            began_s = trace.start_ns / 1e9
+            if now_s - began_s > usual_s * work:
+                latest.append(Timed(began_s, None, (now_s - began_s) / work, work))
         latest = latest[-_LATEST:]
     failed = [bad for at_s, bad in record.failed if at_s > since_s]
     enough = len(latest) >= _ENOUGH
     return Sample(
         name,
-        middle([pace_s for pace_s, _ in latest]) if enough else None,
+        middle([one.pace_s for one in latest]) if enough else None,
         proven_s,
-        middle([work for _, work in latest]) if enough else 0.0,
+        middle([one.work for one in latest]) if enough else 0.0,
         sum(failed) / len(failed) if len(failed) >= _ENOUGH_ATTEMPTS else None,
+        latest,
+        told,
+        record.well_s,
     )

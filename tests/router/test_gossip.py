@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.gossip import BYTES_PER_S, Gossip, Others
-from router.gossip_message import Hint, Load, decode, encode, endpoint_key
+from router.gossip_message import Hint, Lateness, Load, decode, encode, endpoint_key
+from router.outliers import Late
 
 keys = st.integers(0, 2**32 - 1)
 numbers = st.integers(0, 2**40)
 loads = st.lists(st.builds(Load, keys, numbers, numbers, numbers), max_size=300)
+lates = st.lists(st.builds(Lateness, keys, numbers, numbers), max_size=5)
 hints = st.lists(st.builds(Hint, keys, st.lists(keys, min_size=1, max_size=18).map(tuple)), max_size=300)
 PERIOD_S = 0.25
 
@@ -26,15 +28,17 @@ class Flight(NamedTuple):
     decode_tokens: int
 
 
-@given(loads, hints, st.integers(16, 2000))
+@given(loads, hints, st.integers(16, 2000), lates)
 def test_a_message_keeps_to_its_budget_and_says_what_went_into_it(
-    given_loads: list[Load], given_hints: list[Hint], budget: int
+    given_loads: list[Load], given_hints: list[Hint], budget: int, given_late: list[Lateness]
 ) -> None:
-    text, sent = encode(given_loads, given_hints, budget)
+    text, sent = encode(given_loads, given_hints, budget, given_late)
     assert len(text) <= budget
     if text:
         understood = decode(text)
-        assert (list(understood.loads), list(understood.hints)) == (list(sent.loads), list(sent.hints))
+        assert [list(part) for part in understood] == [list(part) for part in sent]
+    if budget >= 256:
+        assert list(sent.late) == given_late, "it goes before all else"
     assert list(sent.loads) == given_loads[: len(sent.loads)]
 
 
@@ -65,6 +69,19 @@ async def test_many_endpoints_are_all_told_within_a_second_and_its_budget() -> N
     for _ in range(int(1 / PERIOD_S)):
         hearer.hear("w", teller.tell())
     assert hearer.others("d@10.0.0.63:8000")[:3] == (30, 90_063, 120_000)
+
+
+async def test_a_late_endpoint_is_told_and_forgotten() -> None:
+    now_s = asyncio.get_running_loop().time()
+    seen = {"e": Late(1, now_s - 0.5)}
+    teller, hearer = Gossip(dict, PERIOD_S, lambda _: seen), Gossip(dict, PERIOD_S)
+    for process in ("w1", "w2"):
+        hearer.hear(process, teller.tell())
+    told = hearer.late("e", now_s)
+    assert [one.in_a_row for one in told] == [1, 1]
+    assert all(one.began_s == pytest.approx(now_s - 0.5, abs=0.1) for one in told)
+    assert list(hearer.late("another", now_s)) == []
+    assert list(hearer.late("e", now_s + 3)) == []
 
 
 async def test_nothing_new_is_not_told() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from model_registry.entities import Endpoint
 from router.config import OutlierConfig
-from router.outliers import Leave, Sample, leave, room, suspects
+from router.outliers import Late, Leave, Sample, leave, room, suspects
 from router.paces import Paces
 from telemetry.request_trace import AttemptTrace
 
@@ -127,6 +127,90 @@ def test_one_late_answer_is_no_habit() -> None:
             fleet.answers(name, 0.0, 0.1)
     fleet.answers("a", 0.1, 5.0)
     assert fleet.left(6.0) == set()
+
+
+def usual(names: str = "abcd") -> Fleet:
+    """Each has been as fast as the others."""
+    fleet = Fleet(names)
+    for name in names:
+        for _ in range(5):
+            fleet.answers(name, 0.0, 0.1)
+    return fleet
+
+
+def test_two_in_a_row_that_are_far_too_late_are_enough() -> None:
+    """Where requests are few a third one would be a long time coming."""
+    fleet = usual()
+    fleet.answers("a", 1.0, 1.5)
+    assert fleet.left(2.5) == set()
+    fleet.begins("a", 2.6)
+    assert fleet.left(2.8) == set()
+    assert fleet.left(3.5) == {"a"}
+    assert (fleet.paces.why_left("a") or "").startswith("slow: 2 first tokens in a row")
+
+
+def test_two_that_are_only_late_are_not_enough() -> None:
+    fleet = usual()
+    for start_s in (1.0, 2.0):
+        fleet.answers("a", start_s, 0.7)
+    assert fleet.left(3.0) == set()
+
+
+def test_one_in_time_between_two_late_ones_speaks_for_the_endpoint() -> None:
+    fleet = usual()
+    fleet.answers("a", 1.0, 1.5)
+    fleet.answers("a", 2.6, 0.1)
+    fleet.answers("a", 2.8, 1.5)
+    assert fleet.left(4.4) == set()
+
+
+def test_stuck_requests_say_nothing_while_others_are_served() -> None:
+    fleet = usual()
+    for _ in range(2):
+        fleet.begins("a", 1.0)
+    fleet.answers("a", 1.1, 0.1)
+    assert fleet.left(5.0) == set()
+
+
+class Two:
+    """Two processes before the same endpoints, each of which hears what the other sees."""
+
+    def __init__(self) -> None:
+        self.one, self.other = usual(), usual()
+        self.one.paces.others = lambda name, now_s: self._seen(self.other, name, now_s)
+        self.other.paces.others = lambda name, now_s: self._seen(self.one, name, now_s)
+
+    def _seen(self, fleet: Fleet, name: str, now_s: float) -> list[Late]:
+        found = fleet.paces.late(now_s).get(name)
+        return [] if found is None else [found]
+
+
+def test_what_another_process_saw_counts() -> None:
+    """One late first token in each of two."""
+    both = Two()
+    both.one.answers("a", 1.0, 1.5)
+    assert both.one.left(2.5) == both.other.left(2.5) == set()
+    both.other.begins("a", 2.6)
+    assert both.other.left(3.6) == {"a"}
+    assert both.one.left(3.7) == {"a"}, "it has none that began after the other's"
+
+
+def test_what_was_in_time_here_contradicts_what_another_process_saw() -> None:
+    """The way there is slow from the other process, not the endpoint."""
+    both = Two()
+    for start_s in (1.0, 2.6):
+        both.other.answers("a", start_s, 1.5)
+    both.one.answers("a", 2.0, 0.1)
+    assert both.other.left(4.2) == {"a"}
+    assert both.one.left(4.2) == set()
+
+
+def test_who_was_taken_back_is_not_left_again_for_what_was_before() -> None:
+    """Another process may still tell of what made both of them leave it."""
+    fleet = usual()
+    fleet.paces.others = lambda name, _: [Late(2, 1.0)] if name == "a" else []
+    assert fleet.left(4.2) == {"a"}
+    assert fleet.left(9.3) == set()
 
 
 def test_who_comes_back_is_judged_anew() -> None:

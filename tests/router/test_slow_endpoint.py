@@ -134,6 +134,19 @@ async def test_one_slow_endpoint_of_four_is_left_within_two_seconds() -> None:
         assert all(servers.router.paces.why_left(one.name) is None for one in servers.endpoints[1:])
 
 
+async def test_it_is_left_as_soon_by_few_clients() -> None:
+    """While it keeps one of four waiting the policy goes elsewhere: it is asked again only after that."""
+    engines = [PacedEngine() for _ in range(4)]
+    async with serving(*engines) as servers:
+        await servers.load(4, 0.5)
+        slow = engines[0]
+        slow.delay_s, became_slow_s = 1.5, monotonic()
+        await servers.load(4, 4)
+        late = [at_s - became_slow_s for at_s in slow.asked_at_s if at_s > became_slow_s]
+        assert late, "it was not asked at all"
+        assert max(late) < 2.0, f"still asked after {max(late):.2f} s"
+
+
 async def test_an_endpoint_that_fails_every_other_time_is_left() -> None:
     """No breaker opens: the failures are never in a row."""
     engines = [PacedEngine() for _ in range(4)]

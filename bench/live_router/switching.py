@@ -1,0 +1,58 @@
+"""Switching: a profile's knobs and the profiles of deployments change while streams run and requests wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from bench.live_router.callers import Caller, Load, wrongs
+from bench.live_router.fleet import GATEWAYS, Fleet, Manifest
+from bench.live_router.report import Part, Say
+
+SLOTS = 4
+CLIENTS = 30
+PROMPT_TOKENS, TOKENS = 64, 20
+PAUSE_S = 0.6
+KNOBS: tuple[dict[str, Any], ...] = (
+    {"policy": "round-robin", "order": "fcfs", "window": 1.0},
+    {"policy": "least-tokens", "order": "wspt", "window": 0.5},
+    {"policy": "sticky", "order": "edf", "window": 1.5},
+    {"policy": "predicted-ttft", "order": "wspt", "window": 1.0, "spill_when_full": False},
+    {"policy": "product", "order": "fcfs", "window": 0.75, "queue_limit": 512},
+)
+
+
+async def switching(fleet: Fleet, say: Say, *, quick: bool) -> Part:
+    """Ok: every request is answered whole, and each policy that was set has routed some."""
+    await fleet.serve({}, SLOTS)
+    rounds = 1 if quick else 3
+    switches, slowest_s = 0, 0.0
+    async with Load(Caller(fleet, "house"), CLIENTS, PROMPT_TOKENS, TOKENS) as load:
+        await asyncio.sleep(1.0)
+        for number in range(rounds * len(KNOBS)):
+            began_s = time.monotonic()
+            await fleet.apply(*_change(fleet, number), gateway=number % GATEWAYS)
+            slowest_s = max(slowest_s, time.monotonic() - began_s)
+            switches += 1
+            await asyncio.sleep(PAUSE_S)
+    policies = {one.policy for one in load.outcomes if one.wrong is None}
+    figures = {
+        "switches": switches,
+        "requests": len(load.outcomes),
+        "policies_seen": sorted(policies),
+        "slowest_switch_s": round(slowest_s, 3),
+    }
+    lost = sum(wrongs(load.outcomes).values())
+    say(f"{switches} switches under {len(load.outcomes)} requests, of which {lost} went wrong")
+    met = {str(knobs["policy"]) for knobs in KNOBS} <= policies
+    return Part(met, wrongs(load.outcomes), figures)
+
+
+def _change(fleet: Fleet, number: int) -> list[Manifest]:
+    """Other knobs each time; a deployment goes to another profile and comes back, and so do slots."""
+    knobs = KNOBS[number % len(KNOBS)]
+    profile = {"kind": "Profile", "metadata": {"name": "balanced"}, "spec": knobs}
+    moved = fleet.deployment(1, SLOTS, ("latency", "balanced")[number % 2])
+    sized = fleet.deployment(2, (SLOTS, 2 * SLOTS)[number % 2])
+    return [profile, moved, sized]
