@@ -232,9 +232,15 @@ class Profile(Entity, Knobs):
     @model_validator(mode="before")
     @classmethod
     def _begins_as_built_in(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and isinstance(built_in := fields.get("name"), str):
-            return {**dict(BUILT_IN.get(built_in, ())), **fields}
-        return fields
+        if not isinstance(fields, dict) or not isinstance(name := fields.get("name"), str):
+            return fields
+        built_in = BUILT_IN.get(name)
+        if built_in is None:
+            return fields
+        whole = {**dict(built_in), **fields}
+        if isinstance(triton := fields.get("triton"), dict):
+            whole["triton"] = {**dict(built_in.triton), **triton}
+        return whole
 
 
 class Fallback(Entity):
