@@ -27,6 +27,7 @@ from gateway.bad_http import refuse_in_json
 from gateway.batch_jobs.parts import BatchJobs
 from gateway.decisions import decision_routes
 from gateway.discovery import Discovery, Readiness
+from gateway.forecasts import forecast_routes
 from gateway.generation import Generation
 from gateway.token_counts import TokenCounts
 from gateway.tokenization import Tokenization
@@ -226,11 +227,13 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         counts = TokenCounts(config, process.snapshot, process.tokenizers)
         tokenization = Tokenization(config, process.snapshot, process.tokenizers)
         decisions = decision_routes(process.router, process.snapshot, worker, config.workers)
+        forecasts = forecast_routes(process.router.deciding, process.snapshot, worker, config.workers)
         more = [
             *counts.routes(),
             *tokenization.routes(),
             *admin,
             *decisions,
+            *forecasts,
             *process.batch_jobs.routes,
         ]
         app = make_app(process.generation, discovery, more, config.limits.max_body_bytes)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from model_registry.cards import GoodputCard
 from model_registry.knobs import BUILT_IN, Knobs
 
 
@@ -189,6 +190,8 @@ class Deployment(Entity):
     """What selectors of tenants' policies look at, such as `gpu_class` and `region`."""
     weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Share of the traffic it is meant to take beside others of its model and profile (canaries)."""
+    card: GoodputCard | None = None
+    """What one of its replicas can do; forecasts begin with it. None: what a common engine does."""
 
 
 class Endpoint(Entity):
@@ -215,6 +218,8 @@ class Endpoint(Entity):
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
     """Its deployment's."""
     weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Its deployment's."""
+    card: GoodputCard | None = None
     """Its deployment's."""
     state: EndpointState = "starting"
     reason: str | None = None

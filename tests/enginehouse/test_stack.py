@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from emulator.engine.pacing import Pacing, StepLoad
 from enginehouse.connection import Connection
 from enginehouse.errors import ProcessError, SettingsError
 from enginehouse.local.manifest import names_of, stack_manifest
 from enginehouse.local.model_servers import FallbackServers, Placement, triton_queue, weights_folder
+from enginehouse.local.paced_card import CONTEXT_TOKENS
 from enginehouse.local.ports import free_port
 from enginehouse.local.ready import each_answers, names_to_ask
 from enginehouse.local.stack import DEMO_STACK, DeploymentEntry, needed_memory_bytes, read_stack
@@ -56,6 +58,23 @@ def test_the_demo_shows_many_models_and_schemas() -> None:
         *("tensorrt_llm", "ensemble", "tensorrt_llm_bls", "house-chat", "depot-chat"),
         *("siding-chat", "house-vectors"),
     } == {str(item.target) for item in deployments}
+
+
+def test_engines_that_keep_a_gpus_time_have_its_card() -> None:
+    """Those of text models alone; the card keeps to what the engine was built for."""
+    pacing = Pacing.load("h100-sxm-llama-3.1-8b-fp8")
+    assert pacing is not None
+    objects = _objects(stack_manifest(DEMO_STACK, _place, pacing))
+    cards = {item.name: item.card for item in objects if isinstance(item, Deployment)}
+    assert cards.pop("house-vectors") is None
+    assert all(cards.values())
+    found = cards["house-chat-latency"]
+    assert found is not None
+    assert (found.source, found.slots, found.chunk_tokens, found.kv_tokens) == ("planned", 16, 512, 512 * 32)
+    for decoding in (1, 9):
+        load = StepLoad(0, 0, decoding, decoding * CONTEXT_TOKENS)
+        step_s = found.step_base_s + decoding * found.step_per_request_s
+        assert step_s == pytest.approx(pacing.step_s(load))
 
 
 def test_an_engines_triton_is_told_what_the_profile_of_its_deployments_says() -> None:
