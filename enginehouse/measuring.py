@@ -7,15 +7,14 @@ import datetime
 from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from enginehouse.api import AdminClient
+from enginehouse.carded import Subject, find
 from enginehouse.connection import Connection
 from enginehouse.errors import CommandError
 from enginehouse.timed_requests import Timed, TimedRequests
 from model_registry.cards import GoodputCard
-from model_registry.entities import Deployment, Endpoint, Model, Profile
-from model_registry.knobs import Knobs, knobs_of
+from model_registry.entities import Deployment
 from router.measured import Replica, Sample, Stage, card
 
 ALONE_SHARE = 0.3
@@ -49,21 +48,9 @@ class Wanted(NamedTuple):
     gpus: int
 
 
-class Subject(NamedTuple):
-    """What is measured."""
-
-    name: str
-    """As clients ask for it."""
-    context_length: int
-    deployment: Deployment
-    endpoints: list[Endpoint]
-    knobs: Knobs
-    gpu_class: str
-
-
 async def measure(connection: Connection, wanted: Wanted, progress: Progress) -> Deployment:
     """The deployment, with its card. Raises CommandError where it cannot be measured."""
-    subject = await find(connection, wanted)
+    subject = await find(connection, wanted.model, wanted.deployment, wanted.gpu_class)
     longest = wanted.longest_prompt or min(8192, subject.context_length // 2)
     if max(longest, wanted.prompt_tokens) + wanted.output_tokens > subject.context_length:
         raise CommandError(
@@ -90,50 +77,6 @@ async def measure(connection: Connection, wanted: Wanted, progress: Progress) ->
         datetime.datetime.now(datetime.UTC).date(),
     )
     return subject.deployment.model_copy(update={"card": made})
-
-
-async def find(connection: Connection, wanted: Wanted) -> Subject:
-    """What the registry knows of the model's deployment under the profile. Raises CommandError."""
-    name, _, profile = wanted.model.partition(":")
-    async with AdminClient(connection) as admin:
-        found = (await admin.get(f"objects/Model/{name}"))["object"]
-        model = Model.model_validate(found)
-        listed = (await admin.get("objects/Endpoint"))["items"]
-        deployments = (await admin.get("objects/Deployment"))["items"]
-        profiles = {item["name"]: item for item in (await admin.get("objects/Profile"))["items"]}
-    profile = profile or model.default_profile
-    ready = [Endpoint.model_validate(item) for item in listed if _serves(item, name, profile)]
-    serving = sorted({one.deployment for one in ready})
-    if not serving:
-        raise CommandError(
-            f"no endpoint of {name} is ready under the profile {profile!r}",
-            "`enginehouse get endpoints` says which there are; name its profile: -m MODEL:PROFILE",
-        )
-    if wanted.deployment not in (None, *serving):
-        raise CommandError(
-            f"the deployment {wanted.deployment!r} does not serve {name} under the profile {profile!r}",
-            f"these do: {', '.join(serving)}",
-        )
-    if len(serving) > 1:
-        raise CommandError(
-            f"{name}:{profile} is served by {', '.join(serving)} together; a card is of one of them",
-            "measure while the others have no ready endpoint, or give it a profile of its own",
-        )
-    if model.modality != "text":
-        raise CommandError(f"{name} answers with vectors; a goodput card is of a model that writes text")
-    deployment = Deployment.model_validate(next(one for one in deployments if one["name"] == serving[0]))
-    gpu_class = wanted.gpu_class or deployment.labels.get("gpu_class")
-    if gpu_class is None:
-        raise CommandError(
-            f"on which GPUs {deployment.name} runs is not known",
-            "say so: --gpu-class h100-sxm (or cpu), or give the deployment the label gpu_class",
-        )
-    knobs = Profile.model_validate(profiles[profile]) if profile in profiles else knobs_of(profile)
-    return Subject(f"{name}:{profile}", model.context_length, deployment, ready, knobs, gpu_class)
-
-
-def _serves(endpoint: dict[str, Any], model: str, profile: str) -> bool:
-    return (endpoint["model"], endpoint["profile"], endpoint["state"]) == (model, profile, "ready")
 
 
 class _Clock:

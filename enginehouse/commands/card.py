@@ -86,6 +86,42 @@ def measure(
 
 
 @card.command()
+def learned(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="MODEL or MODEL:PROFILE; one deployment must serve it.")
+    ],
+    prompt_tokens: PromptTokens = 512,
+    output_tokens: OutputTokens = 128,
+    gpu_class: Annotated[
+        str | None, typer.Option("--gpu-class", help="Default: the deployment's label gpu_class.")
+    ] = None,
+    gpus: Gpus = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the manifest to this file.")] = None,
+    url: Url = None,
+    key: Key = None,
+    state_dir: StateDirectory = None,
+) -> None:
+    """Print a deployment's manifest with the card that forecasts have come to under live traffic.
+
+    Example: enginehouse card learned -m house-chat:latency --gpu-class cpu
+    """
+    import asyncio
+    import datetime
+
+    from enginehouse.card_files import write_manifest
+    from enginehouse.card_listing import forecasts
+    from enginehouse.carded import find, learned_card
+    from enginehouse.connection import locate
+
+    connection = locate(url, key, state_dir)
+    subject = asyncio.run(find(connection, model, gpu_class=gpu_class))
+    told = asyncio.run(forecasts(connection))
+    today = datetime.datetime.now(datetime.UTC).date()
+    found = learned_card(subject, told, gpus, prompt_tokens, output_tokens, today)
+    write_manifest(subject.deployment.model_copy(update={"card": found}), out)
+
+
+@card.command()
 def roofline(
     gpu_class: Annotated[str, typer.Option("--gpu-class", help="h100-sxm, a100-sxm-80gb, l40s, ...")],
     checkpoint: Annotated[

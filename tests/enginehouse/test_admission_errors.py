@@ -49,14 +49,14 @@ NOWHERE = (
 async def house(
     config: RegistryConfig, redis: Redis, folder: Path, slots: int, card: GoodputCard | None = None
 ) -> AsyncIterator[tuple[CountingServer, Fleet]]:
-    """One gateway of one worker before a server that answers after 2 s, with the profiles above."""
+    """One gateway of one worker before a server that answers after 4 s, with the profiles above."""
     server = CountingServer()
-    server.takes_s = 2.0
+    server.takes_s = 4.0
     settings = {"ENGINEHOUSE_ROUTER__NO_ENDPOINT_TIMEOUT_S": "0.3"}
     async with (
         server.listening() as url,
         fleet(
-            config, redis, url, folder, Tenant(name="t"),
+            config, redis, url, folder, Tenant(name="t", concurrency=9),
             gateways=1, workers=1, slots=slots, card=card, **settings,
         ) as gateways,
     ):  # fmt: skip
@@ -75,6 +75,13 @@ async def busy(server: CountingServer) -> bool:
     return server.in_flight > 0
 
 
+async def shows(gateways: Fleet, *samples: str) -> bool:
+    """Whether the metrics page has all of these."""
+    async with gateways.session.get(f"http://127.0.0.1:{gateways.ports[0]}/metrics") as response:
+        page = await response.text()
+    return all(f"\nenginehouse_{sample}" in page for sample in samples)
+
+
 async def refusal(answer: aiohttp.ClientResponse) -> tuple[int, str, str, str | None]:
     """Status, code, type and `Retry-After` of an answer in OpenAI's error shape."""
     error: dict[str, Any] = (await answer.json())["error"]
@@ -86,12 +93,24 @@ async def refusal(answer: aiohttp.ClientResponse) -> tuple[int, str, str, str | 
 async def test_what_waits_too_long_or_finds_the_queue_full_gets_429(
     config: RegistryConfig, redis_client: Redis, tmp_path: Path
 ) -> None:
-    """With all slots taken; who got one is answered, and so is who waited in a queue with room."""
+    """With all slots taken, as metrics show; who got one is answered, and so is who waited within bounds."""
     async with house(config, redis_client, tmp_path, slots=1) as (server, gateways):
         running = asyncio.create_task(gateways.ask(model="m:impatient"))
         await eventually(partial(busy, server))
         waiting = asyncio.create_task(gateways.ask(model="m:narrow"))
-        await asyncio.sleep(0.2)
+        await eventually(
+            partial(
+                shows,
+                gateways,
+                'queued_requests{model="m",profile="narrow"} 1.0',
+                'slots_leased{endpoint="d@engine",worker="0"} 1.0',
+                'slots_used{endpoint="d@engine",worker="0"} 1.0',
+                'slots_wanted{endpoint="d@engine",worker="0"} 1.0',
+                'limit_leased{limit="concurrency",tenant="t"} ',
+                'limit_used{limit="concurrency",tenant="t"} 2.0',
+                "slices_confirmed 1.0",
+            )
+        )
         full = await refusal(await gateways.ask(model="m:narrow"))
         late = await refusal(await gateways.ask(model="m:impatient"))
         assert (full[:3], late[:3]) == (

@@ -20,7 +20,9 @@ from emulator.triton.repository import (
 )
 from engine_builder.repository.queues import batched_queue, in_flight_queue
 from model_registry.entities import Profile
+from model_registry.errors import ManifestErrors
 from model_registry.knobs import BUILT_IN
+from model_registry.manifests import parse_manifests, to_yaml
 from model_registry.triton_queue import TritonQueue
 from tests.emulator.triton.conftest import MakeServer
 from tests.emulator.triton.server import Server, bare_body
@@ -145,3 +147,15 @@ def test_a_profile_that_changes_one_setting_keeps_the_rest() -> None:
     assert changed.triton.max_queue_delay_us == BUILT_IN["throughput"].triton.max_queue_delay_us
     own = Profile.model_validate({"name": "night", "triton": {"max_queue_size": 9}})
     assert own.triton == TritonQueue(max_queue_size=9)
+
+
+def test_a_profiles_manifest_keeps_its_settings_and_names_what_is_wrong_with_them() -> None:
+    head = "kind: Profile\nname: night\ntriton: "
+    [night] = parse_manifests([("f.yaml", head + "{timeout_s: 2, preferred_batch_sizes: [4, 8]}\n")])
+    assert isinstance(night, Profile)
+    assert parse_manifests([("f.yaml", to_yaml([night]))]) == [night]
+    with pytest.raises(ManifestErrors) as caught:
+        parse_manifests([("f.yaml", head + "{max_queue: 2, priority_levels: 0}\n")])
+    fields = {error.field: str(error) for error in caught.value.errors}
+    assert "did you mean 'max_queue_size'?" in fields["triton.max_queue"]
+    assert "triton.priority_levels" in fields
