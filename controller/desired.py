@@ -23,6 +23,7 @@ COMPARED = (
     "transport",
     "labels",
     "weight",
+    "card",
 )
 """Fields that an endpoint takes over from its deployment as they are."""
 
@@ -64,6 +65,8 @@ class Desired:
         deployment, server = self.deployment, self.server
         stand_in: LaneName = "tensorrt_llm" if deployment.lane == "auto" else deployment.lane
         engine_limit = None if schema is None else schema.max_concurrency
+        card = deployment.card
+        carded = None if card is None else card.slots
         return Endpoint(
             name=self.name,
             deployment=deployment.name,
@@ -79,7 +82,8 @@ class Desired:
             transport=deployment.transport,
             labels=deployment.labels,
             weight=deployment.weight,
-            max_concurrency=deployment.max_concurrency or engine_limit or DEFAULT_CONCURRENCY,
+            card=card,
+            max_concurrency=deployment.max_concurrency or engine_limit or carded or DEFAULT_CONCURRENCY,
             server_schema={} if schema is None else self._described(schema),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +15,7 @@ from enginehouse.errors import ApiError
 
 CONNECT_TIMEOUT_S = 5.0
 ADMIN_TIMEOUT_S = 30.0
+_TRIES_PER_WORKER = 8
 
 
 class AdminClient:
@@ -56,13 +57,40 @@ class AdminClient:
                 return await response.json() if response.content_length != 0 else None
 
 
+async def ask_workers(
+    connection: Connection, path: str, enough: Callable[[Any], bool] = lambda _: False
+) -> list[Any]:
+    """What each worker of the gateway answers to a GET; `enough`: one answer after which no other is needed.
+
+    Each worker knows its own only, and which one answers is chance: connections are opened until all have.
+    """
+    told: dict[int, Any] = {}
+    tries, workers = 0, 1
+    while len(told) < workers and tries < _TRIES_PER_WORKER * workers:
+        tries += 1
+        async with AdminClient(connection) as client:
+            answer = await client.get(path)
+        workers = answer["workers"]
+        told[answer["worker"]] = answer
+        if enough(answer):
+            break
+    return list(told.values())
+
+
 Event = dict[str, Any]
 
 
 @asynccontextmanager
-async def chat_stream(connection: Connection, body: dict[str, Any]) -> AsyncIterator[AsyncGenerator[Event]]:
-    """The chunks of one streamed chat completion; leaving early closes the connection, which cancels it."""
+async def chat_stream(
+    connection: Connection, body: dict[str, Any], on_decision: Callable[[str], None] | None = None
+) -> AsyncIterator[AsyncGenerator[Event]]:
+    """The chunks of one streamed chat completion; leaving early closes the connection, which cancels it.
+
+    `on_decision` is told where the request went: the value of `x-enginehouse-decision`.
+    """
     headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
+    if on_decision is not None:
+        headers["x-enginehouse-explain"] = "1"
     timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         with _reachable(connection.root):
@@ -71,6 +99,8 @@ async def chat_stream(connection: Connection, body: dict[str, Any]) -> AsyncIter
             ) as response:
                 if response.status >= 400:
                     raise await _refusal(response)
+                if on_decision is not None:
+                    on_decision(response.headers.get("x-enginehouse-decision", ""))
                 yield _events(response)
 
 

@@ -11,6 +11,7 @@ import sys
 import typer
 
 from enginehouse.commands.apply import apply
+from enginehouse.commands.card import card
 from enginehouse.commands.chat import chat
 from enginehouse.commands.config import config
 from enginehouse.commands.controller import controller
@@ -56,6 +57,7 @@ app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
 app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
+app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=HOUSE)(doctor)
 app.command(rich_help_panel=HOUSE)(replay)

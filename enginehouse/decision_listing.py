@@ -9,12 +9,11 @@ from urllib.parse import urlencode
 from rich.console import RenderableType
 from rich.table import Table
 
-from enginehouse.api import AdminClient
+from enginehouse.api import ask_workers
 from enginehouse.connection import Connection
 from enginehouse.console import output
 from enginehouse.errors import CommandError
 
-_TRIES_PER_WORKER = 8
 _OF_ONE_REQUEST = 100
 _OWN_COLUMNS = ("endpoint", "profile", "score", "not_taken")
 
@@ -40,24 +39,13 @@ async def show(connection: Connection, request_id: str | None, model: str | None
 async def fetch(
     connection: Connection, request_id: str | None, model: str | None, limit: int
 ) -> list[Decision]:
-    """Decisions of every worker, newest first.
-
-    Each worker knows its own only, and which one answers is chance: connections are opened until all have,
-    or for one request, until its worker has.
-    """
+    """Decisions of every worker, newest first; of one request, those of its worker."""
     asked = {"request_id": request_id, "model": model, "limit": limit}
     path = "decisions?" + urlencode({name: value for name, value in asked.items() if value is not None})
-    told: dict[int, list[Decision]] = {}
-    tries, workers = 0, 1
-    while len(told) < workers and tries < _TRIES_PER_WORKER * workers:
-        tries += 1
-        async with AdminClient(connection) as client:
-            answer = await client.get(path)
-        workers = answer["workers"]
-        told[answer["worker"]] = answer["decisions"]
-        if request_id is not None and answer["decisions"]:
-            break
-    return sorted((one for each in told.values() for one in each), key=lambda one: -one["at_s"])
+    told = await ask_workers(
+        connection, path, lambda answer: request_id is not None and bool(answer["decisions"])
+    )
+    return sorted((one for each in told for one in each["decisions"]), key=lambda one: -one["at_s"])
 
 
 def table(decisions: list[Decision]) -> Table:

@@ -27,6 +27,7 @@ from gateway.bad_http import refuse_in_json
 from gateway.batch_jobs.parts import BatchJobs
 from gateway.decisions import decision_routes
 from gateway.discovery import Discovery, Readiness
+from gateway.forecasts import forecast_routes
 from gateway.generation import Generation
 from gateway.token_counts import TokenCounts
 from gateway.tokenization import Tokenization
@@ -63,8 +64,9 @@ _SHUTDOWN_S = 2.0
 class GatewayProcess:
     """The parts of one running gateway process; `gateway_process` builds and closes it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing, worker: int = 0) -> None:
         config = settings.gateway
+        self.worker = worker
         self.settings = settings
         self.metrics = metrics
         self._redis = connect(settings.registry)
@@ -87,7 +89,7 @@ class GatewayProcess:
         self.exchange = Exchange(
             settings.slices, SliceStore.of(self._redis, settings.registry), config.workers
         )
-        capacity = Capacity(self.exchange)
+        capacity = self.capacity = Capacity(self.exchange)
         self.router = Router(
             settings.router,
             self.clients,
@@ -98,7 +100,7 @@ class GatewayProcess:
             capacity=capacity,
         )
         self._exchange_gossip(settings.slices.report_s)
-        limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
+        limits = self.limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
         self.generation = Generation(
             config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits
         )
@@ -176,6 +178,7 @@ class GatewayProcess:
             {endpoint.profile for endpoint in endpoints} | BUILT_IN.keys() | snapshot.profiles.keys(),
             (endpoint.name for endpoint in endpoints),
             snapshot.adapters,
+            snapshot.tenants,
         )
         self.router.registry_changed()
 
@@ -183,6 +186,8 @@ class GatewayProcess:
         now_s = asyncio.get_running_loop().time()
         for name, load_ in self.router.ledger.loads().items():
             self.metrics.breaker(name, load_.breaker.state(now_s, self.settings.router))
+        self.metrics.slices(self.worker, self.capacity.units(), self.limits.units())
+        self.metrics.renewals(self.exchange.lost_reports, self.exchange.connected)
         self.metrics.registry(self.watcher.connected)
         self.metrics.snapshot(self.watcher.current.version, self.watcher.confirmed_at_s)
         self.metrics.flush()
@@ -190,11 +195,11 @@ class GatewayProcess:
 
 
 @asynccontextmanager
-async def gateway_process(settings: Settings) -> AsyncIterator[GatewayProcess]:
+async def gateway_process(settings: Settings, worker: int = 0) -> AsyncIterator[GatewayProcess]:
     """All parts, running; closed in reverse at the end."""
     metrics_dir = os.environ.get(METRICS_VARIABLE)
     tracing = _tracing(settings.telemetry)
-    process = GatewayProcess(settings, Metrics(Path(metrics_dir) if metrics_dir else None), tracing)
+    process = GatewayProcess(settings, Metrics(Path(metrics_dir) if metrics_dir else None), tracing, worker)
     try:
         await process.start()
         yield process
@@ -216,18 +221,20 @@ def _tracing(config: TelemetryConfig) -> Tracing:
 async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     config = settings.gateway
-    async with gateway_process(settings) as process:
+    worker = 0 if seat is None else seat.index
+    async with gateway_process(settings, worker) as process:
         discovery = Discovery(process.snapshot, process.readiness, process.metrics)
         admin = admin_routes(process.store, process.watcher)
         counts = TokenCounts(config, process.snapshot, process.tokenizers)
         tokenization = Tokenization(config, process.snapshot, process.tokenizers)
-        worker = 0 if seat is None else seat.index
         decisions = decision_routes(process.router, process.snapshot, worker, config.workers)
+        forecasts = forecast_routes(process.router.deciding, process.snapshot, worker, config.workers)
         more = [
             *counts.routes(),
             *tokenization.routes(),
             *admin,
             *decisions,
+            *forecasts,
             *process.batch_jobs.routes,
         ]
         app = make_app(process.generation, discovery, more, config.limits.max_body_bytes)

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from enginehouse.card_listing import is_card, one_line
 from enginehouse.objects import Objects
 from model_registry.kinds import decode
 from model_registry.manifests import to_yaml
@@ -18,8 +19,19 @@ from model_registry.manifests import to_yaml
 COLUMNS: Mapping[str, Sequence[str]] = {
     "Model": ("name", "context_length", "default_profile", "aliases", "description"),
     "Adapter": ("name", "model", "path", "lora_name", "aliases", "restricted", "description"),
-    "Deployment": ("name", "model", "profile", "lane", "target", "servers", "labels"),
-    "Endpoint": ("name", "model", "profile", "lane", "target", "max_concurrency", "state", "reason"),
+    "Deployment": ("name", "model", "profile", "lane", "target", "servers", "labels", "card", "learned"),
+    "Endpoint": (
+        "name",
+        "model",
+        "profile",
+        "lane",
+        "target",
+        "max_concurrency",
+        "state",
+        "reason",
+        "card",
+        "learned",
+    ),
     "Profile": ("name", "policy", "order", "queue_limit", "max_wait_s", "ttft_target_s", "window", "hedge"),
     "Policy": (
         "name",
@@ -36,6 +48,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 RELATED: Mapping[str, Mapping[str, str]] = {
     "Model": {"Adapter": "model", "Deployment": "model", "Endpoint": "model"},
     "Deployment": {"Endpoint": "deployment"},
+    "Profile": {"Deployment": "profile"},
     "Policy": {"Tenant": "policy"},
     "Tenant": {"ApiKey": "tenant"},
 }
@@ -78,7 +91,9 @@ def _known(value: Any) -> Any:
 
 def _summary(kind: str, item: Mapping[str, Any]) -> str:
     shown = (
-        f"{name}={_cell(item[name])}" for name in COLUMNS[kind][1:] if item[name] not in (None, [], False)
+        f"{name}={_cell(item[name])}"
+        for name in COLUMNS[kind][1:]
+        if name != "card" and item.get(name) not in (None, [], {}, False)
     )
     return f"  {item['name']}  {' '.join(shown)}"
 
@@ -87,13 +102,13 @@ def as_table(objects: Objects) -> RenderableType:
     """One row an object: its whole name, which `describe` takes, and the main fields that any has."""
     if not objects.items:
         return Text(f"no {objects.kind.lower()}s")
-    columns = [name for name in COLUMNS[objects.kind] if any(_cell(item[name]) for item in objects.items)]
+    columns = [name for name in COLUMNS[objects.kind] if any(_cell(item.get(name)) for item in objects.items)]
     table = Table(box=None, pad_edge=False)
     for column in columns:
         label = column.replace("_", "\n")
         table.add_column(label, no_wrap=column == "name", overflow="fold")
     for item in objects.items:
-        table.add_row(*(_cell(item[column]) for column in columns))
+        table.add_row(*(_cell(item.get(column)) for column in columns))
     return table
 
 
@@ -102,6 +117,8 @@ def _cell(value: Any) -> str:
         return ""
     if value is True:
         return "yes"
+    if is_card(value):
+        return one_line(value)
     if isinstance(value, dict):
         return ", ".join(f"{name}={inner}" for name, inner in value.items())
     if isinstance(value, list):

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from enginehouse.card_files import read_engine_card
 from enginehouse.errors import CommandError
 from model_registry.knobs import Knobs
 from router.policies import PolicyError, make, names
@@ -60,7 +59,7 @@ def show(asked: Asked) -> None:
     """Replay, and print. Raises CommandError."""
     try:
         workload = bundled("mooncake") if asked.trace is None else read(asked.trace)
-        card = _card(asked.card)
+        card = EngineCard() if asked.card is None else read_engine_card(asked.card)
         for policy in asked.policies:
             make(policy)
         rate = asked.rate or workload.rate
@@ -120,23 +119,6 @@ def _planned(policy: str, runs: Callable[[str, int], Answer], slo: Slo) -> Answe
         else:
             low = middle
     return best
-
-
-def _card(path: Path | None) -> EngineCard:
-    if path is None:
-        return EngineCard()
-    fields = ", ".join(EngineCard.model_fields)
-    try:
-        return EngineCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except OSError as error:
-        raise CommandError(f"--card {path}: {error.strerror}.", "Name a file that can be read.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CommandError(f"--card {path}: is not YAML: {error}.", f"Its fields: {fields}.") from error
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in error.errors()
-        )
-        raise CommandError(f"--card {path}: {wrong}.", f"Its fields: {fields}.") from error
 
 
 def _table(asked: Asked, workload: Workload, rate: float, answers: list[Answer]) -> Table:

@@ -101,6 +101,13 @@ def admin_routes(store: RegistryStore, watcher: Watcher) -> list[web.AbstractRou
     return AdminApi(store, watcher).routes()
 
 
+def require_admin(snapshot: Snapshot, request: web.Request) -> None:
+    """Raise ApiError 403 for a caller whose key may not use the admin API."""
+    if not authenticate(snapshot, request.headers.get("Authorization")).admin:
+        message = "This key may not use the admin API; send one that was created with admin rights."
+        raise ApiError(403, message, PERMISSION, "admin_key_required")
+
+
 class AdminApi:
     """The handlers; errors of packages below are left to the application's error table."""
 
@@ -238,9 +245,7 @@ class AdminApi:
         )
 
     def _require_admin(self, request: web.Request) -> None:
-        if not authenticate(self._watcher.current, request.headers.get("Authorization")).admin:
-            message = "This key may not use the admin API; send one that was created with admin rights."
-            raise ApiError(403, message, PERMISSION, "admin_key_required")
+        require_admin(self._watcher.current, request)
 
     async def _view(self) -> View:
         watcher = self._watcher

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 from aiohttp import web
 
-from gateway.api.errors import PERMISSION, ApiError, bad_request
+from gateway.admin import require_admin
+from gateway.api.errors import bad_request
 from model_registry.snapshot import Snapshot
 from router.attempts import Router
 from router.explain import as_dict, line
 from telemetry.request_trace import AttemptTrace
-from tenancy.keys import authenticate
 
 ASKED = frozenset({"1", "true"})
 """Values of the client's `x-enginehouse-explain` that ask for the header."""
@@ -31,9 +31,7 @@ def decision_routes(
     """The routes of worker number `worker` of `workers`."""
 
     async def decisions(request: web.Request) -> web.Response:
-        if not authenticate(snapshot(), request.headers.get("Authorization")).admin:
-            message = "This key may not use the admin API; send one that was created with admin rights."
-            raise ApiError(403, message, PERMISSION, "admin_key_required")
+        require_admin(snapshot(), request)
         query = request.query
         found = router.decisions.find(query.get("request_id"), query.get("model"), _limit(query.get("limit")))
         why_left = router.paces.why_left

@@ -458,7 +458,10 @@ class Generation:
 
     def _job(self, entry: Entry, wish: Wish, request: InferenceRequest, lanes: frozenset[str] | None) -> Job:
         output = min(request.max_tokens or 1 << 30, self._router.config.expected_output_tokens)
-        prompt = len(request.prompt_ids) if request.prompt_ids is not None else 0
+        if request.prompt_ids is not None:
+            prompt = len(request.prompt_ids)
+        else:  # no tokenizer here has read it
+            prompt = 0 if entry.api is None else estimated_tokens(entry.api.raw)
         job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, output_tokens=output)
         job.deadline_s = entry.started_s + self._config.request_timeout_s
         if entry.identity is not None:

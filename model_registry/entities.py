@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from model_registry.cards import GoodputCard
 from model_registry.knobs import BUILT_IN, Knobs
 
 
@@ -189,6 +190,8 @@ class Deployment(Entity):
     """What selectors of tenants' policies look at, such as `gpu_class` and `region`."""
     weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Share of the traffic it is meant to take beside others of its model and profile (canaries)."""
+    card: GoodputCard | None = None
+    """What one of its replicas can do; forecasts begin with it. None: what a common engine does."""
 
 
 class Endpoint(Entity):
@@ -216,6 +219,8 @@ class Endpoint(Entity):
     """Its deployment's."""
     weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Its deployment's."""
+    card: GoodputCard | None = None
+    """Its deployment's."""
     state: EndpointState = "starting"
     reason: str | None = None
     """Why it is not ready."""
@@ -232,9 +237,15 @@ class Profile(Entity, Knobs):
     @model_validator(mode="before")
     @classmethod
     def _begins_as_built_in(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and isinstance(built_in := fields.get("name"), str):
-            return {**dict(BUILT_IN.get(built_in, ())), **fields}
-        return fields
+        if not isinstance(fields, dict) or not isinstance(name := fields.get("name"), str):
+            return fields
+        built_in = BUILT_IN.get(name)
+        if built_in is None:
+            return fields
+        whole = {**dict(built_in), **fields}
+        if isinstance(triton := fields.get("triton"), dict):
+            whole["triton"] = {**dict(built_in.triton), **triton}
+        return whole
 
 
 class Fallback(Entity):

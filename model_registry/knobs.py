@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_registry.triton_queue import TritonQueue
+
 QueueOrder = Literal["fcfs", "edf", "wspt"]
 """First come first served; earliest deadline first; shortest weighted work first."""
 
@@ -46,6 +48,8 @@ class Knobs(BaseModel):
     """How long requests with one prefix wait for each other, to be released together."""
     embedding_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """How long an idle endpoint waits for more inputs to join."""
+    triton: TritonQueue = TritonQueue()
+    """What Triton's own queue is told, where its model repository is generated."""
 
 
 BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
@@ -73,6 +77,7 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
             window_tolerance=16.0,
             cohort_wait_ms=50.0,
             embedding_wait_ms=5.0,
+            triton=TritonQueue(max_queue_delay_us=2000, batch_scheduler_policy="max_utilization"),
         ),
     }
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from model_registry.entities import Endpoint
 from model_registry.slices.exchange import Exchange
 from model_registry.slices.slice import Slice
+from telemetry.slice_series import Units
 
 _AGAIN_S = 0.02
 """How soon more is asked for again at once, while requests wait for an endpoint."""
@@ -50,6 +51,14 @@ class Capacity:
         """Requests that this process may have at an endpoint now; 0 for one that is not known here."""
         found = self._slices.get(endpoint)
         return 0 if found is None else found.allowed(self._loop.time())
+
+    def units(self) -> dict[str, Units]:
+        """What this process may use, uses and wants of each endpoint's slots, for metrics."""
+        now_s = self._loop.time()
+        return {
+            name: Units(one.allowed(now_s), one.usage.total(now_s), one.share(now_s).demand)
+            for name, one in self._slices.items()
+        }
 
     def room(self, endpoint: str) -> int:
         """Requests that it may send there now; negative while more are there than may be."""

@@ -120,6 +120,8 @@ class Deciding:
         if known is not None and known[0] is endpoints:
             return known[1]
         load_of, forecast_of = self.ledger.of, self.forecasts.of
+        for one in endpoints:
+            self.forecasts.adopt(one.name, one.card)
         rows = [
             (
                 one,
@@ -259,6 +261,8 @@ class Deciding:
         names, models = {endpoint.name for endpoint in endpoints}, {endpoint.model for endpoint in endpoints}
         self.ledger.retain(names)
         self.forecasts.retain(names)
+        for endpoint in endpoints:
+            self.forecasts.adopt(endpoint.name, endpoint.card)
         self._rows.clear()
         self._block_tokens.clear()  # read anew: an engine may have come that has other blocks
         for model in self._indexes.keys() - models:

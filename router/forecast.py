@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from model_registry.cards import GoodputCard
+
 
 class Seed(NamedTuple):
     """What is assumed of an engine before it has been seen at work."""
@@ -21,6 +23,33 @@ class Seed(NamedTuple):
     """Of a batch of one."""
     step_per_request_s: float = 0.0002
     """What each further request adds to a step."""
+
+
+COMMON = Seed()
+"""Of an engine that nothing is said of."""
+
+
+def seed_of(card: GoodputCard | None) -> Seed:
+    """What a card says."""
+    if card is None:
+        return COMMON
+    return Seed(card.prefill_tokens_per_s, card.overhead_s, card.step_s, card.step_per_request_s)
+
+
+class Learned(NamedTuple):
+    """What a forecast says by now, in the figures of a card."""
+
+    prefill_tokens_per_s: float
+    overhead_s: float
+    step_s: float
+    step_per_request_s: float
+    ttft_seen: int
+    """First tokens observed since the seed."""
+    ttft_age_s: float | None
+    """Since the last of them; None: only the seed is known."""
+    itl_seen: int
+    """Answers whose steps were observed."""
+    itl_age_s: float | None
 
 
 class Line:
@@ -76,16 +105,18 @@ class Forecast:
     """One engine's. Times in seconds; `now_s` on the clock of the decisions."""
 
     __slots__ = (
+        "_itl_seen",
         "_itl_seen_s",
         "_step",
         "_ttft",
+        "_ttft_seen",
         "_ttft_seen_s",
         "prefill_tokens_per_s",
         "step_base_s",
         "step_each_s",
     )
 
-    def __init__(self, seed: Seed = Seed()) -> None:  # noqa: B008  a constant
+    def __init__(self, seed: Seed = COMMON) -> None:
         self.seed(seed)
 
     def seed(self, seed: Seed) -> None:
@@ -99,6 +130,7 @@ class Forecast:
         self.step_base_s = max(1e-6, self._step.intercept)
         self.step_each_s = self._step.slope
         """A step of a batch takes the base and this for each request; both never negative."""
+        self._ttft_seen = self._itl_seen = 0
         self._ttft_seen_s: float | None = None
         self._itl_seen_s: float | None = None
 
@@ -114,12 +146,14 @@ class Forecast:
         """A first token came `ttft_s` after a dispatch with `uncached_tokens` ahead, its own among them."""
         self._ttft.observe(uncached_tokens, ttft_s)
         self.prefill_tokens_per_s = 1 / min(1.0, max(self._ttft.slope, 1e-8))
+        self._ttft_seen += 1
         self._ttft_seen_s = now_s
 
     def saw_itl(self, batch: int, itl_s: float, now_s: float) -> None:
         """An answer's tokens came `itl_s` apart, in the mean, while about `batch` requests ran there."""
         self._step.observe(max(1, batch), itl_s)
         self.step_base_s, self.step_each_s = max(1e-6, self._step.intercept), self._step.slope
+        self._itl_seen += 1
         self._itl_seen_s = now_s
 
     def ttft_age_s(self, now_s: float) -> float | None:
@@ -130,21 +164,44 @@ class Forecast:
         """Since the last time between tokens was observed; None: only the seed is known."""
         return None if self._itl_seen_s is None else now_s - self._itl_seen_s
 
+    def learned(self, now_s: float) -> Learned:
+        """What it says by now, for people and for scaling."""
+        return Learned(
+            self.prefill_tokens_per_s,
+            self._ttft.intercept,
+            self.step_s(1),
+            self.step_each_s,
+            self._ttft_seen,
+            self.ttft_age_s(now_s),
+            self._itl_seen,
+            self.itl_age_s(now_s),
+        )
+
 
 class Forecasts:
     """By endpoint name; owned by one event loop."""
 
     def __init__(self) -> None:
         self._known: dict[str, Forecast] = {}
+        self._seeds: dict[str, Seed] = {}
 
     def of(self, endpoint: str) -> Forecast:
-        """The endpoint's, which begins with the seed of a common engine."""
+        """The endpoint's, which begins with what its card says."""
         known = self._known.get(endpoint)
         if known is None:
-            known = self._known[endpoint] = Forecast()
+            known = self._known[endpoint] = Forecast(self._seeds.get(endpoint, COMMON))
         return known
+
+    def adopt(self, endpoint: str, card: GoodputCard | None) -> None:
+        """Go by the endpoint's card; one that says something else than before begins the forecast anew."""
+        seed = seed_of(card)
+        if seed != self._seeds.get(endpoint, COMMON):
+            self.of(endpoint).seed(seed)
+        self._seeds[endpoint] = seed
 
     def retain(self, endpoints: set[str]) -> None:
         """Forget all others."""
         for name in self._known.keys() - endpoints:
             del self._known[name]
+        for name in self._seeds.keys() - endpoints:
+            del self._seeds[name]

@@ -136,6 +136,59 @@ class Instruments:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.slots_leased = Gauge(
+            "enginehouse_slots_leased",
+            "Slots of an endpoint that a worker may use now.",
+            ("endpoint", "worker"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.slots_used = Gauge(
+            "enginehouse_slots_used",
+            "Slots of an endpoint that a worker has requests in.",
+            ("endpoint", "worker"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.slots_wanted = Gauge(
+            "enginehouse_slots_wanted",
+            "Slots of an endpoint that a worker uses or has requests waiting for.",
+            ("endpoint", "worker"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.limit_leased = Gauge(
+            "enginehouse_limit_leased",
+            "Units of a tenant's limit that the workers may use now.",
+            ("tenant", "limit"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.limit_used = Gauge(
+            "enginehouse_limit_used",
+            "Units of a tenant's limit in use, by the workers' own count.",
+            ("tenant", "limit"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.limit_wanted = Gauge(
+            "enginehouse_limit_wanted",
+            "Units of a tenant's limit in use or waited for.",
+            ("tenant", "limit"),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.renewals_lost = Counter(
+            "enginehouse_slice_renewals_lost_total",
+            "Reports of a worker on its slices that the registry did not answer in time.",
+            registry=registry,
+        )
+        self.slices_confirmed = Gauge(
+            "enginehouse_slices_confirmed",
+            "1 while what every worker holds is confirmed; 0: one goes by its even part.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
         self.snapshot_version = Gauge(
             "enginehouse_snapshot_version",
             "Registry version in use; the oldest of all workers.",

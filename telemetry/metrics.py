@@ -31,6 +31,7 @@ from telemetry.metric_labels import (
 )
 from telemetry.metric_series import CounterSeries, Flushable, HistogramSeries
 from telemetry.queue_series import QueueSeries
+from telemetry.slice_series import SliceSeries, Units
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,6 +39,7 @@ _MAX_MODELS: Final = 256
 _MAX_ADAPTERS: Final = 256
 _MAX_PROFILES: Final = 16
 _MAX_ENDPOINTS: Final = 512
+_MAX_TENANTS: Final = 256
 
 S = TypeVar("S", bound=Flushable)
 
@@ -62,6 +64,8 @@ class Metrics:
         self._adapters = KnownValues(_MAX_ADAPTERS)
         self._profiles = KnownValues(_MAX_PROFILES)
         self._endpoints = KnownValues(_MAX_ENDPOINTS)
+        self._tenants = KnownValues(_MAX_TENANTS)
+        self._slices = SliceSeries(self._instruments)
         self._snapshot_confirmed_at_s: float | None = None
         self.in_flight = 0
         """Requests begun and not finished in this process."""
@@ -74,6 +78,7 @@ class Metrics:
         profiles: Iterable[str] = (),
         endpoints: Iterable[str] = (),
         adapters: Iterable[str] = (),
+        tenants: Iterable[str] = (),
     ) -> None:
         """Values that may become labels from now on; all others are counted as `other`.
 
@@ -83,6 +88,7 @@ class Metrics:
         self._adapters.learn(adapters)
         self._profiles.learn(profiles)
         self._endpoints.learn(endpoints)
+        self._tenants.learn(tenants)
 
     def started(self) -> None:
         """A request begins; `finish` follows exactly once."""
@@ -152,6 +158,20 @@ class Metrics:
         """The breaker of `endpoint` is now in `state`; only endpoints that were learned are shown."""
         if (label := self._endpoints.label(endpoint)) != OTHER:
             self._instruments.breaker_state.labels(label).set(BREAKER_STATES[state])
+
+    def slices(
+        self, worker: int, slots: Mapping[str, Units], limits: Mapping[tuple[str, str], Units]
+    ) -> None:
+        """What this worker has of endpoints' slots, and of tenants' limits by tenant and limit."""
+        tenant = self._tenants.label
+        self._slices.set(
+            (((self._endpoints.label(name), str(worker)), units) for name, units in slots.items()),
+            (((tenant(name), limit), units) for (name, limit), units in limits.items()),
+        )
+
+    def renewals(self, lost: int, confirmed: bool) -> None:
+        """How many reports on slices were lost since the start; whether what is held is confirmed."""
+        self._slices.renewals(lost, confirmed)
 
     def snapshot(self, version: int, confirmed_at_s: float) -> None:
         """The registry view in use; the registry last agreed with it at `confirmed_at_s` (Unix seconds)."""

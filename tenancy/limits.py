@@ -13,11 +13,13 @@ from typing import Literal, NamedTuple
 
 from model_registry.slices.exchange import Exchange
 from model_registry.slices.slice import Slice
+from telemetry.slice_series import Units
 from tenancy.errors import BeyondLimitError, RateLimitedError
 from tenancy.limits_spec import Limits
 
 MINUTE_S = 60.0
 Kind = Literal["concurrency", "requests", "tokens"]
+_PREFIX = "tenant:"
 _MEANING: dict[Kind, str] = {
     "concurrency": "requests at once",
     "requests": "requests per minute",
@@ -113,6 +115,19 @@ class TenantLimits:
                 found[kind] = Standing(one.total, max(0, one.total - used), reset_s)
         return found
 
+    def units(self) -> dict[tuple[str, str], Units]:
+        """What this process may use, uses and wants, by tenant and limit, for metrics."""
+        now_s = self._loop.time()
+        found: dict[tuple[str, str], Units] = {}
+        for name in self._totals:
+            one = self._exchange.held(name)
+            if one is not None:
+                tenant, _, kind = name.removeprefix(_PREFIX).rpartition(":")
+                found[tenant, kind] = Units(
+                    one.allowed(now_s), one.usage.total(now_s), one.share(now_s).demand
+                )
+        return found
+
     def _learn(self, tenant: str, limits: Limits) -> None:
         for kind, total in _totals(limits):
             self._totals[_name(tenant, kind)] = total
@@ -144,7 +159,7 @@ class TenantLimits:
 
 
 def _name(tenant: str, kind: Kind) -> str:
-    return f"tenant:{tenant}:{kind}"
+    return f"{_PREFIX}{tenant}:{kind}"
 
 
 def _totals(limits: Limits) -> Iterator[tuple[Kind, int]]:

@@ -22,8 +22,11 @@ from engine_builder.repository import (
     write_repository,
 )
 from engine_builder.repository.encoders import EncoderKind, encoder
+from engine_builder.repository.queues import SCHEDULER_POLICY, batched_queue, in_flight_queue
+from model_registry.triton_queue import TritonQueue
 
 _MODELS = Path(__file__).parent / "models"
+_QUEUE = TritonQueue()
 # Limits that a real engine takes at run time, by parameters of their own.
 _RUNTIME_LIMITS = (
     "kv_blocks",
@@ -51,6 +54,8 @@ class EngineSpec:
     script_file: Path | None = None
     cancellation_check_period_ms: int = 100
     stats_check_period_ms: int = 100
+    queue: TritonQueue = _QUEUE
+    """Of a bare model, but for what `limits` say themselves: its `max_queue_size` and scheduler policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class EncoderModels:
     max_batch_size: int = 64
     max_input_len: int = 512
     pacing: str = "none"
+    queue: TritonQueue = _QUEUE
 
 
 EmulatorModels = TrtEngineModels | LlmApiModels | VllmModels | EncoderModels
@@ -120,6 +126,21 @@ def build_emulator_repository(root: Path, models: Sequence[EmulatorModels]) -> l
     specs = [spec for group in models for spec in model_specs(group)]
     write_repository(root, specs)
     return [spec.name for spec in specs]
+
+
+def under_profile(models: EmulatorModels, triton: TritonQueue) -> EmulatorModels:
+    """The models as a profile has their queues; those without a queue of Triton's stay as they are."""
+    match models:
+        case TrtEngineModels(engine=engine):
+            limits = replace(
+                engine.limits,
+                max_queue_size=triton.max_queue_size,
+                batch_scheduler_policy=triton.batch_scheduler_policy,
+            )
+            return replace(models, engine=replace(engine, limits=limits, queue=triton))
+        case EncoderModels():
+            return replace(models, queue=triton)
+    return models
 
 
 def model_specs(models: EmulatorModels) -> list[ModelSpec]:
@@ -145,7 +166,10 @@ def _bare(models: TrtEngineModels) -> ModelSpec:
         schemas.tensorrt_llm(models.dialect),
         max_batch_size=engine.limits.max_batch_size,
         decoupled=models.decoupled,
-        queue=QueuePolicy(engine.limits.max_batch_size, max_queue_size=engine.limits.max_queue_size),
+        queue=replace(
+            in_flight_queue(engine.queue, engine.limits.max_batch_size),
+            max_queue_size=engine.limits.max_queue_size,
+        ),
         parameters={
             "gpt_model_type": "inflight_fused_batching",
             "gpt_model_path": str(engine.model_dir),
@@ -182,7 +206,7 @@ def _encoder(models: EncoderModels) -> ModelSpec:
         "encoder",
         encoder(models.kind, dimensions, models.id_type),
         max_batch_size=models.max_batch_size,
-        queue=QueuePolicy(models.max_batch_size),
+        queue=batched_queue(models.queue, models.max_batch_size),
         parameters={
             "emulator_model": str(models.model_dir),
             "emulator_kind": models.kind,
@@ -266,7 +290,7 @@ def _engine_parameters(engine: EngineSpec) -> dict[str, str]:
     limits = engine.limits
     built = {key: value for key, value in asdict(limits).items() if key not in _RUNTIME_LIMITS}
     parameters = {
-        "batch_scheduler_policy": limits.batch_scheduler_policy,
+        SCHEDULER_POLICY: limits.batch_scheduler_policy,
         "max_tokens_in_paged_kv_cache": str(limits.kv_blocks * limits.tokens_per_block),
         "enable_kv_cache_reuse": _flag(limits.enable_kv_cache_reuse),
         "enable_chunked_context": _flag(limits.enable_chunked_context),

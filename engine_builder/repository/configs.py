@@ -25,11 +25,19 @@ class InstanceGroup:
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """Triton's dynamic batcher. `max_queue_size` None is unbounded, as Triton's 0."""
+    """Triton's dynamic batcher and its queue; see `model_registry.triton_queue` for what each means.
 
-    preferred_batch_size: int
+    `max_queue_size` None is unbounded and `timeout_us` 0 for ever, as Triton's 0. `priority_levels` 0: none.
+    """
+
+    preferred_batch_sizes: tuple[int, ...]
     max_queue_delay_us: int = 0
     max_queue_size: int | None = None
+    timeout_us: int = 0
+    timeout_action: Literal["REJECT", "DELAY"] = "REJECT"
+    allow_timeout_override: bool = False
+    priority_levels: int = 0
+    default_priority_level: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,11 @@ class ModelSpec:
             raise ValueError(f"{self.name}: max_batch_size must not be negative, got {self.max_batch_size}")
         if self.queue is not None and self.max_batch_size == 0:
             raise ValueError(f"{self.name}: a queue policy needs max_batch_size of at least 1")
+        if self.queue is not None and max(self.queue.preferred_batch_sizes, default=0) > self.max_batch_size:
+            raise ValueError(
+                f"{self.name}: preferred_batch_sizes {self.queue.preferred_batch_sizes} must not be above "
+                f"max_batch_size {self.max_batch_size}"
+            )
 
 
 def model_config(spec: ModelSpec) -> model_config_pb2.ModelConfig:
@@ -99,10 +112,20 @@ def _add_execution(config: model_config_pb2.ModelConfig, spec: ModelSpec) -> Non
     kind = model_config_pb2.ModelInstanceGroup.Kind.Value(group.kind)
     config.instance_group.add(count=group.count, kind=kind, gpus=group.gpus)
     if spec.queue is not None:
-        batching = config.dynamic_batching
-        batching.preferred_batch_size.append(spec.queue.preferred_batch_size)
-        batching.max_queue_delay_microseconds = spec.queue.max_queue_delay_us
-        batching.default_queue_policy.max_queue_size = spec.queue.max_queue_size or 0
+        _add_queue(config, spec.queue)
+
+
+def _add_queue(config: model_config_pb2.ModelConfig, queue: QueuePolicy) -> None:
+    batching = config.dynamic_batching
+    batching.preferred_batch_size.extend(queue.preferred_batch_sizes)
+    batching.max_queue_delay_microseconds = queue.max_queue_delay_us
+    batching.priority_levels = queue.priority_levels
+    batching.default_priority_level = queue.default_priority_level
+    policy = batching.default_queue_policy
+    policy.max_queue_size = queue.max_queue_size or 0
+    policy.default_timeout_microseconds = queue.timeout_us
+    policy.timeout_action = model_config_pb2.ModelQueuePolicy.TimeoutAction.Value(queue.timeout_action)
+    policy.allow_timeout_override = queue.allow_timeout_override
 
 
 def _add_steps(config: model_config_pb2.ModelConfig, spec: ModelSpec) -> None:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 
-from enginehouse.local.model_servers import Placement, adapter_folder, weights_folder
+from emulator.engine.pacing import Pacing
+from enginehouse.local.model_servers import Placement, adapter_folder, engine_limits, weights_folder
+from enginehouse.local.paced_card import paced_card
 from enginehouse.local.stack import AdapterEntry, DeploymentEntry, LocalStack, ModelEntry
+from model_registry.cards import GoodputCard
 from model_registry.entities import Adapter, Deployment, Model
 from model_registry.manifests import to_yaml
 
 HEAD = "# Written by `enginehouse up` at every start; changes to it are lost.\n"
 
 
-def stack_manifest(stack: LocalStack, place: Callable[[DeploymentEntry], Placement]) -> str:
-    """YAML documents, models first; `place` says where each deployment's engine listens."""
+def stack_manifest(
+    stack: LocalStack, place: Callable[[DeploymentEntry], Placement], pacing: Pacing | None = None
+) -> str:
+    """YAML documents, models first; `place` says where each deployment's engine listens.
+
+    `pacing`: the time that engines keep; they have cards then.
+    """
     models = [_model(entry) for entry in stack.models]
-    deployments = [_deployment(entry, place(entry)) for entry in stack.deployments]
+    deployments = [
+        _deployment(entry, place(entry), _card(stack, entry, pacing)) for entry in stack.deployments
+    ]
     return HEAD + to_yaml([*models, *map(_adapter, stack.adapters), *deployments])
 
 
@@ -51,7 +62,14 @@ def _adapter(entry: AdapterEntry) -> Adapter:
     )
 
 
-def _deployment(entry: DeploymentEntry, placement: Placement) -> Deployment:
+def _card(stack: LocalStack, entry: DeploymentEntry, pacing: Pacing | None) -> GoodputCard | None:
+    engine = stack.engine_of(entry)
+    if pacing is None or "encoder" in engine.runtime:
+        return None
+    return paced_card(pacing, engine_limits(engine), datetime.datetime.now(datetime.UTC).date())
+
+
+def _deployment(entry: DeploymentEntry, placement: Placement, card: GoodputCard | None) -> Deployment:
     return Deployment.model_validate(
         {
             "name": entry.name,
@@ -62,5 +80,6 @@ def _deployment(entry: DeploymentEntry, placement: Placement) -> Deployment:
             "servers": (placement.server,),
             "max_concurrency": entry.max_concurrency,
             "tokens_per_block": entry.tokens_per_block,
+            "card": card,
         }
     )

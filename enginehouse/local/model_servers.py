@@ -23,6 +23,7 @@ from emulator.triton.repository import (
     TrtEngineModels,
     VllmModels,
     build_emulator_repository,
+    under_profile,
 )
 from engine_builder.repository.encoders import EncoderKind
 from enginehouse.errors import SettingsError
@@ -34,6 +35,8 @@ from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import TritonEnvironment
 from inference.lora import CONFIG_FILE
 from model_registry.entities import LaneName, ServerRef
+from model_registry.knobs import knobs_of
+from model_registry.triton_queue import TritonQueue
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "emulator" / "models"
 TRITON_READY_TIMEOUT_S = 120.0
@@ -96,7 +99,7 @@ class TritonServers:
         self, stack: LocalStack, state: StateDir, triton: TritonEnvironment, pacing: str, progress: Progress
     ) -> None:
         self._processes = {
-            server.name: _triton(server, state, triton, pacing, progress) for server in stack.servers
+            server.name: _triton(stack, server, state, triton, pacing, progress) for server in stack.servers
         }
         self.services: Sequence[TritonProcess] = tuple(self._processes.values())
         self.shm_prefixes = [process.shm_prefix for process in self.services]
@@ -115,10 +118,16 @@ class TritonServers:
 
 
 def _triton(
-    server: ServerEntry, state: StateDir, triton: TritonEnvironment, pacing: str, progress: Progress
+    stack: LocalStack,
+    server: ServerEntry,
+    state: StateDir,
+    triton: TritonEnvironment,
+    pacing: str,
+    progress: Progress,
 ) -> TritonProcess:
     repository = state.servers / server.name
-    names = build_emulator_repository(repository, [_models(engine, pacing) for engine in server.engines])
+    models = [under_profile(_models(one, pacing), triton_queue(stack, one)) for one in server.engines]
+    names = build_emulator_repository(repository, models)
     return TritonProcess(
         server.name,
         triton,
@@ -131,13 +140,24 @@ def _triton(
     )
 
 
+def triton_queue(stack: LocalStack, entry: EngineEntry) -> TritonQueue:
+    """What an engine's Triton is told: as the profile of its deployments has it, if they have one alone.
+
+    What the stack itself says of the engine wins.
+    """
+    profiles = {one.profile for one in stack.deployments if stack.engine_of(one) is entry}
+    knobs = knobs_of(profiles.pop() if len(profiles) == 1 else "balanced")
+    said = {name: entry.limits[name] for name in TritonQueue.model_fields if name in entry.limits}
+    return TritonQueue.model_validate({**dict(knobs.triton), **said})
+
+
 def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
     if entry.runtime in ("encoder", "text-encoder"):
         kind: EncoderKind = "sentence" if entry.runtime == "encoder" else "text"
         return EncoderModels(weights_folder(entry.weights), entry.name, kind, pacing=pacing)
     engine = EngineSpec(
         weights_folder(entry.weights),
-        _limits(entry),
+        engine_limits(entry),
         pacing=pacing,
         guided_decoding=entry.guided_decoding,
         cancellation_check_period_ms=entry.cancellation_check_period_ms,
@@ -153,7 +173,8 @@ def _models(entry: EngineEntry, pacing: str) -> EmulatorModels:
     )
 
 
-def _limits(entry: EngineEntry) -> EngineLimits:
+def engine_limits(entry: EngineEntry) -> EngineLimits:
+    """What an engine was built for. Raises SettingsError."""
     limits: dict[str, Any] = dict(entry.limits)
     try:
         return EngineLimits(**limits)

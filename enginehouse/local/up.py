@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from emulator.engine.pacing import Pacing
 from enginehouse.connection import Connection
 from enginehouse.doctor import GIB, available_memory_bytes
 from enginehouse.errors import ApiError, CommandError, MachineError
@@ -163,7 +164,8 @@ class LocalRun:
         path, names = self._state.manifest, names_of(self._stack)
         before = self._state.applied()
         self._state.remember_applied(before | names)
-        text = stack_manifest(self._stack, servers.placement)
+        pacing = Pacing.load(self._options.pacing)
+        text = stack_manifest(self._stack, servers.placement, pacing)
         path.write_text(text)
         await apply_files(connection, [ManifestFile(str(path), text)], dry_run=False)
         for kind, name in sorted(before - names):

@@ -64,6 +64,8 @@ class Exchange:
         """Until then this worker cannot have held anything before Redis was away."""
         self._gossip: Callable[[], str] | None = None
         self._on_gossip: OnGossip | None = None
+        self.lost_reports = 0
+        """That were not answered in time, since the start."""
         self.on_change: Callable[[], None] | None = None
         """Called when what may be used of slices may have changed."""
 
@@ -93,6 +95,10 @@ class Exchange:
             found.terms = found.terms._replace(even=self._even(total))
             self.want_now(found)
         return found
+
+    def held(self, name: str) -> Slice | None:
+        """The slice of a resource, where there is one."""
+        return self._slices.get(name)
 
     def close(self, name: str) -> None:
         """Hold nothing more of a resource that is no more; what others know of it lapses."""
@@ -172,6 +178,7 @@ class Exchange:
             )
         except RegistryError as error:
             _log.debug("slices wait for Redis", extra={"reason": str(error)})
+            self.lost_reports += 1
             self._lost()
         else:
             self._learn(answer, due, sent_s)

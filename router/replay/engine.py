@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_registry.cards import GoodputCard
 from router.replay.block_cache import BlockCache
 from router.replay.workload import Request
 
@@ -37,6 +38,8 @@ class EngineCard(BaseModel):
     """Each pair of a prompt's token and one before it."""
     resident_s: Annotated[float, Field(ge=0)] = 48e-9
     """Each token in the cache that a decode step reads."""
+    request_s: Annotated[float, Field(ge=0)] = 0.0
+    """Each request that decodes in a step."""
     overhead_s: Annotated[float, Field(ge=0)] = 1e-3
     """Of every step."""
 
@@ -49,10 +52,32 @@ class EngineCard(BaseModel):
             done += take
         return total
 
-    def step_s(self, tokens: int, pairs: float, resident: int) -> float:
+    def step_s(self, tokens: int, pairs: float, resident: int, decoding: int = 0) -> float:
         """One step."""
-        work = max(self.step_floor_s, self.token_s * tokens)
+        work = max(self.step_floor_s, self.token_s * tokens) + self.request_s * decoding
         return work + self.attention_s * pairs + self.resident_s * resident + self.overhead_s
+
+
+def engine_card(card: GoodputCard) -> EngineCard:
+    """The engine that a goodput card speaks of.
+
+    Its steps are the card's line over the batch, so what cached tokens cost is in `request_s`, for the
+    lengths that the card was made with, and what attention costs is in the rate of its prefill. The card's
+    overhead of a first token is a step here: what is spent outside the engine has no place in replay, as the
+    network has none. What the card leaves out is as `EngineCard` has it.
+    """
+    left_out = EngineCard()
+    return EngineCard(
+        slots=card.slots,
+        chunk_tokens=card.chunk_tokens or left_out.chunk_tokens,
+        kv_tokens=card.kv_tokens or left_out.kv_tokens,
+        step_floor_s=card.step_base_s,
+        token_s=1 / card.prefill_tokens_per_s,
+        attention_s=0.0,
+        resident_s=0.0,
+        request_s=card.step_per_request_s,
+        overhead_s=0.0,
+    )
 
 
 class Job:
@@ -183,7 +208,7 @@ class Engine:
         tokens, pairs = self._prompts(self.card.chunk_tokens - decoding)
         if tokens:
             self._leap = 0
-            self.next_s = now_s + self.card.step_s(tokens + decoding, pairs, self._resident)
+            self.next_s = now_s + self.card.step_s(tokens + decoding, pairs, self._resident, decoding)
         elif decoding:
             self._leap = self._decoding[0][0] - self._steps
             self.next_s = now_s + _sum_s(self._leap, *self._decode_s())
@@ -214,7 +239,8 @@ class Engine:
     def _decode_s(self) -> tuple[float, float]:
         """Seconds of the first decode step from here, and what each further one takes more."""
         decoding = len(self._decoding)
-        return self.card.step_s(decoding, 0, self._resident), self.card.resident_s * decoding
+        first_s = self.card.step_s(decoding, 0, self._resident, decoding)
+        return first_s, self.card.resident_s * decoding
 
 
 def _chunk(job: Job, budget: int) -> tuple[int, float]:

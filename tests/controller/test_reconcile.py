@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from controller.desired import DEFAULT_CONCURRENCY, Desired, desired_endpoints
 from controller.observe import Observation
 from controller.reconcile import Action, Move, Register, reconcile
+from model_registry.cards import GoodputCard
 from model_registry.entities import Deployment, Endpoint, EndpointState, LaneName, ServerRef
 
 
@@ -169,3 +171,28 @@ def test_a_draining_endpoint_that_is_wanted_again_is_registered_anew() -> None:
     (action,) = decide(SEEN, in_state("draining"))
     assert isinstance(action, Move)
     assert action.state == "gone"
+
+
+CARD = GoodputCard(
+    source="planned",
+    gpu_class="l40s",
+    date=date(2026, 11, 28),
+    prefill_tokens_per_s=9_000,
+    overhead_s=0.1,
+    step_s=0.03,
+    slots=24,
+)
+
+
+def test_a_card_goes_with_the_endpoint_and_stands_in_for_slots_that_nobody_states() -> None:
+    """A changed card is registered anew; the engine's own word on its slots wins over it."""
+    carded = Desired(DEPLOYMENT.model_copy(update={"card": CARD}), SERVER)
+    assert carded.endpoint(Recognised()).card == CARD
+    assert carded.endpoint(Recognised()).max_concurrency == 48
+    assert carded.endpoint(Recognised(max_concurrency=None)).max_concurrency == 24
+    stated = Desired(carded.deployment.model_copy(update={"max_concurrency": 5}), SERVER)
+    assert stated.endpoint(Recognised(max_concurrency=None)).max_concurrency == 5
+    [action] = decide(SEEN, READY, wanted=carded)
+    assert isinstance(action, Register)
+    assert action.endpoint.card == CARD
+    assert not decide(PROBED, action.endpoint, wanted=carded)

@@ -57,7 +57,7 @@ def test_a_real_engine_gets_its_backend_parameters_and_queue(tmp_path: Path) -> 
         decoupled=True,
         parameters={"gpt_model_type": "inflight_fused_batching", "gpu_device_ids": "0,1"},
         instances=InstanceGroup(1, "KIND_CPU"),
-        queue=QueuePolicy(64, max_queue_delay_us=100, max_queue_size=128),
+        queue=QueuePolicy((64,), max_queue_delay_us=100, max_queue_size=128),
     )
     config = _written(tmp_path, spec)
     assert (config.backend, config.max_batch_size) == ("tensorrtllm", 64)
@@ -119,7 +119,7 @@ def test_models_of_one_name_are_refused_before_anything_is_written(tmp_path: Pat
         ({"name": "m"}, "give exactly one"),
         ({"name": "m", "backend": "python", "steps": (EnsembleStep("a", {}, {}),)}, "give exactly one"),
         ({"name": "m", "backend": "python", "max_batch_size": -1}, "must not be negative"),
-        ({"name": "m", "backend": "python", "queue": QueuePolicy(1)}, "queue policy needs"),
+        ({"name": "m", "backend": "python", "queue": QueuePolicy((1,))}, "queue policy needs"),
     ],
 )
 def test_a_model_that_makes_no_sense_is_refused(fields: dict[str, object], message: str) -> None:

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from enginehouse.first_key import create_first_key
 from enginehouse.local.ports import free_port
+from model_registry.cards import GoodputCard
 from model_registry.config import RegistryConfig
 from model_registry.entities import Deployment, Endpoint, Model, ServerRef, Tenant
 from model_registry.slices.store import SliceStore
@@ -125,6 +126,7 @@ async def fleet(
     gateways: int = 2,
     workers: int = 2,
     slots: int = 64,
+    card: GoodputCard | None = None,
     **settings: str,
 ) -> AsyncIterator[Fleet]:
     """Ready, with one endpoint of `slots` slots and a key of `tenant`."""
@@ -135,7 +137,7 @@ async def fleet(
     await store.apply([model, deployment, tenant])
     endpoint = Endpoint(
         name="d@engine", deployment="d", model="m", profile="balanced", lane="openai-http", target="m",
-        http=upstream, state="ready", max_concurrency=slots,
+        http=upstream, state="ready", max_concurrency=slots, card=card,
     )  # fmt: skip
     await store.register_endpoint(endpoint, ttl_s=600)
     connector = aiohttp.TCPConnector(limit=0, force_close=True)  # so that the kernel spreads over workers

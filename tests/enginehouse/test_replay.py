@@ -81,3 +81,46 @@ def test_bad_input_is_told_in_a_sentence(
     path.write_text(card)
     with pytest.raises(CommandError, match=complaint):
         replay("-t", str(trace), "--card", str(path), *arguments)
+
+
+GOODPUT_CARD = """\
+source: measured
+gpu_class: h100-sxm
+date: 2026-11-28
+prefill_tokens_per_s: 100000
+overhead_s: 0.02
+step_s: 0.006
+step_per_request_s: 0.0001
+slots: 64
+"""
+
+
+@pytest.mark.parametrize("form", ["alone", "section", "deployment"])
+def test_a_goodput_card_is_a_card_in_whatever_file(trace: Path, tmp_path: Path, form: str) -> None:
+    """As `enginehouse card` prints it and as `enginehouse get -o yaml` does: the same engine."""
+    out, card = tmp_path / "figures.csv", tmp_path / "card.yaml"
+    indented = "".join(f"  {line}\n" for line in GOODPUT_CARD.splitlines())
+    head = "apiVersion: enginehouse/v1\nkind: Deployment\nmetadata: {name: d}\nspec:\n"
+    deployment = f"{head}  model: m\n  card:\n" + "".join(f"    {one}\n" for one in GOODPUT_CARD.splitlines())
+    card.write_text({"alone": GOODPUT_CARD, "section": f"card:\n{indented}", "deployment": deployment}[form])
+    replay("-t", str(trace), "-e", "4", "-o", str(out), "--card", str(card))
+    with out.open(encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["mean_ttft_s"]) == pytest.approx(0.02), "2,000 tokens at 100,000 per second"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOODPUT_CARD.replace("slots: 64\n", ""), "slots: Field required"),
+        ("kind: Model\nname: m\n", "no Deployment with a card"),
+        ("slots: 0\n", "slots: Input should be greater"),
+    ],
+)
+def test_a_card_that_cannot_be_used_names_the_field(
+    trace: Path, tmp_path: Path, text: str, said: str
+) -> None:
+    card = tmp_path / "card.yaml"
+    card.write_text(text)
+    with pytest.raises(CommandError, match=said):
+        replay("-t", str(trace), "--card", str(card))

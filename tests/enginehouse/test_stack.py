@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from emulator.engine.pacing import Pacing, StepLoad
 from enginehouse.connection import Connection
 from enginehouse.errors import ProcessError, SettingsError
 from enginehouse.local.manifest import names_of, stack_manifest
-from enginehouse.local.model_servers import FallbackServers, Placement, weights_folder
+from enginehouse.local.model_servers import FallbackServers, Placement, triton_queue, weights_folder
+from enginehouse.local.paced_card import CONTEXT_TOKENS
 from enginehouse.local.ports import free_port
 from enginehouse.local.ready import each_answers, names_to_ask
 from enginehouse.local.stack import DEMO_STACK, DeploymentEntry, needed_memory_bytes, read_stack
 from enginehouse.local.state_dir import StateDir
 from enginehouse.local.up import own_url
 from model_registry.entities import Adapter, Deployment, Model, ServerRef
+from model_registry.knobs import BUILT_IN
 from model_registry.manifests import parse_manifests
+from model_registry.triton_queue import TritonQueue
 
 SMALL = """
 servers:
@@ -54,6 +58,41 @@ def test_the_demo_shows_many_models_and_schemas() -> None:
         *("tensorrt_llm", "ensemble", "tensorrt_llm_bls", "house-chat", "depot-chat"),
         *("siding-chat", "house-vectors"),
     } == {str(item.target) for item in deployments}
+
+
+def test_engines_that_keep_a_gpus_time_have_its_card() -> None:
+    """Those of text models alone; the card keeps to what the engine was built for."""
+    pacing = Pacing.load("h100-sxm-llama-3.1-8b-fp8")
+    assert pacing is not None
+    objects = _objects(stack_manifest(DEMO_STACK, _place, pacing))
+    cards = {item.name: item.card for item in objects if isinstance(item, Deployment)}
+    assert cards.pop("house-vectors") is None
+    assert all(cards.values())
+    found = cards["house-chat-latency"]
+    assert found is not None
+    assert (found.source, found.slots, found.chunk_tokens, found.kv_tokens) == ("planned", 16, 512, 512 * 32)
+    for decoding in (1, 9):
+        load = StepLoad(0, 0, decoding, decoding * CONTEXT_TOKENS)
+        step_s = found.step_base_s + decoding * found.step_per_request_s
+        assert step_s == pytest.approx(pacing.step_s(load))
+
+
+def test_an_engines_triton_is_told_what_the_profile_of_its_deployments_says() -> None:
+    """Of one that serves several, what is common; what the stack says itself wins."""
+    latency, throughput = (server.engines[0] for server in DEMO_STACK.servers)
+    assert triton_queue(DEMO_STACK, throughput) == BUILT_IN["throughput"].triton
+    assert triton_queue(DEMO_STACK, latency) == TritonQueue()
+    limits = {**throughput.limits, "batch_scheduler_policy": "guaranteed_no_evict", "max_queue_size": 9}
+    said = throughput.model_copy(update={"limits": limits})
+    servers = [
+        one.model_copy(update={"engines": (said,)}) if one is DEMO_STACK.servers[1] else one
+        for one in DEMO_STACK.servers
+    ]
+    only = [one for one in DEMO_STACK.deployments if one.name.startswith("house-chat")]
+    stack = DEMO_STACK.model_copy(update={"servers": tuple(servers), "deployments": tuple(only)})
+    found = triton_queue(stack, said)
+    assert (found.batch_scheduler_policy, found.max_queue_size) == ("guaranteed_no_evict", 9)
+    assert found.max_queue_delay_us == 2000
 
 
 def test_models_come_before_what_names_them_and_find_their_tokenizer() -> None:

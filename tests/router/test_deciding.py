@@ -16,6 +16,7 @@ from router.ledger import REPORT_TTL_S, Charge, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, pick
 from router.policies import make
 from router.view import EndpointView
+from tests.router.test_forecast import CARD
 
 MODEL = "m"
 
@@ -169,3 +170,20 @@ def test_the_block_is_the_engines_or_a_common_one() -> None:
     assert len(deciding.ask(prompt([1] * 256), 300, "t", [endpoint("a", None)]).blocks) == 4
     body = InferenceRequest("r", MODEL, True, 100, body={})
     assert deciding.ask(body, 300, "t", [A])[:3] == (300, 0, ())
+
+
+def test_a_snapshot_brings_cards_to_forecasts() -> None:
+    """Whether a decision or the registry's news comes first; a decision in between goes by the new card."""
+    house, ask = House(), prompt([1] * 10)
+    first = A.model_copy(update={"card": CARD})
+    house.views(ask, 0.0)
+    house.deciding.retain([first, B])
+    asked = house.deciding.ask(ask, 200, "t", [first, B])
+
+    def pace(endpoints: list[Endpoint]) -> list[float]:
+        choices = house.deciding.candidates(MODEL, endpoints, None, asked, 1.0)
+        return [round(choice.view.prefill_tokens_per_s) for choice in choices]
+
+    assert pace([first, B]) == [50_000, 20_000]
+    changed = first.model_copy(update={"card": CARD.model_copy(update={"prefill_tokens_per_s": 9_000})})
+    assert pace([changed, B]) == [9_000, 20_000]

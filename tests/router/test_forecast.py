@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_registry.cards import GoodputCard
 from router.forecast import Forecast, Forecasts, Seed
 
 
@@ -66,3 +68,45 @@ def test_endpoints_have_forecasts_of_their_own() -> None:
     assert forecasts.of("b").prefill_tokens_per_s == pytest.approx(20_000)
     forecasts.retain({"b"})
     assert forecasts.of("a").prefill_tokens_per_s == pytest.approx(20_000)
+
+
+CARD = GoodputCard(
+    source="planned",
+    gpu_class="h100-sxm",
+    date=date(2026, 11, 28),
+    prefill_tokens_per_s=50_000,
+    overhead_s=0.02,
+    step_s=0.006,
+    step_per_request_s=0.0001,
+    slots=64,
+)
+
+
+def test_a_card_is_the_seed_and_a_changed_one_is_it_again() -> None:
+    """What was observed stays while the card says the same, and goes with it."""
+    forecasts = Forecasts()
+    forecasts.adopt("a", CARD)
+    forecasts.adopt("b", None)
+    assert forecasts.of("a").learned(0.0)[:4] == pytest.approx((50_000, 0.02, 0.006, 0.0001))
+    assert forecasts.of("b").prefill_tokens_per_s == pytest.approx(20_000)
+    for now_s in range(50):
+        forecasts.of("a").saw_ttft(10_000, 0.6, now_s)
+    slower = forecasts.of("a").prefill_tokens_per_s
+    assert slower < 40_000
+    forecasts.adopt("a", CARD.model_copy(update={"about": "the same figures"}))
+    assert forecasts.of("a").prefill_tokens_per_s == slower
+    assert (forecasts.of("a").learned(60)[4:6], forecasts.of("a").learned(60)[6:]) == ((50, 11), (0, None))
+    forecasts.adopt("a", CARD.model_copy(update={"prefill_tokens_per_s": 30_000}))
+    assert forecasts.of("a").learned(60)[0] == pytest.approx(30_000)
+    assert forecasts.of("a").learned(60)[4:] == (0, None, 0, None)
+    forecasts.adopt("a", None)
+    assert forecasts.of("a").prefill_tokens_per_s == pytest.approx(20_000)
+
+
+def test_an_endpoint_that_left_begins_with_its_card_again() -> None:
+    forecasts = Forecasts()
+    forecasts.adopt("a", CARD)
+    forecasts.retain(set())
+    assert forecasts.of("a").prefill_tokens_per_s == pytest.approx(20_000)
+    forecasts.adopt("a", CARD)
+    assert forecasts.of("a").prefill_tokens_per_s == pytest.approx(50_000)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +23,8 @@ from telemetry.metric_labels import (
     outcome_of,
 )
 from telemetry.metrics import Metrics
+from telemetry.slice_series import Units
+from tenancy.limits import Kind
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -231,6 +234,27 @@ def test_all_workers_share_one_page(tmp_path: Path) -> None:
     assert found["enginehouse_snapshot_version", ()] == 4
 
 
+def test_slices_are_shown_by_worker_and_tenant_within_bounds(metrics: Metrics) -> None:
+    """What is gone falls to nothing; what is not known adds up under one name; losses are counted once."""
+    metrics.learn(tenants=["acme"])
+    slots = {"d@h:1": Units(8, 5, 9), "x@h:1": Units(1, 1, 1), "y@h:1": Units(2, 0, 0)}
+    limits = {("acme", "tokens"): Units(1000, 10, 20), ("who", "tokens"): Units(3, 2, 1)}
+    metrics.slices(1, slots, limits)
+    metrics.renewals(2, confirmed=True)
+    metrics.renewals(5, confirmed=False)
+    here = {"endpoint": "d@h:1", "worker": "1"}
+    found = [value(metrics, f"slots_{name}", **here) for name in ("leased", "used", "wanted")]
+    assert found == [8, 5, 9]
+    assert value(metrics, "slots_leased", endpoint="other", worker="1") == 3
+    assert value(metrics, "limit_leased", tenant="acme", limit="tokens") == 1000
+    assert value(metrics, "limit_wanted", tenant="other", limit="tokens") == 1
+    assert value(metrics, "slice_renewals_lost_total") == 5
+    assert value(metrics, "slices_confirmed") == 0
+    metrics.slices(1, {}, {})
+    assert value(metrics, "slots_leased", **here) == 0
+    assert value(metrics, "limit_used", tenant="acme", limit="tokens") == 0
+
+
 def documented() -> dict[str, tuple[str, tuple[str, ...], str]]:
     """Name -> type, labels and meaning, as docs/metrics.md has them."""
     rows = re.findall(
@@ -246,14 +270,16 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 25
+    assert len(described) == 33
     assert documented() == described
 
 
 def test_the_document_lists_every_label_value() -> None:
     text = DOCUMENT.read_text().split("## Label values")[1].split("## Questions")[0]
     documented_values = set(re.findall(r"`([a-z_]+)`", text)) - {"outcome", "phase", "status", "reason"}
+    documented_values -= {"worker", "limit"}
     assert documented_values == {
+        *get_args(Kind),
         *OUTCOMES,
         *ATTEMPT_OUTCOMES,
         *CANCEL_PHASES,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from math import inf
 
 import pytest
 
+from model_registry.cards import GoodputCard
 from router.replay.block_cache import BlockCache
-from router.replay.engine import Engine, EngineCard, Job
+from router.replay.engine import Engine, EngineCard, Job, engine_card
 from router.replay.workload import Request
 
 CARD = EngineCard()
@@ -97,3 +99,26 @@ def test_slots_bound_the_batch() -> None:
         two.submit(job(100, 50), 0.0)
     two.advance()
     assert (two.running, len(two.waiting)) == (2, 1)
+
+
+def test_an_engine_by_a_goodput_card_keeps_its_lines() -> None:
+    """A prompt takes its tokens at the card's rate, and a batch's step what the card says of it."""
+    goodput = GoodputCard(
+        source="measured",
+        gpu_class="h100-sxm",
+        date=date(2026, 11, 28),
+        prefill_tokens_per_s=50_000,
+        overhead_s=0.02,
+        step_s=0.006,
+        step_per_request_s=0.0005,
+        slots=4,
+        kv_tokens=100_000,
+    )
+    card = engine_card(goodput)
+    assert (card.slots, card.kv_tokens, card.chunk_tokens) == (4, 100_000, CARD.chunk_tokens)
+    assert card.prefill_s(8192) == pytest.approx(8192 / 50_000)
+    assert card.step_s(3, 0, 5_000, 3) == pytest.approx(0.0055 + 3 * 0.0005)
+    house = engine(card)
+    jobs = [job(100, 101) for _ in range(3)]
+    drained(house, [(0.0, one) for one in jobs])
+    assert jobs[2].last_s - jobs[2].first_s == pytest.approx(100 * 0.007, rel=0.02)

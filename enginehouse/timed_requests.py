@@ -1,0 +1,106 @@
+"""Timed requests: streamed chats with prompts that nobody has asked before, and what they took."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import aclosing
+from random import Random
+from time import monotonic
+from typing import Any, NamedTuple, Self
+
+from enginehouse.api import chat_stream
+from enginehouse.connection import Connection
+from enginehouse.errors import ApiError, CommandError
+from router.measured import Sample
+
+_WORDS = (
+    "line",
+    "clear",
+    "train",
+    "empty",
+    "wagon",
+    "down",
+    "yard",
+    "rain",
+    "night",
+    "water",
+    "coal",
+    "steam",
+)
+_TOKENS = ("content", "reasoning_content", "reasoning", "tool_calls")
+"""Fields of a delta that tokens came in; a first one may have the role alone."""
+_BAD_REQUEST = 400
+
+
+class Timed(NamedTuple):
+    """One request's times."""
+
+    sample: Sample
+    here: bool
+    """It was served by one of the endpoints asked about, and not by others that stand in for them."""
+
+
+class TimedRequests:
+    """Chats with one model; prompts are made to length by what its tokenizer was seen to make of words."""
+
+    def __init__(
+        self, connection: Connection, model: str, endpoints: Collection[str], output_tokens: int
+    ) -> None:
+        self._connection = connection
+        self._endpoints = endpoints
+        self._model = model
+        self._output_tokens = output_tokens
+        self._options: dict[str, Any] = {"max_tokens": output_tokens, "min_tokens": output_tokens}
+        self._dice = Random()
+        self._base_tokens, self._tokens_per_word = 0.0, 1.0
+
+    async def calibrate(self) -> Self:
+        """Ask for what is needed to make prompts to length. Raises ApiError as the gateway refuses."""
+        try:
+            first = await self._ask(40)
+        except ApiError as error:
+            if error.status != _BAD_REQUEST or "min_tokens" not in error.message:
+                raise
+            del self._options["min_tokens"]  # its lane cannot; answers are as long as they are
+            first = await self._ask(40)
+        short, longer = first.sample, (await self._ask(120)).sample
+        self._tokens_per_word = max(0.1, (longer.prompt_tokens - short.prompt_tokens) / 80)
+        self._base_tokens = short.prompt_tokens - 40 * self._tokens_per_word
+        return self
+
+    async def ask(self, prompt_tokens: int) -> Timed:
+        """One request of about so many tokens."""
+        return await self._ask(max(1, round((prompt_tokens - self._base_tokens) / self._tokens_per_word)))
+
+    async def _ask(self, words: int) -> Timed:
+        # Random from the first word on: a prompt with a known beginning would be answered from the cache.
+        text = " ".join(self._dice.choice(_WORDS) for _ in range(words))
+        body = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "stream_options": {"include_usage": True},
+            **self._options,
+        }
+        first_s = last_s = None
+        usage: dict[str, int] = {}
+        went: list[str] = []
+        began_s = monotonic()
+        async with chat_stream(self._connection, body, went.append) as events, aclosing(events):
+            async for event in events:
+                for choice in event.get("choices") or ():
+                    last_s = monotonic()
+                    if first_s is None and any(choice["delta"].get(name) for name in _TOKENS):
+                        first_s = last_s
+                usage = event.get("usage") or usage
+        if first_s is None or last_s is None or not usage.get("completion_tokens"):
+            raise CommandError(
+                f"an answer of {self._model} had no tokens, or did not say how many",
+                "only models that stream text with its usage can be measured",
+            )
+        times = first_s - began_s, last_s - began_s
+        told = dict(part.partition("=")[::2] for line in went for part in line.split("; "))
+        return Timed(
+            Sample(usage["prompt_tokens"], usage["completion_tokens"], *times),
+            here=told.get("endpoint") in self._endpoints,
+        )
