@@ -39,17 +39,17 @@ def estimated_tokens(said: object) -> int:
 
 
 def _characters(said: object) -> int:
-    match said:
-        case str():
-            return 0 if said.startswith("data:") else len(said)  # what is inlined is not text
-        case dict():
-            return sum(map(_characters, said.values()))
-        case list():
-            return sum(map(_characters, said))
-        case int():
-            return _CHARS_PER_TOKEN  # a token id
-        case _:
-            return 0
+    """One call for each list and object, not for each of what they hold: relayed requests all pay for it."""
+    parts = said.values() if isinstance(said, dict) else said if isinstance(said, list) else (said,)
+    total = 0
+    for part in parts:
+        if isinstance(part, str):
+            total += 0 if part.startswith("data:") else len(part)  # what is inlined is not text
+        elif isinstance(part, dict | list):
+            total += _characters(part)
+        elif isinstance(part, int):
+            total += _CHARS_PER_TOKEN  # a token id
+    return total
 
 
 def _headers(kind: str, at: Standing) -> bytes:
