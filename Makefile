@@ -53,14 +53,15 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 ## Prove -----------------------------------------------------------------------------------------
 
 .PHONY: test
-# Two files at a time, as most of their time is waiting; the whole-stack tests measure time and go one by one.
+# Three files at a time, as most of their time is waiting, the longest early; the whole-stack tests measure time and go
+# one by one.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 2 --dist loadfile --ignore=tests/stack || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/stack || status=$$?; \
 	    env "$$mark" $(RUN) -m pytest tests/stack || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \

@@ -7,12 +7,11 @@ connection to the client's transport without it. Whatever happens, the finish ru
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from random import getrandbits
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -22,12 +21,10 @@ from gateway.accounting import Accounts
 from gateway.api.answers import DONE
 from gateway.api.errors import (
     ApiError,
-    bad_request,
     draining,
-    shape_of,
 )
 from gateway.api.requests import ApiRequest
-from gateway.api.tools import no_tool_parser
+from gateway.assembling import RELAYED, Assembling, assembling_for
 from gateway.batch_jobs.answer import KeptResponse, RowAnswer
 from gateway.best_of import best
 from gateway.body import read_body
@@ -36,6 +33,7 @@ from gateway.decisions import ASKED, header_of
 from gateway.embeddings import Embeddings
 from gateway.entry import Arrived, Entry
 from gateway.fallback import stand_in
+from gateway.lanes import TRITON_LANES, lanes_for
 from gateway.limits import estimated_tokens, reserve
 from gateway.operations import GeneratingOperation, Head, Operation
 from gateway.operations.chat import ChatCompletion
@@ -43,50 +41,24 @@ from gateway.operations.completion import TextCompletion
 from gateway.operations.embedding import Embedding
 from gateway.operations.messages import Messages
 from gateway.operations.responses import Responses
-from gateway.parsing import Parsing, parsing_for
-from gateway.prompts import Prompt, read_prompts, relayed, requests_for
+from gateway.prompts import read_prompts, relayed, requests_for
+from gateway.refusal import refuse, timed_out
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
-from gateway.streaming.parts import PartParser
-from gateway.streaming.text import Assembler
 from gateway.usage import usage_of
 from inference.adapters import Adapters
-from inference.errors import (
-    AdapterError,
-    AdapterUnsendableError,
-    ServerTimeoutError,
-    ServerUnreachableError,
-    StreamBrokenError,
-)
 from inference.request import InferenceRequest, Usage
 from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import Adapter, Endpoint, Model
+from model_registry.entities import Adapter, Endpoint
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
-from router.errors import RouterError
 from router.profiles import BATCH_JOB, TIERS, Wish, resolve
 from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
 from tenancy.limits import TenantLimits
 
-_log = logging.getLogger(__name__)
-_OWN_WORDS = (
-    ServerUnreachableError,
-    ServerTimeoutError,
-    StreamBrokenError,
-    RouterError,
-    AdapterError,
-    AdapterUnsendableError,
-)
-"""Errors whose text is ours; a model server's own words may quote the prompt, which no log may hold."""
-_TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "vllm"})
-_OPENAI_LANES = frozenset({"openai-http"})
-_BARE_LANE = frozenset({"tensorrt_llm"})
-_ID_LANES = _BARE_LANE | _OPENAI_LANES
-_NO_MARKS: frozenset[str] = frozenset()
-_PROMPT_END_TOKENS = 64
 OPERATIONS: tuple[GeneratingOperation, ...] = (
     ChatCompletion(),
     TextCompletion(),
@@ -95,23 +67,6 @@ OPERATIONS: tuple[GeneratingOperation, ...] = (
 )
 Respond = Callable[[Entry, Arrived], Awaitable[None]]
 """Responds to a request, or raises what its client is to see."""
-
-
-class Assembling(NamedTuple):
-    """How a request's answers are put together here; those of an OpenAI-HTTP upstream are relayed."""
-
-    echoes: Sequence[str]
-    """What each choice begins with: its prompt, where the client wants it back."""
-    make: Callable[[], Assembler] | None = None
-    """Makes the assembler of each choice."""
-    parsing: Parsing | None = None
-
-    def parser(self) -> PartParser | None:
-        """The part parser of one choice."""
-        return None if self.parsing is None else self.parsing.parser()
-
-
-_RELAYED = Assembling(("",))
 
 
 class Generation:
@@ -169,7 +124,7 @@ class Generation:
         for entry in self._open:
             allowed_s = longest_s if entry.allowed_s is None else min(longest_s, entry.allowed_s)
             if entry.started_s < now_s - allowed_s and entry.cut is None:
-                _cut(entry, _timed_out(allowed_s))
+                _cut(entry, timed_out(allowed_s))
 
     async def _serve(
         self, request: web.BaseRequest, operation: Operation, respond: Respond
@@ -198,9 +153,9 @@ class Generation:
                 entry.client_left = True
                 raise
             entry.task.uncancel()
-            self._refuse(entry, entry.cut)
+            refuse(entry, entry.cut)
         except Exception as error:  # the client gets the error's row of the table, whatever it is
-            self._refuse(entry, error)
+            refuse(entry, error)
         finally:
             self._open.discard(entry)
             self._accounts.finished(entry)
@@ -309,10 +264,10 @@ class Generation:
         """Answer what was read and resolved."""
         check_allowed(identity, wish)
         check_modality(wish.model, "text")
-        lanes = self._lanes(snapshot, wish.model, api)
-        assembling = _RELAYED
+        lanes = lanes_for(snapshot, wish.model, api)
+        assembling = RELAYED
         tokenizer: ModelTokenizer | None = None
-        if lanes is None or lanes & _TRITON_LANES:
+        if lanes is None or lanes & TRITON_LANES:
             tokenizer = await self._tokenizers.get(wish.model)
         if tokenizer is None:
             requests = [relayed(api, wish.model, entry.request_id, operation.upstream_path)]
@@ -328,10 +283,7 @@ class Generation:
                 operation.upstream_path,
             )
             entry.usage = Usage(sum(len(prompt.ids) for prompt in prompts), 0)
-            parsing = parsing_for(api, wish.model, _end_of(prompts[0], tokenizer), tokenizer)
-            marks = parsing.marks if parsing is not None else _NO_MARKS
-            make = partial(Assembler, tokenizer, api.stop, api.sampling.log_probs, api.options, marks)
-            assembling = Assembling(_echoes(api, requests, tokenizer), make, parsing)
+            assembling = assembling_for(api, wish.model, prompts, requests, tokenizer)
         if wish.adapter is not None:
             await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
         tokens = partial(self._tokens, api, requests, entry.usage.prompt_tokens)
@@ -357,25 +309,6 @@ class Generation:
         lora = await self._adapters.identify(adapter) if by_id else self._adapters.by_name(adapter)
         for request in requests:
             request.lora = lora
-
-    def _lanes(self, snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
-        """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
-        present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
-        if present <= _OPENAI_LANES and (present or model.tokenizer is None):
-            return _OPENAI_LANES
-        no_parser = api.tools_at is not None and model.tool_parser is None
-        unserved = api.unsupported or api.unknown or no_parser
-        if (unserved or api.template_names) and present & _OPENAI_LANES:
-            return _OPENAI_LANES
-        if unserved:
-            api.refuse_unserved()
-            raise no_tool_parser(api.tools_at or "tools", model.name)
-        if api.prompts and isinstance(api.prompts[0], list):
-            return _id_lanes(present, model)
-        if api.answers == 1 and (api.prompts is None or len(api.prompts) == 1):
-            return None
-        # Choices are requests of their own on Triton lanes; an upstream makes them all, and takes any option.
-        return _OPENAI_LANES if api.options is not None and present & _OPENAI_LANES else _TRITON_LANES
 
     async def _stream(
         self,
@@ -474,59 +407,6 @@ class Generation:
             job.session = key
         return job
 
-    def _refuse(self, entry: Entry, error: Exception) -> None:
-        """Tell the client, as far as that is still possible."""
-        shape = shape_of(error)
-        if entry.api is not None and entry.api.translation is not None:
-            shape = entry.api.translation.in_clients_words(shape)
-        entry.status = shape.status
-        entry.error_type = shape.code
-        if shape.status >= 500:
-            _log_failure(entry, error, unexpected=shape.code == "internal_error")
-        response = entry.response
-        if response.begun:
-            entry.status = 200
-            if entry.events is not None:
-                response.push(entry.events.error(shape))
-            response.break_off()
-            return
-        retry = (
-            b""
-            if shape.retry_after_s is None
-            else b"retry-after: %d\r\n" % max(1, round(shape.retry_after_s))
-        )
-        response.respond(shape.status, entry.operation.error(shape), headers=retry)
-
-
-def _end_of(prompt: Prompt, tokenizer: ModelTokenizer) -> str:
-    """Enough of a prompt to tell how its answer begins; one that was cut has no text of its own."""
-    if prompt.text is not None:
-        return prompt.text
-    return tokenizer.tokenizer.decode(prompt.ids[-_PROMPT_END_TOKENS:], skip_special_tokens=False)
-
-
-def _echoes(
-    api: ApiRequest, requests: Sequence[InferenceRequest], tokenizer: ModelTokenizer
-) -> Sequence[str]:
-    if not api.echo:
-        return [""] * len(requests)
-    return [
-        tokenizer.decode(request.prompt_ids or ()) if request.prompt_text is None else request.prompt_text
-        for request in requests
-    ]
-
-
-def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
-    """Lanes that take token ids as they are; a text lane's server would tokenise their text again."""
-    if present and not present & _ID_LANES:
-        raise bad_request(
-            f"`prompt` as token ids is not supported by {model.name!r}, whose server takes text "
-            f"({', '.join(sorted(present))}). Send text.",
-            "prompt",
-            "unsupported_parameter",
-        )
-    return _BARE_LANE if present & _BARE_LANE or not present else _OPENAI_LANES
-
 
 def _is_relayed(finished: Finished, request: InferenceRequest) -> bool:
     """The answer's bytes were the upstream's own."""
@@ -560,26 +440,3 @@ def _reason(choice: Choice, finished: Finished, request: InferenceRequest) -> Fi
     if finished.reason is not None or choice.assembler is None:
         return finished.reason or "stop"
     return choice.assembler.ending(request.max_tokens)
-
-
-def _timed_out(allowed_s: float) -> ApiError:
-    return ApiError(
-        504,
-        f"The request took longer than the {allowed_s:g} s allowed here. Ask for fewer tokens, or stream.",
-        "server_error",
-        "request_timeout",
-    )
-
-
-def _log_failure(entry: Entry, error: Exception, *, unexpected: bool) -> None:
-    fields = {
-        "request_id": entry.request_id,
-        "trace_id": entry.trace.trace_id_hex,
-        "model": entry.wish.name if entry.wish else None,
-        "error": type(error).__name__,
-        "detail": str(error) if isinstance(error, _OWN_WORDS) else None,
-    }
-    if unexpected:
-        _log.error("request failed unexpectedly", extra=fields, exc_info=error)
-    else:
-        _log.warning("request failed", extra=fields)

@@ -45,7 +45,7 @@ def _characters(said: object) -> int:
     for part in parts:
         if isinstance(part, str):
             total += 0 if part.startswith("data:") else len(part)  # what is inlined is not text
-        elif isinstance(part, dict | list):
+        elif isinstance(part, (dict, list)):
             total += _characters(part)
         elif isinstance(part, int):
             total += _CHARS_PER_TOKEN  # a token id
