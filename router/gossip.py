@@ -80,12 +80,12 @@ class Gossip:
             max((age_s for _, age_s in fresh), default=0.0),
         )
 
-    def held(self, blocks: Sequence[int]) -> dict[int, int]:
+    def held(self, blocks: Sequence[int], within_s: float = _HINTS_KEPT_S) -> dict[int, int]:
         """Leading blocks of a prompt that other processes sent somewhere lately, by `endpoint_key`."""
         hints, found = self._hints, dict[int, int]()
         if not hints:
             return found
-        since_s = self._loop.time() - _HINTS_KEPT_S
+        since_s = self._loop.time() - within_s
         for depth in range(len(blocks), 0, -1):
             if (places := hints.get(block_key(blocks[depth - 1]))) is not None:
                 for endpoint, at_s in places.items():
