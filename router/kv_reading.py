@@ -183,6 +183,8 @@ class KvReading:
             endpoint = endpoints.get(server)
             if endpoint is None or self._after.get(server, _BEGIN) != after[server]:
                 continue  # it is gone, or this was taken over meanwhile
+            if server in self.reads:
+                continue  # what this process told itself
             self._after[server] = last
             feed = self._feeds.open(endpoint, self._endpoints())
             gaps = feed.blocks.gaps

@@ -82,10 +82,18 @@ class House:
         one = endpoints.get(NAMES[engine])
         return None if one is None else process.router.deciding.kv_feeds.of(one)
 
+    def urls_read(self, gateway: int) -> set[str]:
+        return self.gateways[gateway].kv_reading.reads
+
     def hears(self, gateway: int, engine: int) -> bool:
         """Whether a gateway has heard all that the engine's cache did since it was made."""
         feed = self.feed(gateway, engine)
         return feed is not None and feed.blocks.is_whole
+
+    def gaps(self) -> int:
+        """How often any gateway missed something of an engine."""
+        feeds = [self.feed(gateway, engine) for gateway in (0, 1) for engine in (0, 1)]
+        return sum(feed.blocks.gaps for feed in feeds if feed is not None)
 
     def readers(self) -> list[int]:
         return sorted(len(process.kv_reading.reads) for process in self.gateways)
@@ -142,6 +150,39 @@ async def test_what_others_sent_is_known_and_what_was_evicted_is_forgotten(house
     assert left == house.cached(1, FIRST)
     assert left[1] <= LIMITS.kv_blocks - len(SECOND) // BLOCK
     assert sum(house.readers()) == 2, "each engine has one reader"
+    assert not house.gaps()
+
+
+async def test_where_a_reader_ends_another_gateway_goes_on_from_there(house: House) -> None:
+    """It has followed all along: nothing is forgotten, and what comes later finds its parents."""
+    await house.send(house.engines[1], FIRST[: 10 * BLOCK + 5])
+    await until(lambda: house.cached(0, FIRST) == house.cached(1, FIRST) == [0, 10])
+    ends = next(n for n in (0, 1) if house.engines[1] in house.urls_read(n))
+    await house.gateways[ends].supervisor.close()
+    await house.send(house.engines[1], FIRST)
+    await until(lambda: house.cached(1 - ends, FIRST) == [0, 18])
+    assert len(house.gateways[1 - ends].kv_reading.reads) == 2
+    assert house.hears(1 - ends, 1)
+    assert not house.gaps()
+
+
+async def test_where_somebody_else_takes_events_away_what_was_known_is_forgotten(house: House) -> None:
+    """By all gateways; what is told afterwards is known, and what is not told may be there."""
+    await house.send(house.engines[1], FIRST)
+    await until(lambda: house.cached(0, FIRST) == house.cached(1, FIRST) == [0, 18])
+    async with aiohttp.ClientSession() as session:
+        for number in range(100):
+            stealing = asyncio.create_task(session.post(f"{house.engines[1]}/kv_cache_events"))
+            await house.send(house.engines[1], [9, number, *range(11, 11 + BLOCK)])
+            (await stealing).close()
+            if house.gaps():
+                break
+    await house.send(house.engines[1], [8, *range(11, 11 + 2 * BLOCK)])
+    await until(lambda: not house.hears(0, 1) and not house.hears(1, 1))
+    await until(
+        lambda: all(house.cached(g, [8, *range(11, 11 + 2 * BLOCK)])[1] == 2 for g in (0, 1)), within_s=20
+    )
+    assert house.cached(0, FIRST) == house.cached(1, FIRST) == [0, 0]
 
 
 async def test_a_prompt_goes_where_another_gateway_sent_it(house: House) -> None:
@@ -160,10 +201,17 @@ async def test_a_prompt_goes_where_another_gateway_sent_it(house: House) -> None
 
 
 async def test_eight_at_once_have_their_common_prefix_computed_once(house: House) -> None:
-    """Read off the engines' own counters; both are idle, and could each have taken four of them."""
-    prefix = FIRST[: 18 * BLOCK]
+    """Read off the engines' own counters; both are idle, and could each have taken four of them. A machine
+    that stood still for 100 ms gets another try."""
+    blocks, seen = 18, list[list[int]]()
     async with AsyncExitStack() as stack:
         front = await listening(house.gateways[0], stack)
-        await asyncio.gather(*(house.send(front, [*prefix, 300 + n, 7, 9]) for n in range(8)))
-    reused = [model.engine.stats().kv_reused_blocks for model in house.models]
-    assert sorted(reused) == [0, 7 * len(prefix) // BLOCK]
+        for number in range(3):
+            before = [model.engine.stats().kv_reused_blocks for model in house.models]
+            prefix = [100 + number, *FIRST[1 : blocks * BLOCK]]
+            await asyncio.gather(*(house.send(front, [*prefix, 300 + n, 7, 9]) for n in range(8)))
+            after = [model.engine.stats().kv_reused_blocks for model in house.models]
+            seen.append(sorted(now - then for now, then in zip(after, before, strict=True)))
+            if seen[-1] == [0, 7 * blocks]:
+                break
+    assert seen[-1] == [0, 7 * blocks], seen
