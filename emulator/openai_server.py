@@ -36,6 +36,7 @@ from emulator.engine import (
 from emulator.engine.encoder import Encoder
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.openai_embeddings import BadEmbeddingRequestError, embeddings_answer
+from emulator.openai_kv_events import kv_cache_events
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DEFAULT_MAX_TOKENS = 256
@@ -132,6 +133,9 @@ def create_app(models: Sequence[ServedModel]) -> web.Application:
     app.router.add_post("/v1/chat/completions", _chat)
     app.router.add_post("/v1/completions", _completions)
     app.router.add_post("/v1/embeddings", _embeddings)
+    buffers = [model.engine.kv_events for model in models if model.engine.kv_events is not None]
+    for buffer in buffers[:1]:
+        app.router.add_post("/kv_cache_events", kv_cache_events(buffer))
     app.cleanup_ctx.append(_engines)
     return app
 
@@ -478,11 +482,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ready-file", type=Path, help="written once it serves: base_url and models")
     parser.add_argument("--pacing", default="none", help="card of the GPU engine whose time is kept")
     parser.add_argument("--fault-file", type=Path, help="switch file of fault hooks")
+    parser.add_argument(
+        "--kv-events", type=int, default=0, metavar="N", help="keep N events for /kv_cache_events; 0: none"
+    )
     options = parser.parse_args(arguments)
     if len(options.name) != len(options.model_dir):
         parser.error("give one --name for each --model-dir")
+    if options.kv_events and len(options.name) > 1:
+        parser.error("--kv-events: as trtllm-serve, for a single model")
+    limits = EngineLimits(event_buffer_max_size=options.kv_events)
     models = [
-        ServedModel.load(name, folder, pacing=options.pacing, fault_file=options.fault_file)
+        ServedModel.load(name, folder, limits, pacing=options.pacing, fault_file=options.fault_file)
         for name, folder in zip(options.name, options.model_dir, strict=True)
     ]
     asyncio.run(_run(models, options.host, options.port, options.ready_file))

@@ -35,10 +35,13 @@ from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_
 from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
 from inference.adapters import Adapters
 from inference.client import ModelClients
+from inference.kv_events import TrtllmServe
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
 from model_registry.connection import connect
+from model_registry.entities import Endpoint
 from model_registry.knobs import BUILT_IN
+from model_registry.kv_feed.store import KvFeedStore
 from model_registry.slices.exchange import Exchange
 from model_registry.slices.store import SliceStore
 from model_registry.snapshot import Snapshot
@@ -47,6 +50,7 @@ from model_registry.watcher import Watcher
 from router.attempts import Router
 from router.capacity import Capacity
 from router.gossip import Gossip
+from router.kv_reading import KvReading
 from telemetry.config import TelemetryConfig
 from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
 from telemetry.logs import Logs
@@ -100,6 +104,16 @@ class GatewayProcess:
             capacity=capacity,
         )
         self._exchange_gossip(settings.slices.report_s)
+        self._kv_source = TrtllmServe()
+        self.kv_reading = KvReading(
+            {"trtllm-serve": self._kv_source},
+            KvFeedStore.of(self._redis, settings.registry),
+            self.router.deciding.kv_feeds,
+            self._endpoints,
+            metrics,
+            self.exchange.name,
+            settings.router.kv_events_pause_s,
+        )
         limits = self.limits = TenantLimits(self.exchange, settings.slices.top_up_wait_s)
         self.generation = Generation(
             config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits
@@ -125,6 +139,9 @@ class GatewayProcess:
     def snapshot(self) -> Snapshot:
         """The registry as last known."""
         return self.watcher.current
+
+    def _endpoints(self) -> list[Endpoint]:
+        return [endpoint for group in self.snapshot().endpoints.values() for endpoint in group]
 
     def readiness(self) -> Readiness:
         """Whether this process should be sent requests."""
@@ -154,6 +171,7 @@ class GatewayProcess:
         self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
         self.supervisor.start("slices", self.exchange.run, restart_after_s=1.0)
+        self.supervisor.start("kv-events", self.kv_reading.run, restart_after_s=1.0)
         if self.batch_jobs.worker is not None:
             self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
         registry = self.settings.registry
@@ -165,6 +183,7 @@ class GatewayProcess:
         """End the background work and every connection."""
         await self.supervisor.close()
         await self.clients.close()
+        await self._kv_source.close()
         self.tokenizers.close()
         self.adapters.close()
         self.metrics.flush()
@@ -188,6 +207,10 @@ class GatewayProcess:
             self.metrics.breaker(name, load_.breaker.state(now_s, self.settings.router))
         self.metrics.slices(self.worker, self.capacity.units(), self.limits.units())
         self.metrics.renewals(self.exchange.lost_reports, self.exchange.connected)
+        feeds = self.router.deciding.kv_feeds
+        for endpoint in self._endpoints() if feeds else ():
+            if (feed := feeds.of(endpoint)) is not None and feed.heard_s > 0:
+                self.metrics.kv_age(endpoint.name, now_s - feed.heard_s)
         self.metrics.registry(self.watcher.connected)
         self.metrics.snapshot(self.watcher.current.version, self.watcher.confirmed_at_s)
         self.metrics.flush()

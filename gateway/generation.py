@@ -41,7 +41,7 @@ from gateway.operations.completion import TextCompletion
 from gateway.operations.embedding import Embedding
 from gateway.operations.messages import Messages
 from gateway.operations.responses import Responses
-from gateway.prompts import read_prompts, relayed, requests_for
+from gateway.prompts import ids_to_route_by, read_prompts, relayed, requests_for
 from gateway.refusal import refuse, timed_out
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
@@ -271,6 +271,8 @@ class Generation:
             tokenizer = await self._tokenizers.get(wish.model)
         if tokenizer is None:
             requests = [relayed(api, wish.model, entry.request_id, operation.upstream_path)]
+            if any(one.kv_events is not None for one in snapshot.endpoints.get(wish.model.name, ())):
+                requests[0].prompt_ids = await ids_to_route_by(api, wish.model, self._tokenizers)
         else:
             prompts = await read_prompts(api, wish.model, tokenizer)
             requests = requests_for(

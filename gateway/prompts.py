@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from gateway.api.errors import bad_request
+from gateway.api.errors import ApiError, bad_request
 from gateway.api.options import ApiOptions
 from gateway.api.requests import ApiRequest
 from gateway.api.template_names import check_names_read
 from gateway.config import GatewayConfig
+from inference.errors import InferenceError, TokenizerError
 from inference.logit_bias import LogitBias
 from inference.request import InferenceRequest, Options, Sampling
-from inference.tokenizer import ModelTokenizer
+from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
 
 
@@ -229,6 +230,19 @@ def relayed(api: ApiRequest, model: Model, request_id: str, upstream_path: str) 
         body=api.raw,
         relay=api.translation is None,
     )
+
+
+async def ids_to_route_by(api: ApiRequest, model: Model, tokenizers: Tokenizers) -> list[int] | None:
+    """The token ids that an upstream will make of a single prompt, to know by whose cache holds it.
+
+    None where they cannot be told: whether the request can be served is for the upstream to say.
+    """
+    if model.tokenizer is None or (api.prompts is not None and len(api.prompts) != 1):
+        return None
+    try:
+        return (await read_prompts(api, model, await tokenizers.get(model)))[0].ids
+    except (ApiError, InferenceError, TokenizerError):
+        return None
 
 
 def _prompt_field(api: ApiRequest) -> str:

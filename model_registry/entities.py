@@ -17,6 +17,8 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -73,6 +75,8 @@ LaneName = Literal[
     "text_encoder",
     "openai-http",
 ]
+KvEvents = Literal["trtllm-serve"]
+"""Kinds of servers that publish what enters and leaves their KV caches."""
 Modality = Literal["text", "embedding"]
 ToolParserName = Literal["llama3_json", "hermes", "mistral", "pythonic"]
 ReasoningParserName = Literal["deepseek_r1", "qwen3"]
@@ -184,6 +188,10 @@ class Deployment(Entity):
     tokens_per_block: Annotated[int, Field(gt=0)] | None = None
     """Tokens of one KV-cache block, to tell cached tokens by; default: what the engine says of itself, which
     `llmapi` models do not."""
+    kv_events: KvEvents | None = None
+    """How its servers publish KV events, by which gateways know what is in their caches; None: they do not.
+    `trtllm-serve`: by `POST /kv_cache_events`, with `kv_cache_config.event_buffer_max_size` above 0. The
+    model needs a `tokenizer`, and nobody else may ask the server for them."""
     transport: Literal["http", "grpc"] = "http"
     """How token streams of Triton lanes are read."""
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
@@ -192,6 +200,17 @@ class Deployment(Entity):
     """Share of the traffic it is meant to take beside others of its model and profile (canaries)."""
     card: GoodputCard | None = None
     """What one of its replicas can do; forecasts begin with it. None: what a common engine does."""
+
+    @field_validator("kv_events")
+    @classmethod
+    def _only_openai_http_publishes(cls, kv_events: KvEvents | None, info: ValidationInfo) -> KvEvents | None:
+        lane = info.data.get("lane", "auto")
+        if kv_events is not None and lane not in {"auto", "openai-http"}:
+            raise PydanticCustomError(
+                "kv_events",
+                "Triton lanes publish no KV events: leave it out, or say lane: openai-http for trtllm-serve",
+            )
+        return kv_events
 
 
 class Endpoint(Entity):
@@ -211,6 +230,8 @@ class Endpoint(Entity):
     grpc: HostPort | None = None
     metrics: HttpUrl | None = None
     api_key_env: str | None = None
+    kv_events: KvEvents | None = None
+    """Its deployment's."""
     transport: Literal["http", "grpc"] = "http"
     max_concurrency: Annotated[int, Field(gt=0)] = 64
     server_schema: Mapping[str, Any] = Field(default_factory=dict)

@@ -44,8 +44,14 @@ class Knobs(BaseModel):
     """By what factor an engine's time to first token may exceed that of a calm one before it is sent less."""
     hedge: bool = False
     """Ask a second endpoint when the first one has stalled before its first token."""
-    cohort_wait_ms: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """How long requests with one prefix wait for each other, to be released together."""
+    cohort_wait_ms: Annotated[float, Field(ge=0, le=100)] = 100.0
+    """How long requests wait at most for the one among them that computes their common prefix first; they are
+    released together at its first token. 0: off."""
+    cohort_prefix_tokens: Annotated[int, Field(ge=1)] = 512
+    """Tokens to compute that prompts must have in common for that."""
+    cohort_length_ratio: Annotated[float, Field(ge=1, le=16)] = 1.0
+    """Under `wspt`, requests whose work differs by less than this factor go in the order in which they came,
+    as one cohort of like length. 1: by their exact work."""
     embedding_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """How long an idle endpoint waits for more inputs to join."""
     triton: TritonQueue = TritonQueue()
@@ -63,6 +69,7 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
             itl_target_s=0.03,
             window_tolerance=2.0,
             hedge=True,
+            cohort_wait_ms=0.0,
         ),
         "balanced": Knobs(spills_to=("latency", "throughput")),
         "throughput": Knobs(
@@ -75,7 +82,7 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
             itl_target_s=0.2,
             window=1.25,
             window_tolerance=16.0,
-            cohort_wait_ms=50.0,
+            cohort_length_ratio=2.0,
             embedding_wait_ms=5.0,
             triton=TritonQueue(max_queue_delay_us=2000, batch_scheduler_policy="max_utilization"),
         ),

@@ -99,7 +99,7 @@ def _mistake(kind: str, fields: dict[str, Any], details: ErrorDetails) -> Mistak
         case "string_pattern_mismatch":
             return Mistake(path, f"{details['input']!r:.160} {_description(kind, path)}")
     allowed = allowed_values(kind, path)
-    if allowed:
+    if allowed and details["input"] not in allowed:
         return Mistake(path, f"{details['input']!r:.60} is not allowed" + _near(details, allowed), allowed)
     return Mistake(path, f"{_lower_first(details['msg'])}, not {details['input']!r:.60}")
 

@@ -35,6 +35,7 @@ from model_registry.snapshot import Snapshot
 from router.answer import Answer, Start
 from router.answer import Outcome as Outcome
 from router.capacity import Capacity
+from router.cohorts import Lead
 from router.config import RouterConfig
 from router.deciding import Deciding, Expected
 from router.errors import AttemptsExhaustedError, NoEndpointsError
@@ -115,6 +116,12 @@ class Job(Struct):
     """What its client says belongs together."""
     isolation_class: str = ""
     """Whose prompts in KV caches it may count on; "" is everybody's."""
+    lead: Lead | None = None
+    """Its being the first of requests that begin alike, until its prompt is computed."""
+    behind: Lead | None = None
+    """Whom it waits for, to reuse what that one computes."""
+    held_until_s: float | None = None
+    """How long it waits so at most, since it first had to."""
     asks: tuple[InferenceRequest, Ask] | None = None
     """What the policies are told of it, and of which request that was made."""
     knobs: Knobs | None = None
@@ -415,7 +422,7 @@ class Router:
             if trace.on_first_token is not None and job.place is not None:
                 idle_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.charge.uncached)
                 then = trace.on_first_token
-                trace.on_first_token = partial(self.queueing.first_token, then, job.place, now_s, idle_s)
+                trace.on_first_token = partial(self.queueing.first_token, then, job, job.place, now_s, idle_s)
             if load.breaker.opened_at_s is not None:
                 load.probe(trace, now_s)
             if request.stream and not answer.started:

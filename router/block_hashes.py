@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,18 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _WORD = 2**64 - 1
 _FEW = 16
+
+
+class Chain(NamedTuple):
+    """How far a sequence of tokens is hashed: what its next tokens are hashed on top of.
+
+    For blocks of another size than ours, as engines tell of them; where a block of ours ends amid one of
+    theirs, `rest` is what its first tokens add to its hash.
+    """
+
+    tokens: int = 0
+    hash: int = 0
+    rest: int = 0
 
 
 def compact(ids: Sequence[int]) -> NDArray[np.uint32]:
@@ -58,6 +71,58 @@ def _chained(sums: list[int], seed: int) -> array[int]:
         so_far = (so_far + (word ^ word >> 31)) & _WORD
         chained.append(so_far)
     return chained
+
+
+def extended(
+    chain: Chain, ids: Sequence[int], size: int, block_tokens: int
+) -> list[tuple[Chain, tuple[int, ...]]]:
+    """The chain with each `size` of `ids` behind it, and the hashes of our blocks that are whole by them.
+
+    The same hashes as `block_hashes` gives to the whole sequence. `block_tokens` is the same every time, and
+    one of it and `size` divides by the other; the chain ends where a block of `size` does.
+    Raises ValueError where that is not so, or where a block of an odd size is part of one of an even size.
+    """
+    step = min(size, block_tokens)
+    if (
+        max(size, block_tokens) % step
+        or step % 2 > block_tokens % 2
+        or chain.tokens % size
+        or len(ids) % size
+    ):
+        raise ValueError(f"blocks of {size} tokens are no parts or multiples of {block_tokens}")
+    if not ids:
+        return []
+    per_block = block_tokens // step
+    done = chain.tokens % block_tokens // step
+    rows = -(-(done + len(ids) // step) // per_block)
+    words = np.zeros(rows * block_tokens, np.uint32)
+    words[done * step : done * step + len(ids)] = compact(ids)
+    sums = np.cumsum(_part_sums(words, rows, per_block, step), axis=1)
+    sums[:1] += np.uint64(chain.rest)
+    first = chain.tokens // block_tokens
+    hashes = sums[:, -1] + _places(first + rows)[first:]
+    _mix(hashes)
+    hashes[:1] += np.uint64(chain.hash)
+    whole: list[int] = np.cumsum(hashes).tolist()
+    found, before = [], [chain.hash, *whole]
+    rests: list[list[int]] = sums.tolist()
+    steps = size // step
+    for number in range(len(ids) // size):
+        last = done + (number + 1) * steps
+        row, part = divmod(last, per_block)
+        began = (done + number * steps) // per_block
+        rest = rests[row][part - 1] if part else 0
+        end = Chain(chain.tokens + (number + 1) * size, before[row], rest)
+        found.append((end, tuple(whole[began:row])))
+    return found
+
+
+def _part_sums(words: NDArray[np.uint32], rows: int, parts: int, step: int) -> Words:
+    """As `_sums`, for each of the equal parts of every block; tokens that are not there yet are 0."""
+    each = words.astype(np.uint64) if parts * step % 2 else words.view(np.uint64)
+    each = each.reshape(rows, parts, -1)
+    sums: Words = np.einsum("ijk,jk->ij", each, _factors(parts * each.shape[2]).reshape(parts, -1))
+    return sums
 
 
 def _sums(words: NDArray[np.uint32], count: int, block_tokens: int) -> Words:

@@ -100,6 +100,8 @@ class RouterConfig(BaseModel):
     """Tokens that an engine's KV cache is taken to hold, until what it reports as reused says: less."""
     cache_ttl_s: Annotated[float, Field(gt=0)] = 3600.0
     """How long a prompt is believed to stay in an engine's cache without being used."""
+    kv_events_pause_s: Annotated[float, Field(gt=0, le=5)] = 0.25
+    """Between two readings of a server that publishes KV events, by whichever worker reads it."""
     continue_streams: bool = True
     """Go on with a broken token-id stream on another endpoint."""
     embeddings: EmbeddingBatches = Field(default_factory=EmbeddingBatches)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
+from types import MappingProxyType
 from typing import NamedTuple
 
 from inference.request import InferenceRequest, Usage
@@ -21,6 +22,7 @@ from router.config import RouterConfig
 from router.forecast import Forecast, Forecasts
 from router.gossip import Gossip
 from router.gossip_message import endpoint_key
+from router.kv_feeds import PREDICTED_S, KvFeeds
 from router.ledger import Charge, EndpointLoad, Lease, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import PolicyError, make
@@ -32,6 +34,8 @@ _log = logging.getLogger(__name__)
 _BLOCK_TOKENS = 64
 """Of models whose servers do not tell."""
 _NOTHING = Belief()
+_NOWHERE: Mapping[int, int] = MappingProxyType({})
+_ALWAYS: Mapping[str, float] = MappingProxyType({})
 _Row = tuple[Endpoint, str, str, int, float, EndpointLoad, Forecast]
 """An endpoint, its name, lane and slots, and what is known of it."""
 
@@ -62,6 +66,8 @@ class Deciding:
         self.forecasts = Forecasts()
         self.gossip: Gossip | None = None
         """What the other gateway processes tell."""
+        self.kv_feeds = KvFeeds(self._blocks_of)
+        """What engines tell that publish KV events."""
         self._config = config
         self._indexes: dict[str, tuple[int, PrefixIndex]] = {}
         self._block_tokens: dict[str, int] = {}
@@ -74,8 +80,9 @@ class Deciding:
         if ids is None:
             return Ask(tokens, 0, (), tenant)
         seed = 0 if request.lora is None else request.lora.task_id
-        blocks = block_hashes(ids, self._blocks_of(request.model, endpoints), seed)
-        return Ask(len(ids), max(0, tokens - len(ids)), blocks, tenant)
+        size = self._blocks_of(request.model, endpoints)
+        blocks = block_hashes(ids, size, seed)
+        return Ask(len(ids), max(0, tokens - len(ids)), blocks, tenant, block_tokens=size, seed=seed)
 
     def candidates(
         self,
@@ -87,12 +94,12 @@ class Deciding:
         lacks_adapter: Callable[[str], bool] | None = None,
     ) -> list[Candidate]:
         """The values that a decision is made of, for the endpoints of `lanes` (None: of all)."""
-        held: dict[str, int] = {}
-        block_tokens = 0
-        if ask.blocks and (known := self._indexes.get(model)) is not None:
-            block_tokens, index = known
-            held = index.held(ask.tenant, ask.blocks, now_s)
-        elsewhere = self._held_by_others(ask)
+        if self.kv_feeds and ask.blocks and _is_told_of(ask):
+            held = self._told(model, endpoints, ask, now_s)
+            block_tokens, elsewhere = self._blocks_of(model, endpoints), _NOWHERE
+        else:
+            block_tokens, held = self._believed(model, ask, now_s)
+            elsewhere = self._held_by_others(ask)
         if elsewhere:
             block_tokens = block_tokens or self._blocks_of(model, endpoints)
         config, surcharge = self._config, 0
@@ -109,6 +116,30 @@ class Deciding:
             view = load.view(name, slots, weight, forecast, now_s, cached, surcharge)
             found.append(Candidate(endpoint, view, admits))
         return found
+
+    def _believed(
+        self, model: str, ask: Ask, now_s: float, only_since_s: Mapping[str, float] = _ALWAYS
+    ) -> tuple[int, dict[str, int]]:
+        """What endpoints have of a prompt as far as dispatches let believe; tokens of a block before it."""
+        if not ask.blocks or (known := self._indexes.get(model)) is None:
+            return 0, {}
+        block_tokens, index = known
+        return block_tokens, index.held(ask.tenant, ask.blocks, now_s, only_since_s)
+
+    def _told(self, model: str, endpoints: Sequence[Endpoint], ask: Ask, now_s: float) -> dict[str, int]:
+        """What endpoints have of a prompt where some of them publish KV events, in blocks."""
+        feeds = self.kv_feeds.known(endpoints, now_s)
+        only_since_s = {name: since_s for name, (_, since_s) in feeds.items() if since_s is not None}
+        held = self._believed(model, ask, now_s, only_since_s)[1]
+        if self.gossip is not None:
+            lately, ever = self.gossip.held(ask.blocks, PREDICTED_S), self.gossip.held(ask.blocks)
+            for endpoint in endpoints if ever else ():
+                name, key = endpoint.name, endpoint_key(endpoint.name)
+                by_others = (lately if name in only_since_s else ever).get(key, 0)
+                held[name] = max(held.get(name, 0), by_others)
+        for name, (feed, _) in feeds.items():
+            held[name] = max(held.get(name, 0), feed.blocks.held(ask.blocks))
+        return held
 
     def _held_by_others(self, ask: Ask) -> Mapping[int, int]:
         """What other processes sent somewhere, of prompts that everybody may count on."""
@@ -173,6 +204,10 @@ class Deciding:
             if self.gossip is not None and not ask.tenant:
                 self.gossip.dispatched(endpoint.name, ask.blocks)
             cached = belief.blocks * block_tokens
+            if view is None and (feed := self.kv_feeds.of(endpoint)) is not None and _is_told_of(ask):
+                since_s = feed.holds_since_s(now_s)
+                counts = since_s is None or belief.used_s >= since_s
+                cached = max(cached if counts else 0, feed.blocks.held(ask.blocks) * block_tokens)
         if view is None:
             view = self.ledger.view(endpoint, self.forecasts.of(endpoint.name), now_s, cached)
         policy.chosen(ask, view, now_s)
@@ -236,7 +271,7 @@ class Deciding:
             self._index(model, (endpoint,))[1].insert(endpoint.name, ask.tenant, ask.blocks, now_s)
 
     def unreachable(self, model: str, endpoint: str) -> None:
-        """It may have begun anew, with an empty cache."""
+        """It may have begun anew, with an empty cache; where it publishes KV events, they tell."""
         if (known := self._indexes.get(model)) is not None:
             known[1].forget(endpoint)
 
@@ -289,6 +324,11 @@ class Deciding:
             tokens = max((int(one) for one in told if one), default=_BLOCK_TOKENS)
             self._block_tokens[model] = tokens
         return tokens
+
+
+def _is_told_of(ask: Ask) -> bool:
+    """Whether KV events tell of such prompts: they name neither adapters nor who may count on a block."""
+    return not ask.tenant and not ask.seed
 
 
 def _same_policy(one: Knobs, other: Knobs) -> bool:

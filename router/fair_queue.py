@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Generic, Literal, TypeVar
 
 from model_registry.knobs import QueueOrder
+from router.cohorts import length_class
 from router.tenant_turns import Answer, Flow, Ring, Ticket
 
 Priority = Literal["critical", "standard", "sheddable"]
@@ -45,8 +46,11 @@ class FairQueue(Generic[T]):
         burst_tokens: float = BURST_TOKENS,
         savings_tokens: float = SAVINGS_TOKENS,
         reserved: Mapping[Priority, float] = RESERVED,
+        length_ratio: float = 1.0,
     ) -> None:
+        """`length_ratio`: under `wspt`, costs that differ by less than this factor count as one."""
         self.order = order
+        self._length_ratio = length_ratio
         self.limit = limit
         self.tokens = 0
         """Tokens of all that waits."""
@@ -89,7 +93,7 @@ class FairQueue(Generic[T]):
             flow.saved = ring.savings * weight
         flow.weight = weight
         ticket = Ticket(load, tenant, cost, tokens, now_s, deadline_s, flow)
-        key = {"fcfs": now_s, "edf": deadline_s, "wspt": cost}[self.order]
+        key = {"fcfs": now_s, "edf": deadline_s, "wspt": length_class(cost, self._length_ratio)}[self.order]
         self._numbers += 1
         was_first = flow.first() if flow.count else None
         flow.push(key, self._numbers, ticket)

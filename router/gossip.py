@@ -109,12 +109,12 @@ class Gossip:
         heard = self._heard_late.get(endpoint_key(endpoint), {})
         return [late for late, at_s in heard.values() if now_s - at_s <= _LATE_TTL_S]
 
-    def held(self, blocks: Sequence[int]) -> dict[int, int]:
+    def held(self, blocks: Sequence[int], within_s: float = _HINTS_KEPT_S) -> dict[int, int]:
         """Leading blocks of a prompt that other processes sent somewhere lately, by `endpoint_key`."""
         hints, found = self._hints, dict[int, int]()
         if not hints:
             return found
-        since_s = self._loop.time() - _HINTS_KEPT_S
+        since_s = self._loop.time() - within_s
         for depth in range(len(blocks), 0, -1):
             if (places := hints.get(block_key(blocks[depth - 1]))) is not None:
                 for endpoint, at_s in places.items():

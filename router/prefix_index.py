@@ -10,13 +10,15 @@ owned by one event loop.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 _SETTLED_S = 5.0
 """An engine that reports less than believed says something of its cache only if what was believed is older:
 the keys and values of a prompt that is still being computed are not there for others yet."""
 _GROWTH = 1.02
+_ALWAYS: Mapping[str, float] = MappingProxyType({})
 
 
 class Belief(NamedTuple):
@@ -61,8 +63,18 @@ class PrefixIndex:
         self._roots: dict[str, _Node] = {}
         self._rooms: dict[str, _Room] = {}
 
-    def held(self, isolation: str, blocks: Sequence[int], now_s: float) -> dict[str, int]:
-        """How many of the prompt's first blocks each endpoint has; those that have none are left out."""
+    def held(
+        self,
+        isolation: str,
+        blocks: Sequence[int],
+        now_s: float,
+        only_since_s: Mapping[str, float] = _ALWAYS,
+    ) -> dict[str, int]:
+        """How many of the prompt's first blocks each endpoint has; those that have none are left out.
+
+        `only_since_s`: endpoints of which only what was used since then counts, as they tell themselves what
+        else they have.
+        """
         path, part, depth = self._walk(isolation, blocks)
         found: dict[str, int] = {}
         since_s = now_s - self._ttl_s
@@ -73,6 +85,8 @@ class PrefixIndex:
         for node in reversed(path):
             for endpoint, used_s in node.holders.items():
                 if endpoint not in found and used_s >= since_s:
+                    if only_since_s and used_s < only_since_s.get(endpoint, since_s):
+                        continue
                     found[endpoint] = depth
             depth -= part or len(node.run)
             part = 0

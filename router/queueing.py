@@ -1,6 +1,7 @@
 """Queueing: where requests wait for an endpoint, and when they stop waiting. Owned by one event loop.
 
-A request that finds room goes at once: that path is a few attribute reads. While the endpoints of its model
+A request that finds room goes at once: that path is a few attribute reads. One that begins like another that
+is just being computed waits a moment for that one (`router.siblings`). While the endpoints of its model
 are full it waits in the fair queue of its deployment group (model and profile) until one of their windows has
 room; while there is none at all, in the waiting room. Whatever gives room lets as many go as fit; a slow tick
 makes up for what nobody tells (a breaker that half-opens, a window that grew).
@@ -28,6 +29,7 @@ from router.gate import Forecast, Gate
 from router.pick import Decision
 from router.places import Place, Places
 from router.profiles import Wish
+from router.siblings import Siblings
 from router.tenant_turns import Answer, Ticket
 from router.window import Held
 
@@ -98,6 +100,7 @@ class Queueing:
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
         self._groups: dict[tuple[str, str], _Group] = {}
+        self._siblings = Siblings(knobs, self._release)
         self._gate = Gate(snapshot, forecast, knobs)
         self._changed = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
@@ -112,6 +115,12 @@ class Queueing:
 
         Raises NoRoomError.
         """
+        decision = None
+        while decision is None and job.behind is not None:
+            await self._siblings.wait(job.behind, job)
+            decision = self._at_once(job, failed)
+        if decision is not None:
+            return decision
         model = job.wish.model.name
         self._waits(model, int(job.spare is None))
         try:
@@ -126,9 +135,14 @@ class Queueing:
             charge, job.charge = job.charge, None
             charge(usage)
 
-    def first_token(self, then: Callable[[], None], place: Place, sent_s: float, idle_ttft_s: float) -> None:
-        """`then`, and the window learns how long it took beside an idle engine."""
+    def first_token(
+        self, then: Callable[[], None], job: Job, place: Place, sent_s: float, idle_ttft_s: float
+    ) -> None:
+        """`then`, and the window learns how long it took beside an idle engine; whoever waited for this
+        prompt to be computed goes."""
         then()
+        if job.lead is not None:
+            self._siblings.computed(job)
         self.places.learn(place, self._loop.time() - sent_s, idle_ttft_s)
 
     def registry_changed(self) -> None:
@@ -156,12 +170,17 @@ class Queueing:
         self.places.wanted(self._snapshot().endpoints.get(model, ()), self.waiting[model])
 
     def _at_once(self, job: Job, failed: set[str]) -> Decision | None:
-        """The decision where nobody waits and there is room; None: it has to wait."""
+        """The decision where nobody waits and there is room; None: it has to wait, in the queue or `behind`
+        another."""
+        job.behind = None
         if self._groups and job.spare is None and (job.wish.model.name, job.wish.profile) in self._groups:
             return None
         need = _need(job)
         decision = self._decide(job, failed | self._closed(job, need))
         if decision.endpoint is None:
+            return None
+        if self._siblings and (lead := self._siblings.lead_for(job)) is not None:
+            job.behind = lead
             return None
         if job.spare is None and not job.dispatched:
             verdict = self._gate.at_endpoint(job, decision.endpoint.name, 0.0)
@@ -172,10 +191,18 @@ class Queueing:
     def _go(self, job: Job, decision: Decision, need: Held) -> Decision:
         assert decision.endpoint is not None
         job.place = self.places.take(decision.endpoint, need)
+        self._siblings.begin(job, decision.endpoint.name)
         job.dispatched = True
         return decision
 
+    def _release(self, lead: Job) -> None:
+        """Whoever waited in the queue for a prompt to be computed may go."""
+        if self._groups:
+            self.room(lead.wish.model.name, lead.wish.profile)
+
     def _leave_place(self, job: Job) -> None:
+        if job.lead is not None:
+            self._siblings.ended(job)
         place = job.place
         if place is not None:
             job.place = None
@@ -310,6 +337,8 @@ class Queueing:
             # Where only its size keeps it waiting, smaller ones must not slip past it for ever.
             fits_when_small = self._decide(job, waiter.failed | self._closed(job, Held(1)))
             return "pass" if fits_when_small.endpoint is None else "stop"
+        if self._siblings and self._siblings.lead_for(job) is not None:
+            return "pass"
         waiter.decision = decision
         if not job.dispatched:
             waiter.refusal = self._gate.at_endpoint(job, decision.endpoint.name, waited_s)
@@ -339,7 +368,12 @@ class Queueing:
 
     def _open(self, model: str, profile: str) -> _Group:
         knobs = self._knobs(profile)
-        group = _Group(model, profile, knobs, FairQueue(knobs.order, knobs.queue_limit))
+        group = _Group(
+            model,
+            profile,
+            knobs,
+            FairQueue(knobs.order, knobs.queue_limit, length_ratio=knobs.cohort_length_ratio),
+        )
         group.drain.began(self._loop.time())
         self._groups[model, profile] = group
         if self._tick is None:

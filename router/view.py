@@ -23,6 +23,10 @@ class Ask(NamedTuple):
     """What a client says belongs together."""
     deadline_s: float | None = None
     """Time by which its first token is due, on the clock of the decision."""
+    block_tokens: int = 64
+    """Tokens of each of `blocks`."""
+    seed: int = 0
+    """What sets its blocks apart from others of the same tokens: an adapter."""
 
 
 class EndpointView(NamedTuple):

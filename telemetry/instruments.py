@@ -189,6 +189,25 @@ class Instruments:
             registry=registry,
             multiprocess_mode="livemin",
         )
+        self.kv_events = Counter(
+            "enginehouse_kv_events_total",
+            "KV events read of an endpoint's server, by whichever worker reads it.",
+            ("endpoint",),
+            registry=registry,
+        )
+        self.kv_event_gaps = Counter(
+            "enginehouse_kv_event_gaps_total",
+            "Times that KV events of an endpoint's server were missed, so that its cache is learned anew.",
+            ("endpoint",),
+            registry=registry,
+        )
+        self.kv_event_age = Gauge(
+            "enginehouse_kv_event_age_seconds",
+            "Since the KV events of an endpoint's server were last read; the worst of all workers.",
+            ("endpoint",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.snapshot_version = Gauge(
             "enginehouse_snapshot_version",
             "Registry version in use; the oldest of all workers.",

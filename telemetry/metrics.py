@@ -173,6 +173,18 @@ class Metrics:
         """How many reports on slices were lost since the start; whether what is held is confirmed."""
         self._slices.renewals(lost, confirmed)
 
+    def kv_events(self, endpoint: str, events: int) -> None:
+        """So many KV events of an endpoint's server were read."""
+        self._instruments.kv_events.labels(self._endpoints.label(endpoint)).inc(events)
+
+    def kv_gaps(self, endpoint: str, gaps: int) -> None:
+        """KV events of an endpoint's server were missed."""
+        self._instruments.kv_event_gaps.labels(self._endpoints.label(endpoint)).inc(gaps)
+
+    def kv_age(self, endpoint: str, age_s: float) -> None:
+        """The KV events of an endpoint's server were last read so long ago."""
+        self._instruments.kv_event_age.labels(self._endpoints.label(endpoint)).set(age_s)
+
     def snapshot(self, version: int, confirmed_at_s: float) -> None:
         """The registry view in use; the registry last agreed with it at `confirmed_at_s` (Unix seconds)."""
         self._instruments.snapshot_version.set(version)

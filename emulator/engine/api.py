@@ -138,7 +138,8 @@ class EngineLimits:
 
     `max_num_tokens` bounds the tokens of one step, prompt chunks and decoded tokens together.
     `kv_blocks` is the whole pool, `tokens_per_block` tokens each; a sequence is never longer than the
-    pool, whatever `max_seq_len` says. `max_queue_size` None lets any number wait. `max_lora_rank` 0
+    pool, whatever `max_seq_len` says. `event_buffer_max_size` KV cache events are kept until they are read,
+    the newest ones; 0 keeps none. `max_queue_size` None lets any number wait. `max_lora_rank` 0
     is an engine built without LoRA, which computes with its base whatever adapter is asked for.
     """
 
@@ -153,6 +154,7 @@ class EngineLimits:
     batch_scheduler_policy: SchedulerPolicy = "guaranteed_no_evict"
     max_queue_size: int | None = None
     max_lora_rank: int = 0
+    event_buffer_max_size: int = 0
     lora_cache_host_memory_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ from emulator.engine.errors import (
 from emulator.engine.faults import FaultSwitch
 from emulator.engine.generation import Generation, OnOutput
 from emulator.engine.kv_blocks import BlockPool
+from emulator.engine.kv_events import KvEventBuffer
 from emulator.engine.kv_pool import KvPool
 from emulator.engine.lora import Adapter, LoraCache
 from emulator.engine.pacing import Pacing, StepLoad
@@ -83,7 +84,14 @@ class Engine:
         self.max_input_len = min(limits.max_input_len, self.max_seq_len - 1)
         if not limits.enable_chunked_context:
             self.max_input_len = min(self.max_input_len, limits.max_num_tokens)
-        self._pool = BlockPool(limits.kv_blocks, limits.tokens_per_block, limits.enable_kv_cache_reuse)
+        self.kv_events = (
+            KvEventBuffer(limits.event_buffer_max_size, limits.kv_blocks, self.max_seq_len)
+            if limits.event_buffer_max_size
+            else None
+        )
+        self._pool = BlockPool(
+            limits.kv_blocks, limits.tokens_per_block, limits.enable_kv_cache_reuse, self.kv_events
+        )
         self._scheduler = Scheduler(limits, self._pool)
         self._transformer = Transformer(
             weights, KvPool(self.config, limits.kv_blocks, limits.tokens_per_block)

@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from emulator.engine.errors import EngineError
+from emulator.engine.kv_events import KvEventBuffer
 
 ROOT = 0
 _Key = tuple[int, tuple[int, ...]]
@@ -29,10 +30,13 @@ class BlockPool:
     what is promised is not `available` to others.
     """
 
-    def __init__(self, blocks: int, tokens_per_block: int, reuse: bool) -> None:
+    def __init__(
+        self, blocks: int, tokens_per_block: int, reuse: bool, events: KvEventBuffer | None = None
+    ) -> None:
         self.blocks = blocks
         self.tokens_per_block = tokens_per_block
         self.reuse = reuse
+        self._events = events
         self.reserved = 0
         self.reused_total = 0
         self._free: deque[int] = deque(range(blocks))
@@ -118,6 +122,8 @@ class BlockPool:
         self._key_of[block] = key
         self._name_of[block] = self._next_name
         self._next_name += 1
+        if self._events is not None:
+            self._events.stored(parent, self._name_of[block], tokens)
         return self._name_of[block]
 
     def name_of(self, block: int) -> int:
@@ -137,7 +143,9 @@ class BlockPool:
     def _evict(self) -> int:
         block, _ = self._evictable.popitem(last=False)
         del self._by_key[self._key_of.pop(block)]
-        del self._name_of[block]
+        name = self._name_of.pop(block)
+        if self._events is not None:
+            self._events.removed(name)
         return block
 
     def check(self) -> None:

@@ -75,7 +75,9 @@ class HoldingGateway:
         card = engines[0].card
         self.refused: dict[int, str] = {}
         """Why, by the request's number."""
-        self.queue: FairQueue[_Item] = FairQueue(knobs.order, knobs.queue_limit)
+        self.queue: FairQueue[_Item] = FairQueue(
+            knobs.order, knobs.queue_limit, length_ratio=knobs.cohort_length_ratio
+        )
         self._card = card
         self._knobs = knobs
         self._fair = fair

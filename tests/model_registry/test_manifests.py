@@ -288,3 +288,18 @@ def test_no_value_anywhere_causes_anything_but_manifest_errors(kind: str, fields
     for document in ({"kind": kind, "spec": fields, "metadata": fields}, {"kind": kind, "servers": fields}):
         with suppress(ManifestErrors):
             parse_manifests([("f", yaml.safe_dump(document))])
+
+
+def test_kv_events_are_for_servers_that_publish_them() -> None:
+    """The mistake says what may be written instead."""
+    written = "kind: Deployment\nname: d\nmodel: m\nservers: [{http: 'http://a'}]\n"
+    models = Snapshot.of(1, [Model(name="m", context_length=5)])
+    for lane in ("", "lane: openai-http\n"):
+        (found,) = parse_manifests([("d.yaml", f"{written}{lane}kv_events: trtllm-serve\n")], registry=models)
+        assert isinstance(found, Deployment)
+        assert found.kv_events == "trtllm-serve"
+    error = one(f"{written}lane: ensemble\nkv_events: trtllm-serve\n", registry=models)
+    assert (error.field, error.line) == ("kv_events", 6)
+    assert "lane: openai-http" in error.message
+    unknown = one(f"{written}kv_events: vllm\n", registry=models)
+    assert unknown.allowed == ("trtllm-serve",)

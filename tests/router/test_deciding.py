@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from inference.kv_events import Created, KvEvent, Removed, Stored, StoredBlock, Token
 from inference.request import InferenceRequest, Lora, Usage
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
@@ -187,3 +188,69 @@ def test_a_snapshot_brings_cards_to_forecasts() -> None:
     assert pace([first, B]) == [50_000, 20_000]
     changed = first.model_copy(update={"card": CARD.model_copy(update={"prefill_tokens_per_s": 9_000})})
     assert pace([changed, B]) == [9_000, 20_000]
+
+
+class Published:
+    """An engine that tells what its cache has, and a deciding that hears it."""
+
+    def __init__(self) -> None:
+        self.house = House()
+        self.endpoint = A.model_copy(update={"kv_events": "trtllm-serve", "http": "http://told:1"})
+        self.feed = self.house.deciding.kv_feeds.open(self.endpoint, [self.endpoint])
+        self._next_id = 0
+
+    def tells(self, *told: Created | Stored | Removed, now_s: float) -> None:
+        events = [KvEvent(self._next_id + n, data, 4096) for n, data in enumerate(told)]
+        self._next_id += len(told)
+        self.feed.blocks.read(events)
+        self.feed.heard(now_s)
+
+    def cached(self, request: InferenceRequest, now_s: float, tenant: str = "") -> int:
+        ask = self.house.deciding.ask(request, 200, tenant, [self.endpoint])
+        (choice,) = self.house.deciding.candidates(MODEL, [self.endpoint], None, ask, now_s)
+        return choice.view.cached_tokens
+
+
+def stored(ids: list[int], name: int) -> Stored:
+    return Stored(None, [StoredBlock(name, [Token(token) for token in ids])])
+
+
+def test_what_an_engine_tells_counts_beside_what_was_just_sent() -> None:
+    """A dispatch is believed for some seconds; then the engine would have said that its prompt is there."""
+    engine, ids, other = Published(), list(range(64)), list(range(500, 564))
+    engine.tells(Created(), stored(ids[:16], 1), now_s=0.0)
+    assert engine.cached(prompt(ids), 0.0) == 16
+    engine.house.send(prompt(other), engine.endpoint, 0.0, tenant="")
+    assert engine.cached(prompt(other), 5.0) == 64
+    engine.tells(now_s=15.0)
+    assert engine.cached(prompt(other), 15.0) == 0
+    engine.tells(Removed([1]), now_s=15.5)
+    assert engine.cached(prompt(ids), 16.0) == 0
+
+
+def test_an_engine_that_has_gone_quiet_or_was_not_heard_whole_is_believed_less() -> None:
+    """What was sent there then counts for as long as elsewhere, beside what was told."""
+    engine, ids, other = Published(), list(range(64)), list(range(500, 564))
+    engine.tells(Created(), stored(ids, 1), now_s=0.0)
+    engine.house.send(prompt(other), engine.endpoint, 1.0, tenant="")
+    assert engine.cached(prompt(other), 100.0) == 64
+    engine._next_id += 1
+    engine.tells(stored(ids[:16], 2), now_s=101.0)
+    assert engine.cached(prompt(other), 102.0) == 64
+    assert engine.cached(prompt(ids), 102.0) == 16
+
+
+def test_adapters_and_tenants_caches_are_not_what_engines_tell_of() -> None:
+    engine, ids = Published(), list(range(64))
+    engine.tells(Created(), stored(ids, 1), now_s=0.0)
+    assert engine.cached(prompt(ids), 0.0) == 64
+    assert engine.cached(prompt(ids), 0.0, tenant="t") == 0
+    assert engine.cached(prompt(ids, Lora(7, "x")), 0.0) == 0
+
+
+def test_a_dispatch_is_charged_what_the_engine_has_not() -> None:
+    engine, ids = Published(), list(range(64))
+    engine.house.send(prompt(ids), engine.endpoint, 0.0, tenant="")
+    engine.tells(Created(), stored(ids[:16], 1), now_s=60.0)
+    sent = engine.house.send(prompt(ids), engine.endpoint, 60.0, tenant="")
+    assert sent.charge.uncached == 48
