@@ -82,7 +82,6 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
             itl_target_s=0.2,
             window=1.25,
             window_tolerance=16.0,
-            cohort_length_ratio=2.0,
             embedding_wait_ms=5.0,
             triton=TritonQueue(max_queue_delay_us=2000, batch_scheduler_policy="max_utilization"),
         ),

@@ -128,8 +128,10 @@ class Deciding:
 
     def _told(self, model: str, endpoints: Sequence[Endpoint], ask: Ask, now_s: float) -> dict[str, int]:
         """What endpoints have of a prompt where some of them publish KV events, in blocks."""
-        feeds = self.kv_feeds.known(endpoints, now_s)
-        only_since_s = {name: since_s for name, (_, since_s) in feeds.items() if since_s is not None}
+        feeds = self.kv_feeds.known(endpoints)
+        only_since_s = {
+            name: since_s for name, feed in feeds if (since_s := feed.holds_since_s(now_s)) is not None
+        }
         held = self._believed(model, ask, now_s, only_since_s)[1]
         if self.gossip is not None:
             lately, ever = self.gossip.held(ask.blocks, PREDICTED_S), self.gossip.held(ask.blocks)
@@ -137,8 +139,10 @@ class Deciding:
                 name, key = endpoint.name, endpoint_key(endpoint.name)
                 by_others = (lately if name in only_since_s else ever).get(key, 0)
                 held[name] = max(held.get(name, 0), by_others)
-        for name, (feed, _) in feeds.items():
-            held[name] = max(held.get(name, 0), feed.blocks.held(ask.blocks))
+        for name, feed in feeds:
+            told = feed.blocks.held(ask.blocks)
+            if told and told > held.get(name, 0):
+                held[name] = told
         return held
 
     def _held_by_others(self, ask: Ask) -> Mapping[int, int]:

@@ -89,10 +89,16 @@ class EngineBlocks:
     def held(self, blocks: Sequence[int]) -> int:
         """How many of a prompt's first blocks the engine has.
 
-        Engines drop a block after those behind it, so that the last one that is there is found by halving.
+        Engines drop a block after those behind it, so that the last one that is there is found by doubling,
+        then halving; most endpoints do not even have the first.
         """
-        counts = self._counts
-        low, high = 0, len(blocks)
+        counts, count = self._counts, len(blocks)
+        if count == 0 or blocks[0] not in counts:
+            return 0
+        low, high = 1, 2
+        while high <= count and blocks[high - 1] in counts:
+            low, high = high, 2 * high
+        high = min(high - 1, count)
         while low < high:
             middle = (low + high + 1) // 2
             if blocks[middle - 1] in counts:

@@ -8,7 +8,7 @@ dispatches let believe.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from model_registry.entities import Endpoint
 from router.engine_blocks import EngineBlocks
@@ -63,6 +63,7 @@ class KvFeeds:
         """`block_tokens_of` gives the block size of a model, by its endpoints."""
         self._block_tokens_of = block_tokens_of
         self._feeds: dict[str, KvFeed] = {}
+        self._known: tuple[Sequence[Endpoint], Sequence[tuple[str, KvFeed]]] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._feeds)
@@ -75,6 +76,7 @@ class KvFeeds:
         feed = self._feeds.get(endpoint.http)
         if feed is None or feed.blocks.block_tokens != block_tokens:
             feed = self._feeds[endpoint.http] = KvFeed(block_tokens)
+            self._known = None
         return feed
 
     def of(self, endpoint: Endpoint) -> KvFeed | None:
@@ -86,11 +88,11 @@ class KvFeeds:
         kept = set(servers)
         for server in [server for server in self._feeds if server not in kept]:
             del self._feeds[server]
+            self._known = None
 
-    def known(self, endpoints: Sequence[Endpoint], now_s: float) -> Mapping[str, tuple[KvFeed, float | None]]:
-        """By endpoint name, those with a feed, and since when dispatches count there (None: always)."""
-        found: dict[str, tuple[KvFeed, float | None]] = {}
-        for endpoint in endpoints:
-            if (feed := self.of(endpoint)) is not None:
-                found[endpoint.name] = feed, feed.holds_since_s(now_s)
-        return found
+    def known(self, endpoints: Sequence[Endpoint]) -> Sequence[tuple[str, KvFeed]]:
+        """Endpoints with a feed, by name; looked up once for the endpoints of one snapshot."""
+        if self._known is None or self._known[0] is not endpoints:
+            found = [(one.name, feed) for one in endpoints if (feed := self.of(one)) is not None]
+            self._known = endpoints, found
+        return self._known[1]

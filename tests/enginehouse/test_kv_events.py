@@ -195,9 +195,18 @@ async def test_a_prompt_goes_where_another_gateway_sent_it(house: House) -> None
         for process in house.gateways:
             process.router.deciding.gossip = None  # so that only events can tell
         await until(lambda: house.cached(1, FIRST)[there] == len(FIRST) // BLOCK)
+        router = house.gateways[1].router
         for _ in range(4):
             await house.send(fronts[1], [*FIRST, 9])
-        assert house.cached(1, FIRST)[1 - there] == 0
+            (latest,) = router.decisions.find(None, "m", 1)
+            assert latest.considered is not None
+            scores = latest.considered.decision.scores
+            if NAMES[there] in scores:  # it had a slot of this endpoint
+                assert latest.considered.decision.endpoint is not None
+                assert latest.considered.decision.endpoint.name == NAMES[there], latest.considered
+                break
+        else:
+            raise AssertionError(f"{NAMES[there]} was never looked at")
 
 
 async def test_eight_at_once_have_their_common_prefix_computed_once(house: House) -> None:
