@@ -3,7 +3,8 @@
 While an engine computes prompts, the answers that it is writing stand still: above some share of its time the
 time between tokens misses its target, for everybody. A prompt costs its seconds of prefill, so that refusing
 few large ones relieves more than refusing many small ones. What is let in costs at most a price times what
-its priority is worth; the price follows the share of time by integral control.
+its priority is worth; the price follows the share of time by integral control. Critical requests of common
+size are let in at any price: where the price is low, there is enough else to refuse.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from router.fair_queue import Priority
 
 WORTH: Mapping[Priority, float] = MappingProxyType({"critical": 8.0, "standard": 2.0, "sheddable": 1.0})
 """How many times the price a request of this priority may cost."""
+CRITICAL_S = 10.0
+"""Seconds of prefill that a critical request may always cost."""
 MEMORY_S = 7.0
 """Over which the share is measured: as long as an answer takes, more or less."""
 _GAIN = 2.0
@@ -38,7 +41,8 @@ class Shedding:
     def sheds(self, priority: Priority, prefill_s: float, engines: int, now_s: float) -> bool:
         """Whether a request is refused that would cost one of the `engines` so much."""
         self._pass(engines, now_s)
-        return prefill_s > self.price_s * WORTH[priority]
+        allowed_s = self.price_s * WORTH[priority]
+        return prefill_s > (max(allowed_s, CRITICAL_S) if priority == "critical" else allowed_s)
 
     def dispatched(self, prefill_s: float, engines: int, now_s: float) -> None:
         """A request was sent to an engine, which will compute for `prefill_s`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.shedding import Shedding
+from router.shedding import CRITICAL_S, Shedding
 
 
 def run(shedding: Shedding, prefill_s: float, per_s: float, seconds: float, began_s: float) -> float:
@@ -30,7 +30,10 @@ def test_what_is_let_in_comes_down_to_the_share() -> None:
 
 
 def test_large_prompts_go_first_and_critical_ones_last() -> None:
-    """One price for all: small prompts and those that are worth more stay below it longest."""
+    """One price for all: small prompts and those that are worth more stay below it longest.
+
+    What a critical request of common size costs is never too much.
+    """
     shedding = Shedding(0.2)
     for n in range(400):
         shedding.dispatched(0.5, 4, n / 4)
@@ -38,8 +41,9 @@ def test_large_prompts_go_first_and_critical_ones_last() -> None:
     assert price_s < 1.0
     assert shedding.sheds("sheddable", 2 * price_s, 4, now_s)
     assert not shedding.sheds("sheddable", 0.5 * price_s, 4, now_s)
-    assert not shedding.sheds("critical", 2 * price_s, 4, now_s)
-    assert shedding.sheds("critical", 10 * price_s, 4, now_s)
+    assert not shedding.sheds("critical", 10 * price_s, 4, now_s)
+    assert not shedding.sheds("critical", CRITICAL_S, 4, now_s)
+    assert shedding.sheds("critical", max(10 * price_s, 1.1 * CRITICAL_S), 4, now_s)
 
 
 def test_the_price_recovers_when_load_goes() -> None:
