@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Console(stderr=True)
 
     def log(line: str) -> None:
-        progress.print(f"{time.monotonic() - begun:5.0f} s  {line}", highlight=False)
+        progress.print(f"{time.monotonic() - begun:5.0f} s  {line}", highlight=False, soft_wrap=True)
 
     table = Table(
         compared(SETUPS, chosen.seeds, chosen.processes, log=log),
