@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.live_router.callers import Caller, Load, Outcome, wrongs
 from bench.live_router.engines import ENGINES
-from bench.live_router.fleet import Fleet
+from bench.live_router.fleet import GATEWAYS, Fleet
 from bench.live_router.report import Part, Say
 
 BAR_LEFT_S = 2.0
@@ -69,8 +69,11 @@ async def _run(fleet: Fleet, clients: int, engine: int) -> tuple[list[Outcome], 
 
 
 def _all_in_use(outcomes: list[Outcome], began_s: float) -> bool:
-    """Whether every engine has lately been asked, also one that had been left before."""
+    """Whether every gateway has lately asked every engine, also one that had been left before.
+
+    A gateway leaves at most one of four alone: the next slow one it would have to keep.
+    """
     took_s = time.monotonic() - began_s
-    since_s = max(began_s, time.monotonic() - WARM_S / 2)
-    lately = {one.deployment for one in outcomes if one.sent_s > since_s}
-    return took_s > WARM_AT_MOST_S or (took_s > WARM_S and len(lately) == ENGINES)
+    since_s = time.monotonic() - WARM_S
+    lately = {(one.gateway, one.deployment) for one in outcomes if one.sent_s > since_s}
+    return took_s > WARM_AT_MOST_S or (took_s > WARM_S and len(lately) == GATEWAYS * ENGINES)
