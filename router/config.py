@@ -28,7 +28,7 @@ class OutlierConfig(BaseModel):
 
     slow_factor: Annotated[float, Field(gt=1)] = 4.0
     """Times its peers' median seconds to a first token, per token of work, at which an endpoint is slow."""
-    sure_factor: Annotated[float, Field(gt=1)] = 6.0
+    sure_factor: Annotated[float, Field(gt=1)] = 8.0
     """The same at which two first tokens in a row are enough to call an endpoint slow. Where requests are
     few and policies avoid who keeps one waiting, three late ones take three times as long as the slowness."""
     min_excess_s: Annotated[float, Field(ge=0)] = 0.2
