@@ -66,6 +66,8 @@ class Suspect(NamedTuple):
     reason: str
     """`slow` or `failing`, with by how much."""
     badness: float
+    late: Late | None = None
+    """What other gateway processes are to be told of it: what was seen here, not what they told."""
 
 
 class Leave(NamedTuple):
@@ -98,11 +100,15 @@ def suspects(samples: Sequence[Sample], config: OutlierConfig) -> list[Suspect]:
     return sorted(found, key=lambda suspect: -suspect.badness)
 
 
-def late_in_a_row(sample: Sample, samples: Sequence[Sample], config: OutlierConfig) -> Late | None:
+def late_in_a_row(
+    sample: Sample, samples: Sequence[Sample], config: OutlierConfig, factor: float | None = None
+) -> Late | None:
     """First tokens in a row of `sample` that were far later than its peers'; None where there are none.
 
-    In a row: of attempts that began after the last first token that was in time had come. Requests that
-    are stuck while others are served say nothing of their endpoint.
+    `factor`: by how many times, if not by the `sure_factor`.
+
+    In a row: of attempts that began after the last one whose first token was in time. Requests that are
+    stuck while later ones are served say nothing of their endpoint.
     """
     usual_s = _usual_s([peer for peer in samples if peer is not sample])
     if usual_s is None:
@@ -111,7 +117,7 @@ def late_in_a_row(sample: Sample, samples: Sequence[Sample], config: OutlierConf
         one.began_s
         for one in sample.attempts
         if one.began_s > _well_s(sample, usual_s, config)
-        and _is_late(one, usual_s, config.sure_factor, config)
+        and _is_late(one, usual_s, factor or config.sure_factor, config)
     ]
     return Late(len(begun), min(begun)) if begun else None
 
@@ -148,11 +154,13 @@ def _slow(sample: Sample, peers: Sequence[Sample], config: OutlierConfig) -> Sus
     if (sample.pace_s - usual_s) * sample.work < config.min_excess_s:
         return None
     times = sample.pace_s / usual_s if usual_s > 0 else _NEVER
-    return Suspect(sample.name, f"slow: {times:.1f} times its peers' time to first token", times)
+    seen = late_in_a_row(sample, [sample, *peers], config, config.slow_factor)
+    told = None if seen is None else seen._replace(in_a_row=max(_IN_A_ROW, seen.in_a_row))
+    return Suspect(sample.name, f"slow: {times:.1f} times its peers' time to first token", times, told)
 
 
 def _slow_in_a_row(sample: Sample, peers: Sequence[Sample], config: OutlierConfig) -> Suspect | None:
-    """Also by what other gateway processes saw, unless a first token came here in time after that."""
+    """Also by what other gateway processes saw, unless an attempt went well here that began after theirs."""
     usual_s = _usual_s(peers)
     if usual_s is None:
         return None
@@ -161,9 +169,8 @@ def _slow_in_a_row(sample: Sample, peers: Sequence[Sample], config: OutlierConfi
     count = sum(one.in_a_row for one in sample.told if one.began_s > well_s) + (own.in_a_row if own else 0)
     if count < _IN_A_ROW:
         return None
-    return Suspect(
-        sample.name, f"slow: {count} first tokens in a row far later than its peers'", config.sure_factor
-    )
+    reason = f"slow: {count} first tokens in a row far later than its peers'"
+    return Suspect(sample.name, reason, config.sure_factor, own)
 
 
 def _usual_s(peers: Sequence[Sample]) -> float | None:
@@ -176,13 +183,13 @@ def _is_late(one: Timed, usual_s: float, factor: float, config: OutlierConfig) -
 
 
 def _well_s(sample: Sample, usual_s: float, config: OutlierConfig) -> float:
-    """When it was last known to be as fast as its peers."""
-    came_s = [
-        one.came_s
+    """When the last attempt began at which it was as fast as its peers."""
+    begun_s = [
+        one.began_s
         for one in sample.attempts
         if one.came_s is not None and not _is_late(one, usual_s, config.slow_factor, config)
     ]
-    return max(sample.well_s, *came_s) if came_s else sample.well_s
+    return max(sample.well_s, *begun_s) if begun_s else sample.well_s
 
 
 def _failing(sample: Sample, peers: Sequence[Sample], config: OutlierConfig) -> Suspect | None:

@@ -186,6 +186,7 @@ class Paces:
             record = records[suspect.name]
             record.left = leave(record.left, now_s, suspect.reason, self._config)
             record.is_left = True
+            record.late = suspect.late
             _log.warning(
                 "endpoint left alone",
                 extra={

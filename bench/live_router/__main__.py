@@ -28,9 +28,9 @@ from bench.live_router.switching import switching
 from enginehouse.errors import CommandError
 
 PARTS: dict[str, Callable[..., Awaitable[Part]]] = {
-    "ranking": ranking,  # first, since endpoints are judged by what they did lately, under other loads
+    "slow-endpoint": slow_endpoint,  # first: endpoints are judged by what they did under other loads, too
     "slots": slots,
-    "slow-endpoint": slow_endpoint,
+    "ranking": ranking,
     "neighbour": neighbour,
     "switching": switching,
 }

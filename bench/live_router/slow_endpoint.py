@@ -12,13 +12,14 @@ from typing import Any
 
 from bench.live_router.callers import Caller, Load, Outcome, wrongs
 from bench.live_router.engines import ENGINES
-from bench.live_router.fleet import Fleet
+from bench.live_router.fleet import GATEWAYS, Fleet
 from bench.live_router.report import Part, Say
 
 BAR_LEFT_S = 2.0
-FAULT = "slow:600"
+FAULT = "slow:1000"
 """Milliseconds more for every step that a request takes part in."""
-PROMPT_TOKENS, TOKENS = 48, 2
+PROMPT_TOKENS, TOKENS = 48, 1
+"""Endpoints are judged by first tokens: an answer that had its own before says nothing while it goes on."""
 WARM_S, WARM_AT_MOST_S = 2.0, 20.0
 WATCH_S = 4.5
 """Below the 5 s after which an endpoint that was left is tried again."""
@@ -68,8 +69,11 @@ async def _run(fleet: Fleet, clients: int, engine: int) -> tuple[list[Outcome], 
 
 
 def _all_in_use(outcomes: list[Outcome], began_s: float) -> bool:
-    """Whether every engine has lately been asked, also one that had been left before."""
+    """Whether every gateway has lately asked every engine, also one that had been left before.
+
+    A gateway leaves at most one of four alone: the next slow one it would have to keep.
+    """
     took_s = time.monotonic() - began_s
-    since_s = max(began_s, time.monotonic() - WARM_S / 2)
-    lately = {one.deployment for one in outcomes if one.sent_s > since_s}
-    return took_s > WARM_AT_MOST_S or (took_s > WARM_S and len(lately) == ENGINES)
+    since_s = time.monotonic() - WARM_S
+    lately = {(one.gateway, one.deployment) for one in outcomes if one.sent_s > since_s}
+    return took_s > WARM_AT_MOST_S or (took_s > WARM_S and len(lately) == GATEWAYS * ENGINES)

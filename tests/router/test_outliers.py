@@ -152,8 +152,18 @@ def test_two_in_a_row_that_are_far_too_late_are_enough() -> None:
 def test_two_that_are_only_late_are_not_enough() -> None:
     fleet = usual()
     for start_s in (1.0, 2.0):
-        fleet.answers("a", start_s, 0.7)
+        fleet.answers("a", start_s, 0.5)
     assert fleet.left(3.0) == set()
+
+
+def test_those_that_began_before_a_late_one_do_not_speak_for_the_endpoint() -> None:
+    """They were served when it was still well."""
+    fleet = usual()
+    before = fleet.begins("a", 1.0)
+    for _ in range(2):
+        fleet.begins("a", 1.05)
+    before.first_token_ns = before.start_ns + int(0.1 * 1e9)
+    assert fleet.left(5.0) == {"a"}
 
 
 def test_one_in_time_between_two_late_ones_speaks_for_the_endpoint() -> None:
@@ -193,6 +203,15 @@ def test_what_another_process_saw_counts() -> None:
     both.other.begins("a", 2.6)
     assert both.other.left(3.6) == {"a"}
     assert both.one.left(3.7) == {"a"}, "it has none that began after the other's"
+
+
+def test_who_leaves_it_for_being_slower_than_its_peers_tells() -> None:
+    """Five times their time is not far too late, but three of five are a habit."""
+    both = Two()
+    for start_s in (1.0, 1.6, 2.2):
+        both.one.answers("a", start_s, 0.5)
+    assert both.one.left(3.0) == {"a"}
+    assert both.other.left(3.1) == {"a"}
 
 
 def test_what_was_in_time_here_contradicts_what_another_process_saw() -> None:
