@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -26,12 +27,15 @@ from tests.inference.test_lanes import BARE
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
+_SOCKET = socket.socket()
+"""Of every transport: options may be set on it."""
+
 
 class _Transport(asyncio.Transport):
     """Takes what is written, as a socket with room would."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"socket": _SOCKET})
         self.written: list[bytes] = []
 
     def write(self, data: Any) -> None:
