@@ -53,16 +53,16 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 ## Prove -----------------------------------------------------------------------------------------
 
 .PHONY: test
-# Three files at a time, as most of their time is waiting, the longest early; the whole-stack tests measure time and go
-# one by one.
+# Four files at a time, as most of their time is waiting, the longest early; then, one by one, those that bear nothing
+# beside them.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/stack || status=$$?; \
-	    env "$$mark" $(RUN) -m pytest tests/stack || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -m alone tests/stack || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
 	$(call took,make test); \

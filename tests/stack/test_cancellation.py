@@ -10,6 +10,8 @@ import pytest
 
 from tests.stack.stack import Stack
 
+pytestmark = pytest.mark.alone
+
 POLL_S = 0.05
 """The demo engines' cancellation_check_period_ms."""
 MEASURING_S = 0.05

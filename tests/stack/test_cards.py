@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.stack.stack import ROOT, Stack, wait_until
+
+pytestmark = pytest.mark.alone
 
 MODEL = "house-chat:latency"
 DEPLOYMENT = "house-chat-latency"

@@ -12,6 +12,8 @@ import pytest
 
 from tests.stack.stack import Stack, wait_until
 
+pytestmark = pytest.mark.alone
+
 STREAMS = 50
 
 

@@ -14,6 +14,8 @@ from openai.types.chat import ChatCompletionMessageParam
 from inference.tokenizer import ModelTokenizer
 from tests.stack.stack import ROOT, Stack
 
+pytestmark = pytest.mark.alone
+
 MODELS = [
     "house-chat",
     "house-chat:latency",

@@ -9,6 +9,8 @@ import pytest
 
 from tests.stack.stack import Stack
 
+pytestmark = pytest.mark.alone
+
 MODELS = ("house-chat:latency", "house-chat:throughput", "depot-chat", "yard-chat", "kiosk-chat")
 
 
