@@ -10,8 +10,10 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import uvloop
@@ -78,6 +80,8 @@ class GatewayProcess:
         self.watcher = Watcher(
             self.store, settings.registry.snapshot_path, self._registry_changed, config=settings.registry
         )
+        self.snapshot: Callable[[], Snapshot] = partial(attrgetter("current"), self.watcher)
+        """The registry as last known; asked several times in every request."""
         self._seen = asyncio.Event()
         self.supervisor = Supervisor()
         self.tokenizers = Tokenizers()
@@ -135,10 +139,6 @@ class GatewayProcess:
                 f"batch_jobs.store_path {config.store_path} cannot be used: {error.strerror}",
                 "name a folder that this user can write, or leave batch_jobs.store_path out",
             ) from error
-
-    def snapshot(self) -> Snapshot:
-        """The registry as last known."""
-        return self.watcher.current
 
     def _endpoints(self) -> list[Endpoint]:
         return [endpoint for group in self.snapshot().endpoints.values() for endpoint in group]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from router.gossip_message import (
@@ -35,6 +36,7 @@ _AGAIN_S = 2.0
 _HINTS_KEPT_S = 120.0
 _MOST_HINTS = 65_536
 _HINTS_WAITING = 256
+_LEAST_HINT_BYTES = 9
 
 
 class InFlight(Protocol):
@@ -75,7 +77,8 @@ class Gossip:
         self._budget = int(BYTES_PER_S * period_s)
         self._loop = asyncio.get_running_loop()
         self._told: dict[int, tuple[Load, float]] = {}
-        self._to_tell: deque[Hint] = deque(maxlen=_HINTS_WAITING)
+        self._to_tell: deque[tuple[str, Sequence[int]]] = deque(maxlen=_HINTS_WAITING)
+        """Endpoints and the blocks of what went there, the latest first."""
         self._heard: dict[int, dict[str, tuple[Load, float]]] = {}
         self._hints: OrderedDict[int, dict[int, float]] = OrderedDict()
         """When each block was last sent to which endpoint, both by their keys."""
@@ -85,7 +88,7 @@ class Gossip:
     def dispatched(self, endpoint: str, blocks: Sequence[int]) -> None:
         """A prompt of these blocks was sent to `endpoint`: the others should know."""
         if blocks:
-            self._to_tell.appendleft(Hint(endpoint_key(endpoint), sampled(blocks)))
+            self._to_tell.appendleft((endpoint, blocks))
 
     def others(self, endpoint: str) -> Others:
         """What the other processes have at `endpoint`."""
@@ -129,7 +132,9 @@ class Gossip:
             Lateness(endpoint_key(name), one.in_a_row, max(0, int(1000 * (now_s - one.began_s))))
             for name, one in self._late(now_s).items()
         ]
-        text, sent = encode(self._news(now_s), list(self._to_tell), self._budget, late)
+        latest = islice(self._to_tell, self._budget // _LEAST_HINT_BYTES)
+        hints = [Hint(endpoint_key(endpoint), sampled(blocks)) for endpoint, blocks in latest]
+        text, sent = encode(self._news(now_s), hints, self._budget, late)
         for load in sent.loads:
             self._told[load.endpoint] = load, now_s
             if load.requests == 0:

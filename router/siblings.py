@@ -37,8 +37,8 @@ class Siblings:
         if job.lead is not None:  # in the place of one that is gone
             job.lead.endpoint = endpoint
             return
-        knobs = self._knobs(job.wish.profile)
-        if not knobs.cohort_wait_ms or job.dispatched or job.spare is not None:
+        knobs = job.knobs
+        if knobs is None or not knobs.cohort_wait_ms or job.dispatched or job.spare is not None:
             return
         if job.asks is None or job.considered is None:
             return

@@ -75,7 +75,7 @@ class EffectivePolicy:
 
     def allows(self, model: Model, adapter: Adapter | None = None, asked: str | None = None) -> bool:
         """Whether the model, or the adapter of it, may be used when asked for by the name `asked`."""
-        return all(may_use(allowed, model, adapter, asked) for allowed in self.models)
+        return not self.models or all(may_use(allowed, model, adapter, asked) for allowed in self.models)
 
     def allows_profile(self, profile: str) -> bool:
         """Whether requests may ask for it."""
@@ -84,7 +84,7 @@ class EffectivePolicy:
     def profile_for(self, model: Model) -> str:
         """The profile of requests that name none: their first choice, or else the first that is allowed."""
         first_choice = self.default_profile or model.default_profile
-        if self.allows_profile(first_choice) or not self.profiles:
+        if not self.profiles or first_choice in self.profiles:
             return first_choice
         return self.profiles[0]
 
