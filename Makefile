@@ -53,7 +53,7 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 ## Prove -----------------------------------------------------------------------------------------
 
 .PHONY: test
-# Four at a time, as most of their time is waiting: three workers, the longest files early, and the tests of the whole
+# Three at a time, as most of their time is waiting: two workers, the longest files early, and the tests of the whole
 # stack, which share one. Then, one by one, those of them that bear nothing beside them.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
@@ -63,7 +63,7 @@ test: setup-dev ## Set up, lint, type-check and run every test, with real Triton
 	else \
 	    log=$$(mktemp); \
 	    env "$$mark" $(RUN) -m pytest -m "not alone" tests/stack >$$log 2>&1 & beside=$$!; \
-	    env "$$mark" $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/stack || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/stack || status=$$?; \
 	    wait $$beside || status=$$?; \
 	    cat $$log; rm -f $$log; \
 	    env "$$mark" $(RUN) -m pytest -m alone tests/stack || status=$$?; \
