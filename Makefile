@@ -53,17 +53,15 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 ## Prove -----------------------------------------------------------------------------------------
 
 .PHONY: test
-# Three files at a time, as most of their time is waiting, the longest early; then the tests of the whole stack, two at a
-# time, and at last, one by one, those of them that bear nothing beside them.
+# Two files at a time, as most of their time is waiting, the longest early; at last, one by one, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/stack || status=$$?; \
-	    env "$$mark" $(RUN) -m pytest -n 2 --dist loadfile -m "not alone" tests/stack || status=$$?; \
-	    env "$$mark" $(RUN) -m pytest -m alone tests/stack || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -m alone || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
 	$(call took,make test); \

@@ -7,12 +7,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
 
 from model_registry.config import RegistryConfig
 from model_registry.entities import Tenant
 from tests.enginehouse.fleet import CountingServer, Fleet, fleet
 from tests.model_registry.conftest import RedisServer, config, redis_client, redis_server
+
+pytestmark = pytest.mark.alone
 
 __all__ = ["config", "redis_client", "redis_server"]
 

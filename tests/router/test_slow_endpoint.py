@@ -24,6 +24,8 @@ from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing
 from tests.router.test_attempts import END, EXPECTED, MODEL, SCHEMA, Collected, Engine, Observed
 
+pytestmark = pytest.mark.alone
+
 
 class PacedEngine(Engine):
     """Its first token takes `delay_s`."""
