@@ -1,7 +1,7 @@
 """Delayed acknowledgements: half the packets that Linux sends back for a stream of tokens.
 
 The kernel acknowledges each small segment of a one-way stream as soon as it is read; told not to, it does so
-for every second one, which is a twelfth of what a streamed token costs (`docs/decisions/0001`). It goes back
+for every second one, which halves what a read costs (`docs/decisions/0001`). It goes back
 to its way whenever the other side waited for one, so that a server which does not switch Nagle's algorithm
 off, as Triton's and uvicorn's do, is held up once per request, by 40 ms at most.
 """
