@@ -16,14 +16,19 @@ card = typer.Typer(
 
 PromptTokens = Annotated[int, typer.Option("--prompt-tokens", min=1, help="Tokens of a usual prompt.")]
 OutputTokens = Annotated[int, typer.Option("--output-tokens", min=2, help="Tokens of a usual answer.")]
+ServedModel = Annotated[
+    str, typer.Option("--model", "-m", help="MODEL or MODEL:PROFILE; one deployment must serve it.")
+]
+GpuClass = Annotated[
+    str | None, typer.Option("--gpu-class", help="Default: the deployment's label gpu_class.")
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the manifest to this file.")]
 Gpus = Annotated[int, typer.Option("--gpus", min=1, max=1024, help="GPUs of one replica.")]
 
 
 @card.command()
 def measure(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="MODEL or MODEL:PROFILE; one deployment must serve it.")
-    ],
+    model: ServedModel,
     deployment: Annotated[
         str | None, typer.Option("--deployment", help="Make sure that it is this one.")
     ] = None,
@@ -40,11 +45,9 @@ def measure(
     seconds: Annotated[
         float, typer.Option("--seconds", min=5, max=3600, help="How long to measure, about.")
     ] = 60.0,
-    gpu_class: Annotated[
-        str | None, typer.Option("--gpu-class", help="Default: the deployment's label gpu_class.")
-    ] = None,
+    gpu_class: GpuClass = None,
     gpus: Gpus = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the manifest to this file.")] = None,
+    out: Out = None,
     url: Url = None,
     key: Key = None,
     state_dir: StateDirectory = None,
@@ -87,16 +90,12 @@ def measure(
 
 @card.command()
 def learned(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="MODEL or MODEL:PROFILE; one deployment must serve it.")
-    ],
+    model: ServedModel,
     prompt_tokens: PromptTokens = 512,
     output_tokens: OutputTokens = 128,
-    gpu_class: Annotated[
-        str | None, typer.Option("--gpu-class", help="Default: the deployment's label gpu_class.")
-    ] = None,
+    gpu_class: GpuClass = None,
     gpus: Gpus = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the manifest to this file.")] = None,
+    out: Out = None,
     url: Url = None,
     key: Key = None,
     state_dir: StateDirectory = None,
