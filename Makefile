@@ -13,6 +13,8 @@ RUN := .venv/bin/python
 PORT ?= 8080
 ARGS ?=
 
+SPREAD := --dist loadgroup --no-loadscope-reorder
+
 took = echo "$(1) took $$(( $$(date +%s) - $(START) )) s"
 
 .PHONY: help
@@ -53,15 +55,15 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 ## Prove -----------------------------------------------------------------------------------------
 
 .PHONY: test
-# Two files at a time, as most of their time is waiting, the longest early; at last, one by one, those that measure time.
+# Three at a time, as half of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$$?; \
-	    env "$$mark" $(RUN) -m pytest -m alone || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 3 $(SPREAD) -m "not timed" || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 2 $(SPREAD) -m timed || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
 	$(call took,make test); \

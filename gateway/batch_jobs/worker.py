@@ -140,7 +140,9 @@ class BatchWorker:
         old_after_s = 4 * self._config.poll_s
         asked_at_s = self._loop.time()
         report = msgspec.json.encode(self._spare.report())
-        pulse = await self._store.pulse(self.name, report, old_after_s)
+        # Who is silent may only be slow, with its rows at engines: its part stays its own until others may
+        # claim them.
+        pulse = await self._store.pulse(self.name, report, self._config.lease_s)
         reports = {worker: _READ_REPORT(said) for worker, said in pulse.reports.items()}
         if asked_at_s > self._heard_until_s:  # the others have forgotten this worker, or never knew it
             self._heard_from_s = asked_at_s + old_after_s

@@ -111,7 +111,8 @@ class Fleet:
     def kill(self, gateway: int) -> None:
         """End a gateway and its workers by SIGKILL."""
         parent = psutil.Process(self.processes[gateway].pid)
-        for one in (parent, *parent.children(recursive=True)):
+        parent.suspend()  # it would start them again, and without it they would begin to end by themselves
+        for one in (*parent.children(recursive=True), parent):
             one.kill()
 
 

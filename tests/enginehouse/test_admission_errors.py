@@ -49,9 +49,9 @@ NOWHERE = (
 async def house(
     config: RegistryConfig, redis: Redis, folder: Path, slots: int, card: GoodputCard | None = None
 ) -> AsyncIterator[tuple[CountingServer, Fleet]]:
-    """One gateway of one worker before a server that answers after 4 s, with the profiles above."""
+    """One gateway of one worker before a server that answers after 2 s, with the profiles above."""
     server = CountingServer()
-    server.takes_s = 4.0
+    server.takes_s = 2.0
     settings = {"ENGINEHOUSE_ROUTER__NO_ENDPOINT_TIMEOUT_S": "0.3"}
     async with (
         server.listening() as url,

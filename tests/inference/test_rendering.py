@@ -48,7 +48,7 @@ def longest_gap_s(ticks: list[float]) -> float:
     return max(after - before for before, after in pairwise(ticks))
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.parametrize("source", [*ENDLESS, *GROWING])
 async def test_no_template_stalls_the_event_loop(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.setattr(chat_template, "RENDER_TIMEOUT_S", 0.6)

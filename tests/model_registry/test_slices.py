@@ -146,7 +146,7 @@ async def test_what_a_killed_worker_held_is_there_for_the_others_within_one_leas
         assert 0.5 * LEASE_S < took_s <= LEASE_S + 2 * SHORT.report_s + 0.2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_never_more_is_granted_than_there_is(
     config: RegistryConfig, redis_server: RedisServer, seed: int
 ) -> None:
@@ -243,19 +243,18 @@ async def test_a_rate_is_exact_in_every_window(config: RegistryConfig) -> None:
     async with workers(config, 4, window_s, total) as found:
         started_s = found[0].now_s
         times: list[float] = []
-        while (now_s := found[0].now_s) - started_s < 10.0:
-            for one in found[:2] if now_s - started_s > 6.0 else found:
+        while (now_s := found[0].now_s) - started_s < 7.0:
+            for one in found[:2] if now_s - started_s > 5.0 else found:
                 one.slice.waiting = 5
                 if one.take():
                     times.append(one.now_s)
-            for one in found[2:] if now_s - started_s > 6.0 else []:
+            for one in found[2:] if now_s - started_s > 5.0 else []:
                 one.slice.waiting = 0
             await asyncio.sleep(0.01)
         busiest = max(sum(1 for t in times if start <= t < start + window_s) for start in times)
         assert busiest <= total
         steady = [t for t in times if t >= started_s + 3.0]
-
-        assert len(steady) >= 0.85 * total * 7.0 / window_s
+        assert len(steady) >= 0.85 * total * 4.0 / window_s
 
 
 async def test_every_key_is_in_the_catalogue_and_what_is_unused_goes(

@@ -24,7 +24,7 @@ from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing
 from tests.router.test_attempts import END, EXPECTED, MODEL, SCHEMA, Collected, Engine, Observed
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 class PacedEngine(Engine):

@@ -13,7 +13,7 @@ import yaml
 
 from tests.stack.stack import ROOT, Stack, wait_until
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 MODEL = "house-chat:latency"
 DEPLOYMENT = "house-chat-latency"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,9 +11,9 @@ import aiohttp
 import pytest
 
 from tests.stack.stack import Stack
-from tests.stack.test_faults import Ending, answers_again, kill, take, while_streaming
+from tests.stack.test_faults import Ending, answers_again, kill, take
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 TOKENS = 300
 """Enough for a blow to come in time on a busy machine."""
@@ -98,18 +97,4 @@ async def test_a_continued_answer_is_that_of_an_unbroken_run(stack: Stack, sampl
     assert {ending.tokens for ending in continued} == {TOKENS}
     await until_more_are_continued(stack, before)
     await answers_again(stack, "house-chat:latency")
-    await answers_again(stack, "yard-chat")
-
-
-async def test_a_text_lanes_stream_ends_with_an_error_event(stack: Stack) -> None:
-    """Never with `[DONE]`, nor with a finish reason."""
-    await answers_again(stack, "yard-chat")
-    port = stack.ready["triton"][0]["http"].rpartition(":")[2]
-    victim = [s for s in stack.children("tritonserver", "--http-port") if any(port in w for w in s.cmdline())]
-    endings = await while_streaming(
-        stack, "yard-chat", lambda: [one.send_signal(signal.SIGKILL) for one in victim]
-    )
-    broken = [ending for ending in endings if ending.text and ending.finish is None]
-    assert broken, "every stream had ended before the blow"
-    assert all(ending.error and not ending.done for ending in broken)
     await answers_again(stack, "yard-chat")

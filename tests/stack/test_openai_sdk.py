@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from inference.tokenizer import ModelTokenizer
 from tests.stack.stack import ROOT, Stack
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 MODELS = [
     "house-chat",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stack.stack import Stack
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 MODELS = ("house-chat:latency", "house-chat:throughput", "depot-chat", "yard-chat", "kiosk-chat")
 
