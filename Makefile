@@ -13,8 +13,6 @@ RUN := .venv/bin/python
 PORT ?= 8080
 ARGS ?=
 
-SPREAD := --dist loadgroup --no-loadscope-reorder
-
 took = echo "$(1) took $$(( $$(date +%s) - $(START) )) s"
 
 .PHONY: help
@@ -62,8 +60,8 @@ test: setup-dev ## Set up, lint, type-check and run every test, with real Triton
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 3 $(SPREAD) -m "not timed" || status=$$?; \
-	    env "$$mark" $(RUN) -m pytest -n 2 $(SPREAD) -m timed || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 3 -m "not timed" || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 2 -m timed || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
 	$(call took,make test); \

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
+# Before anything imports NumPy: threads that spin beside other tests make engines ten times as slow.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+_OWN_SERVERS = ("tests/stack/test_dialects.py", "tests/stack/test_fallback.py")
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
@@ -14,18 +23,29 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLo
     return {"uvloop": uvloop.new_event_loop}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each process of a parallel run whole files, and one of them all tests of the demo stack, first.
+def _part(nodeid: str) -> str:
+    """What one process of a parallel run runs whole: a file, or all tests of the demo stack.
 
-    They share one stack, which takes long to start, and are the longest part. Cancellation comes last, when
-    the other process is done: it is measured to the tenth of a second.
+    They share one stack, which takes long to start.
     """
+    path = nodeid.partition("::")[0]
+    return "demo stack" if path.startswith("tests/stack/") and path not in _OWN_SERVERS else path
 
-    def group(item: pytest.Item) -> str:
-        path = item.nodeid.partition("::")[0]
-        is_demo = path.startswith("tests/stack/") and not path.endswith("test_fallback.py")
-        return "stack" if is_demo and "stack" in getattr(item, "fixturenames", ()) else path
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: (group(item) != "stack", "stack/test_cancellation" in item.nodeid))
+class _ByPart(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _part(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Parts go to whoever is free, in order; xdist's own would begin with those of most tests."""
+    config.option.loadscopereorder = False
+    return _ByPart(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo stack's tests first, which are the longest part, of them cancellation last.
+
+    It is measured to the tenth of a second, when the other process is done.
+    """
+    items.sort(key=lambda item: (_part(item.nodeid) != "demo stack", "/test_cancellation" in item.nodeid))
