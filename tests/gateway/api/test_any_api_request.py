@@ -33,7 +33,7 @@ def outcome(path: str, body: bytes) -> ApiRequest | ErrorShape:
 def test_bad_requests_are_refused_by_the_clients_own_fields() -> None:
     """Nothing else is raised, and no error speaks of fields that the client does not know."""
     served = refused = 0
-    for path, body in islice(bad_api_requests(seed=7), 20_000):
+    for path, body in islice(bad_api_requests(seed=7), 6_000):
         got = outcome(path, body)
         if isinstance(got, ApiRequest):
             served += 1
@@ -43,5 +43,5 @@ def test_bad_requests_are_refused_by_the_clients_own_fields() -> None:
         words = (*CHATS_OWN, "messages[") if path == RESPONSES else CHATS_OWN
         foreign = [word for word in words if word in (got.param or "") and word.encode() not in body]
         assert not foreign, (got, body)
-    assert served > 500
-    assert refused > 8000
+    assert served > 150
+    assert refused > 2400

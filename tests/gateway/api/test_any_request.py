@@ -52,9 +52,9 @@ def refusal(kind: Kind, body: bytes) -> ApiError | None:
     return None
 
 
-def test_ten_thousand_bad_requests_are_parsed_or_refused() -> None:
-    """And the generator reaches every kind of refusal, so that it does not pass by being dull."""
-    outcomes = Counter(outcome(bad.kind, bad.body) for bad in islice(bad_requests(seed=20_260_821), 10_000))
+def test_bad_requests_are_parsed_or_refused() -> None:
+    """As thousands are by a running gateway (`tests/stack/test_bad_requests.py`). And the generator reaches every kind of refusal, so that it does not pass by being dull."""
+    outcomes = Counter(outcome(bad.kind, bad.body) for bad in islice(bad_requests(seed=20_260_821), 4_000))
     expected = {
         "invalid_json",
         "invalid_type",
@@ -64,8 +64,8 @@ def test_ten_thousand_bad_requests_are_parsed_or_refused() -> None:
         "unsupported_parameter",
     }
     assert outcomes.keys() == expected | {"served"}
-    assert min(outcomes.values()) > 100
-    assert outcomes["served"] < 1000
+    assert min(outcomes.values()) > 40
+    assert outcomes["served"] < 400
 
 
 def test_the_same_seed_gives_the_same_bad_requests() -> None:
