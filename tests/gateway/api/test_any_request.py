@@ -53,7 +53,10 @@ def refusal(kind: Kind, body: bytes) -> ApiError | None:
 
 
 def test_bad_requests_are_parsed_or_refused() -> None:
-    """As thousands are by a running gateway (`tests/stack/test_bad_requests.py`). And the generator reaches every kind of refusal, so that it does not pass by being dull."""
+    """And the generator reaches every kind of refusal, so that it does not pass by being dull.
+
+    A running gateway gets more of them (`tests/stack/test_bad_requests.py`).
+    """
     outcomes = Counter(outcome(bad.kind, bad.body) for bad in islice(bad_requests(seed=20_260_821), 4_000))
     expected = {
         "invalid_json",
