@@ -43,8 +43,8 @@ class Others(NamedTuple):
     rank: int
     """This worker's place among all, from 0."""
     workers: int
-    from_s: float
-    """Loop time from which all others have heard of this worker, or start nothing themselves."""
+    counted_in: bool
+    """All others leave this worker its part, by what they report."""
     until_s: float
     """Loop time at which this is too old."""
 
@@ -55,6 +55,8 @@ class Report(NamedTuple):
     interactive: dict[str, int]
     rows: dict[str, int]
     waiting: list[str]
+    as_of_ms: int = 0
+    """By Redis' clock, when it last heard of the others: whoever came before has its part left to it."""
 
 
 class SpareCapacity:
@@ -74,17 +76,23 @@ class SpareCapacity:
         self._others: Others | None = None
         self._loop = asyncio.get_running_loop()
 
-    def report(self) -> Report:
-        """What the other workers should know of this one."""
+    def report(self, as_of_ms: int = 0) -> Report:
+        """What the other workers should know of this one, which last heard of them at `as_of_ms`."""
         loads = self._ledger.loads().items()
         return Report(
             {name: load.requests - load.spare for name, load in loads if load.requests > load.spare},
             {name: load.spare for name, load in loads if load.spare},
             [model for model, count in self._waiting.items() if count > 0],
+            as_of_ms,
         )
 
-    def learn(self, own: str, reports: Mapping[str, Report], from_s: float, until_s: float) -> None:
-        """Take the reports of all workers, this one's among them, to go by between two loop times."""
+    def learn(self, own: str, reports: Mapping[str, Report], joined_ms: int, until_s: float) -> None:
+        """Take the reports of all workers, this one's among them, to go by until a loop time.
+
+        Nothing is spare here until all others have reported after they heard of this one, which joined at
+        `joined_ms` by Redis' clock: until then each may still take what would be this worker's part.
+        """
+        counted_in = all(report.as_of_ms > joined_ms for name, report in reports.items() if name != own)
         interactive: Counter[str] = Counter()
         rows: Counter[str] = Counter()
         waiting: set[str] = set()
@@ -95,7 +103,7 @@ class SpareCapacity:
                 waiting.update(report.waiting)
         names = sorted({*reports, own})
         place = names.index(own), len(names)
-        self._others = Others(interactive, rows, frozenset(waiting), *place, from_s, until_s)
+        self._others = Others(interactive, rows, frozenset(waiting), *place, counted_in, until_s)
 
     def room(self, model: str) -> int:
         """Rows of `model` that may be started now."""
@@ -126,7 +134,7 @@ class SpareCapacity:
 
     def _left(self, endpoint: Endpoint) -> int:
         others = self._others
-        if others is None or not others.from_s <= self._loop.time() <= others.until_s:
+        if others is None or not others.counted_in or self._loop.time() > others.until_s:
             return 0
         load = self._ledger.of(endpoint.name)
         interactive = load.requests - load.spare + others.interactive.get(endpoint.name, 0)

@@ -81,7 +81,9 @@ class BatchWorker:
         self._identities: tuple[Snapshot | None, dict[tuple[str, str], Identity | AuthError]] = (None, {})
         self._has_room = True
         self._draining = False
-        self._heard_from_s = self._heard_until_s = -1.0
+        self._heard_until_s = -1.0
+        self._joined_ms = 0
+        """By Redis' clock, since when the others hear of this worker without a break."""
 
     @property
     def slices(self) -> int:
@@ -137,17 +139,16 @@ class BatchWorker:
 
     async def _pulse(self) -> None:
         """Report, and learn what all others do and which jobs there are."""
-        old_after_s = 4 * self._config.poll_s
         asked_at_s = self._loop.time()
-        report = msgspec.json.encode(self._spare.report())
+        report = msgspec.json.encode(self._spare.report(self._now_ms))
         # Who is silent may only be slow, with its rows at engines: its part stays its own until others may
         # claim them.
         pulse = await self._store.pulse(self.name, report, self._config.lease_s)
         reports = {worker: _READ_REPORT(said) for worker, said in pulse.reports.items()}
-        if asked_at_s > self._heard_until_s:  # the others have forgotten this worker, or never knew it
-            self._heard_from_s = asked_at_s + old_after_s
-        self._heard_until_s = asked_at_s + old_after_s
-        self._spare.learn(self.name, reports, self._heard_from_s, self._heard_until_s)
+        if asked_at_s > self._heard_until_s:  # the others may have forgotten this worker, or never knew it
+            self._joined_ms = pulse.now_ms
+        self._heard_until_s = asked_at_s + 4 * self._config.poll_s
+        self._spare.learn(self.name, reports, self._joined_ms, self._heard_until_s)
         self._now_ms = pulse.now_ms
         self._fruitless.clear()
         self._jobs = await self._store.jobs_of(pulse.active) if pulse.active else []
@@ -204,8 +205,11 @@ class BatchWorker:
                 continue
             self._turns[job.tenant] += 1
             self._turns[job.id] += 1
-            if job.status != "in_progress":  # another worker has validated it since the last pulse
+            if job.status != "in_progress":
+                # Another worker may have validated it since the last pulse: from here on it is one of rows, of
+                # which no more are claimed than there is room for.
                 job = await self._store.job(job.tenant, job.id)
+                self._jobs = [job if known.id == job.id else known for known in self._jobs]
             self._work(job, claim)
 
     def _next(self) -> BatchJob | None:

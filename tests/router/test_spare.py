@@ -49,10 +49,10 @@ class Known:
         self.spare = SpareCapacity(self.ledger, self.waiting, lambda: self.snapshot, share)
         self.hear()
 
-    def hear(self, *others: Report, from_s: float = 0.0, until_s: float = FAR_S) -> None:
+    def hear(self, *others: Report, joined_ms: int = -1, until_s: float = FAR_S) -> None:
         """News of the other workers, whose names come before this one's."""
         reports = {f"a{number}": report for number, report in enumerate(others)}
-        self.spare.learn("w", {"w": self.spare.report(), **reports}, from_s, until_s)
+        self.spare.learn("w", {"w": self.spare.report(), **reports}, joined_ms, until_s)
 
 
 async def test_without_news_of_the_others_nothing_is_spare() -> None:
@@ -60,8 +60,9 @@ async def test_without_news_of_the_others_nothing_is_spare() -> None:
     assert known.spare.room("m") == 4
     known.hear(until_s=0.0)
     assert known.spare.room("m") == 0
-    known.hear(from_s=FAR_S)
-    assert known.spare.room("m") == 0, "they may not have heard of this one yet"
+    for as_of_ms, room in ((4, 0), (5, 0), (6, 1)):
+        known.hear(Report({}, {}, [], 9), Report({}, {}, [], as_of_ms), joined_ms=5)
+        assert known.spare.room("m") == room, "until all have heard of this one"
 
 
 async def test_what_interactive_requests_hold_is_not_spare_on_any_worker() -> None:
@@ -70,7 +71,7 @@ async def test_what_interactive_requests_hold_is_not_spare_on_any_worker() -> No
         assert known.spare.room("m") == 3
         known.hear(Report({"a": 4}, {}, []))
         assert known.spare.room("m") == 0  # one row is left, and it is the other worker's
-        assert known.spare.report() == ({"a": 2}, {}, [])
+        assert known.spare.report() == ({"a": 2}, {}, [], 0)
 
 
 async def test_who_joins_takes_its_part_as_the_others_let_go_of_theirs() -> None:
@@ -84,7 +85,7 @@ async def test_rows_take_from_the_room_and_are_not_reported_as_load() -> None:
     known = Known(endpoint("a"))
     with known.ledger.spare_lease("a", Charge(10)):
         assert (known.spare.room("m"), known.spare.held("m")) == (3, 1)
-        assert known.spare.report() == ({}, {"a": 1}, [])
+        assert known.spare.report() == ({}, {"a": 1}, [], 0)
     assert (known.spare.room("m"), known.spare.held("m")) == (4, 0)
 
 
@@ -93,7 +94,7 @@ async def test_nothing_is_spare_while_requests_wait_for_the_model(here: bool) ->
     known = Known(endpoint("a"))
     if here:
         known.waiting["m"] += 1
-        assert known.spare.report() == ({}, {}, ["m"])
+        assert known.spare.report() == ({}, {}, ["m"], 0)
     else:
         known.hear(Report({}, {}, ["m"]))
     assert known.spare.room("m") == 0

@@ -204,4 +204,8 @@ async def ask_live(fleet: Fleet, number: int) -> Any:
 
 async def settled(tally: Tally, rows: int, live: int) -> None:
     """Until exactly so many are in flight."""
-    await until(lambda: (tally.rows, tally.live) == (rows, live), within_s=DEADLINE_S)
+    try:
+        await until(lambda: (tally.rows, tally.live) == (rows, live), within_s=DEADLINE_S)
+    except AssertionError as error:
+        error.add_note(f"{tally.rows} rows and {tally.live} others are in flight, not {rows} and {live}")
+        raise
