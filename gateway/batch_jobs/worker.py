@@ -206,8 +206,8 @@ class BatchWorker:
             self._turns[job.tenant] += 1
             self._turns[job.id] += 1
             if job.status != "in_progress":
-                # Another worker may have validated it since the last pulse: from here on it is one of rows, of
-                # which no more are claimed than there is room for.
+                # Another worker may have validated it since the last pulse: from here on no more of its rows
+                # are claimed than there is room for.
                 job = await self._store.job(job.tenant, job.id)
                 self._jobs = [job if known.id == job.id else known for known in self._jobs]
             self._work(job, claim)
