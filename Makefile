@@ -53,7 +53,7 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 ## Prove -----------------------------------------------------------------------------------------
 
 .PHONY: test
-# Three at a time, as half of their time is waiting; then, two at a time, those that measure time.
+# Three at a time, as part of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before anything imports NumPy: threads that spin beside other tests make engines ten times as slow.
+# Before anything imports NumPy: threads that spin beside other tests made tests of engines six times as slow.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from asyncio import AbstractEventLoop

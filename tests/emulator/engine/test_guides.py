@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,16 +204,19 @@ def test_a_paused_guided_request_goes_on_where_it_was(make_client: MakeClient) -
     client = Client(Engine(weights, limits, guides=Guides(folder, weights.config)))
     client.engine.start()
     tokenizer = EngineTokenizer(folder)
-    paused = 0
     for number in range(4):
         prompt = tokenizer.encode(f"number {number}")
         guide = Guide("regex", "[0-9]{40}")
         client.send(f"r{number}", prompt, 60, guide=guide, end_id=tokenizer.eos_id)
-    while not all(client.finals(name) for name in client.outputs):
-        paused = max(paused, client.engine.stats().paused_requests)
-        time.sleep(0.0005)  # the engine's thread needs the interpreter too
+    paused: list[int] = []
+
+    def is_over() -> bool:
+        paused.append(client.engine.stats().paused_requests)
+        return all(client.finals(name) for name in client.outputs)
+
+    poll(is_over)
     client.engine.close()
-    assert paused, "nothing was ever paused"
+    assert max(paused), "nothing was ever paused"
     for tokens in client.finish():
         assert re.fullmatch("[0-9]{40}", tokenizer.decode(tokens))
 
