@@ -42,12 +42,19 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The switch file of the server's faults; absent unless a test writes it."""
+    return tmp_path_factory.mktemp("faults") / "faults.json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, faults: Path) -> Iterator[str]:
     """A real OpenAI-HTTP server over the CPU engine; its base URL."""
     folder = tmp_path_factory.mktemp("openai-server")
     ready = folder / "ready.json"
     command = [sys.executable, "-m", "emulator.openai_server", "--name", "house-chat"]
     command += ["--model-dir", "emulator/models/house-chat", "--port", "0", "--ready-file", str(ready)]
+    command += ["--fault-file", str(faults)]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         deadline = time.monotonic() + 30
         while not ready.exists():
@@ -212,27 +219,20 @@ def test_an_unknown_model_is_the_servers_sentence(server: str) -> None:
     assert "HTTP 404" in done.stderr
 
 
-def test_ctrl_c_stops_an_answer_cleanly(server: str) -> None:
-    """Exit status 130 and no traceback."""
-    command = [
-        sys.executable,
-        "-m",
-        "enginehouse",
-        "chat",
-        "-m",
-        "house-chat",
-        "--max-tokens",
-        "1900",
-        "--url",
-        server,
-    ]
-    with subprocess.Popen(
-        [*command, "Tell me everything."], env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+def test_ctrl_c_stops_an_answer_cleanly(server: str, faults: Path) -> None:
+    """Exit status 130 and no traceback. The answer hangs in its middle: it cannot have ended before."""
+    faults.write_text(json.dumps({"fault": "hang", "after_tokens": 2}))
+    command = [sys.executable, "-m", "enginehouse", *CHAT, "--url", server]
+    try:
+        with subprocess.Popen(
+            command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+    finally:
+        faults.unlink()
     assert process.returncode == 130
     assert errors == b""
 
