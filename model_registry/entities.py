@@ -182,6 +182,9 @@ class Deployment(Entity):
     """`auto`: recognised by introspection; the bare `tensorrt_llm` is preferred wherever present."""
     target: str | None = None
     """Name on the server (Triton model, or upstream model id). Default: the deployment's model name."""
+    engine: Name | None = None
+    """What its servers have loaded; it gets requests once that has passed preflight. None: not built here,
+    and taken on trust."""
     servers: Annotated[tuple[ServerRef, ...], Field(min_length=1)]
     max_concurrency: Annotated[int, Field(gt=0)] | None = None
     """Requests in flight per endpoint; default: what the engine says of itself."""

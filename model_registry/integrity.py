@@ -25,6 +25,8 @@ class Reference(NamedTuple):
 def references(item: Stored) -> tuple[Reference, ...]:
     """What `item` cannot be stored without. Endpoints outlive their deployment while they drain."""
     match item:
+        case Deployment(engine=str(engine)):
+            return (Reference("model", "Model", item.model), Reference("engine", "Engine", engine))
         case Deployment() | Adapter():
             return (Reference("model", "Model", item.model),)
         case ApiKey():

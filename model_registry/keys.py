@@ -38,6 +38,8 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("adapter", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("policy", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("profile", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("enginespec", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("engine", "hash", "builders", "never", "name -> JSON document"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
+from model_registry.engine_specs import EngineSpec
+from model_registry.engines import Engine
 from model_registry.entities import (
     Adapter,
     ApiKey,
@@ -38,17 +40,29 @@ KINDS: Mapping[str, type[Stored]] = MappingProxyType(
         "Adapter": Adapter,
         "Policy": Policy,
         "Profile": Profile,
+        "EngineSpec": EngineSpec,
+        "Engine": Engine,
     }
 )
 """The order is that of the scripts' keys (`scripts/prelude.lua`)."""
-DECLARED: tuple[str, ...] = ("Model", "Adapter", "Deployment", "Profile", "Policy", "Tenant", "ApiKey")
-"""Kinds that operators write; the rest is written by the controller."""
+DECLARED: tuple[str, ...] = (
+    "Model",
+    "Adapter",
+    "EngineSpec",
+    "Engine",
+    "Deployment",
+    "Profile",
+    "Policy",
+    "Tenant",
+    "ApiKey",
+)
+"""Kinds that operators, and commands for them, write; the rest is written by the controller."""
 
 _SPELLINGS: Mapping[str, str] = MappingProxyType(
     {spelling: kind for kind in KINDS for spelling in (kind.lower(), f"{kind.lower()}s")}
     | {"key": "ApiKey", "keys": "ApiKey", "api-key": "ApiKey", "api-keys": "ApiKey"}
     | {"api_key": "ApiKey", "api_keys": "ApiKey"}
-    | {"policies": "Policy"}
+    | {"policies": "Policy", "engine-spec": "EngineSpec", "engine-specs": "EngineSpec"}
 )
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from model_registry.engine_specs import EngineSpec
+from model_registry.engines import Engine
 from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, Policy, Profile, Tenant
 from model_registry.knobs import Knobs, knobs_of
 
-Stored = Model | Adapter | Deployment | Endpoint | Tenant | ApiKey | Policy | Profile
+Stored = Model | Adapter | Deployment | Endpoint | Tenant | ApiKey | Policy | Profile | EngineSpec | Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Snapshot:
     policies: Mapping[str, Policy]
     profiles: Mapping[str, Profile]
     """Declared ones; see `knobs`."""
+    engine_specs: Mapping[str, EngineSpec]
+    engines: Mapping[str, Engine]
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
@@ -54,6 +58,8 @@ class Snapshot:
         adapters: dict[str, Adapter] = {}
         policies: dict[str, Policy] = {}
         profiles: dict[str, Profile] = {}
+        engine_specs: dict[str, EngineSpec] = {}
+        engines: dict[str, Engine] = {}
         for item in sorted(objects, key=lambda item: item.name):
             match item:
                 case Model():
@@ -72,6 +78,10 @@ class Snapshot:
                     policies[item.name] = item
                 case Profile():
                     profiles[item.name] = item
+                case EngineSpec():
+                    engine_specs[item.name] = item
+                case Engine():
+                    engines[item.name] = item
         return cls(
             version=version,
             models=MappingProxyType(models),
@@ -84,6 +94,8 @@ class Snapshot:
             adapter_aliases=MappingProxyType({a: item for item in adapters.values() for a in item.aliases}),
             policies=MappingProxyType(policies),
             profiles=MappingProxyType(profiles),
+            engine_specs=MappingProxyType(engine_specs),
+            engines=MappingProxyType(engines),
             stale=stale,
         )
 
@@ -119,6 +131,8 @@ class Snapshot:
         yield from self.adapters.values()
         yield from self.policies.values()
         yield from self.profiles.values()
+        yield from self.engine_specs.values()
+        yield from self.engines.values()
 
 
 Named = TypeVar("Named", Deployment, Endpoint)

@@ -2,7 +2,8 @@
 -- KEYS, the same for all: [1] meta  [2] changes  [3] deadlines  [4] leader  [5] history
 --   [6...] one hash per kind.
 local META, CHANGES, DEADLINES, LEADER, HISTORY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local KIND_NAMES = { "Model", "Deployment", "Endpoint", "Tenant", "ApiKey", "Adapter", "Policy", "Profile" }
+local KIND_NAMES = { "Model", "Deployment", "Endpoint", "Tenant", "ApiKey", "Adapter", "Policy", "Profile",
+  "EngineSpec", "Engine" }
 local ENDPOINT, API_KEY = 3, 5
 
 local function kind_key(index) return KEYS[5 + index] end

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 
 import pytest
 from redis.asyncio import Redis
 
 from model_registry.config import RegistryConfig
+from model_registry.engine_specs import EngineSpec
+from model_registry.engines import Engine
 from model_registry.entities import (
     Adapter,
     ApiKey,
@@ -48,6 +51,21 @@ ENDPOINT = Endpoint(
     target="tensorrt_llm",
     http="http://a:8000",
     server_schema={"empty": [], "nothing": {}, "numbers": [1, 2.5, 2**60]},
+)
+
+SPEC = EngineSpec(name="chat-fp8", checkpoint="/checkpoints/chat", gpu_class="h100-sxm")
+ENGINE = Engine(
+    name="chat-fp8-0123456789ab",
+    spec="chat-fp8",
+    digest="0" * 64,
+    lane="trt-engine",
+    runtime="emulated",
+    version="1.2.1",
+    gpu_class="h100-sxm",
+    precision="fp8",
+    url="/engines/chat-fp8-0123456789ab",
+    manifest_sha256="0" * 64,
+    built_at=datetime.datetime(2026, 11, 29, tzinfo=datetime.UTC),
 )
 
 
@@ -294,7 +312,8 @@ async def test_a_cascade_takes_what_needs_what_goes_too(store: RegistryStore) ->
 
 
 async def test_every_key_in_redis_is_in_the_catalogue(store: RegistryStore, redis_client: Redis) -> None:
-    await store.apply([Policy(name="gold"), Profile(name="night"), MODEL, ADAPTER, DEPLOYMENT, TENANT, KEY])
+    operators = [Policy(name="gold"), Profile(name="night"), MODEL, ADAPTER, DEPLOYMENT, TENANT, KEY]
+    await store.apply([*operators, SPEC, ENGINE])
     await store.register_endpoint(ENDPOINT, 60)
     await store.claim_leadership("c", 60)
     keys = Keys("test")

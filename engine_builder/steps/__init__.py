@@ -1,0 +1,1 @@
+"""From an engine spec to the commands that build it."""
