@@ -88,7 +88,8 @@ def _guides(settings: ModelSettings, model_dir: Path, config: ModelConfig) -> Gu
         raise ValueError(f"guided_decoding_backend must be xgrammar, got {backend!r}")
     from emulator.engine.guides import Guides  # only engines with guides pay for the library
 
-    return Guides(model_dir, config)
+    told = settings.text("xgrammar_tokenizer_info_path")  # lies beside the tokenizer it was made of
+    return Guides(model_dir if told is None else Path(told).parent, config)
 
 
 def limits_from(settings: ModelSettings, model_dir: Path) -> EngineLimits:
