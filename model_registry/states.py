@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from model_registry.build_jobs.entities import BuildState
 from model_registry.entities import EndpointState
 from model_registry.errors import IllegalTransitionError
 
@@ -20,6 +21,17 @@ ENDPOINT: Mapping[EndpointState, frozenset[EndpointState]] = MappingProxyType(
     }
 )
 """A draining endpoint never serves again under the same registration; `gone` is stored by deletion."""
+
+BUILD: Mapping[BuildState, frozenset[BuildState]] = MappingProxyType(
+    {
+        "queued": frozenset({"running", "failed", "cancelled"}),
+        "running": frozenset({"queued", "succeeded", "failed", "cancelled"}),
+        "succeeded": frozenset(),
+        "failed": frozenset(),
+        "cancelled": frozenset(),
+    }
+)
+"""A running build is queued again when its builder gives it back or dies; its scripts go by this table."""
 
 
 def check_endpoint(name: str, present: EndpointState, wanted: EndpointState) -> None:
