@@ -30,6 +30,8 @@ _WORDS = (
 _TOKENS = ("content", "reasoning_content", "reasoning", "tool_calls")
 """Fields of a delta that tokens came in; a first one may have the role alone."""
 _BAD_REQUEST = 400
+_FEW, _MORE = 10, 40
+"""Words of the prompts by which a tokenizer is measured; small vocabularies make five tokens of each."""
 
 
 class Timed(NamedTuple):
@@ -57,15 +59,15 @@ class TimedRequests:
     async def calibrate(self) -> Self:
         """Ask for what is needed to make prompts to length. Raises ApiError as the gateway refuses."""
         try:
-            first = await self._ask(40)
+            first = await self._ask(_FEW)
         except ApiError as error:
             if error.status != _BAD_REQUEST or "min_tokens" not in error.message:
                 raise
             del self._options["min_tokens"]  # its lane cannot; answers are as long as they are
-            first = await self._ask(40)
-        short, longer = first.sample, (await self._ask(120)).sample
-        self._tokens_per_word = max(0.1, (longer.prompt_tokens - short.prompt_tokens) / 80)
-        self._base_tokens = short.prompt_tokens - 40 * self._tokens_per_word
+            first = await self._ask(_FEW)
+        short, longer = first.sample, (await self._ask(_MORE)).sample
+        self._tokens_per_word = max(0.1, (longer.prompt_tokens - short.prompt_tokens) / (_MORE - _FEW))
+        self._base_tokens = short.prompt_tokens - _FEW * self._tokens_per_word
         return self
 
     async def ask(self, prompt_tokens: int) -> Timed:
