@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from engine_builder.build import Guards, Observer, StepCache, Stop, run, visible_gpus
+from engine_builder.build.job import Job
 from engine_builder.checkpoint import Checkpoint, DigestCache, Progress
 from engine_builder.config import BuilderConfig
-from engine_builder.errors import BuilderError, CheckpointError
+from engine_builder.errors import BuilderError, CheckpointError, SpecError
 from engine_builder.identity import engine_digest, engine_name
 from engine_builder.steps.step import Step, keys
 from enginehouse.local.state_dir import default_state_dir
@@ -146,8 +149,14 @@ def resolved(
 
 
 def again(asked: AskedBuild, digests: DigestCache) -> Recipe:
-    """The recipe that was asked for, on this machine. Raises CheckpointError where it is another one here."""
-    spec = EngineSpec.model_validate(asked.spec)
+    """The recipe that was asked for. Raises SpecError, and CheckpointError where it is another one here."""
+    try:
+        spec = EngineSpec.model_validate(asked.spec)
+    except ValidationError as error:
+        raise SpecError(
+            f"the spec of {asked.engine} cannot be read here: {error}",
+            "asker and builder are of different releases: make them one",
+        ) from error
     checkpoint = Checkpoint.open(spec.checkpoint)
     of_weights = checkpoint.digest(digests)
     digest = engine_digest(spec, of_weights, asked.runtime)
@@ -190,6 +199,26 @@ def make(
                 observer.line("publish", f"published at {engine.url}")
                 return engine
         stop.wait(_WAIT_S)
+
+
+def maker(
+    parts: Parts, config: BuilderConfig, cache_path: Path | None, store: str
+) -> Callable[[Job], Engine]:
+    """What a builder process does with each build it takes; `store`: for builds that name none."""
+
+    def build(job: Job) -> Engine:
+        asked = job.claim.build.asked
+        with open_cache(config, cache_path) as cache:
+            recipe = again(asked, digest_cache(cache))
+            steps = parts.steps(recipe, parts.tools(asked.runtime))
+            where = asked.store_url or store
+            stop, confirm = job.stop, job.confirm
+            engine = make(recipe, parts, steps, cache, where, job, config, stop=stop, confirm=confirm)
+        if config.cache_max_bytes is not None:
+            cache.collect(config.cache_max_bytes)
+        return engine
+
+    return build
 
 
 def guards(config: BuilderConfig, runtime: Runtime) -> Guards:

@@ -11,6 +11,9 @@ import sys
 import typer
 
 from enginehouse.commands.apply import apply
+from enginehouse.commands.build import build
+from enginehouse.commands.builder import builder
+from enginehouse.commands.builds import builds
 from enginehouse.commands.card import card
 from enginehouse.commands.chat import chat
 from enginehouse.commands.config import config
@@ -34,6 +37,7 @@ INTERRUPTED = 130
 RUN = "Run"
 USE = "Use a running stack"
 REGISTRY = "What should run"
+ENGINES = "Engines"
 MEASURE = "Measure and improve"
 HOUSE = "This machine"
 
@@ -50,6 +54,9 @@ app = typer.Typer(
 app.command(rich_help_panel=RUN)(up)
 app.command(rich_help_panel=RUN)(gateway)
 app.command(rich_help_panel=RUN)(controller)
+app.command(rich_help_panel=RUN)(builder)
+app.command(rich_help_panel=ENGINES)(build)
+app.add_typer(builds, name="builds", rich_help_panel=ENGINES)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
 app.command(rich_help_panel=USE)(explain)

@@ -27,6 +27,7 @@ from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
 from gateway.bad_http import refuse_in_json
 from gateway.batch_jobs.parts import BatchJobs
+from gateway.builds import build_routes
 from gateway.decisions import decision_routes
 from gateway.discovery import Discovery, Readiness
 from gateway.forecasts import forecast_routes
@@ -40,6 +41,7 @@ from inference.client import ModelClients
 from inference.kv_events import TrtllmServe
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
+from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.connection import connect
 from model_registry.entities import Endpoint
 from model_registry.knobs import BUILT_IN
@@ -77,6 +79,8 @@ class GatewayProcess:
         self.metrics = metrics
         self._redis = connect(settings.registry)
         self.store = RegistryStore.of(self._redis, settings.registry)
+        of_builds = Terms(settings.builder.attempts, settings.builder.retention_s)
+        self.builds = BuildStore.of(self._redis, settings.registry, of_builds)
         self.watcher = Watcher(
             self.store, settings.registry.snapshot_path, self._registry_changed, config=settings.registry
         )
@@ -252,12 +256,14 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         tokenization = Tokenization(config, process.snapshot, process.tokenizers)
         decisions = decision_routes(process.router, process.snapshot, worker, config.workers)
         forecasts = forecast_routes(process.router.deciding, process.snapshot, worker, config.workers)
+        builds = build_routes(process.builds, process.snapshot)
         more = [
             *counts.routes(),
             *tokenization.routes(),
             *admin,
             *decisions,
             *forecasts,
+            *builds,
             *process.batch_jobs.routes,
         ]
         app = make_app(process.generation, discovery, more, config.limits.max_body_bytes)

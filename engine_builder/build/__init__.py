@@ -2,7 +2,7 @@
 
 from engine_builder.build.cache import Collected, Entry, StepCache
 from engine_builder.build.guards import Guards, visible_gpus
-from engine_builder.build.progress import Observer, Progress, Silent
+from engine_builder.build.progress import Observer, Phase, Progress, Silent
 from engine_builder.build.runner import run
 from engine_builder.build.stop import Stop
 
@@ -11,6 +11,7 @@ __all__ = [
     "Entry",
     "Guards",
     "Observer",
+    "Phase",
     "Progress",
     "Silent",
     "StepCache",

@@ -10,9 +10,9 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from secrets import token_hex
-from typing import Protocol
 
 from engine_builder.build.job import Job
 from engine_builder.config import BuilderConfig
@@ -28,11 +28,8 @@ _log = logging.getLogger(__name__)
 _FORGET_EVERY_S = 60.0
 
 
-class Make(Protocol):
-    """Builds and publishes an engine, in a thread; calls `job.confirm` right before the rename."""
-
-    def __call__(self, job: Job) -> Engine:
-        """Raises BuilderError."""
+Make = Callable[[Job], Engine]
+"""Makes and publishes an engine, in a thread; calls `confirm` just before the rename. Raises BuilderError."""
 
 
 class Builder:

@@ -83,19 +83,28 @@ class _Run:
 
     def _one(self, step: Step) -> Path:
         key = self._keys[step.name]
-        ran = False
+        ran, began_s = False, time.monotonic()
         while (entry := self._cache.use(key)) is None:
             self._stop.check(between=True)
             with self._cache.make(key) as work:
                 if work is None:
-                    self._tell(step, "waiting", 0.0)
-                    self._stop.wait(_WAIT_S)
+                    self._wait(step, time.monotonic() - began_s)
                 elif not self._cache.has(key):
                     self._make(step, work)
                     ran = True
         self._expected_s[step.name] = 0.0
         self._tell(step, "done" if ran else "cached", entry.seconds if ran else 0.0)
         return entry.output
+
+    def _wait(self, step: Step, waited_s: float) -> None:
+        if waited_s > step.timeout_s:
+            raise StepTimeoutError(
+                step.name,
+                f"another builder has been at it for {waited_s:.0f} s",
+                f"is it stuck? `fuser {self._cache.root}/locks/*` says which processes make or use steps",
+            )
+        self._tell(step, "waiting", waited_s)
+        self._stop.wait(_WAIT_S)
 
     def _make(self, step: Step, work: Work) -> None:
         self._guards.before(step, self._cache.root)
