@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from emulator.triton.packaged import emulated
 from engine_builder.checkpoint import Checkpoint
 from engine_builder.identity import engine_digest
@@ -76,6 +78,26 @@ def write_engine(folder: Path, ranks: int = 2) -> Path:
     return folder
 
 
+def write_launch(folder: Path) -> Path:
+    """What the step `launch` leaves, of every lane."""
+    folder.mkdir(parents=True)
+    arguments = {
+        "max_batch_size": 8,
+        "max_seq_len": 512,
+        "kv_cache_config": {"free_gpu_memory_fraction": 0.9},
+    }
+    places = {"model": "${checkpoint}", "tokenizer": "${tokenizer}"}
+    triton = {"triton_config": {"max_batch_size": 0, "decoupled": True}}
+    (folder / "model.yaml").write_text(
+        yaml.safe_dump({**places, "backend": "pytorch", **arguments, **triton})
+    )
+    (folder / "serve.yaml").write_text(yaml.safe_dump(arguments))
+    (folder / "model.json").write_text(json.dumps({**places, "max_num_seqs": 8}))
+    command = ["trtllm-serve", "${checkpoint}", "--tokenizer", "${tokenizer}"]
+    (folder / "command.json").write_text(json.dumps([*command, "--extra_llm_api_options", "serve.yaml"]))
+    return folder
+
+
 def write_all_models(folder: Path) -> Path:
     """Python files where TensorRT-LLM's `all_models` has them."""
     for path in (
@@ -95,9 +117,9 @@ def real_package(folder: Path, **fields: Any) -> Path:
     """A package for TensorRT-LLM proper, two ranks unless told otherwise."""
     wanted = spec(**{"tensor_parallel": 2, "lora": Lora(max_rank=8), **fields})
     checkpoint = Checkpoint.open(str(CHAT_MODEL))
-    outputs = {}
+    outputs = {"launch": write_launch(folder / "launch")}
     if wanted.lane == "trt-engine":
-        outputs["compile"] = write_engine(folder / "compile", wanted.gpus)
+        outputs = {"compile": write_engine(folder / "compile", wanted.gpus)}
     return package(
         wanted,
         checkpoint,
