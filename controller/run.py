@@ -109,7 +109,8 @@ class Controller:
 
     async def _reconcile(self) -> None:
         snapshot = await self._store.load()
-        desired = desired_endpoints(d for group in snapshot.deployments.values() for d in group)
+        deployments = (d for group in snapshot.deployments.values() for d in group)
+        desired = desired_endpoints(deployments, snapshot.engines)
         registered = {e.name: e for group in snapshot.endpoints.values() for e in group}
         observations = await self._observer.observe_all(desired, registered, self._config.interval_s)
         self._count_failures(desired, observations)

@@ -11,9 +11,6 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from engine_builder.checkpoint import Checkpoint
 from engine_builder.errors import PackageError
@@ -28,6 +25,7 @@ from engine_builder.package.manifest import (
     files_below,
     folder_name,
 )
+from engine_builder.package.server_settings import read_settings
 from engine_builder.package.signing import Signer
 from engine_builder.package.targets import architecture_of, image_of
 from engine_builder.package.tokenizer_files import copy_tokenizer, write_guides_file
@@ -85,19 +83,22 @@ def package(
         own_weights = _place_weights(spec, outputs, draft)
         copy_tokenizer(checkpoint, draft / TOKENIZER_DIR)
         guides = spec.lane == "trt-engine" and write_guides_file(draft / TOKENIZER_DIR)
-        launch = _launch_settings(outputs)
+        weights = f"{ROOT}/{CHECKPOINT_DIR}" if own_weights else CHECKPOINT
+        settings = read_settings(spec.lane, outputs, weights)
         models = engine_models(
             spec,
             queue or knobs_of(spec.profile).triton,
             guides=guides,
-            own_weights=own_weights,
-            launch=launch,
+            weights=weights,
+            settings=settings.document,
         )
         finished = [finish(kind, model, spec) for kind, model in models.items()]
         if finished:
             write_repository(draft / REPOSITORY_DIR, finished)
-        weights = f"{ROOT}/{CHECKPOINT_DIR}" if own_weights else CHECKPOINT
-        _write_launch(draft / LAUNCH_DIR, spec, runtime, [model.name for model in finished], weights, launch)
+        names = [model.name for model in finished]
+        (draft / LAUNCH_DIR).mkdir()
+        for file, text in launch_files(spec, runtime, names, settings).items():
+            (draft / LAUNCH_DIR / file).write_text(text, encoding="utf-8")
         manifest = Manifest(
             name=name,
             engine_digest=digest,
@@ -157,39 +158,6 @@ def _place(source: Path, target: Path) -> None:
             os.link((source / path).resolve(), target / path)
         except OSError:
             shutil.copyfile(source / path, target / path)
-
-
-def _launch_settings(outputs: Mapping[str, Path]) -> Mapping[str, Any]:
-    """What the `launch` step wrote for the server; empty without it."""
-    for name in ("model.yaml", "serve.yaml"):
-        path = outputs["launch"] / name if "launch" in outputs else None
-        if path is not None and path.is_file():
-            try:
-                found = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except yaml.YAMLError as error:
-                raise PackageError(f"{path} is not YAML: {error}", "run the step `launch` anew") from error
-            if not isinstance(found, dict):
-                raise PackageError(f"{path} is not a map of settings", "run the step `launch` anew")
-            return found
-    return {}
-
-
-def _write_launch(
-    folder: Path,
-    spec: EngineSpec,
-    runtime: Runtime,
-    models: list[str],
-    weights: str,
-    settings: Mapping[str, Any],
-) -> None:
-    folder.mkdir()
-    for name, text in launch_files(spec, runtime, models, weights).items():
-        (folder / name).write_text(text, encoding="utf-8")
-    if spec.lane == "trtllm-serve":
-        own = {"kv_cache_config": {"enable_block_reuse": spec.kv_reuse, "dtype": spec.kv_cache or "auto"}}
-        (folder / "serve.yaml").write_text(
-            yaml.safe_dump(dict(settings) or own, sort_keys=False), encoding="utf-8"
-        )
 
 
 def _features(spec: EngineSpec, guides: bool) -> tuple[Feature, ...]:

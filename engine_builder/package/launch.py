@@ -1,7 +1,7 @@
 """How the servers of a packaged engine are started, as scripts with placeholders for the place. Pure.
 
-Sources: `scripts/launch_triton_server.py` of TensorRT-LLM's Triton backend, and the command lines of
-`trtllm-serve` and `vllm serve` (contract sheet §3.1, §4.6).
+Source: `scripts/launch_triton_server.py` of TensorRT-LLM's Triton backend (contract sheet §3.1). Command
+lines of OpenAI-HTTP servers come from the build's `launch` step.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from engine_builder.repository.engine_models import CHECKPOINT, ROOT, TOKENIZER
+import yaml
+
+from engine_builder.package.server_settings import SERVE_FILE, ServerSettings
+from engine_builder.repository.engine_models import ROOT
 from model_registry.engine_specs import EngineSpec, Runtime
 
 REPOSITORY = f"{ROOT}/serve/repository"
@@ -18,19 +21,22 @@ _PORTS = ("--http-port=8000", "--grpc-port=8001", "--metrics-port=8002")
 
 
 def launch_files(
-    spec: EngineSpec, runtime: Runtime, models: Sequence[str], weights: str = CHECKPOINT
+    spec: EngineSpec, runtime: Runtime, models: Sequence[str], settings: ServerSettings
 ) -> dict[str, str]:
-    """Scripts by file name. `models`: names in the Triton repository, what non-leading ranks load first.
-
-    `weights`: the folder that OpenAI-HTTP servers load.
-    """
+    """Files by name. `models`: names in the Triton repository, what non-leading ranks load first."""
     if spec.lane == "trt-engine":
         return _trt_engine(spec, models)
     if spec.lane == "llmapi":
         return {"triton.sh": _script("One Triton; the Python model starts its own ranks.", _triton())}
-    files = {"serve.sh": _script("An OpenAI-HTTP server.", _serve(spec, runtime, weights))}
+    command = list(settings.command)
+    if runtime == "emulated":
+        name = spec.model or spec.name
+        command = ["python3", "-m", "emulator.openai_server", "--name", name, "--model-dir", settings.weights]
+    files = {"serve.sh": _script("An OpenAI-HTTP server.", command)}
     if models:
         files["triton.sh"] = _script("Triton's vLLM backend, instead of serve.sh.", _triton())
+    else:
+        files[SERVE_FILE] = yaml.safe_dump(dict(settings.document), sort_keys=False)
     return files
 
 
@@ -77,43 +83,6 @@ def _orchestrator(world: int) -> list[str]:
     more = ["--pinned-memory-pool-byte-size=0", "--enable-peer-access=false", *pools]
     first = ["-n", "1", *_triton("--disable-auto-complete-config", *more)]
     return ["mpirun", "--allow-run-as-root", *first]
-
-
-def _serve(spec: EngineSpec, runtime: Runtime, weights: str) -> list[str]:
-    name = spec.model or spec.name
-    if runtime == "emulated":
-        return ["python3", "-m", "emulator.openai_server", "--name", name, "--model-dir", weights]
-    if spec.lane == "vllm":
-        return _vllm(spec, name, weights)
-    sizes = {
-        "--tp_size": spec.tensor_parallel,
-        "--pp_size": spec.pipeline_parallel,
-        "--max_batch_size": spec.max_batch_size,
-        "--max_num_tokens": spec.max_num_tokens,
-        "--max_seq_len": spec.max_seq_len,
-        "--kv_cache_free_gpu_memory_fraction": f"{spec.kv_fraction:g}",
-    }
-    command = ["trtllm-serve", weights, "--tokenizer", TOKENIZER, "--host", "0.0.0.0", "--port", "8000"]
-    for flag, value in sizes.items():
-        command += [flag, str(value)]
-    return [*command, "--extra_llm_api_options", f"{ROOT}/serve/launch/serve.yaml"]
-
-
-def _vllm(spec: EngineSpec, name: str, weights: str) -> list[str]:
-    sizes = {
-        "--tensor-parallel-size": spec.tensor_parallel,
-        "--pipeline-parallel-size": spec.pipeline_parallel,
-        "--max-num-seqs": spec.max_batch_size,
-        "--max-num-batched-tokens": spec.max_num_tokens,
-        "--max-model-len": spec.max_seq_len,
-        "--gpu-memory-utilization": f"{spec.kv_fraction:g}",
-        "--kv-cache-dtype": spec.kv_cache or "auto",
-    }
-    command = ["vllm", "serve", weights, "--served-model-name", name, "--tokenizer", TOKENIZER]
-    for flag, value in sizes.items():
-        command += [flag, str(value)]
-    command.append("--enable-prefix-caching" if spec.kv_reuse else "--no-enable-prefix-caching")
-    return [*command, "--host", "0.0.0.0", "--port", "8000"]
 
 
 def _script(about: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

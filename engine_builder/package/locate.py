@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine_builder.errors import PackageError
 from engine_builder.package.assemble import LAUNCH_DIR, REPOSITORY_DIR
@@ -19,6 +21,30 @@ from engine_builder.package.signing import Trust
 from engine_builder.package.store import download
 from engine_builder.package.verify import SERVE_DIR, Progress, verify
 from engine_builder.repository.engine_models import CHECKPOINT, GPUS, ROOT
+
+LOCATION_FILE = "location.json"
+
+
+class Location(BaseModel):
+    """What only the place of serving knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str
+    """The package's folder as its server sees it."""
+    checkpoint: str
+    gpu_device_ids: str | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Location | None:
+        """That of a fetched package; None of one that was only published. Raises PackageError."""
+        path = folder / SERVE_DIR / LOCATION_FILE
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise PackageError(f"{path} cannot be read", "fetch the engine anew") from error
 
 
 def fetch(
@@ -69,11 +95,15 @@ def write_served(
     """Write `serve/` of a package for a server that sees its folder at `root`, in place of what is there."""
     if not root.startswith("/"):
         raise PackageError(f"{root} is no absolute path", "model servers know no other")
-    values = {ROOT: root.rstrip("/"), CHECKPOINT: checkpoint or manifest.spec.checkpoint}
-    if gpu_device_ids is not None:
-        values[GPUS] = gpu_device_ids
+    location = Location(
+        root=root.rstrip("/"),
+        checkpoint=checkpoint or manifest.spec.checkpoint,
+        gpu_device_ids=gpu_device_ids,
+    )
     shutil.rmtree(folder / SERVE_DIR, ignore_errors=True)
-    for path, text in served_files(folder, values):
+    (folder / SERVE_DIR).mkdir()
+    (folder / SERVE_DIR / LOCATION_FILE).write_text(location.model_dump_json(indent=2) + "\n", "utf-8")
+    for path, text in served_files(folder, location):
         target = folder / SERVE_DIR / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -83,8 +113,11 @@ def write_served(
         (folder / SERVE_DIR / REPOSITORY_DIR / model / "1").mkdir(exist_ok=True)  # Triton wants one of each
 
 
-def served_files(folder: Path, values: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Path and text of each file below `serve/`, with the placeholders of `values` filled."""
+def served_files(folder: Path, location: Location) -> Iterator[tuple[str, str]]:
+    """Path and text of each file below `serve/`, as it is to be at a location."""
+    values = {ROOT: location.root, CHECKPOINT: location.checkpoint}
+    if location.gpu_device_ids is not None:
+        values[GPUS] = location.gpu_device_ids
     for part in (REPOSITORY_DIR, LAUNCH_DIR):
         for path in files_below(folder / part):
             text = (folder / part / path).read_text(encoding="utf-8")

@@ -62,20 +62,20 @@ def as_it_is(kind: Kind, model: ModelSpec, built: EngineSpec) -> ModelSpec:  # n
 
 
 def engine_models(
-    spec: EngineSpec, queue: TritonQueue, *, guides: bool, own_weights: bool, launch: Mapping[str, Any]
+    spec: EngineSpec, queue: TritonQueue, *, guides: bool, weights: str, settings: Mapping[str, Any]
 ) -> dict[Kind, ModelSpec]:
     """The models of a decided spec by kind, steps before those that call them; none for `trtllm-serve`.
 
-    `guides`: there is a tokenizer file for guided decoding. `own_weights`: the engine's folder has weights;
-    otherwise its checkpoint is loaded from where it is. `launch`: what the `launch` step wrote, which wins.
+    `guides`: there is a tokenizer file for guided decoding. `weights`: the checkpoint's folder, of lanes that
+    compile nothing. `settings`: those of their server, as the `launch` step wrote them.
     """
     match spec.lane:
         case "trt-engine":
             return _trt_engine(spec, queue, guides)
         case "llmapi":
-            return {"llmapi": _llmapi(spec, own_weights, launch)}
+            return {"llmapi": _llmapi(weights, settings)}
         case "vllm":
-            return {"vllm": _vllm(spec, own_weights)}
+            return {"vllm": _vllm(weights, settings)}
     return {}
 
 
@@ -175,27 +175,10 @@ def _decoding_mode(spec: EngineSpec) -> str:
     return "beam_search" if spec.max_beam_width > 1 else "top_k_top_p"
 
 
-def _llmapi(spec: EngineSpec, own_weights: bool, launch: Mapping[str, Any]) -> ModelSpec:
-    settings: dict[str, Any] = {
-        "backend": "pytorch",
-        "tensor_parallel_size": spec.tensor_parallel or 1,
-        "pipeline_parallel_size": spec.pipeline_parallel or 1,
-        "max_batch_size": _decided(spec.max_batch_size, "max_batch_size"),
-        "max_num_tokens": _decided(spec.max_num_tokens, "max_num_tokens"),
-        "max_seq_len": _decided(spec.max_seq_len, "max_seq_len"),
-        "max_beam_width": spec.max_beam_width,
-        "enable_chunked_prefill": spec.chunked_context,
-        "kv_cache_config": {
-            "enable_block_reuse": spec.kv_reuse,
-            "free_gpu_memory_fraction": spec.kv_fraction,
-            "dtype": spec.kv_cache or "auto",
-            "tokens_per_block": spec.tokens_per_block,
-        },
-        "scheduler_config": {
-            "capacity_scheduler_policy": (spec.scheduler_policy or "guaranteed_no_evict").upper()
-        },
-        **launch,
-        "model": f"{ROOT}/checkpoint" if own_weights else CHECKPOINT,
+def _llmapi(weights: str, settings: Mapping[str, Any]) -> ModelSpec:
+    whole = {
+        **settings,
+        "model": weights,
         "tokenizer": TOKENIZER,
         "triton_config": {
             "max_batch_size": 0,
@@ -208,30 +191,19 @@ def _llmapi(spec: EngineSpec, own_weights: bool, launch: Mapping[str, Any]) -> M
         schemas.llmapi("1.x"),
         "python",
         decoupled=True,
-        files={"model.yaml": yaml.safe_dump(settings, sort_keys=False)},
+        files={"model.yaml": yaml.safe_dump(whole, sort_keys=False)},
     )
 
 
-def _vllm(spec: EngineSpec, own_weights: bool) -> ModelSpec:
-    settings: dict[str, Any] = {
-        "model": f"{ROOT}/checkpoint" if own_weights else CHECKPOINT,
-        "tokenizer": TOKENIZER,
-        "tensor_parallel_size": spec.tensor_parallel or 1,
-        "pipeline_parallel_size": spec.pipeline_parallel or 1,
-        "max_num_seqs": _decided(spec.max_batch_size, "max_batch_size"),
-        "max_num_batched_tokens": _decided(spec.max_num_tokens, "max_num_tokens"),
-        "max_model_len": _decided(spec.max_seq_len, "max_seq_len"),
-        "gpu_memory_utilization": spec.kv_fraction,
-        "enable_prefix_caching": spec.kv_reuse,
-        "kv_cache_dtype": spec.kv_cache or "auto",
-    }
+def _vllm(weights: str, settings: Mapping[str, Any]) -> ModelSpec:
+    whole = {**settings, "model": weights, "tokenizer": TOKENIZER}
     return ModelSpec(
         "vllm",
         schemas.VLLM,
         "vllm",
         decoupled=True,
         instances=InstanceGroup(1, "KIND_MODEL"),
-        files={"model.json": json.dumps(settings, indent=2) + "\n"},
+        files={"model.json": json.dumps(whole, indent=2) + "\n"},
     )
 
 
