@@ -64,7 +64,7 @@ KV_CACHE_CONFIG = Table(
         fraction("free_gpu_memory_fraction", 0.9),
         fraction("cross_kv_cache_fraction"),
         *each(number, "event_buffer_max_size max_gpu_total_bytes", 0),
-        choice("dtype", "auto fp8 int8 nvfp4", "auto"),
+        choice("dtype", "auto fp8 nvfp4", "auto", note="INT8 is of compiled engines alone"),
         number("tokens_per_block", 32),
     ),
     absent=(

@@ -47,6 +47,10 @@ def _check(spec: EngineSpec) -> None:
             f"version {spec.version} compiles no engines: TensorRT-LLM 1.2.1 was the last",
             "set version to 1.2.1, or lane to llmapi",
         )
+    if spec.lane != "trt-engine" and spec.kv_cache == "int8":
+        raise SpecError(
+            f"kv_cache int8 is of compiled engines alone, not of lane {spec.lane}", "choose fp8 or auto"
+        )
     if spec.lane != "trt-engine" and spec.speculative is not None:
         if spec.speculative.mode == "explicit_draft_tokens":
             raise SpecError(
