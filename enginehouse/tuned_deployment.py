@@ -73,6 +73,7 @@ class TunedDeployment:
         self._connection = connection
         self._in_force = dict(original.configs)
         self._changed = False
+        self._setting: Setting | None = None
         self._number = 0
 
     def start(self, knobs: Sequence[str], slots: int) -> Setting:
@@ -94,13 +95,16 @@ class TunedDeployment:
 
     async def set(self, setting: Setting) -> None:
         """Return when the setting is in force. Raises SettingFailedError, CommandError."""
-        self._changed = True
+        if setting == self._setting:
+            return
+        self._changed, self._setting = True, None
         wanted = {url: overridden(config, setting) for url, config in self.original.configs.items()}
         try:
             await self._load(wanted)
         except InferenceError as error:
             raise SettingFailedError(_first_line(str(error))) from error
         self._number += 1
+        self._setting = setting
         in_flight = dict(setting.values).get(IN_FLIGHT)
         await self._apply(
             self.original.deployment.model_copy(

@@ -102,9 +102,7 @@ def deployment(http: httpx2.Client, stack: Stack) -> dict[str, Any]:
 
 
 def known_kv_tokens(http: httpx2.Client, stack: Stack) -> list[int]:
-    return [
-        one["server_schema"]["kv_tokens"] for one in endpoints(http, stack) if one["deployment"] == NAME
-    ]
+    return [one["server_schema"]["kv_tokens"] for one in endpoints(http, stack) if one["deployment"] == NAME]
 
 
 SHORT = (
@@ -127,7 +125,9 @@ def test_it_finds_that_more_kv_cache_is_better_and_puts_it_back(
     assert found["changed"] == {"kv_tokens": str(MUCH)}
     assert (found["confirmed"], found["clients"]) == (True, 8)
     goodput = {
-        (one["trial"]["setting"]["kv_tokens"], one["trial"]["clients"], one["trial"]["weight"]): one["goodput"]
+        (one["trial"]["setting"]["kv_tokens"], one["trial"]["clients"], one["trial"]["weight"]): one[
+            "goodput"
+        ]
         for one in found["trials"]
     }
     assert goodput[str(MUCH), 8, 2] > 2.5 * max(goodput[str(LITTLE), load, 1] for load in (1, 8))
