@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from model_registry.entities import EndpointState
 from model_registry.errors import IllegalTransitionError
+from model_registry.rollouts import Phase
 
 Transitions = Mapping[str, frozenset[str]]
 
@@ -20,6 +21,25 @@ ENDPOINT: Mapping[EndpointState, frozenset[EndpointState]] = MappingProxyType(
     }
 )
 """A draining endpoint never serves again under the same registration; `gone` is stored by deletion."""
+
+ROLLOUT: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
+    {
+        "pending": frozenset({"shadow", "canary", "promoted", "aborted"}),
+        "shadow": frozenset({"canary", "promoted", "rolled_back", "aborted"}),
+        "canary": frozenset({"promoted", "rolled_back", "aborted"}),
+        "promoted": frozenset({"pending"}),
+        "rolled_back": frozenset({"pending"}),
+        "aborted": frozenset({"pending"}),
+    }
+)
+"""One that has ended begins anew with another run only."""
+
+
+def check_rollout(name: str, present: Phase, wanted: Phase) -> None:
+    """Raise IllegalTransitionError unless `wanted` may follow `present`; staying put is always legal."""
+    allowed = ROLLOUT[present]
+    if wanted != present and wanted not in allowed:
+        raise IllegalTransitionError(f"Rollout {name!r}", present, wanted, allowed)
 
 
 def check_endpoint(name: str, present: EndpointState, wanted: EndpointState) -> None:

@@ -44,6 +44,9 @@ BATCH_ROW_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(BatchRowOutcome))
 BATCH_JOB_STATUSES: Final = ("validating", "in_progress", "finalizing", "cancelling")
 """Of jobs that have not ended."""
 
+RolloutSide = Literal["candidate", "stable"]
+CopyOutcome = Literal["same", "different", "uncompared", "failed"]
+
 BreakerState = Literal["closed", "half_open", "open"]
 BREAKER_STATES: Final[dict[str, int]] = {"closed": 0, "half_open": 1, "open": 2}
 
