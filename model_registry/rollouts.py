@@ -21,7 +21,6 @@ ACTIVE: frozenset[Phase] = frozenset({"shadow", "canary"})
 FINAL: frozenset[Phase] = frozenset({"promoted", "rolled_back", "aborted"})
 
 Share = Annotated[float, Field(gt=0, le=1)]
-_Rate = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(ge=0, le=604_800)]
 
@@ -37,7 +36,7 @@ class Limit(_Part):
     error probability of the rollout. Between them, either may happen.
     """
 
-    harmless: _Rate
+    harmless: Annotated[float, Field(ge=0, le=10)]
     harmful: Annotated[float, Field(gt=0, le=10)]
 
     @model_validator(mode="after")
@@ -52,6 +51,7 @@ class Limit(_Part):
 class RateLimit(Limit):
     """Of a share of requests, above the same share of the stable deployment itself."""
 
+    harmless: Annotated[float, Field(ge=0, lt=1)]
     harmful: Annotated[float, Field(gt=0, le=1)]
 
 

@@ -3,8 +3,8 @@
 Each compares a Bernoulli mixture (a beta prior over the rate, Jeffreys') with the best that the hypothesis
 can do: a test martingale at every true rate, which by Ville's inequality exceeds 1/p with probability p at
 most, ever. It depends on the counts alone, whatever the order in which they came, so that counts of many
-workers may be added. See Howard, Ramdas, McAuliffe and Sekhon 2021 and, for the product over two samples, Kaufmann
-and Koolen 2021.
+workers may be added. See Howard, Ramdas, McAuliffe and Sekhon 2021 and, for the product over two samples,
+Kaufmann and Koolen 2021.
 """
 
 from __future__ import annotations
