@@ -69,6 +69,8 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     ),
     "Tenant": ("name", "policy", "weight", "allowed_models", "disabled"),
     "ApiKey": ("name", "tenant", "models", "profiles", "expires_at", "admin", "disabled", "revoked"),
+    "Rollout": ("name", "model", "stable", "candidate", "wanted", "run"),
+    "RolloutStatus": ("name", "phase", "step", "share", "samples", "needed", "exposed", "reason"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {
     "Model": {"Adapter": "model", "Deployment": "model", "Endpoint": "model"},
@@ -78,6 +80,7 @@ RELATED: Mapping[str, Mapping[str, str]] = {
     "Profile": {"Deployment": "profile"},
     "Policy": {"Tenant": "policy"},
     "Tenant": {"ApiKey": "tenant"},
+    "Rollout": {"RolloutStatus": "name"},
 }
 """Kind -> kinds that name it, and the field in which they do."""
 
