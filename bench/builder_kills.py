@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.batch_jobs import redis
-from bench.tiny_builder import CONFIG, TERMS
+from bench.tiny_builder import TERMS
 from bench.tiny_engines import STEPS, TinyParts, checkpoint, spec, whole
 from engine_builder.build.cache import Entry, StepCache
 from engine_builder.checkpoint import DigestCache

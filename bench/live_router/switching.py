@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from bench.live_router.callers import Caller, Load, wrongs
-from bench.live_router.fleet import GATEWAYS, Fleet, Manifest
+from bench.live_router.fleet import GATEWAYS, Fleet
+from bench.stack import Manifest
 from bench.live_router.report import Part, Say
 
 SLOTS = 4
