@@ -32,6 +32,19 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "card",
         "learned",
     ),
+    "EngineSpec": ("name", "model", "checkpoint", "gpu_class", "lane", "version", "profile", "precision"),
+    "Engine": (
+        "name",
+        "model",
+        "lane",
+        "runtime",
+        "version",
+        "gpu_class",
+        "gpus",
+        "precision",
+        "url",
+        "card",
+    ),
     "Profile": ("name", "policy", "order", "queue_limit", "max_wait_s", "ttft_target_s", "window", "hedge"),
     "Policy": (
         "name",
@@ -48,6 +61,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 RELATED: Mapping[str, Mapping[str, str]] = {
     "Model": {"Adapter": "model", "Deployment": "model", "Endpoint": "model"},
     "Deployment": {"Endpoint": "deployment"},
+    "Engine": {"Deployment": "engine"},
     "Profile": {"Deployment": "profile"},
     "Policy": {"Tenant": "policy"},
     "Tenant": {"ApiKey": "tenant"},

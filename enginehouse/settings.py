@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from controller.config import ControllerConfig
+from engine_builder.config import EnginesConfig
 from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
 from enginehouse.errors import SettingsError
 from enginehouse.local.state_dir import STATE_DIR_ENV
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
     router: RouterConfig = Field(default_factory=RouterConfig)
     batch_jobs: BatchJobsConfig = Field(default_factory=BatchJobsConfig)
     controller: ControllerConfig = Field(default_factory=ControllerConfig)
+    engines: EnginesConfig = Field(default_factory=EnginesConfig)
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig)
 
     @model_validator(mode="after")
