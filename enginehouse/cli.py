@@ -20,12 +20,14 @@ from enginehouse.commands.config import config
 from enginehouse.commands.controller import controller
 from enginehouse.commands.delete import delete
 from enginehouse.commands.doctor import doctor
+from enginehouse.commands.engines import engines
 from enginehouse.commands.explain import explain
 from enginehouse.commands.gateway import gateway
 from enginehouse.commands.get import describe, get
 from enginehouse.commands.history import history, rollback
 from enginehouse.commands.keys import keys
 from enginehouse.commands.loadtest import loadtest
+from enginehouse.commands.preflight import preflight
 from enginehouse.commands.replay import replay
 from enginehouse.commands.traces import traces
 from enginehouse.commands.tune import tune
@@ -71,6 +73,8 @@ app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=MEASURE)(loadtest)
 app.command(rich_help_panel=MEASURE)(tune)
+app.command(rich_help_panel=ENGINES)(preflight)
+app.add_typer(engines, name="engines", rich_help_panel=ENGINES)
 app.command(rich_help_panel=HOUSE)(doctor)
 app.command(rich_help_panel=HOUSE)(replay)
 app.command(rich_help_panel=HOUSE)(config)

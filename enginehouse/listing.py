@@ -56,6 +56,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "preflight",
         "quality",
         "url",
+        "card",
     ),
     "Profile": ("name", "policy", "order", "queue_limit", "max_wait_s", "ttft_target_s", "window", "hedge"),
     "Policy": (

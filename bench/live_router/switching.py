@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.live_router.callers import Caller, Load, wrongs
 from bench.live_router.fleet import GATEWAYS, Fleet
-from bench.stack import Manifest
 from bench.live_router.report import Part, Say
+from bench.stack import Manifest
 
 SLOTS = 4
 CLIENTS = 30

@@ -122,6 +122,14 @@ def leftovers(store_url: str, now_s: float | None = None) -> list[str]:
     )
 
 
+def remove_leftover(path: str) -> None:
+    """Remove one of `leftovers`. Raises StoreError."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be removed: {error}") from error
+
+
 def _publish_by_rename(folder: Path, root: Path, manifest: Manifest) -> str:
     root.mkdir(parents=True, exist_ok=True)
     target = root / folder_name(manifest.name)
