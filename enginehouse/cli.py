@@ -22,6 +22,7 @@ from enginehouse.commands.gateway import gateway
 from enginehouse.commands.get import describe, get
 from enginehouse.commands.history import history, rollback
 from enginehouse.commands.keys import keys
+from enginehouse.commands.plan import plan
 from enginehouse.commands.replay import replay
 from enginehouse.commands.traces import traces
 from enginehouse.commands.up import up
@@ -33,6 +34,7 @@ INTERRUPTED = 130
 RUN = "Run"
 USE = "Use a running stack"
 REGISTRY = "What should run"
+ENGINES = "Engines"
 HOUSE = "This machine"
 
 app = typer.Typer(
@@ -59,6 +61,7 @@ app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
+app.command(rich_help_panel=ENGINES)(plan)
 app.command(rich_help_panel=HOUSE)(doctor)
 app.command(rich_help_panel=HOUSE)(replay)
 app.command(rich_help_panel=HOUSE)(config)
