@@ -96,7 +96,8 @@ class HouseParts:
         return found
 
     def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
-        packaging, spec = _module("engine_builder.package"), recipe.spec
+        packaging, planning = _module("engine_builder.package"), _module("engine_builder.plan")
+        spec = recipe.spec
         tools = self.tools(recipe.runtime)
         folder: Path = packaging.package(
             spec,
@@ -106,7 +107,7 @@ class HouseParts:
             recipe.runtime,
             into,
             packaging.Signer.of(default_state_dir() / "engine-signing.pem"),
-            _module("engine_builder.plan").forecast_card(spec, recipe.checkpoint),
+            planning.card_of(spec, recipe.checkpoint, planning.Roofline()),
             checkpoint_digest=recipe.checkpoint_digest,
             steps=keys(self.steps(recipe, tools)),
             finish=_finish(recipe.runtime),

@@ -27,6 +27,7 @@ from enginehouse.commands.get import describe, get
 from enginehouse.commands.history import history, rollback
 from enginehouse.commands.keys import keys
 from enginehouse.commands.loadtest import loadtest
+from enginehouse.commands.plan import plan
 from enginehouse.commands.preflight import preflight
 from enginehouse.commands.replay import replay
 from enginehouse.commands.traces import traces
@@ -58,8 +59,6 @@ app.command(rich_help_panel=RUN)(up)
 app.command(rich_help_panel=RUN)(gateway)
 app.command(rich_help_panel=RUN)(controller)
 app.command(rich_help_panel=RUN)(builder)
-app.command(rich_help_panel=ENGINES)(build)
-app.add_typer(builds, name="builds", rich_help_panel=ENGINES)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
 app.command(rich_help_panel=USE)(explain)
@@ -71,10 +70,13 @@ app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
+app.command(rich_help_panel=ENGINES)(plan)
+app.command(rich_help_panel=ENGINES)(build)
+app.add_typer(builds, name="builds", rich_help_panel=ENGINES)
+app.add_typer(engines, name="engines", rich_help_panel=ENGINES)
+app.command(rich_help_panel=ENGINES)(preflight)
 app.command(rich_help_panel=MEASURE)(loadtest)
 app.command(rich_help_panel=MEASURE)(tune)
-app.command(rich_help_panel=ENGINES)(preflight)
-app.add_typer(engines, name="engines", rich_help_panel=ENGINES)
 app.command(rich_help_panel=HOUSE)(doctor)
 app.command(rich_help_panel=HOUSE)(replay)
 app.command(rich_help_panel=HOUSE)(config)

@@ -65,10 +65,12 @@ def front(options: Iterable[Option], ask: Ask) -> list[Point]:
 
 
 def _points(option: Option, ask: Ask) -> Iterable[Point]:
-    batch, limit = 1, most(option.card, ask)
-    while batch <= limit:
+    limit = most(option.card, ask)
+    batches = {1 << power for power in range(limit.bit_length())}
+    if option.at_targets is not None:
+        batches.add(option.at_targets.batch)
+    for batch in sorted(batches):
         found = load(option.card, ask, batch)
         if found.ttft_s <= ask.ttft_s:
             tokens_per_s = found.requests_per_s * ask.output_tokens
             yield Point(1 / found.itl_s, tokens_per_s / option.spec.gpus, batch, option)
-        batch *= 2

@@ -62,6 +62,9 @@ GEMM: Mapping[Precision, str] = MappingProxyType(
 KV = MappingProxyType({"auto": "bfloat16", "fp8": "fp8", "int8": "int8"})
 BATCHES = (1, 8, 32, 128)
 """At which steps are asked for; a line is laid through them."""
+MIXTURE_BATCHES = (8, 32, 128, 256)
+"""Of a mixture of experts, where few requests read few experts and no line goes through: the line is of the
+batches from which on all experts are read, and says too much of fewer."""
 
 Estimate = Callable[..., Any]
 """`aiconfigurator.cli.api.cli_estimate`: keywords in, an object with `raw` out."""
@@ -82,9 +85,10 @@ class KernelTables:
         """`latest`: the version of a backend's tables for a system, None where there are none."""
         self._estimate = estimate
         self._latest = cache(latest)
-        self._version = version
+        self.version = version
+        """Of the tool."""
         self._folders: dict[str, Path] = {}
-        self._known: dict[tuple[tuple[str, Any], ...], float | None] = {}
+        self._known: dict[tuple[Any, ...], float | None] = {}
         self._keep: list[tempfile.TemporaryDirectory[str]] = []
 
     @classmethod
@@ -113,56 +117,71 @@ class KernelTables:
         system, backend = SYSTEMS.get(spec.gpu_class), BACKENDS[spec.lane]
         tables = self._latest(system, backend) if system is not None else None
         name = "vLLM" if backend == "vllm" else "TensorRT-LLM's PyTorch backend"
-        text = f"Measured kernels of {name} {tables}, by {PACKAGE} {self._version}."
+        text = f"Measured kernels of {name} {tables}, by {PACKAGE} {self.version}."
         return text if spec.lane != "trt-engine" else f"{text} Compiled engines were not measured."
 
     def lines(self, spec: EngineSpec, checkpoint: Checkpoint, ask: Ask) -> Lines | None:
         """None where the tables hold nothing of this GPU, precision or model."""
+        common = self._question(spec, checkpoint)
+        if common is None:
+            return None
+        prefill = common | {"mode": "static_ctx", "osl": 2, "isl": ask.prompt_tokens, "batch_size": 1}
+        prefill_s = self.answer(prefill, checkpoint, "context")
+        if prefill_s is None:
+            return None
+        middle = ask.prompt_tokens + ask.output_tokens // 2
+        seen = []
+        for batch in MIXTURE_BATCHES if checkpoint.shape.experts > 1 else BATCHES:
+            step = common | {"mode": "static_gen", "osl": 2, "isl": middle, "batch_size": batch}
+            step_s = self.answer(step, checkpoint, "generation")
+            if step_s is None:
+                return None
+            seen.append((float(batch), step_s))
+        base, slope = fit(seen)
+        # Stages of a pipeline work on prompts side by side; the tables tell one prompt's way through all.
+        rate = (spec.pipeline_parallel or 1) * ask.prompt_tokens / prefill_s
+        return Lines(figures(rate), figures(OVERHEAD_S + base + slope), figures(base + slope), figures(slope))
+
+    def simulate(self, spec: EngineSpec, checkpoint: Checkpoint, ask: Ask, batch: int) -> Mapping[str, Any]:
+        """The tool's own run of in-flight batching, in its own names and units, to compare ours with.
+
+        Raises what it raises.
+        """
+        common = self._question(spec, checkpoint) or {}
+        load = {"mode": "agg", "isl": ask.prompt_tokens, "osl": ask.output_tokens, "batch_size": batch}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = self._estimate(**common, **load, model_path=str(self._folder(checkpoint)))
+        return dict(found.raw)
+
+    def _question(self, spec: EngineSpec, checkpoint: Checkpoint) -> dict[str, Any] | None:
+        """What all questions about an engine begin with; None: there are no tables for its GPU and lane."""
         system, backend = SYSTEMS.get(spec.gpu_class), BACKENDS[spec.lane]
         version = None if system is None else self._latest(system, backend)
         if version is None or spec.precision is None or spec.kv_cache is None:
             return None
-        common = {
-            "model_path": str(self._folder(checkpoint)),
+        found: dict[str, Any] = {
             "system_name": system,
             "backend_name": backend,
             "backend_version": version,
-            "osl": 2,
             "tp_size": spec.tensor_parallel or 1,
             "pp_size": spec.pipeline_parallel or 1,
             "gemm_quant_mode": GEMM[spec.precision],
             "kvcache_quant_mode": KV[spec.kv_cache],
         }
         if checkpoint.shape.experts > 1:
-            common |= {
+            found |= {
                 "moe_quant_mode": GEMM[spec.precision],
-                "moe_tp_size": common["tp_size"],
+                "moe_tp_size": found["tp_size"],
                 "moe_ep_size": 1,
             }
-        prefill_s = self._ask(
-            common | {"mode": "static_ctx", "isl": ask.prompt_tokens, "batch_size": 1}, "context"
-        )
-        middle = ask.prompt_tokens + ask.output_tokens // 2
-        steps = [
-            (
-                batch,
-                self._ask(common | {"mode": "static_gen", "isl": middle, "batch_size": batch}, "generation"),
-            )
-            for batch in BATCHES
-        ]
-        seen = [(float(batch), step_s) for batch, step_s in steps if step_s is not None]
-        if prefill_s is None or len(seen) < len(BATCHES):
-            return None
-        base, slope = fit(seen)
-        # Stages of a pipeline work on prompts side by side; the tables tell one prompt's way through all.
-        rate = (spec.pipeline_parallel or 1) * ask.prompt_tokens / prefill_s
-        return Lines(figures(rate), figures(OVERHEAD_S + base + slope), figures(base + slope), figures(slope))
+        return found
 
-    def _ask(self, question: Mapping[str, Any], phase: str) -> float | None:
+    def answer(self, question: Mapping[str, Any], checkpoint: Checkpoint, phase: str) -> float | None:
         """Seconds of a phase; None where the tables have no answer. Lanes ask the same more than once."""
-        key = tuple(question.items())
+        key = (checkpoint.url, *sorted(question.items()))
         if key not in self._known:
-            self._known[key] = self._asked(question, phase)
+            self._known[key] = self._asked({**question, "model_path": str(self._folder(checkpoint))}, phase)
         return self._known[key]
 
     def _asked(self, question: Mapping[str, Any], phase: str) -> float | None:

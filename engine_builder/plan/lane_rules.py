@@ -67,7 +67,7 @@ SPECULATION: Mapping[BuildLane, tuple[SpeculativeMode, ...]] = MappingProxyType(
         "trt-engine": _ALL,
         "llmapi": _PYTORCH,
         "trtllm-serve": _PYTORCH,
-        "vllm": ("draft_tokens_external", "eagle", "medusa"),
+        "vllm": (),  # its launch configuration sets none up
     }
 )
 
@@ -155,7 +155,7 @@ def _speculation(spec: EngineSpec, speculative: Speculative) -> Iterator[Finding
             "speculation-lane",
             "speculative.mode",
             f"lane {spec.lane} has no {mode}",
-            f"it has {', '.join(SPECULATION[spec.lane])}",
+            f"it has {', '.join(SPECULATION[spec.lane])}" if SPECULATION[spec.lane] else "leave it out",
         )
     if mode == "lookahead_decoding":
         if speculative.draft_checkpoint is not None:

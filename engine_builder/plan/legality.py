@@ -13,6 +13,9 @@ from engine_builder.shape import Shape
 from model_registry.engine_specs import EngineSpec, Precision
 from router.gpus import CPU, GPUS
 
+VLLM_ROUNDS_ITSELF: tuple[Precision, ...] = ("bf16", "fp16", "fp8")
+"""From 16-bit weights, while it loads; other formats it must find in the checkpoint."""
+
 
 def check(
     spec: EngineSpec, shape: Shape, *, quantized: Precision | None = None, draft: Shape | None = None
@@ -38,6 +41,15 @@ def check(
                 "precision",
                 f"the checkpoint's weights are {quantized} already and cannot be made {spec.precision}",
                 f"use {quantized}, or the checkpoint in 16 bits",
+            )
+        )
+    if spec.lane == "vllm" and spec.precision not in (None, *VLLM_ROUNDS_ITSELF, quantized):
+        found.append(
+            Finding(
+                "vllm-quantized",
+                "precision",
+                f"vLLM does not make {spec.precision} weights itself, and the checkpoint has none",
+                f"use {', '.join(VLLM_ROUNDS_ITSELF)}, or a checkpoint in {spec.precision}",
             )
         )
     return sorted(found, key=lambda one: ORDER.index(one.severity))

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from engine_builder.checkpoint import Checkpoint
 from engine_builder.plan import performance
-from engine_builder.plan.candidates import DEFAULT_STEP_TOKENS, MOST_BATCH, closed, rounded, step_tokens
+from engine_builder.plan.candidates import (
+    DEFAULT_STEP_TOKENS,
+    MOST_BATCH,
+    ask_of,
+    closed,
+    rounded,
+    step_tokens,
+)
 from engine_builder.plan.findings import Finding, errors
 from engine_builder.plan.legality import check
 from engine_builder.plan.memory import Memory, memory_of
@@ -127,3 +134,13 @@ def _option(
         findings=tuple(check(final, checkpoint.shape, quantized=quantized, draft=draft)),
         usual=spec.precision in usual,
     )
+
+
+def card_of(spec: EngineSpec, checkpoint: Checkpoint, model: PerformanceModel) -> GoodputCard | None:
+    """What an engine with nothing open is expected to do at its targets; None: nothing is known of it."""
+    gpu, ask = GPUS.get(spec.gpu_class), ask_of(spec)
+    lines = model.lines(spec, checkpoint, ask) if gpu is not None else None
+    if gpu is None or lines is None:
+        return None
+    found = performance.card(model, spec, memory_of(spec, checkpoint.shape, gpu), lines)
+    return found.model_copy(update={"goodput": forecast(found, ask)})

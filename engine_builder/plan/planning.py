@@ -28,6 +28,7 @@ from router.goodput import Ask
 from router.gpus import GPUS
 
 COMPARED: tuple[BuildLane, ...] = ("trt-engine", "llmapi", "vllm")
+PYTORCH: tuple[BuildLane, ...] = ("llmapi", "trtllm-serve")
 HEADROOM = 0.8
 """Of an engine's goodput that GPUs are counted with: forecasts know means, and requests come in bursts."""
 
@@ -69,6 +70,16 @@ class Plan:
     def lane(self, name: BuildLane) -> LanePlan | None:
         """None: not planned, or nothing can be built in it."""
         return next((one for one in self.lanes if one.lane == name and one.chosen is not None), None)
+
+    @property
+    def distinct(self) -> list[LanePlan]:
+        """The lanes that figures tell apart: a compiled engine's are those of the PyTorch backend."""
+        lanes = [one for one in self.lanes if one.chosen is not None]
+        if not self.model.tells_lanes_apart:
+            return lanes[:1]
+        if any(one.lane in PYTORCH for one in lanes):
+            return [one for one in lanes if one.lane != "trt-engine"]
+        return lanes
 
     def front(self, lane: LanePlan) -> list[Point]:
         """Tokens per second for a GPU against those for a user, of the usual precisions."""
