@@ -23,6 +23,7 @@ from enginehouse.commands.get import describe, get
 from enginehouse.commands.history import history, rollback
 from enginehouse.commands.keys import keys
 from enginehouse.commands.replay import replay
+from enginehouse.commands.rollout import rollout
 from enginehouse.commands.traces import traces
 from enginehouse.commands.up import up
 from enginehouse.commands.version import version
@@ -57,6 +58,7 @@ app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
 app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
+app.add_typer(rollout, name="rollout", rich_help_panel=REGISTRY)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=HOUSE)(doctor)
