@@ -30,6 +30,7 @@ from enginehouse.commands.loadtest import loadtest
 from enginehouse.commands.plan import plan
 from enginehouse.commands.preflight import preflight
 from enginehouse.commands.replay import replay
+from enginehouse.commands.rollout import rollout
 from enginehouse.commands.traces import traces
 from enginehouse.commands.tune import tune
 from enginehouse.commands.up import up
@@ -68,6 +69,7 @@ app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
 app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
+app.add_typer(rollout, name="rollout", rich_help_panel=REGISTRY)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=ENGINES)(plan)

@@ -60,6 +60,10 @@ def _decide(
         return Decision("aborted", "aborted by an operator", status.step, figures=status.figures)
     if status.phase == "pending":
         return _pending(rollout, facts)
+    if (rollout.model, rollout.stable, rollout.candidate) != (status.model, status.stable, status.candidate):
+        reason = "its deployments were changed while it was under way; raise `run` to begin with the new ones"
+        return Decision("rolled_back", reason, status.step, figures=status.figures)
+    status = status.model_copy(update={"step": min(status.step, len(rollout.steps) - 1)})
     unready_since = None if facts.candidate_ready else status.unready_since or now
     here = replace(_seen(rollout, status, gathered), unready_since=unready_since)
     return _under_way(rollout, status, gathered, facts, now, here)

@@ -15,7 +15,7 @@ def facts_of(rollout: Rollout, snapshot: Snapshot, *, begun: bool) -> Facts:
     if stable is None or candidate is None:
         missing = rollout.stable if stable is None else rollout.candidate
         return Facts(f"refused: the deployment {missing!r} is gone")
-    refusal = _mismatch(rollout, stable, candidate) or _engine(snapshot, stable, candidate)
+    refusal = _mismatch(rollout, stable, candidate, begun) or _engine(snapshot, stable, candidate)
     if not begun:
         refusal = refusal or _tokenizer(rollout, snapshot) or _another(rollout, snapshot)
     ready = {
@@ -26,7 +26,7 @@ def facts_of(rollout: Rollout, snapshot: Snapshot, *, begun: bool) -> Facts:
     return Facts(refusal, rollout.candidate in ready, rollout.stable in ready)
 
 
-def _mismatch(rollout: Rollout, stable: Deployment, candidate: Deployment) -> str | None:
+def _mismatch(rollout: Rollout, stable: Deployment, candidate: Deployment, begun: bool) -> str | None:
     for one in (stable, candidate):
         if one.model != rollout.model:
             return f"refused: the deployment {one.name!r} serves {one.model!r}, not {rollout.model!r}"
@@ -35,6 +35,8 @@ def _mismatch(rollout: Rollout, stable: Deployment, candidate: Deployment) -> st
             f"refused: {stable.name!r} has the profile {stable.profile!r} and {candidate.name!r} "
             f"{candidate.profile!r}; a rollout stays within one"
         )
+    if stable.weight == 0 and not begun:
+        return f"refused: {stable.name!r} has weight 0 and serves nothing that could be taken over"
     return None
 
 

@@ -83,7 +83,7 @@ class Rollouts:
                 continue
             self._written[rollout.name] = now
             changed.append((before, status))
-            puts += [status, *_weights(rollout, present, status, snapshot)]
+            puts += [status, *_weights(present, status, snapshot)]
         gone = snapshot.rollout_statuses.keys() - snapshot.rollouts.keys()
         return puts, [("RolloutStatus", name) for name in sorted(gone)]
 
@@ -129,11 +129,12 @@ def _status(
     begins = present.phase == "pending" and decision.phase in ACTIVE
     evidence, shadow, active = gathered.evidence, rollout.shadow, decision.phase in ACTIVE
     answers = evidence.candidate.answers.of
+    sides = rollout if present.phase == "pending" else present  # it ends with those that it began with
     return RolloutStatus(
         name=rollout.name,
-        model=rollout.model,
-        stable=rollout.stable,
-        candidate=rollout.candidate,
+        model=sides.model,
+        stable=sides.stable,
+        candidate=sides.candidate,
         run=present.run,
         phase=decision.phase,
         step=decision.step,
@@ -157,9 +158,7 @@ def _status(
     )
 
 
-def _weights(
-    rollout: Rollout, before: RolloutStatus, status: RolloutStatus, snapshot: Snapshot
-) -> list[Stored]:
+def _weights(before: RolloutStatus, status: RolloutStatus, snapshot: Snapshot) -> list[Stored]:
     """Deployments with the weights that a move leaves them, and their endpoints at once.
 
     Endpoints would follow with the next look at their servers; until then requests would go by the old ones.
@@ -167,14 +166,16 @@ def _weights(
     if before.phase == status.phase or status.phase == "pending":
         return []
     deployments = {one.name: one for one in chain(*snapshot.deployments.values())}
-    stable, candidate = deployments.get(rollout.stable), deployments.get(rollout.candidate)
-    wanted: dict[str, float] = {}
-    if status.phase == "promoted" and stable is not None and candidate is not None:
-        wanted = {candidate.name: stable.weight or 1.0, stable.name: 0.0}
-    elif candidate is not None:
-        wanted = {candidate.name: 0.0}
+    stable, candidate = deployments.get(status.stable), deployments.get(status.candidate)
+    if stable is None or candidate is None:
+        return []
+    serving = stable.weight or 1.0
+    if status.phase == "promoted":
+        wanted = {candidate.name: serving, stable.name: 0.0}
+    else:
+        wanted = {candidate.name: 0.0, stable.name: serving}
     puts: list[Stored] = [_weighing(deployments[name], weight) for name, weight in wanted.items()]
-    for endpoint in snapshot.endpoints.get(rollout.model, ()):
+    for endpoint in snapshot.endpoints.get(status.model, ()):
         weight = wanted.get(endpoint.deployment)
         if weight is not None and endpoint.weight != weight:
             puts.append(endpoint.model_copy(update={"weight": weight}))

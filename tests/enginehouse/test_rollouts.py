@@ -168,7 +168,8 @@ def rollout(name: str = "r", **more: Any) -> Rollout:
     )  # fmt: skip
     return Rollout(
         name=name, model="m", stable="stable", candidate="candidate", limits=limits,
-        shadow=ShadowPlan(min_samples=20, min_s=0.5), steps=(CanaryStep(share=0.3, min_samples=10, min_s=0.5),),
+        shadow=ShadowPlan(min_samples=20, min_s=0.5),
+        steps=(CanaryStep(share=0.3, min_samples=10, min_s=0.5),),
         **more,
     )  # fmt: skip
 
