@@ -14,6 +14,7 @@ from engine_builder.preflight.lint import OnCheck
 from engine_builder.preflight.problems import Problem, checked
 from engine_builder.preflight.smoke import smoke
 from engine_builder.preflight.subject import Subject
+from engine_builder.repository.engine_models import CHECKPOINT, GPUS, ROOT
 from engine_builder.shape import Shape
 from inference.control import TritonControl
 from inference.errors import InferenceError, SchemaError, TokenizerError
@@ -117,7 +118,8 @@ async def _configs(subject: Subject, control: TritonControl) -> Check:
             continue  # told by `server_models`
         parameters = {key: value["string_value"] for key, value in served.get("parameters", {}).items()}
         own = {key: value.string_value for key, value in model.config.parameters.items()}
-        differ = sorted(key for key in own.keys() | parameters.keys() if own.get(key) != parameters.get(key))
+        names = own.keys() | parameters.keys()
+        differ = sorted(key for key in names if not _same(own.get(key), parameters.get(key)))
         if differ:
             problems.append(
                 Problem(
@@ -126,6 +128,16 @@ async def _configs(subject: Subject, control: TritonControl) -> Check:
                 )
             )
     return checked("server_configs", problems, "as in the repository")
+
+
+def _same(own: str | None, served: str | None) -> bool:
+    """A package that was not fetched to its place has placeholders where the server has its own paths."""
+    if own is None or served is None or not any(place in own for place in (ROOT, CHECKPOINT, GPUS)):
+        return own == served
+    pattern = re.escape(own)
+    for place in (ROOT, CHECKPOINT, GPUS):
+        pattern = pattern.replace(re.escape(place), ".+")
+    return re.fullmatch(pattern, served) is not None
 
 
 def _runtime(subject: Subject, schema: Schema, server: ServerRef) -> list[Problem]:
