@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine_builder.checkpoint import Checkpoint
+from engine_builder.contract.images import LAST_ENGINE_VERSION
 from engine_builder.contract.options import version_number
 from engine_builder.errors import SpecError
 from engine_builder.identity import DECIDED
@@ -17,8 +18,6 @@ from engine_builder.steps.trt_engine import quantize_arguments, trt_engine_steps
 from model_registry.engine_specs import EngineSpec
 
 _LOCAL = ("file://", "local://")
-LAST_VERSION = (1, 2, 1)
-"""Of TensorRT-LLM with compiled engines."""
 _PYTORCH_EXPORTED = ("fp8", "nvfp4", "int4-awq")
 LOADED_AS_IT_IS: Mapping[str, tuple[str, ...]] = {
     "llmapi": ("bf16", "fp16"),
@@ -67,10 +66,10 @@ def _check(spec: EngineSpec) -> None:
     left = [name for name in DECIDED if getattr(spec, name) is None]
     if left:
         raise SpecError(f"{spec.name} leaves {', '.join(left)} open", "have `plan` resolve it first")
-    if spec.lane == "trt-engine" and version_number(spec.version) > LAST_VERSION:
+    if spec.lane == "trt-engine" and version_number(spec.version) > version_number(LAST_ENGINE_VERSION):
         raise SpecError(
-            f"version {spec.version} compiles no engines: TensorRT-LLM 1.2.1 was the last",
-            "set version to 1.2.1, or lane to llmapi",
+            f"version {spec.version} compiles no engines: TensorRT-LLM {LAST_ENGINE_VERSION} was the last",
+            f"set version to {LAST_ENGINE_VERSION}, or lane to llmapi",
         )
     if spec.lane != "trt-engine" and spec.kv_cache == "int8":
         raise SpecError(

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from engine_builder.contract import PINNED
+from engine_builder.contract.precision import ACTIVATION_DTYPES
 from engine_builder.steps.sizes import precision
 from engine_builder.steps.step import OUTPUT, Step, escaped
 from engine_builder.steps.tools import CHECK, Tools
@@ -18,7 +20,6 @@ from model_registry.engine_specs import EngineSpec
 
 CHECKPOINT, TOKENIZER = "${checkpoint}", "${tokenizer}"
 COMMAND_FILE = "command.json"
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 _SERVE_FLAGS = {
     "tp_size": "tensor_parallel",
     "pp_size": "pipeline_parallel",
@@ -53,7 +54,7 @@ def launch_step(
         name="launch",
         argv=(
             *tools.command(CHECK, ""),
-            *("--version", spec.version if spec.lane != "vllm" else "1.2.1"),
+            *("--version", PINNED if spec.lane == "vllm" else spec.version),
             *(f"{table}={OUTPUT}/{file}" for file, table in documents.items()),
         ),
         needs=needs,
@@ -67,7 +68,7 @@ def launch_step(
 def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
     """Arguments of LLM() that a spec with nothing open decides."""
     found: dict[str, Any] = {
-        "dtype": _DTYPES.get(precision(spec), "auto"),
+        "dtype": ACTIVATION_DTYPES.get(precision(spec), "auto"),
         "tensor_parallel_size": spec.tensor_parallel,
         "pipeline_parallel_size": spec.pipeline_parallel,
         "max_batch_size": spec.max_batch_size,
@@ -130,7 +131,7 @@ def vllm_arguments(spec: EngineSpec, quantized: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": CHECKPOINT,
         "tokenizer": TOKENIZER,
-        "dtype": _DTYPES.get(precision(spec), "auto"),
+        "dtype": ACTIVATION_DTYPES.get(precision(spec), "auto"),
         "kv_cache_dtype": spec.kv_cache or "auto",
         "tensor_parallel_size": spec.tensor_parallel,
         "pipeline_parallel_size": spec.pipeline_parallel,

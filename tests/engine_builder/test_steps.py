@@ -13,13 +13,13 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator.engine import Weights
 from emulator.train.hf_checkpoint import write_hf_checkpoint
 from engine_builder.checkpoint import Checkpoint
-from engine_builder.contract import complaints, document_complaints
+from engine_builder.contract import complaints, document_complaints, table
 from engine_builder.doubles.parsing import parser
 from engine_builder.doubles.programs import PROGRAMS
 from engine_builder.errors import BuilderError, SpecError
@@ -122,7 +122,7 @@ def specs(draw: st.DrawFn) -> EngineSpec:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs())
 def test_all_that_is_emitted_is_in_the_sheet(spec: EngineSpec) -> None:
     """No flag, value or key is unknown or absent in the spec's version; the doubles' parsers take each."""
@@ -132,6 +132,7 @@ def test_all_that_is_emitted_is_in_the_sheet(spec: EngineSpec) -> None:
         if step.name != "launch":
             program, arguments = flags_of(step)
             assert complaints(program, arguments, spec.version) == []
+            assert not any(option.deprecated for option in map(table(program).find, arguments) if option)
             _parser(program, spec.version).parse_args(arguments)
 
 
@@ -149,15 +150,20 @@ def _judge_file(spec: EngineSpec, path: str, text: str) -> None:
         assert complaints(program, json.loads(text)[words:], version) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs(), specs())
 def test_steps_are_told_apart_by_what_goes_in(one: EngineSpec, other: EngineSpec) -> None:
     """The same spec, the same keys; another in what a step reads, another key from there on."""
     assert keys(steps_of(one)) == keys(steps_of(one))
     ours, theirs = steps_of(one), steps_of(other)
     for step, twin in zip(ours, theirs, strict=False):
-        if step.name == twin.name and step != twin:
+        if step.name == twin.name and _goes_in(step) != _goes_in(twin):
             assert keys(ours)[step.name] != keys(theirs)[twin.name]
+
+
+def _goes_in(step: Step) -> tuple[Any, ...]:
+    """Not what it may take: time, memory and GPUs."""
+    return step.argv, dict(step.inputs), dict(step.environment), dict(step.files)
 
 
 def test_other_weights_make_other_keys() -> None:
