@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.batch_jobs import redis
-from bench.tiny_builder import CONFIG, TERMS
+from bench.tiny_builder import TERMS
 from bench.tiny_engines import STEPS, TinyParts, checkpoint, spec, whole
 from engine_builder.build.cache import Entry, StepCache
 from engine_builder.checkpoint import DigestCache
@@ -45,7 +45,7 @@ KILL_WITHIN_S = 1.2
 """Of a builder that has begun to look for work: about the time of one build and a half."""
 LOOK_EVERY_S = 0.02
 DEADLINE_S = 900.0
-_WORKS_WITHIN_S, _TAKEN_WITHIN_S = 10.0, 5.0
+_WORKS_WITHIN_S, _TAKEN_WITHIN_S = 20.0, 20.0
 MARK = "HOUSE_BUILDER_KILLS"
 
 
@@ -132,20 +132,20 @@ class Campaign:
                 await self._freeze(process)
 
     async def _freeze(self, process: asyncio.subprocess.Process) -> None:
-        """Stop a builder that works on a build until another one has it, as far as there is another."""
+        """Stop a builder that works on a build until another one has it; then wake it up."""
         has = f".{process.pid}."
         with suppress(TimeoutError):
             async with asyncio.timeout(_WORKS_WITHIN_S):
-                while (build := await self._build_of(has)) is None:
+                while (build := await self._build_of(has)) is None:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(LOOK_EVERY_S)
             process.send_signal(signal.SIGSTOP)
-            async with asyncio.timeout(_TAKEN_WITHIN_S):
-                while has in (await self._builds.get(build)).worker:
+            async with asyncio.timeout(_TAKEN_WITHIN_S), self._builder():
+                while has in (await self._builds.get(build)).worker:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(LOOK_EVERY_S)
-            self.seen.stale += 1
+                self.seen.stale += 1
+                process.send_signal(signal.SIGCONT)
+                await asyncio.sleep(self._choose.uniform(0, KILL_WITHIN_S))
         self.seen.freezes += 1
-        process.send_signal(signal.SIGCONT)
-        await asyncio.sleep(self._choose.uniform(0, KILL_WITHIN_S))
 
     async def _build_of(self, worker: str) -> str | None:
         builds = await self._builds.newest()
@@ -196,8 +196,9 @@ class Campaign:
         runs = Counter((self.folder / "runs.log").read_text().split())
         cache = StepCache(self.folder / "cache")
         cache.collect(1 << 40)
+        lost = (self.folder / "builders.log").read_text().count("build lost to another builder")
         needed = len(self._asked) * STEPS
-        ends = self.seen.kills + 2 * self.seen.freezes + 1
+        ends = self.seen.kills + 3 * self.seen.freezes
         checks = {
             "nothing_half_seen": not self.seen.broken,
             "every_build_succeeded": all(build.state == "succeeded" for build in builds),
@@ -207,6 +208,7 @@ class Campaign:
             == sorted(self._asked),
             "finished_steps_are_not_run_again": sum(runs.values()) - needed <= ends,
             "every_step_run": len(runs) == needed,
+            "stale_builders_notice": lost > 0 or not self.seen.freezes,
             "no_process_left": not _marked(self._mark),
             "no_work_folder_left": not list((self.folder / "cache" / "work").iterdir()),
         }
@@ -224,7 +226,7 @@ class Campaign:
             "steps": needed,
             "step_runs": sum(runs.values()),
             "looks": self.seen.looks,
-            "claims_lost": (self.folder / "builders.log").read_text().count("build lost to another builder"),
+            "claims_lost": lost,
         }
 
 
