@@ -124,9 +124,7 @@ async def test_a_build_becomes_an_engine_of_the_registry(house: House) -> None:
 
 async def test_an_engine_that_is_known_keeps_what_was_found_about_it(house: House) -> None:
     """Built again, it is the same engine."""
-    passed = PreflightRecord(
-        passed=True, at=datetime(2030, 1, 2, tzinfo=UTC), checks=(Check(name="a", passed=True),)
-    )
+    passed = PreflightRecord(passed=True, at=datetime(2030, 1, 2, tzinfo=UTC))
     known = engine().model_copy(update={"preflight": passed})
     await house.store.apply([known])
     build = await house.builds.ask(ASKED)
@@ -162,7 +160,8 @@ async def test_a_mistake_of_ours_fails_the_build_and_not_the_builder(house: Hous
 async def test_a_build_without_room_goes_elsewhere(house: House) -> None:
     """To a builder that has some, while there are attempts left."""
     build = await house.builds.ask(ASKED)
-    full = house.builder(house.make("true", room=False))
+    later = QUICK.model_copy(update={"retry_s": 0.5})
+    full = house.builder(house.make("true", room=False), later)
     assert not await house.start(full, once=True)
     waiting = await house.builds.get(build.id)
     assert (waiting.state, waiting.error and waiting.error.remedy) == ("queued", "make room")
