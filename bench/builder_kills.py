@@ -241,7 +241,7 @@ def _visible(store: Path) -> list[Path]:
 
 
 def _marked(mark: str) -> list[int]:
-    """Processes that a builder of this campaign has started and left running; they get some seconds to end."""
+    """What a builder of this campaign has started and left running; it gets some seconds to end."""
     deadline_s = time.monotonic() + 5.0
     while True:
         found = []
