@@ -96,34 +96,39 @@ class HouseParts:
         return found
 
     def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
-        packaging = _module("engine_builder.package")
-        signer = packaging.Signer.of(default_state_dir() / "engine-signing.pem")
+        packaging, planning = _module("engine_builder.package"), _module("engine_builder.plan")
+        spec = recipe.spec
+        tools = self.tools(recipe.runtime)
         folder: Path = packaging.package(
-            recipe.spec, recipe.checkpoint, outputs, recipe.digest, recipe.runtime, into, signer
+            spec,
+            recipe.checkpoint,
+            outputs,
+            recipe.digest,
+            recipe.runtime,
+            into,
+            packaging.Signer.of(default_state_dir() / "engine-signing.pem"),
+            planning.card_of(spec, recipe.checkpoint, planning.Roofline()),
+            checkpoint_digest=recipe.checkpoint_digest,
+            steps=keys(self.steps(recipe, tools)),
+            finish=_finish(recipe.runtime),
         )
         return folder
 
-    def publish(self, recipe: Recipe, folder: Path, store: str) -> Engine:
+    def publish(self, recipe: Recipe, folder: Path, store: str) -> Engine:  # noqa: ARG002 - the folder tells
         packaging = _module("engine_builder.package")
         manifest, data = packaging.read_manifest(folder), (folder / "manifest.json").read_bytes()
-        spec = recipe.spec
-        assert spec.precision is not None
-        return Engine(
-            name=recipe.engine,
-            spec=spec.name,
-            model=spec.model,
-            digest=recipe.digest,
-            lane=spec.lane,
-            runtime=recipe.runtime,
-            version=spec.version,
-            gpu_class=spec.gpu_class,
-            gpus=spec.gpus,
-            precision=spec.precision,
-            kv_cache=spec.kv_cache or "auto",
-            url=packaging.publish(folder, store),
-            manifest_sha256=hashlib.sha256(data).hexdigest(),
-            built_at=manifest.built_at,
+        url = packaging.publish(folder, store)
+        engine: Engine = packaging.engine_of(
+            packaging.Published(url, manifest, hashlib.sha256(data).hexdigest())
         )
+        return engine
+
+
+def _finish(runtime: Runtime) -> Any:
+    """What makes packaged models loadable: the CPU engines' Python files, or those of the installation."""
+    if runtime == "emulated":
+        return _module("emulator.triton.packaged").emulated
+    return _module("engine_builder.repository.engine_models").as_it_is
 
 
 def _module(name: str) -> Any:

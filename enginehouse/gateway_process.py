@@ -32,6 +32,8 @@ from gateway.decisions import decision_routes
 from gateway.discovery import Discovery, Readiness
 from gateway.forecasts import forecast_routes
 from gateway.generation import Generation
+from gateway.shadow.copies import Copies
+from gateway.shadow.records import Records
 from gateway.token_counts import TokenCounts
 from gateway.tokenization import Tokenization
 from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
@@ -46,6 +48,7 @@ from model_registry.connection import connect
 from model_registry.entities import Endpoint
 from model_registry.knobs import BUILT_IN
 from model_registry.kv_feed.store import KvFeedStore
+from model_registry.rollout_evidence.store import EvidenceStore
 from model_registry.slices.exchange import Exchange
 from model_registry.slices.store import SliceStore
 from model_registry.snapshot import Snapshot
@@ -126,6 +129,10 @@ class GatewayProcess:
         self.generation = Generation(
             config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits
         )
+        evidence = EvidenceStore.of(self._redis, settings.registry)
+        self.records = Records(evidence, self.snapshot, self.exchange.name)
+        self.copies = Copies(self.clients, self.router, self.records, metrics, config.request_timeout_s)
+        self.generation.on_watched = self.copies.finished
         self.batch_jobs = self._batch_jobs()
         self.drain = Drain(
             lambda: self.generation.in_flight + self.batch_jobs.slices,
@@ -175,6 +182,7 @@ class GatewayProcess:
         self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
         self.supervisor.start("slices", self.exchange.run, restart_after_s=1.0)
+        self.supervisor.start("rollout-evidence", self.records.run, restart_after_s=1.0)
         self.supervisor.start("kv-events", self.kv_reading.run, restart_after_s=1.0)
         if self.batch_jobs.worker is not None:
             self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
@@ -186,6 +194,7 @@ class GatewayProcess:
     async def close(self) -> None:
         """End the background work and every connection."""
         await self.supervisor.close()
+        await self.copies.close()
         await self.clients.close()
         await self._kv_source.close()
         self.tokenizers.close()
@@ -211,6 +220,7 @@ class GatewayProcess:
             self.metrics.breaker(name, load_.breaker.state(now_s, self.settings.router))
         self.metrics.slices(self.worker, self.capacity.units(), self.limits.units())
         self.metrics.renewals(self.exchange.lost_reports, self.exchange.connected)
+        self.metrics.rollouts({model: one.status.share for model, one in self.snapshot().rolling.items()})
         feeds = self.router.deciding.kv_feeds
         for endpoint in self._endpoints() if feeds else ():
             if (feed := feeds.of(endpoint)) is not None and feed.heard_s > 0:

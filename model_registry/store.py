@@ -35,6 +35,8 @@ Names = list[str]
 Items = list[Stored]
 Records = list[ChangeRecord]
 _EndpointChange = Callable[[Endpoint | None], Endpoint]
+Rewrite = Callable[[Snapshot, float], tuple[Sequence[Stored], Sequence[Ref]]]
+"""From everything there is, and Redis' time in Unix seconds: what to store and what to delete."""
 
 
 class Leadership(NamedTuple):
@@ -139,6 +141,27 @@ class RegistryStore:
                 return Applied(int(reply[1]), outcomes, fields)
             if reply[0] == "lost":
                 raise BuildClaimLostError("another builder has this build by now; its engine was not stored")
+            await _pause(attempt)
+        raise RegistryBusyError("the registry kept changing under this write; try again")
+
+    async def rewrite(self, change: Rewrite, *, leadership: Leadership | None = None) -> int:
+        """Store and delete what `change` makes of what is there, all or nothing; returns the version.
+
+        `change` is asked again where the registry has changed under it, so that nobody's write is lost.
+        Raises what `transact` raises, and LeadershipLostError.
+        """
+        for attempt in range(ATTEMPTS):
+            contents = await self.contents()
+            snapshot = Snapshot.of(contents.position.version, contents.objects.values())
+            objects, delete = change(snapshot, contents.now_ms / 1000)
+            if not objects and not delete:
+                return contents.position.version
+            gone = _plan(list(objects), delete, contents, cascade=False)
+            args = [_op("put", *ref_of(item), encode(item)) for item in objects]
+            args += [_op("del", *ref) for ref in sorted(gone)]
+            reply = await self._commit(args, seen=contents.position, leadership=leadership)
+            if reply[0] == "ok":
+                return int(reply[1])
             await _pause(attempt)
         raise RegistryBusyError("the registry kept changing under this write; try again")
 

@@ -48,18 +48,24 @@ def load(card: GoodputCard, ask: Ask, batch: int) -> Load:
     return Load(batch, requests_per_s, ttft_s, step_s / (1 - rho))
 
 
-def forecast(card: GoodputCard, ask: Ask) -> Goodput:
-    """The most within the targets, in the mean; what varies about it is left out."""
-    best = 0.0
+def within(card: GoodputCard, ask: Ask) -> Load | None:
+    """The most that the engine does within the targets, in the mean; None: not even one request does."""
+    best = None
     low, high = 0, most(card, ask)
     while low < high:  # both times grow with the batch
         middle = (low + high + 1) // 2
         found = load(card, ask, middle)
         if found.ttft_s <= ask.ttft_s and found.itl_s <= ask.itl_s:
-            low, best = middle, found.requests_per_s
+            low, best = middle, found
         else:
             high = middle - 1
-    return goodput(ask, best)
+    return best
+
+
+def forecast(card: GoodputCard, ask: Ask) -> Goodput:
+    """The most within the targets, in the mean; what varies about it is left out."""
+    best = within(card, ask)
+    return goodput(ask, 0.0 if best is None else best.requests_per_s)
 
 
 def goodput(ask: Ask, requests_per_s: float) -> Goodput:

@@ -144,17 +144,22 @@ class TritonProcess:
     async def wait(self) -> int:
         """Returns the server's exit status when it has ended, with its stubs gone and memory freed.
 
-        A server that has lost one of the stubs it had when this was called is ended.
+        A server that has lost one of its stubs is ended, unless it has unloaded a model meanwhile.
         """
         process = self._process
         if process is None:
             raise ProcessError(f"{self.name} was never started")
-        stubs = session_pids(process.pid)
+        stubs, unloads = session_pids(process.pid), self._unloads()
         while process.returncode is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STUBS_PERIOD_S):
                     await process.wait()
-            if process.returncode is None and not stubs <= session_pids(process.pid):
+            if process.returncode is not None or stubs <= session_pids(process.pid):
+                continue
+            await asyncio.sleep(POLL_S)  # Triton logs an unload when the stub has gone
+            if (now := self._unloads()) > unloads:
+                stubs, unloads = session_pids(process.pid), now
+            else:
                 # Triton goes on without the stub, calls its model ready and lets its requests hang.
                 _logger.warning("a model's process died; its server is ended", extra={"server": self.name})
                 process.kill()
@@ -247,6 +252,10 @@ class TritonProcess:
             # For the models: the stub leaves it unread, their entry points read it.
             "PYTHONPATH": str(_ROOT),
         }
+
+    def _unloads(self) -> int:
+        """Models that the server has unloaded so far, as it is told to through its repository API."""
+        return self._log_text().count("successfully unloaded '")
 
     def _log_text(self) -> str:
         with self._log.open("rb") as file:

@@ -1,0 +1,227 @@
+"""Lane rules: versions, architectures, speculation, adapters and beams that a lane has. Pure.
+
+Sources: contract sheet §1.2, §1.6, §4.1, §5; TensorRT-LLM's list of models of the engine path and of the
+PyTorch backend's speculation; vLLM's engine arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from engine_builder.plan.findings import Finding
+from engine_builder.plan.versions import (
+    FIRST_PYTORCH_VERSION,
+    LAST_ENGINE_VERSION,
+    images_with,
+    is_candidate,
+    newer,
+    release,
+)
+from engine_builder.shape import Shape
+from model_registry.engine_specs import BuildLane, EngineSpec, Lora, Speculative, SpeculativeMode
+
+CONVERTED = frozenset(
+    [
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "MixtralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+        "Qwen2MoeForCausalLM",
+        "Qwen3MoeForCausalLM",
+        "GemmaForCausalLM",
+        "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",
+        "Phi3ForCausalLM",
+    ]
+)
+"""Architectures of the gated, grouped-query kind that TensorRT-LLM 1.2.1 has a converter for."""
+LORA_MODULES = frozenset(
+    [
+        "attn_qkv",
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_dense",
+        "mlp_h_to_4h",
+        "mlp_4h_to_h",
+        "mlp_gate",
+        "moe_h_to_4h",
+        "moe_4h_to_h",
+        "moe_gate",
+        "moe_router",
+    ]
+)
+VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_ALL: tuple[SpeculativeMode, ...] = (
+    "draft_tokens_external",
+    "lookahead_decoding",
+    "medusa",
+    "explicit_draft_tokens",
+    "eagle",
+)
+_PYTORCH: tuple[SpeculativeMode, ...] = ("draft_tokens_external", "eagle")
+SPECULATION: Mapping[BuildLane, tuple[SpeculativeMode, ...]] = MappingProxyType(
+    {
+        "trt-engine": _ALL,
+        "llmapi": _PYTORCH,
+        "trtllm-serve": _PYTORCH,
+        "vllm": (),  # its launch configuration sets none up
+    }
+)
+
+
+def check(spec: EngineSpec, shape: Shape) -> Iterator[Finding]:
+    """What these rules say."""
+    yield from _version(spec)
+    yield from _architecture(spec, shape)
+    if spec.speculative is not None:
+        yield from _speculation(spec, spec.speculative)
+    if spec.lora is not None:
+        yield from _lora(spec, spec.lora)
+    if spec.max_beam_width > 1:
+        yield from _beams(spec)
+
+
+def _version(spec: EngineSpec) -> Iterator[Finding]:
+    if spec.lane == "vllm":
+        if images_with(spec.version):
+            yield Finding(
+                "vllm-version",
+                "version",
+                f"{spec.version} is TensorRT-LLM's; in lane vllm it names vLLM's",
+                "say which vLLM you run",
+                "warning",
+            )
+        return
+    if spec.lane == "trt-engine" and newer(spec.version, LAST_ENGINE_VERSION):
+        yield Finding(
+            "lane-version",
+            "version",
+            f"TensorRT-LLM {spec.version} compiles no engines: the path ended with {LAST_ENGINE_VERSION}",
+            f"use {LAST_ENGINE_VERSION} or older, or lane llmapi",
+        )
+    elif spec.lane != "trt-engine" and release(spec.version) < release(FIRST_PYTORCH_VERSION):
+        yield Finding(
+            "lane-version",
+            "version",
+            f"before {FIRST_PYTORCH_VERSION} lane {spec.lane} ran compiled engines, which plans do not know",
+            f"use {FIRST_PYTORCH_VERSION} or newer, or lane trt-engine",
+        )
+    else:
+        yield from _image(spec)
+
+
+def _image(spec: EngineSpec) -> Iterator[Finding]:
+    tags = images_with(spec.version)
+    if tags:
+        yield Finding(
+            "image",
+            "version",
+            f"tritonserver:{tags[-1]}-trtllm-python-py3 holds TensorRT-LLM {spec.version}",
+            "build and serve with the same image",
+            "note",
+        )
+    else:
+        what = "is a release candidate that" if is_candidate(spec.version) else "is one that"
+        yield Finding(
+            "image",
+            "version",
+            f"{spec.version} {what} no Triton image is known to hold",
+            f"use {LAST_ENGINE_VERSION} (images 26.04 to 26.07), or make sure that builder and server agree",
+            "warning",
+        )
+
+
+def _architecture(spec: EngineSpec, shape: Shape) -> Iterator[Finding]:
+    if shape.architecture in CONVERTED:
+        return
+    engine = spec.lane == "trt-engine"
+    yield Finding(
+        "architecture",
+        "checkpoint",
+        f"{shape.architecture} is not known"
+        + (": TensorRT-LLM has no converter for it here" if engine else "; its sizes are taken for Llama's"),
+        f"known are {', '.join(sorted(CONVERTED))}" + ("; other lanes may run it" if engine else ""),
+        "error" if engine else "warning",
+    )
+
+
+def _speculation(spec: EngineSpec, speculative: Speculative) -> Iterator[Finding]:
+    mode = speculative.mode
+    if mode not in SPECULATION[spec.lane]:
+        yield Finding(
+            "speculation-lane",
+            "speculative.mode",
+            f"lane {spec.lane} has no {mode}",
+            f"it has {', '.join(SPECULATION[spec.lane])}" if SPECULATION[spec.lane] else "leave it out",
+        )
+    if mode == "lookahead_decoding":
+        if speculative.draft_checkpoint is not None:
+            yield Finding(
+                "speculation-draft",
+                "speculative.draft_checkpoint",
+                "lookahead_decoding guesses from the model itself and takes no draft",
+                "leave it out",
+            )
+    elif speculative.draft_checkpoint is None:
+        yield Finding(
+            "speculation-draft",
+            "speculative.draft_checkpoint",
+            f"{mode} needs the model or the heads that guess",
+            "name their checkpoint",
+        )
+    if mode == "draft_tokens_external" and spec.lane == "trt-engine" and not spec.kv_reuse:
+        yield Finding(
+            "speculation-reuse",
+            "kv_reuse",
+            "draft_tokens_external sends the prompt with each guess, and computes it again without reuse",
+            "switch it on",
+        )
+
+
+def _lora(spec: EngineSpec, lora: Lora) -> Iterator[Finding]:
+    if spec.lane == "vllm":
+        if lora.max_rank not in VLLM_LORA_RANKS:
+            higher = [rank for rank in VLLM_LORA_RANKS if rank > lora.max_rank] or [VLLM_LORA_RANKS[-1]]
+            yield Finding(
+                "lora-rank",
+                "lora.max_rank",
+                f"vLLM takes {', '.join(map(str, VLLM_LORA_RANKS))}, not {lora.max_rank}",
+                f"use {higher[0]}",
+            )
+        return
+    unknown = [name for name in lora.target_modules if name not in LORA_MODULES]
+    if unknown:
+        yield Finding(
+            "lora-modules",
+            "lora.target_modules",
+            f"{', '.join(unknown)} are no modules of TensorRT-LLM's",
+            f"they are {', '.join(sorted(LORA_MODULES))}",
+        )
+    if spec.lane == "llmapi" and not newer(spec.version, LAST_ENGINE_VERSION):
+        yield Finding(
+            "lora-llmapi",
+            "lora",
+            f"Triton's llmapi model of {spec.version} takes no adapter with a request",
+            "use lane trt-engine or trtllm-serve",
+            "warning",
+        )
+
+
+def _beams(spec: EngineSpec) -> Iterator[Finding]:
+    if spec.lane == "vllm":
+        yield Finding("beam-lane", "max_beam_width", "vLLM's engine searches no beams", "use 1")
+        return
+    for field, on in (
+        ("chunked_context", spec.chunked_context),
+        ("speculative", spec.speculative is not None),
+    ):
+        if on:
+            yield Finding(
+                f"beam-{field.split('_')[0]}",
+                "max_beam_width",
+                f"a beam search of {spec.max_beam_width} does not go with {field}",
+                f"use 1, or leave {field} out",
+            )
