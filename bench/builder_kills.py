@@ -45,7 +45,9 @@ KILL_WITHIN_S = 1.2
 """Of a builder that has begun to look for work: about the time of one build and a half."""
 LOOK_EVERY_S = 0.02
 DEADLINE_S = 900.0
-_WORKS_WITHIN_S, _TAKEN_WITHIN_S = 10.0, 5.0
+_WORKS_WITHIN_S, _TAKEN_WITHIN_S = 20.0, 20.0
+LOST = "build lost to another builder"
+"""What a builder logs that finds itself stale."""
 MARK = "HOUSE_BUILDER_KILLS"
 
 
@@ -132,20 +134,24 @@ class Campaign:
                 await self._freeze(process)
 
     async def _freeze(self, process: asyncio.subprocess.Process) -> None:
-        """Stop a builder that works on a build until another one has it, as far as there is another."""
+        """Stop a builder that works on a build until another one has it; then wake it up."""
         has = f".{process.pid}."
         with suppress(TimeoutError):
             async with asyncio.timeout(_WORKS_WITHIN_S):
-                while (build := await self._build_of(has)) is None:
+                while (build := await self._build_of(has)) is None:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(LOOK_EVERY_S)
             process.send_signal(signal.SIGSTOP)
-            async with asyncio.timeout(_TAKEN_WITHIN_S):
-                while has in (await self._builds.get(build)).worker:
+            async with asyncio.timeout(_TAKEN_WITHIN_S), self._builder():
+                while has in (await self._builds.get(build)).worker:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(LOOK_EVERY_S)
-            self.seen.stale += 1
+                self.seen.stale += 1
+                process.send_signal(signal.SIGCONT)
+                while not self._has_noticed(process.pid):  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(LOOK_EVERY_S)
         self.seen.freezes += 1
-        process.send_signal(signal.SIGCONT)
-        await asyncio.sleep(self._choose.uniform(0, KILL_WITHIN_S))
+
+    def _has_noticed(self, pid: int) -> bool:
+        return f"{pid} {LOST}\n" in (self.folder / "builders.log").read_text()
 
     async def _build_of(self, worker: str) -> str | None:
         builds = await self._builds.newest()
@@ -196,8 +202,9 @@ class Campaign:
         runs = Counter((self.folder / "runs.log").read_text().split())
         cache = StepCache(self.folder / "cache")
         cache.collect(1 << 40)
+        lost = (self.folder / "builders.log").read_text().count(LOST)
         needed = len(self._asked) * STEPS
-        ends = self.seen.kills + 2 * self.seen.freezes + 1
+        ends = self.seen.kills + 3 * self.seen.freezes
         checks = {
             "nothing_half_seen": not self.seen.broken,
             "every_build_succeeded": all(build.state == "succeeded" for build in builds),
@@ -207,6 +214,7 @@ class Campaign:
             == sorted(self._asked),
             "finished_steps_are_not_run_again": sum(runs.values()) - needed <= ends,
             "every_step_run": len(runs) == needed,
+            "stale_builders_notice": lost >= self.seen.stale,
             "no_process_left": not _marked(self._mark),
             "no_work_folder_left": not list((self.folder / "cache" / "work").iterdir()),
         }
@@ -224,7 +232,7 @@ class Campaign:
             "steps": needed,
             "step_runs": sum(runs.values()),
             "looks": self.seen.looks,
-            "claims_lost": (self.folder / "builders.log").read_text().count("build lost to another builder"),
+            "claims_lost": lost,
         }
 
 
@@ -233,8 +241,8 @@ def _visible(store: Path) -> list[Path]:
 
 
 def _marked(mark: str) -> list[int]:
-    """Processes that a builder of this campaign has started and left running; a second is theirs to end."""
-    deadline_s = time.monotonic() + 1.0
+    """What a builder of this campaign has started and left running; it gets some seconds to end."""
+    deadline_s = time.monotonic() + 5.0
     while True:
         found = []
         for entry in Path("/proc").glob("[0-9]*/environ"):

@@ -31,16 +31,17 @@ def run_builder(config: Path | None, *, once: bool, runtime: Runtime | None, cac
     logs = Logs(settings.telemetry)
     try:
         with reported():
-            well = uvloop.run(_run(settings, HouseParts(), once, runtime, cache))
+            well = uvloop.run(work(settings, HouseParts(), once=once, runtime=runtime, cache=cache))
     finally:
         logs.close()
     if once and not well:
         sys.exit(1)
 
 
-async def _run(
-    settings: Settings, parts: Parts, once: bool, runtime: Runtime | None, cache: Path | None
+async def work(
+    settings: Settings, parts: Parts, *, once: bool, runtime: Runtime | None, cache: Path | None
 ) -> bool:
+    """Take and do builds until SIGTERM or SIGINT; returns whether all went well. Raises BuilderError."""
     config = settings.builder
     open_cache(config, cache).close()  # that it can be made shows before any work is taken
     wanted = runtime or config.runtime

@@ -26,6 +26,7 @@ from model_registry.store import RegistryStore
 
 _log = logging.getLogger(__name__)
 _FORGET_EVERY_S = 60.0
+_EXPECTED = (BuilderError, RegistryError, OSError)
 
 
 Make = Callable[[Job], Engine]
@@ -99,16 +100,15 @@ class Builder:
             await job.said(lambda: self._store(engine, claim))
             await self._last_words(job)
             await job.said(lambda: self._builds.finish(claim, "succeeded"))
-        except (BuildClaimLostError, ClaimLostError):
-            _log.warning("build lost to another builder", extra=facts)
-            return False
-        except (BuilderError, RegistryError, OSError) as error:
-            _log.warning("build not done", extra={**facts, "reason": str(error)})
-            await self._give_up(job, error)
-            return False
         except Exception as error:
-            _log.exception("build failed by a mistake of ours", extra=facts)
-            await self._give_up(job, error)
+            if job.lost or isinstance(error, BuildClaimLostError | ClaimLostError):
+                _log.warning("build lost to another builder", extra=facts)
+            elif isinstance(error, _EXPECTED):
+                _log.warning("build not done", extra={**facts, "reason": str(error)})
+                await self._give_up(job, error)
+            else:
+                _log.exception("build failed by a mistake of ours", extra=facts)
+                await self._give_up(job, error)
             return False
         finally:
             beating.cancel()
@@ -123,9 +123,7 @@ class Builder:
             await self._registry.transact([engine], held=claim)
 
     async def _give_up(self, job: Job, error: Exception) -> None:
-        """End the build, or let others have it: what it is up to the error."""
-        if job.lost:
-            return
+        """End the build, or let others have it, as the error says."""
         claim, why = job.claim, _told(error)
         with suppress(BuildClaimLostError):
             await self._last_words(job)
@@ -147,5 +145,5 @@ class Builder:
 
 def _told(error: Exception) -> BuildError:
     remedy = error.remedy if isinstance(error, BuilderError) else "see the builder's log"
-    shown = str(error) if isinstance(error, BuilderError | RegistryError | OSError) else repr(error)
+    shown = str(error) if isinstance(error, _EXPECTED) else repr(error)
     return BuildError(shown, remedy, error.log_end if isinstance(error, StepError) else "")

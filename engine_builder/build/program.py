@@ -18,16 +18,16 @@ from pathlib import Path
 TICK_S = 0.1
 _CHUNK = 64 * 1024
 _LEADER = """
-exec 3<&0 </dev/null
+exec 3<&0 </dev/null 4>&2 2>/dev/null
 trap : TERM
 (read -r _ <&3; kill -KILL 0) &
 guard=$!
-"$@" 3<&-
+(exec "$@" 3<&- 2>&4 4>&-)
 status=$?
-kill -KILL "$guard" 2>/dev/null
+kill -KILL "$guard"
 exit "$status"
 """
-"""Waits for the program also after SIGTERM, which goes to the whole group."""
+"""Waits for the program also after SIGTERM, which goes to the whole group, and says nothing itself."""
 
 
 def run_program(

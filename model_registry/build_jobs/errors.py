@@ -22,7 +22,7 @@ class BuildOverError(RegistryError):
     """The build has ended and cannot be cancelled."""
 
     def __init__(self, build_id: str, state: str) -> None:
-        super().__init__(f"build {build_id!r} has {state} and cannot be cancelled")
+        super().__init__(f"build {build_id!r} has ended ({state}) and cannot be cancelled")
 
 
 class BuildClaimLostError(RegistryError):
