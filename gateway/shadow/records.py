@@ -50,7 +50,8 @@ class Records:
         if found.differs is not None:
             copied.answers.add(found.differs)
             copied.agreement += found.agreement
-        copied.finish.add(found.other_reason)
+        if found.other_reason is not None:
+            copied.finish.add(found.other_reason)
         for ratios, ratio in (
             (copied.length, found.length),
             (copied.pace, found.pace),
