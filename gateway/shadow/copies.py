@@ -13,7 +13,6 @@ from random import Random
 from time import monotonic
 
 from gateway.entry import Entry
-from gateway.shadow.canary import Canary
 from gateway.shadow.embedding import VectorsCopy, differs, request_for
 from gateway.shadow.heard import Comparison, Heard, compare, is_error
 from gateway.shadow.primary import copy_of, ending, heard_by_client, repeats, said, why_not
@@ -70,17 +69,13 @@ class Copies:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._random = random or Random()
-        self._canaries: dict[str, Canary] = {}
         self._running: dict[asyncio.Task[None], str] = {}
 
     def finished(self, entry: Entry, watched: Watched) -> None:
         """A client's request is over: count it, and copy it where that is wanted and may be."""
         rolling = watched.rolling
         status = rolling.status
-        canary = self._canaries.get(status.name)
-        if canary is None or canary.epoch != status.epoch:
-            canary = self._canaries[status.name] = Canary(status.epoch)
-        canary.saw(entry, rolling, self._records.of(rolling))
+        self._records.served(entry, rolling)
         if self._random.random() >= status.copies:
             return
         to_self = self._random.random() < status.self_share
