@@ -23,6 +23,7 @@ from enginehouse.commands.get import describe, get
 from enginehouse.commands.history import history, rollback
 from enginehouse.commands.keys import keys
 from enginehouse.commands.loadtest import loadtest
+from enginehouse.commands.quality import quality
 from enginehouse.commands.replay import replay
 from enginehouse.commands.traces import traces
 from enginehouse.commands.tune import tune
@@ -62,6 +63,7 @@ app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
+app.command(rich_help_panel=MEASURE)(quality)
 app.command(rich_help_panel=MEASURE)(loadtest)
 app.command(rich_help_panel=MEASURE)(tune)
 app.command(rich_help_panel=HOUSE)(doctor)
