@@ -117,7 +117,8 @@ async def _configs(subject: Subject, control: TritonControl) -> Check:
             continue  # told by `server_models`
         parameters = {key: value["string_value"] for key, value in served.get("parameters", {}).items()}
         own = {key: value.string_value for key, value in model.config.parameters.items()}
-        differ = sorted(key for key in own.keys() | parameters.keys() if own.get(key) != parameters.get(key))
+        names = own.keys() | parameters.keys()
+        differ = sorted(name for name in names if not _fits(own.get(name), parameters.get(name)))
         if differ:
             problems.append(
                 Problem(
@@ -126,6 +127,14 @@ async def _configs(subject: Subject, control: TritonControl) -> Check:
                 )
             )
     return checked("server_configs", problems, "as in the repository")
+
+
+def _fits(own: str | None, served: str | None) -> bool:
+    """Whether a server's value is ours, with anything in the place of what only its place knows."""
+    if own is None or served is None:
+        return own == served
+    pattern = re.sub(r"\\\$\\\{\w+\\\}", ".+", re.escape(own))
+    return re.fullmatch(pattern, served) is not None
 
 
 def _runtime(subject: Subject, schema: Schema, server: ServerRef) -> list[Problem]:
