@@ -17,6 +17,7 @@ from engine_builder.errors import PackageError, SignatureError
 from engine_builder.package import Signer, Trust, fetch, package, read_manifest, verify
 from engine_builder.package.signing import key_id, public_path
 from engine_builder.repository.engine_models import engine_parameters
+from engine_builder.repository.model_files import from_installation
 from model_registry.engine_specs import Lora, Speculative
 from model_registry.triton_queue import TritonQueue
 from tests.engine_builder.packages import (
@@ -164,6 +165,18 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(PackageError, match=words):
             package(wanted, checkpoint, outputs, "d" * 64, "tensorrt-llm", tmp_path / "packages", SIGNER)
+    for all_models, words in ((None, "wants Python files"), (tmp_path, "has no Python files")):
+        with pytest.raises(PackageError, match=words):
+            package(
+                spec(),
+                checkpoint,
+                {"compile": CHAT_MODEL},
+                "d" * 64,
+                "tensorrt-llm",
+                tmp_path / "packages",
+                SIGNER,
+                finish=from_installation(all_models),
+            )
     assert list((tmp_path / "packages").iterdir()) == []
 
 
