@@ -83,5 +83,8 @@ class EnginesConfig(BaseModel):
     """PEM files with Ed25519 public keys whose engines are trusted, besides that of `signing_key`."""
     allow_unsigned: bool = False
     """Engines without a signature are taken, too; whoever signed one must still be trusted."""
+    all_models: Path | None = None
+    """Folder of TensorRT-LLM's Python models for Triton (`triton_backend/all_models` of the release that will
+    serve): packages of its engines get their files from there."""
     keep_days: Annotated[float, Field(ge=0, le=3650)] = 7.0
     """Garbage collection leaves younger engines alone: their deployment may be on its way."""
