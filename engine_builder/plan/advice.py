@@ -93,6 +93,11 @@ def _compiling(plan: Plan) -> Iterator[str]:
 
 
 def _profiles(own: LanePlan) -> Iterator[str]:
+    if own.chosen is not None and not own.chosen.usual:
+        yield (
+            f"Only {own.chosen.spec.precision} fits: compare its answers with those of 16 bits before you "
+            "rely on them, or take more GPUs."
+        )
     if own.chosen is not None and own.chosen.at_targets is None:
         fastest = own.chosen
         yield (

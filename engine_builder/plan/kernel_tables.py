@@ -13,8 +13,10 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -89,7 +91,6 @@ class KernelTables:
         """Of the tool."""
         self._folders: dict[str, Path] = {}
         self._known: dict[tuple[Any, ...], float | None] = {}
-        self._keep: list[tempfile.TemporaryDirectory[str]] = []
 
     @classmethod
     def load(cls) -> KernelTables:
@@ -198,10 +199,10 @@ class KernelTables:
     def _folder(self, checkpoint: Checkpoint) -> Path:
         """With the config alone: the tool wants a folder on this machine, wherever the checkpoint is."""
         if checkpoint.url not in self._folders:
-            folder = tempfile.TemporaryDirectory(prefix="enginehouse-plan-")
-            self._keep.append(folder)
-            self._folders[checkpoint.url] = Path(folder.name)
+            folder = Path(tempfile.mkdtemp(prefix="enginehouse-plan-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._folders[checkpoint.url] = folder
             config = dict(checkpoint.config)
             config.setdefault("architectures", [checkpoint.shape.architecture])
-            (Path(folder.name) / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+            (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
         return self._folders[checkpoint.url]

@@ -12,6 +12,7 @@ from engine_builder.plan.candidates import (
     MOST_BATCH,
     ask_of,
     closed,
+    longest_sequence,
     rounded,
     step_tokens,
 )
@@ -123,6 +124,7 @@ def _option(
         low, high = (middle, high) if at(middle)[1].requests(asked) >= middle else (low, middle - 1)
     met = within(at(low)[2], ask)
     final, memory, card = at(rounded(met.batch, low) if met is not None else 1)
+    final = closed(final, 1, tokens, longest_sequence(spec, checkpoint.shape, memory.tokens))
     if most(card, ask) < 1:
         return None
     return Option(

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from engine_builder.plan.choice import Point
-from engine_builder.plan.planning import PYTORCH, LanePlan, Plan
+from engine_builder.plan.planning import LanePlan, Plan
 
-WIDTH, HEIGHT = 760, 470
-LEFT, RIGHT, TOP, BOTTOM = 78, 24, 62, 92
+WIDTH, HEIGHT = 760, 500
+LEFT, RIGHT, TOP, BOTTOM = 78, 24, 62, 122
 COLOURS = ("#1b6ca8", "#d1722a", "#3f8f4f", "#7a4fa3")
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
 _FONT = 'font-family="sans-serif" font-size="12"'
@@ -108,19 +108,16 @@ def _front(front: Sequence[Point], frame: _Frame, colour: str, dash: str) -> Ite
 
 
 def _key(lane: LanePlan, plan: Plan, place: int) -> Iterator[str]:
-    """Below the axes, two in a row."""
-    x, y = LEFT + (place % 2) * 330, HEIGHT - 32 + (place // 2) * 20
+    """Below the axes, a line each."""
+    x, y = LEFT, HEIGHT - BOTTOM + 62 + place * 18
     colour, dash = COLOURS[place % 4], DASHES[place % 4]
     yield (
         f'<line x1="{x}" x2="{x + 34}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="2" '
         f'stroke-dasharray="{dash}"/>'
     )
-    name = str(lane.lane) if plan.model.tells_lanes_apart else "every lane"
-    if lane.lane in PYTORCH and plan.lane("trt-engine") is not None and plan.model.tells_lanes_apart:
-        name += " (compiled engines were not measured)"
     front = plan.front(lane)
     splits = f": {label(front[0])} to {label(front[-1])}" if front else ""
-    yield f'<text x="{x + 42}" y="{y}">{escape(name + splits)}</text>'
+    yield f'<text x="{x + 42}" y="{y}">{escape(plan.name_of(lane) + splits)}</text>'
 
 
 def label(point: Point) -> str:

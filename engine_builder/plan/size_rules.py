@@ -151,11 +151,12 @@ def _memory(spec: EngineSpec, shape: Shape, gpu: Gpu, draft: Shape | None) -> It
     found = memory_of(spec, shape, gpu, draft)
     asked = spec.workload.input_tokens + spec.workload.output_tokens
     longest = spec.max_seq_len or asked
+    where = f"in {spec.precision} each of {spec.gpus} x {spec.gpu_class}"
     if found.pool <= 0:
         yield Finding(
             "memory-weights",
             "precision",
-            f"each {spec.gpu_class} would hold {found.weights / GIB:.1f} GiB of weights and "
+            f"{where} would hold {found.weights / GIB:.1f} GiB of weights and "
             f"{(found.fixed - found.weights) / GIB:.1f} GiB of activations and buffers; it has "
             f"{found.usable / GIB:.1f} GiB, and nothing is left for a KV cache",
             _smaller(spec, shape, gpu),
@@ -164,8 +165,8 @@ def _memory(spec: EngineSpec, shape: Shape, gpu: Gpu, draft: Shape | None) -> It
         yield Finding(
             "memory-kv",
             "precision",
-            f"the KV cache would hold {found.tokens} tokens ({found.pool / GIB:.1f} GiB), less than one "
-            f"request of {asked}",
+            f"{where} would have a KV cache of {found.tokens} tokens ({found.pool / GIB:.1f} GiB), less than "
+            f"one request of {asked}",
             _smaller(spec, shape, gpu),
         )
     else:
