@@ -94,7 +94,7 @@ class KernelTables:
 
     @classmethod
     def load(cls) -> KernelTables:
-        """The installed package's; takes some seconds. Raises PlanError where it is not installed."""
+        """The installed package's; takes seconds. Raises PlanError where it is not there, or not whole."""
         if not installed():
             raise PlanError(
                 "measured kernel tables are not installed",
@@ -102,10 +102,14 @@ class KernelTables:
             )
         for name in (PACKAGE, f"{PACKAGE}_core"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            api = importlib.import_module(f"{PACKAGE}.cli.api")
-            database = importlib.import_module(f"{PACKAGE}.sdk.perf_database")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                api = importlib.import_module(f"{PACKAGE}.cli.api")
+                database = importlib.import_module(f"{PACKAGE}.sdk.perf_database")
+        except ImportError as error:
+            message = f"{PACKAGE} is not whole: {error}"
+            raise PlanError(message, "install 'enginehouse[planner]' anew") from error
 
         def latest(system: str, backend: str) -> str | None:
             found = database.get_latest_database_version(system=system, backend=backend)

@@ -138,11 +138,13 @@ def _option(
     )
 
 
-def card_of(spec: EngineSpec, checkpoint: Checkpoint, model: PerformanceModel) -> GoodputCard | None:
+def card_of(
+    spec: EngineSpec, checkpoint: Checkpoint, model: PerformanceModel, draft: Shape | None = None
+) -> GoodputCard | None:
     """What an engine with nothing open is expected to do at its targets; None: nothing is known of it."""
     gpu, ask = GPUS.get(spec.gpu_class), ask_of(spec)
     lines = model.lines(spec, checkpoint, ask) if gpu is not None else None
     if gpu is None or lines is None:
         return None
-    found = performance.card(model, spec, memory_of(spec, checkpoint.shape, gpu), lines)
+    found = performance.card(model, spec, memory_of(spec, checkpoint.shape, gpu, draft), lines)
     return found.model_copy(update={"goodput": forecast(found, ask)})
