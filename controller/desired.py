@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from controller.engines import refusal
+from model_registry.engines import Engine
 from model_registry.entities import Deployment, Endpoint, LaneName, ServerRef
 
 DEFAULT_CONCURRENCY = 64
@@ -38,6 +41,8 @@ class Schema(Protocol):
     def target(self) -> str: ...
     @property
     def max_concurrency(self) -> int | None: ...
+    @property
+    def emulated(self) -> bool: ...
     def as_dict(self) -> dict[str, Any]: ...
 
 
@@ -47,6 +52,8 @@ class Desired:
 
     deployment: Deployment
     server: ServerRef
+    engine: Engine | None = None
+    """What the registry knows of the engine that the deployment names."""
 
     @property
     def name(self) -> str:
@@ -60,6 +67,15 @@ class Desired:
     def target(self) -> str:
         """What the deployment calls on the server."""
         return self.deployment.target or self.deployment.model
+
+    def refusal(self, schema: Schema | None, present: Endpoint | None) -> str | None:
+        """Why it may not be ready, whatever its health; by what was seen now, else when it was registered."""
+        emulated: bool | None = None
+        if schema is not None:
+            emulated = schema.emulated
+        elif present is not None and present.server_schema:
+            emulated = present.server_schema.get("emulated")
+        return refusal(self.deployment.engine, self.engine, emulated)
 
     def endpoint(self, schema: Schema | None = None) -> Endpoint:
         """The endpoint to register. Before its schema is recognised, what the deployment says stands in."""
@@ -107,7 +123,16 @@ class Desired:
         return all(getattr(asked, field) == getattr(got, field) for field in COMPARED)
 
 
-def desired_endpoints(deployments: Iterable[Deployment]) -> dict[str, Desired]:
-    """By endpoint name."""
-    wanted = (Desired(deployment, server) for deployment in deployments for server in deployment.servers)
+NO_ENGINES: Mapping[str, Engine] = MappingProxyType({})
+
+
+def desired_endpoints(
+    deployments: Iterable[Deployment], engines: Mapping[str, Engine] = NO_ENGINES
+) -> dict[str, Desired]:
+    """By endpoint name; `engines`: those of the registry."""
+    wanted = (
+        Desired(deployment, server, engines.get(deployment.engine or ""))
+        for deployment in deployments
+        for server in deployment.servers
+    )
     return {one.name: one for one in wanted}

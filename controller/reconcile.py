@@ -54,15 +54,42 @@ def reconcile(
         present = registered.get(name)
         if present is not None and present.state == "draining":
             actions.append(Move(name, "gone", WANTED_AGAIN))
-        elif (seen := observations.get(name)) is not None:
+        else:
             patient = failures.get(name, 0) < unhealthy_after
-            actions += (
-                _healthy(wanted, present, seen) if seen.healthy else _failed(wanted, present, seen, patient)
-            )
+            actions += _wanted(wanted, present, observations.get(name), patient)
     for name, endpoint in registered.items():
         if name not in desired and endpoint.state != "draining":
             actions.append(Move(name, "draining", NOT_WANTED))
     return actions
+
+
+def _wanted(
+    wanted: Desired, present: Endpoint | None, seen: Observation | None, patient: bool
+) -> Iterator[Action]:
+    """An engine that may not serve takes its endpoint out at once, healthy or not, looked at or not."""
+    refused = wanted.refusal(None if seen is None else seen.schema, present)
+    if refused is not None and (seen is None or seen.healthy):
+        yield from _refused(wanted, present, seen, refused)
+    elif seen is not None:
+        yield from (
+            _healthy(wanted, present, seen)
+            if seen.healthy
+            else _failed(wanted, present, seen, patient and refused is None)
+        )
+
+
+def _refused(
+    wanted: Desired, present: Endpoint | None, seen: Observation | None, reason: str
+) -> Iterator[Action]:
+    """Registered as what was recognised, so that it can be ready as soon as its engine may serve."""
+    if seen is not None and seen.schema is not None:
+        first_time = present is None or present.state == "starting"
+        state: EndpointState = "starting" if first_time else "unhealthy"
+        endpoint = wanted.endpoint(seen.schema).model_copy(update={"state": state, "reason": reason})
+        if endpoint != present:
+            yield Register(endpoint, reason)
+    elif present is not None and present.state == "ready":
+        yield Move(present.name, "unhealthy", reason)
 
 
 def _healthy(wanted: Desired, present: Endpoint | None, seen: Observation) -> Iterator[Action]:

@@ -20,6 +20,7 @@ from controller.config import ControllerConfig
 from controller.desired import Desired, desired_endpoints
 from controller.observe import Health, Introspect, Observation, Observer
 from controller.reconcile import Action, Register, reconcile
+from controller.rollouts.run import Rollouts
 from model_registry.entities import Endpoint
 from model_registry.errors import (
     IllegalTransitionError,
@@ -47,10 +48,13 @@ class Controller:
         health: Health,
         config: ControllerConfig | None = None,
         endpoint_ttl_s: float = 10.0,
+        rollouts: Rollouts | None = None,
     ) -> None:
+        """`rollouts`: None leaves them alone."""
         self._store = store
         self._config = config or ControllerConfig()
         self._ttl_s = endpoint_ttl_s
+        self._rollouts = rollouts
         self._observer = Observer(introspect, health, self._config)
         self._failures: Counter[str] = Counter()
         self._changed = asyncio.Event()
@@ -109,7 +113,8 @@ class Controller:
 
     async def _reconcile(self) -> None:
         snapshot = await self._store.load()
-        desired = desired_endpoints(d for group in snapshot.deployments.values() for d in group)
+        deployments = (d for group in snapshot.deployments.values() for d in group)
+        desired = desired_endpoints(deployments, snapshot.engines)
         registered = {e.name: e for group in snapshot.endpoints.values() for e in group}
         observations = await self._observer.observe_all(desired, registered, self._config.interval_s)
         self._count_failures(desired, observations)
@@ -125,6 +130,8 @@ class Controller:
         )
         for name in await self._store.sweep(as_of_ms=renewal.as_of_ms, leadership=self.leadership):
             log.info("endpoint gone", extra={"endpoint": name, "reason": "not renewed"})
+        if self._rollouts is not None:
+            await self._rollouts.act(snapshot, self.leadership)
 
     def _count_failures(self, desired: dict[str, Desired], observations: dict[str, Observation]) -> None:
         for name in self._failures.keys() - desired.keys():

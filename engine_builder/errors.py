@@ -7,6 +7,7 @@ BuilderError                 says what is wrong, and `remedy` what to do
 ├── StepError                a step failed; carries its name and the end of its log
 │   └── StepTimeoutError     it took too long
 ├── NoRoomError              too little disk or memory is left
+├── BuildStoppedError        somebody asked for it to end before it was done
 ├── ClaimLostError           another worker has this build by now; this one must not publish
 ├── PackageError             a model repository or its manifest is not as it must be
 │   └── SignatureError       the manifest was not signed by a key that is trusted
@@ -52,6 +53,10 @@ class StepTimeoutError(StepError):
 
 class NoRoomError(BuilderError):
     """Too little disk or memory is left."""
+
+
+class BuildStoppedError(BuilderError):
+    """Somebody asked for the build to end before it was done."""
 
 
 class ClaimLostError(BuilderError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -82,26 +82,47 @@ Event = dict[str, Any]
 
 @asynccontextmanager
 async def chat_stream(
-    connection: Connection, body: dict[str, Any], on_decision: Callable[[str], None] | None = None
+    connection: Connection,
+    body: dict[str, Any],
+    on_decision: Callable[[str], None] | None = None,
+    session: aiohttp.ClientSession | None = None,
 ) -> AsyncIterator[AsyncGenerator[Event]]:
     """The chunks of one streamed chat completion; leaving early closes the connection, which cancels it.
 
-    `on_decision` is told where the request went: the value of `x-enginehouse-decision`.
+    `on_decision` is told where the request went: the value of `x-enginehouse-decision`. A `session` that is
+    given stays open, and so do its connections between requests.
     """
     headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
     if on_decision is not None:
         headers["x-enginehouse-explain"] = "1"
-    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+    async with AsyncExitStack() as stack:
+        if session is None:
+            session = await stack.enter_async_context(aiohttp.ClientSession())
         with _reachable(connection.root):
             async with session.post(
-                f"{connection.base_url}/chat/completions", json={**body, "stream": True}
+                f"{connection.base_url}/chat/completions",
+                json={**body, "stream": True},
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
             ) as response:
                 if response.status >= 400:
                     raise await _refusal(response)
                 if on_decision is not None:
                     on_decision(response.headers.get("x-enginehouse-decision", ""))
                 yield _events(response)
+
+
+async def chat(connection: Connection, body: dict[str, Any], session: aiohttp.ClientSession) -> Event:
+    """One chat completion, whole. Raises ApiError."""
+    headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
+    with _reachable(connection.root):
+        async with session.post(
+            f"{connection.base_url}/chat/completions", json=body, headers=headers
+        ) as response:
+            if response.status >= 400:
+                raise await _refusal(response)
+            found: Event = await response.json()
+            return found
 
 
 async def model_names(connection: Connection) -> list[str]:

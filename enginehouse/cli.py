@@ -11,20 +11,29 @@ import sys
 import typer
 
 from enginehouse.commands.apply import apply
+from enginehouse.commands.build import build
+from enginehouse.commands.builder import builder
+from enginehouse.commands.builds import builds
 from enginehouse.commands.card import card
 from enginehouse.commands.chat import chat
 from enginehouse.commands.config import config
 from enginehouse.commands.controller import controller
 from enginehouse.commands.delete import delete
 from enginehouse.commands.doctor import doctor
+from enginehouse.commands.engines import engines
 from enginehouse.commands.explain import explain
 from enginehouse.commands.gateway import gateway
 from enginehouse.commands.get import describe, get
 from enginehouse.commands.history import history, rollback
 from enginehouse.commands.keys import keys
+from enginehouse.commands.loadtest import loadtest
 from enginehouse.commands.plan import plan
+from enginehouse.commands.preflight import preflight
+from enginehouse.commands.quality import quality
 from enginehouse.commands.replay import replay
+from enginehouse.commands.rollout import rollout
 from enginehouse.commands.traces import traces
+from enginehouse.commands.tune import tune
 from enginehouse.commands.up import up
 from enginehouse.commands.version import version
 from enginehouse.errors import CommandError, report
@@ -35,6 +44,7 @@ RUN = "Run"
 USE = "Use a running stack"
 REGISTRY = "What should run"
 ENGINES = "Engines"
+MEASURE = "Measure and improve"
 HOUSE = "This machine"
 
 app = typer.Typer(
@@ -50,9 +60,11 @@ app = typer.Typer(
 app.command(rich_help_panel=RUN)(up)
 app.command(rich_help_panel=RUN)(gateway)
 app.command(rich_help_panel=RUN)(controller)
+app.command(rich_help_panel=RUN)(builder)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
 app.command(rich_help_panel=USE)(explain)
+app.add_typer(rollout, name="rollout", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=REGISTRY)(apply)
 app.command(rich_help_panel=REGISTRY)(get)
 app.command(rich_help_panel=REGISTRY)(describe)
@@ -62,6 +74,13 @@ app.command(rich_help_panel=REGISTRY)(rollback)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=ENGINES)(plan)
+app.command(rich_help_panel=ENGINES)(build)
+app.add_typer(builds, name="builds", rich_help_panel=ENGINES)
+app.add_typer(engines, name="engines", rich_help_panel=ENGINES)
+app.command(rich_help_panel=ENGINES)(preflight)
+app.command(rich_help_panel=MEASURE)(quality)
+app.command(rich_help_panel=MEASURE)(loadtest)
+app.command(rich_help_panel=MEASURE)(tune)
 app.command(rich_help_panel=HOUSE)(doctor)
 app.command(rich_help_panel=HOUSE)(replay)
 app.command(rich_help_panel=HOUSE)(config)

@@ -10,11 +10,13 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from controller.rollouts.run import Rollouts
 from controller.run import Controller
 from enginehouse.settings import Settings, load
 from inference.control import health
 from inference.introspection import introspect
 from model_registry.connection import connect
+from model_registry.rollout_evidence.store import EvidenceStore
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from telemetry.lifecycle import Supervisor
@@ -44,6 +46,7 @@ async def _run(settings: Settings) -> None:
         partial(health, session=session),
         settings.controller,
         settings.registry.endpoint_ttl_s,
+        Rollouts(store, EvidenceStore.of(redis, settings.registry)),
     )
     watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
     supervisor = Supervisor()

@@ -27,10 +27,13 @@ from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
 from gateway.bad_http import refuse_in_json
 from gateway.batch_jobs.parts import BatchJobs
+from gateway.builds import build_routes
 from gateway.decisions import decision_routes
 from gateway.discovery import Discovery, Readiness
 from gateway.forecasts import forecast_routes
 from gateway.generation import Generation
+from gateway.shadow.copies import Copies
+from gateway.shadow.records import Records
 from gateway.token_counts import TokenCounts
 from gateway.tokenization import Tokenization
 from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
@@ -40,10 +43,12 @@ from inference.client import ModelClients
 from inference.kv_events import TrtllmServe
 from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
+from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.connection import connect
 from model_registry.entities import Endpoint
 from model_registry.knobs import BUILT_IN
 from model_registry.kv_feed.store import KvFeedStore
+from model_registry.rollout_evidence.store import EvidenceStore
 from model_registry.slices.exchange import Exchange
 from model_registry.slices.store import SliceStore
 from model_registry.snapshot import Snapshot
@@ -77,6 +82,8 @@ class GatewayProcess:
         self.metrics = metrics
         self._redis = connect(settings.registry)
         self.store = RegistryStore.of(self._redis, settings.registry)
+        of_builds = Terms(settings.builder.attempts, settings.builder.retention_s)
+        self.builds = BuildStore.of(self._redis, settings.registry, of_builds)
         self.watcher = Watcher(
             self.store, settings.registry.snapshot_path, self._registry_changed, config=settings.registry
         )
@@ -122,6 +129,10 @@ class GatewayProcess:
         self.generation = Generation(
             config, self.snapshot, self.tokenizers, self.adapters, self.router, tracing, accounts, limits
         )
+        evidence = EvidenceStore.of(self._redis, settings.registry)
+        self.records = Records(evidence, self.snapshot, self.exchange.name)
+        self.copies = Copies(self.clients, self.router, self.records, metrics, config.request_timeout_s)
+        self.generation.on_watched = self.copies.finished
         self.batch_jobs = self._batch_jobs()
         self.drain = Drain(
             lambda: self.generation.in_flight + self.batch_jobs.slices,
@@ -171,6 +182,7 @@ class GatewayProcess:
         self.supervisor.start("loop-lag", watch_loop_lag(self.metrics.loop_lag))
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
         self.supervisor.start("slices", self.exchange.run, restart_after_s=1.0)
+        self.supervisor.start("rollout-evidence", self.records.run, restart_after_s=1.0)
         self.supervisor.start("kv-events", self.kv_reading.run, restart_after_s=1.0)
         if self.batch_jobs.worker is not None:
             self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
@@ -182,6 +194,7 @@ class GatewayProcess:
     async def close(self) -> None:
         """End the background work and every connection."""
         await self.supervisor.close()
+        await self.copies.close()
         await self.clients.close()
         await self._kv_source.close()
         self.tokenizers.close()
@@ -207,6 +220,7 @@ class GatewayProcess:
             self.metrics.breaker(name, load_.breaker.state(now_s, self.settings.router))
         self.metrics.slices(self.worker, self.capacity.units(), self.limits.units())
         self.metrics.renewals(self.exchange.lost_reports, self.exchange.connected)
+        self.metrics.rollouts({model: one.status.share for model, one in self.snapshot().rolling.items()})
         feeds = self.router.deciding.kv_feeds
         for endpoint in self._endpoints() if feeds else ():
             if (feed := feeds.of(endpoint)) is not None and feed.heard_s > 0:
@@ -252,12 +266,14 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         tokenization = Tokenization(config, process.snapshot, process.tokenizers)
         decisions = decision_routes(process.router, process.snapshot, worker, config.workers)
         forecasts = forecast_routes(process.router.deciding, process.snapshot, worker, config.workers)
+        builds = build_routes(process.builds, process.snapshot)
         more = [
             *counts.routes(),
             *tokenization.routes(),
             *admin,
             *decisions,
             *forecasts,
+            *builds,
             *process.batch_jobs.routes,
         ]
         app = make_app(process.generation, discovery, more, config.limits.max_body_bytes)

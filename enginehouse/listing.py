@@ -19,7 +19,18 @@ from model_registry.manifests import to_yaml
 COLUMNS: Mapping[str, Sequence[str]] = {
     "Model": ("name", "context_length", "default_profile", "aliases", "description"),
     "Adapter": ("name", "model", "path", "lora_name", "aliases", "restricted", "description"),
-    "Deployment": ("name", "model", "profile", "lane", "target", "servers", "labels", "card", "learned"),
+    "Deployment": (
+        "name",
+        "model",
+        "profile",
+        "lane",
+        "target",
+        "engine",
+        "servers",
+        "labels",
+        "card",
+        "learned",
+    ),
     "Endpoint": (
         "name",
         "model",
@@ -31,6 +42,21 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "reason",
         "card",
         "learned",
+    ),
+    "EngineSpec": ("name", "model", "checkpoint", "gpu_class", "lane", "version", "profile", "precision"),
+    "Engine": (
+        "name",
+        "model",
+        "lane",
+        "runtime",
+        "version",
+        "gpu_class",
+        "gpus",
+        "precision",
+        "preflight",
+        "quality",
+        "url",
+        "card",
     ),
     "Profile": ("name", "policy", "order", "queue_limit", "max_wait_s", "ttft_target_s", "window", "hedge"),
     "Policy": (
@@ -44,13 +70,18 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     ),
     "Tenant": ("name", "policy", "weight", "allowed_models", "disabled"),
     "ApiKey": ("name", "tenant", "models", "profiles", "expires_at", "admin", "disabled", "revoked"),
+    "Rollout": ("name", "model", "stable", "candidate", "wanted", "run"),
+    "RolloutStatus": ("name", "phase", "step", "share", "samples", "needed", "exposed", "reason"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {
     "Model": {"Adapter": "model", "Deployment": "model", "Endpoint": "model"},
     "Deployment": {"Endpoint": "deployment"},
+    "EngineSpec": {"Engine": "spec"},
+    "Engine": {"Deployment": "engine"},
     "Profile": {"Deployment": "profile"},
     "Policy": {"Tenant": "policy"},
     "Tenant": {"ApiKey": "tenant"},
+    "Rollout": {"RolloutStatus": "name"},
 }
 """Kind -> kinds that name it, and the field in which they do."""
 
@@ -117,6 +148,8 @@ def _cell(value: Any) -> str:
         return ""
     if value is True:
         return "yes"
+    if isinstance(value, dict) and "passed" in value:
+        return "passed" if value["passed"] else "failed"
     if is_card(value):
         return one_line(value)
     if isinstance(value, dict):

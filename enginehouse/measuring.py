@@ -27,7 +27,7 @@ SHORT_PROMPT = 32
 MET_LEAST = 0.5
 """A stage in which a smaller share meets the targets is the last: more clients only make it worse."""
 
-_ELSEWHERE = "other endpoints served what should have been measured", "see why: `enginehouse explain`"
+ELSEWHERE = "other endpoints served what should have been measured", "see why: `enginehouse explain`"
 
 Progress = Callable[[str, float], None]
 """Takes what is being done, and the share of the time that has passed."""
@@ -111,13 +111,18 @@ async def _alone(requests: TimedRequests, longest: int, clock: _Clock) -> list[S
             if here:
                 found[length].append(sample)
     if not all(found.values()):
-        raise CommandError(*_ELSEWHERE)
+        raise CommandError(*ELSEWHERE)
     # One length is one point, though prompts of random words differ by a few tokens.
     return [
         one._replace(prompt_tokens=round(sum(each.prompt_tokens for each in ones) / len(ones)))
         for ones in found.values()
         for one in ones
     ]
+
+
+def loads(slots: int) -> list[int]:
+    """Twice as many clients each time, up to the slots."""
+    return [2**step for step in range(slots.bit_length()) if 2**step < slots] + [slots]
 
 
 async def _stages(
@@ -128,34 +133,34 @@ async def _stages(
     Each number first with short prompts, for steps, and then with the usual ones.
     """
     slots = min(MOST_CLIENTS, subject.endpoints[0].max_concurrency)
-    ladder = [2**step for step in range(slots.bit_length()) if 2**step < slots] + [slots]
+    ladder = loads(slots)
     targets = subject.knobs.ttft_target_s, subject.knobs.itl_target_s
     decoding: list[Stage] = []
     stages: list[Stage] = []
     for place, clients in enumerate(ladder):
         for found, prompt_tokens, rest in ((decoding, SHORT_PROMPT, 2), (stages, wanted.prompt_tokens, 1)):
             seconds = max(0.5, clock.left_s / (2 * (len(ladder) - place - 1) + rest))
-            load = await _load(requests, clients * len(subject.endpoints), prompt_tokens, seconds, clock)
-            if (stage := _stage(clients, load)) is not None:
-                found.append(stage)
+            timed = await load(requests, clients * len(subject.endpoints), prompt_tokens, seconds, clock.says)
+            if (seen := stage(clients, timed)) is not None:
+                found.append(seen)
         if not stages or not decoding:
-            raise CommandError(*_ELSEWHERE)
+            raise CommandError(*ELSEWHERE)
         if stages[-1].met(*targets) < MET_LEAST or (place > 0 and clock.left_s <= 0):
             break
     return decoding, stages
 
 
-def _stage(clients: int, load: Sequence[Timed]) -> Stage | None:
+def stage(clients: int, timed: Sequence[Timed]) -> Stage | None:
     """What one replica saw of it; what went elsewhere, as spill-over does, was no client of its meanwhile."""
-    samples = [one.sample for one in load if one.here]
+    samples = [one.sample for one in timed if one.here]
     if not samples:
         return None
-    share = sum(one.took_s for one in samples) / sum(one.sample.took_s for one in load)
+    share = sum(one.took_s for one in samples) / sum(one.sample.took_s for one in timed)
     return Stage(clients * share, samples)
 
 
-async def _load(
-    requests: TimedRequests, clients: int, prompt_tokens: int, seconds: float, clock: _Clock
+async def load(
+    requests: TimedRequests, clients: int, prompt_tokens: int, seconds: float, says: Callable[[str], None]
 ) -> list[Timed]:
     """What clients saw that ask again as soon as they are answered. Each is answered once at least."""
     until_s = monotonic() + seconds
@@ -166,7 +171,7 @@ async def _load(
             if turn and monotonic() >= until_s:
                 return
             timed.append(await requests.ask(prompt_tokens))
-            clock.says(f"{clients} at once, prompts of {prompt_tokens} tokens")
+            says(f"{clients} at once, prompts of {prompt_tokens} tokens")
 
     try:
         async with asyncio.TaskGroup() as group:

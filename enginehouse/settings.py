@@ -26,6 +26,8 @@ from pydantic_settings import (
 )
 
 from controller.config import ControllerConfig
+from engine_builder.config import BuilderConfig
+from engine_builder.engines_config import EnginesConfig
 from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
 from enginehouse.errors import SettingsError
 from enginehouse.local.state_dir import STATE_DIR_ENV
@@ -64,6 +66,8 @@ class Settings(BaseSettings):
     router: RouterConfig = Field(default_factory=RouterConfig)
     batch_jobs: BatchJobsConfig = Field(default_factory=BatchJobsConfig)
     controller: ControllerConfig = Field(default_factory=ControllerConfig)
+    builder: BuilderConfig = Field(default_factory=BuilderConfig)
+    engines: EnginesConfig = Field(default_factory=EnginesConfig)
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig)
 
     @model_validator(mode="after")

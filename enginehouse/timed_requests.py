@@ -6,7 +6,9 @@ from collections.abc import Collection
 from contextlib import aclosing
 from random import Random
 from time import monotonic
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
+
+import aiohttp
 
 from enginehouse.api import chat_stream
 from enginehouse.connection import Connection
@@ -30,6 +32,8 @@ _WORDS = (
 _TOKENS = ("content", "reasoning_content", "reasoning", "tool_calls")
 """Fields of a delta that tokens came in; a first one may have the role alone."""
 _BAD_REQUEST = 400
+_FEW, _MORE = 10, 40
+"""Words of the prompts by which a tokenizer is measured; small vocabularies make five tokens of each."""
 
 
 class Timed(NamedTuple):
@@ -44,35 +48,44 @@ class TimedRequests:
     """Chats with one model; prompts are made to length by what its tokenizer was seen to make of words."""
 
     def __init__(
-        self, connection: Connection, model: str, endpoints: Collection[str], output_tokens: int
+        self,
+        connection: Connection,
+        model: str,
+        endpoints: Collection[str],
+        output_tokens: int,
+        session: aiohttp.ClientSession | None = None,
     ) -> None:
+        """`session`: whose connections are used again; None: each request makes its own."""
         self._connection = connection
+        self._session = session
         self._endpoints = endpoints
         self._model = model
         self._output_tokens = output_tokens
-        self._options: dict[str, Any] = {"max_tokens": output_tokens, "min_tokens": output_tokens}
+        self._as_long_as_asked = True
         self._dice = Random()
         self._base_tokens, self._tokens_per_word = 0.0, 1.0
 
     async def calibrate(self) -> Self:
         """Ask for what is needed to make prompts to length. Raises ApiError as the gateway refuses."""
         try:
-            first = await self._ask(40)
+            first = await self._ask(_FEW)
         except ApiError as error:
             if error.status != _BAD_REQUEST or "min_tokens" not in error.message:
                 raise
-            del self._options["min_tokens"]  # its lane cannot; answers are as long as they are
-            first = await self._ask(40)
-        short, longer = first.sample, (await self._ask(120)).sample
-        self._tokens_per_word = max(0.1, (longer.prompt_tokens - short.prompt_tokens) / 80)
-        self._base_tokens = short.prompt_tokens - 40 * self._tokens_per_word
+            self._as_long_as_asked = False  # its lane cannot; answers are as long as they are
+            first = await self._ask(_FEW)
+        short, longer = first.sample, (await self._ask(_MORE)).sample
+        self._tokens_per_word = max(0.1, (longer.prompt_tokens - short.prompt_tokens) / (_MORE - _FEW))
+        self._base_tokens = short.prompt_tokens - _FEW * self._tokens_per_word
         return self
 
-    async def ask(self, prompt_tokens: int) -> Timed:
-        """One request of about so many tokens."""
-        return await self._ask(max(1, round((prompt_tokens - self._base_tokens) / self._tokens_per_word)))
+    async def ask(self, prompt_tokens: int, output_tokens: int | None = None) -> Timed:
+        """One request of about so many tokens. Raises ApiError, and CommandError for an empty answer."""
+        words = max(1, round((prompt_tokens - self._base_tokens) / self._tokens_per_word))
+        return await self._ask(words, output_tokens)
 
-    async def _ask(self, words: int) -> Timed:
+    async def _ask(self, words: int, output_tokens: int | None = None) -> Timed:
+        tokens = output_tokens or self._output_tokens
         # Random from the first word on: a prompt with a known beginning would be answered from the cache.
         text = " ".join(self._dice.choice(_WORDS) for _ in range(words))
         body = {
@@ -80,13 +93,15 @@ class TimedRequests:
             "messages": [{"role": "user", "content": text}],
             "temperature": 0,
             "stream_options": {"include_usage": True},
-            **self._options,
+            "max_tokens": tokens,
+            **({"min_tokens": tokens} if self._as_long_as_asked else {}),
         }
         first_s = last_s = None
         usage: dict[str, int] = {}
         went: list[str] = []
         began_s = monotonic()
-        async with chat_stream(self._connection, body, went.append) as events, aclosing(events):
+        answer = chat_stream(self._connection, body, went.append, self._session)
+        async with answer as events, aclosing(events):
             async for event in events:
                 for choice in event.get("choices") or ():
                     last_s = monotonic()

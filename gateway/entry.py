@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from gateway.api.errors import ApiError
 from gateway.api.requests import ApiRequest
 from gateway.operations import Events, Operation
+from gateway.shadow.watched import Watched
 from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
 from inference.request import Usage
@@ -65,6 +66,8 @@ class Entry(Struct, eq=False):
     usage: Usage = field(default_factory=Usage)
     reservation: Reservation | None = None
     """What it has taken of its tenant's limits."""
+    watched: Watched | None = None
+    """Set where a rollout of its model is under way."""
 
     @property
     def first_token_s(self) -> float | None:

@@ -43,6 +43,7 @@ from gateway.operations.messages import Messages
 from gateway.operations.responses import Responses
 from gateway.prompts import ids_to_route_by, read_prompts, relayed, requests_for
 from gateway.refusal import refuse, timed_out
+from gateway.shadow.watched import Watched
 from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
 from gateway.streaming.client import PushResponse
 from gateway.usage import usage_of
@@ -102,6 +103,8 @@ class Generation:
             for operation, respond in responders
         }
         """Handlers of POSTs, by path."""
+        self.on_watched: Callable[[Entry, Watched], None] | None = None
+        """Called at the end of each request of a model whose rollout is under way."""
         self.is_draining = False
         """New requests are refused, and connections closed after their answers."""
 
@@ -159,6 +162,8 @@ class Generation:
         finally:
             self._open.discard(entry)
             self._accounts.finished(entry)
+            if entry.watched is not None and self.on_watched is not None:
+                self.on_watched(entry, entry.watched)
 
     async def answer_row(
         self,
@@ -288,6 +293,8 @@ class Generation:
             assembling = assembling_for(api, wish.model, prompts, requests, tokenizer)
         if wish.adapter is not None:
             await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
+        if (rolling := snapshot.rolling.get(wish.model.name)) is not None and entry.spare is None:
+            entry.watched = Watched(rolling, requests, assembling, lanes)
         tokens = partial(self._tokens, api, requests, entry.usage.prompt_tokens)
         await reserve(self._limits, entry, identity, tokens)
         entry.routed = True
@@ -329,6 +336,8 @@ class Generation:
             assembler, parser = None if make is None else make(), assembling.parser()
             choices.append(StreamedChoice(index, assembler, events, entry.response, parser, echo))
         entry.choices = choices
+        if entry.watched is not None:
+            entry.watched.listen(choices[0])
 
         async def one(choice: StreamedChoice, request: InferenceRequest) -> Finished:
             finished = await self._router.run(self._job(entry, wish, request, lanes), choice)

@@ -16,9 +16,10 @@ _ID_LANES = _BARE_LANE | _OPENAI_LANES
 
 def lanes_for(snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
     """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
-    present: set[str] = {endpoint.lane for endpoint in snapshot.endpoints.get(model.name, ())}
+    endpoints = snapshot.endpoints.get(model.name, ())
+    present: set[str] = {endpoint.lane for endpoint in endpoints if endpoint.weight}
     if present <= _OPENAI_LANES and (present or model.tokenizer is None):
-        return _OPENAI_LANES
+        return None if model.tokenizer is not None and _crosses(snapshot, model, api) else _OPENAI_LANES
     no_parser = api.tools_at is not None and model.tool_parser is None
     unserved = api.unsupported or api.unknown or no_parser
     if (unserved or api.template_names) and present & _OPENAI_LANES:
@@ -32,6 +33,17 @@ def lanes_for(snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[st
         return None
     # Choices are requests of their own on Triton lanes; an upstream makes them all, and takes any option.
     return _OPENAI_LANES if api.options is not None and present & _OPENAI_LANES else TRITON_LANES
+
+
+def _crosses(snapshot: Snapshot, model: Model, api: ApiRequest) -> bool:
+    """Whether a rollout moves the model to Triton, by what both sides can serve."""
+    rolling = snapshot.rolling.get(model.name)
+    if rolling is None or all(one.lane in _OPENAI_LANES for one in rolling.candidate):
+        return False
+    plain = not (api.unsupported or api.unknown or api.template_names or api.options)
+    no_parser = api.tools_at is not None and model.tool_parser is None
+    texts = api.prompts is None or (len(api.prompts) == 1 and isinstance(api.prompts[0], str))
+    return plain and not no_parser and texts and api.answers == 1
 
 
 def _id_lanes(present: set[str], model: Model) -> frozenset[str]:

@@ -25,6 +25,9 @@ CALL_TIMEOUT_S = 5.0
 POLL_S = 0.05
 """How often the repository index is asked while a model loads or unloads."""
 
+EMULATOR = "emulator"
+"""Whose models the emulator's OpenAI-HTTP server says its are."""
+
 _PROBE = "enginehouse-probe"
 """Id of a request that never was."""
 
@@ -153,12 +156,22 @@ class TritonControl:
             return True  # it answered, if only to refuse
         return True
 
+    async def metrics_text(self) -> str:
+        """Everything on the metrics port, as Prometheus reads it; empty where none is known."""
+        return "" if self._server.metrics is None else await self._text(self._server.metrics)
+
     async def engine_metrics(self, model: str) -> dict[str, dict[str, float]]:
         """The engine's own gauges (`nv_trt_llm_*`) of `model`: family -> kind -> value; empty without any."""
-        if self._server.metrics is None:
-            return {}
-        text = await self._text(self._server.metrics)
-        return engine_metrics(text, model)
+        return engine_metrics(await self.metrics_text(), model)
+
+    async def is_openai_emulator(self) -> bool:
+        """The server lists OpenAI models, and they are the emulator's; no, where it does not tell."""
+        try:
+            listed = (await self._object("/v1/models")).get("data")
+        except InferenceError:
+            return False
+        models = listed if isinstance(listed, list) else []
+        return any(isinstance(model, dict) and model.get("owned_by") == EMULATOR for model in models)
 
     async def _is_gone(self, model: str) -> bool:
         states = [entry.state for entry in await self.index() if entry.name == model]

@@ -6,12 +6,13 @@ Run by the controller when an endpoint appears or comes back; its result is stor
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 
 from inference.control import TritonControl
 from inference.errors import InferenceError, SchemaError, ServerUnreachableError
-from inference.schema import Schema, guides, is_true, parameter, recognise
+from inference.schema import Schema, emulates, guides, is_true, parameter, recognise
 from model_registry.entities import LaneName, ServerRef
 
 _REQUESTS = "nv_trt_llm_request_metrics"
@@ -32,9 +33,9 @@ async def introspect(
     Raises SchemaError when `target` is not what `lane` says or of no known schema, and InferenceError when
     the server cannot be asked.
     """
-    if lane == "openai-http":
-        return Schema(lane="openai-http", target=target)
     async with TritonControl(server, session) as control:
+        if lane == "openai-http":
+            return await _openai(control, target)
         if lane == "auto" and not await control.live():
             return await _openai_or_nothing(control, server, target)
         schema = recognise(await control.metadata(target), await control.config(target))
@@ -50,10 +51,14 @@ async def introspect(
 
 async def _openai_or_nothing(control: TritonControl, server: ServerRef, target: str) -> Schema:
     if await control.lists_openai_models():
-        return Schema(lane="openai-http", target=target)
+        return await _openai(control, target)
     raise ServerUnreachableError(
         f"{server.http} answers neither /v2/health/live nor /v1/models: is a model server running there?"
     )
+
+
+async def _openai(control: TritonControl, target: str) -> Schema:
+    return Schema(lane="openai-http", target=target, emulated=await control.is_openai_emulator())
 
 
 async def _bare_behind(control: TritonControl, schema: Schema) -> Schema | None:
@@ -74,7 +79,8 @@ async def _with_server_facts(control: TritonControl, schema: Schema) -> Schema:
         adds = await _adds_special_tokens(control, schema.preprocessing_target)
         schema = replace(schema, adds_special_tokens=adds)
     if schema.bare_target is not None:
-        schema = replace(schema, guided_decoding=await _guides(control, schema.bare_target))
+        bare = await _config(control, schema.bare_target)
+        schema = replace(schema, guided_decoding=guides(bare), emulated=emulates(bare))
     try:
         metrics = await control.engine_metrics(schema.bare_target or schema.target)
     except InferenceError:
@@ -100,12 +106,12 @@ async def _reserves(control: TritonControl, bare: str) -> bool:
     return stated == "guaranteed_no_evict"
 
 
-async def _guides(control: TritonControl, bare: str) -> bool:
-    """Whether the engine behind a text model has a guided decoding backend; no, where it cannot be asked."""
+async def _config(control: TritonControl, bare: str) -> dict[str, Any]:
+    """The configuration of the engine behind a text model; an empty one, where it cannot be asked."""
     try:
-        return guides(await control.config(bare))
+        return await control.config(bare)
     except InferenceError:
-        return False
+        return {}
 
 
 async def _adds_special_tokens(control: TritonControl, preprocessing: str) -> bool:

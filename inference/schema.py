@@ -16,6 +16,8 @@ from inference.errors import SchemaError
 from model_registry.entities import LaneName
 
 TextMode = Literal["delta", "cumulative"]
+_EMULATOR = "emulator_"
+"""Prefix of the parameters that only CPU engines have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Schema:
     not, or does not say."""
     guided_decoding: bool = False
     """The engine has a guided decoding backend; without one it ignores guides without a word."""
+    emulated: bool = False
+    """A CPU engine is behind it: no real one, whatever it says."""
     vectors: str | None = None
     """The output with the vectors of an encoder."""
     dimensions: int | None = None
@@ -101,6 +105,7 @@ _PLAIN_FIELDS = (
     "vectors",
     "dimensions",
     "guided_decoding",
+    "emulated",
 )
 
 
@@ -165,6 +170,7 @@ def recognise(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Schema:
         max_batch_size=int(config.get("max_batch_size", 0)),
         text_mode="cumulative" if signature is _LLMAPI else "delta",
         guided_decoding=signature is _BARE and guides(config),
+        emulated=emulates(config),
     )
     return _with_text_facts(schema, config) if signature is _TEXT else schema
 
@@ -235,6 +241,11 @@ def parameter(config: Mapping[str, Any], name: str) -> str | None:
 def guides(config: Mapping[str, Any]) -> bool:
     """Whether the bare model of this configuration has a guided decoding backend."""
     return parameter(config, "guided_decoding_backend") is not None
+
+
+def emulates(config: Mapping[str, Any]) -> bool:
+    """Whether the model of this configuration runs a CPU engine."""
+    return any(name.startswith(_EMULATOR) for name in config.get("parameters", {}))
 
 
 def is_true(value: str | None) -> bool:

@@ -200,7 +200,8 @@ class Deployment(Entity):
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
     """What selectors of tenants' policies look at, such as `gpu_class` and `region`."""
     weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    """Share of the traffic it is meant to take beside others of its model and profile (canaries)."""
+    """Share of the traffic it is meant to take beside others of its model and profile, by the policy
+    `weighted`. 0: it gets no requests, whatever the policy, but what a rollout gives it."""
     card: GoodputCard | None = None
     """What one of its replicas can do; forecasts begin with it. None: what a common engine does."""
 

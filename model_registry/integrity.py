@@ -9,6 +9,7 @@ from typing import NamedTuple
 from model_registry.entities import Adapter, ApiKey, Deployment, Model, Tenant
 from model_registry.errors import DanglingReferenceError, InUseError, NameTakenError
 from model_registry.kinds import Ref, kind_of, ref_of
+from model_registry.rollouts import Rollout
 from model_registry.snapshot import Stored
 
 Objects = Mapping[Ref, Stored]
@@ -27,6 +28,12 @@ def references(item: Stored) -> tuple[Reference, ...]:
     match item:
         case Deployment(engine=str(engine)):
             return (Reference("model", "Model", item.model), Reference("engine", "Engine", engine))
+        case Rollout():
+            return (
+                Reference("model", "Model", item.model),
+                Reference("stable", "Deployment", item.stable),
+                Reference("candidate", "Deployment", item.candidate),
+            )
         case Deployment() | Adapter():
             return (Reference("model", "Model", item.model),)
         case ApiKey():

@@ -40,6 +40,8 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("profile", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("enginespec", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("engine", "hash", "builders", "never", "name -> JSON document"),
+    KeySpec("rollout", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("rolloutstatus", "hash", "leading controller", "with the rollout", "name -> JSON document"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

@@ -25,6 +25,7 @@ from model_registry.entities import (
     Tenant,
 )
 from model_registry.errors import UnknownKindError
+from model_registry.rollouts import Rollout, RolloutStatus
 from model_registry.snapshot import Stored
 
 Ref = tuple[str, str]
@@ -42,6 +43,8 @@ KINDS: Mapping[str, type[Stored]] = MappingProxyType(
         "Profile": Profile,
         "EngineSpec": EngineSpec,
         "Engine": Engine,
+        "Rollout": Rollout,
+        "RolloutStatus": RolloutStatus,
     }
 )
 """The order is that of the scripts' keys (`scripts/prelude.lua`)."""
@@ -51,6 +54,7 @@ DECLARED: tuple[str, ...] = (
     "EngineSpec",
     "Engine",
     "Deployment",
+    "Rollout",
     "Profile",
     "Policy",
     "Tenant",
@@ -63,6 +67,7 @@ _SPELLINGS: Mapping[str, str] = MappingProxyType(
     | {"key": "ApiKey", "keys": "ApiKey", "api-key": "ApiKey", "api-keys": "ApiKey"}
     | {"api_key": "ApiKey", "api_keys": "ApiKey"}
     | {"policies": "Policy", "engine-spec": "EngineSpec", "engine-specs": "EngineSpec"}
+    | {"rollout-status": "RolloutStatus", "rolloutstatuses": "RolloutStatus"}
 )
 
 

@@ -25,7 +25,7 @@ class Scripts:
         self._keys = list(keys)
         self._answer_within_s = answer_within_s
 
-    async def run(self, name: str, *args: str | int) -> Any:
+    async def run(self, name: str, *args: str | int, more_keys: Sequence[str] = ()) -> Any:
         """Run one script; what it returns is said in its header."""
         async with answer(self._answer_within_s):
-            return await self._scripts[name](keys=self._keys, args=args)
+            return await self._scripts[name](keys=[*self._keys, *more_keys], args=args)

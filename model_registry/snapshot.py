@@ -16,8 +16,23 @@ from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
 from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, Policy, Profile, Tenant
 from model_registry.knobs import Knobs, knobs_of
+from model_registry.rolling import Rolling, rolling_of
+from model_registry.rollouts import Rollout, RolloutStatus
 
-Stored = Model | Adapter | Deployment | Endpoint | Tenant | ApiKey | Policy | Profile | EngineSpec | Engine
+Stored = (
+    Model
+    | Adapter
+    | Deployment
+    | Endpoint
+    | Tenant
+    | ApiKey
+    | Policy
+    | Profile
+    | EngineSpec
+    | Engine
+    | Rollout
+    | RolloutStatus
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,10 @@ class Snapshot:
     """Declared ones; see `knobs`."""
     engine_specs: Mapping[str, EngineSpec]
     engines: Mapping[str, Engine]
+    rollouts: Mapping[str, Rollout]
+    rollout_statuses: Mapping[str, RolloutStatus]
+    rolling: Mapping[str, Rolling]
+    """By model name: its rollout that is under way."""
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
@@ -60,7 +79,10 @@ class Snapshot:
         profiles: dict[str, Profile] = {}
         engine_specs: dict[str, EngineSpec] = {}
         engines: dict[str, Engine] = {}
-        for item in sorted(objects, key=lambda item: item.name):
+        items = sorted(objects, key=lambda item: item.name)
+        rollouts = {item.name: item for item in items if isinstance(item, Rollout)}
+        statuses = {item.name: item for item in items if isinstance(item, RolloutStatus)}
+        for item in items:
             match item:
                 case Model():
                     models[item.name] = item
@@ -96,6 +118,9 @@ class Snapshot:
             profiles=MappingProxyType(profiles),
             engine_specs=MappingProxyType(engine_specs),
             engines=MappingProxyType(engines),
+            rollouts=MappingProxyType(rollouts),
+            rollout_statuses=MappingProxyType(statuses),
+            rolling=MappingProxyType(rolling_of(statuses.values(), endpoints)),
             stale=stale,
         )
 
@@ -133,6 +158,8 @@ class Snapshot:
         yield from self.profiles.values()
         yield from self.engine_specs.values()
         yield from self.engines.values()
+        yield from self.rollouts.values()
+        yield from self.rollout_statuses.values()
 
 
 Named = TypeVar("Named", Deployment, Endpoint)

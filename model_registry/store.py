@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 from model_registry import changes, integrity, states
+from model_registry.build_jobs.entities import BuildClaim
+from model_registry.build_jobs.errors import BuildClaimLostError
+from model_registry.build_jobs.keys import Keys as BuildKeys
 from model_registry.changes import ChangeRecord, Contents, Position
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
@@ -32,6 +35,8 @@ Names = list[str]
 Items = list[Stored]
 Records = list[ChangeRecord]
 _EndpointChange = Callable[[Endpoint | None], Endpoint]
+Rewrite = Callable[[Snapshot, float], tuple[Sequence[Stored], Sequence[Ref]]]
+"""From everything there is, and Redis' time in Unix seconds: what to store and what to delete."""
 
 
 class Leadership(NamedTuple):
@@ -113,12 +118,13 @@ class RegistryStore:
         cascade: bool = False,
         floor: int = 0,
         dry_run: bool = False,
+        held: BuildClaim | None = None,
     ) -> Applied:
         """As `apply`, and tells what became of each object.
 
         `cascade` deletes those that need a deleted one too. `floor`: the new version will be above it.
-        Raises DanglingReferenceError, NameTakenError, InUseError, RevokedKeyError,
-        UnknownObjectError (a deletion of nothing).
+        `held`: write only while the builder has this build. Raises DanglingReferenceError, NameTakenError,
+        InUseError, RevokedKeyError, UnknownObjectError (a deletion of nothing), BuildClaimLostError.
         """
         for attempt in range(ATTEMPTS):
             contents = await self.contents()
@@ -130,9 +136,32 @@ class RegistryStore:
                 return Applied(contents.position.version, outcomes, fields)
             args = [_op("put", *ref_of(item), encode(item)) for item in puts]
             args += [_op("del", *ref) for ref in sorted(gone)]
-            reply = await self._commit(args, seen=contents.position, floor=floor)
+            reply = await self._commit(args, seen=contents.position, floor=floor, held=held)
             if reply[0] == "ok":
                 return Applied(int(reply[1]), outcomes, fields)
+            if reply[0] == "lost":
+                raise BuildClaimLostError("another builder has this build by now; its engine was not stored")
+            await _pause(attempt)
+        raise RegistryBusyError("the registry kept changing under this write; try again")
+
+    async def rewrite(self, change: Rewrite, *, leadership: Leadership | None = None) -> int:
+        """Store and delete what `change` makes of what is there, all or nothing; returns the version.
+
+        `change` is asked again where the registry has changed under it, so that nobody's write is lost.
+        Raises what `transact` raises, and LeadershipLostError.
+        """
+        for attempt in range(ATTEMPTS):
+            contents = await self.contents()
+            snapshot = Snapshot.of(contents.position.version, contents.objects.values())
+            objects, delete = change(snapshot, contents.now_ms / 1000)
+            if not objects and not delete:
+                return contents.position.version
+            gone = _plan(list(objects), delete, contents, cascade=False)
+            args = [_op("put", *ref_of(item), encode(item)) for item in objects]
+            args += [_op("del", *ref) for ref in sorted(gone)]
+            reply = await self._commit(args, seen=contents.position, leadership=leadership)
+            if reply[0] == "ok":
+                return int(reply[1])
             await _pause(attempt)
         raise RegistryBusyError("the registry kept changing under this write; try again")
 
@@ -283,10 +312,15 @@ class RegistryStore:
         floor: int = 0,
         leadership: Leadership | None = None,
         ttl_s: float | None = None,
+        held: BuildClaim | None = None,
     ) -> Any:
         head = ("", "") if seen is None else (seen.lineage, str(seen.version))
         ttl_ms = "" if ttl_s is None else _ms(ttl_s)
         flat = [part for operation in operations for part in operation]
+        more_keys: list[str] = []
+        if held is not None:
+            flat += ["held", 0, held.build.id, held.holder]
+            more_keys.append(BuildKeys(self.name).build(held.build.id))
         reply = await self._scripts.run(
             "commit",
             *head,
@@ -296,6 +330,7 @@ class RegistryStore:
             ttl_ms,
             self._max_versions,
             *flat,
+            more_keys=more_keys,
         )
         _check_fence(reply)
         return reply

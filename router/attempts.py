@@ -50,6 +50,7 @@ from router.places import Place
 from router.profiles import Wish
 from router.queueing import Queueing
 from router.retry_budget import RetryBudget, why_not
+from router.sides import served_by
 from router.view import Ask, EndpointView, Policy
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
@@ -347,8 +348,7 @@ class Router:
 
         Without another one, what failed before tells more than the refusal does.
         """
-        endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
-        if not any(self._may_carry(job, endpoint) for endpoint in endpoints):
+        if not any(self._may_carry(job, endpoint) for endpoint in self._open_to(job, job.refused_by)):
             raise (
                 refusal
                 if last is None
@@ -502,10 +502,10 @@ class Router:
 
     def _decide(self, job: Job, failed: set[str]) -> Decision:
         model, profile, now_s = job.wish.model.name, job.wish.profile, self._loop.time()
-        endpoints = self._snapshot().endpoints.get(model, ())
+        excluded = failed | job.refused_by if job.refused_by else failed
+        endpoints = self._open_to(job, excluded)
         ask = self._ask(job, endpoints)
         choices = self._choices(job, ask, endpoints, now_s)
-        excluded = failed | job.refused_by if job.refused_by else failed
         left = self.paces.left(endpoints, monotonic())
         knobs = job.knobs = self._knobs(profile)
         policy = job.policy = self.deciding.policy(model, profile, knobs)
@@ -516,9 +516,20 @@ class Router:
         job.considered = Considered(decision, choices, frozenset(excluded) if excluded else _NONE, left)
         return decision
 
+    def _open_to(self, job: Job, unavailable: Set[str]) -> Sequence[Endpoint]:
+        """The model's endpoints; during a rollout those of the job's side."""
+        snapshot, model = self._snapshot(), job.wish.model.name
+        rolling = snapshot.rolling.get(model)
+        if rolling is None:
+            return snapshot.endpoints.get(model, ())
+        key = job.session or job.request.id
+        fits = None if job.selection is None else job.selection.fits
+        spare = job.spare is not None
+        return served_by(rolling, key, job.wish.profile, job.lanes, unavailable, fits, spare=spare)
+
     def expected(self, job: Job, endpoint: str | None = None) -> Expected:
         """When the first token would come if the request went to `endpoint` now; None: to the soonest."""
-        endpoints = self._snapshot().endpoints.get(job.wish.model.name, ())
+        endpoints = self._open_to(job, job.refused_by)
         ask = self._ask(job, endpoints)
         choices = self._choices(job, ask, endpoints, self._loop.time())
         return self.deciding.expected(ask, [c for c in choices if endpoint in (None, c.endpoint.name)])

@@ -53,10 +53,13 @@ def pick(
 
     `knobs` and `policy` are the wanted profile's, wherever it spills to.
     """
-    open_ones = [  # ready, not failed before for this request, and not kept away by its breaker
+    open_ones = [  # ready, meant to take traffic, not failed for this request, and let through by its breaker
         choice
         for choice in choices
-        if choice.breaker_admits and choice.endpoint.state == "ready" and choice.view.name not in excluded
+        if choice.breaker_admits
+        and choice.endpoint.state == "ready"
+        and choice.view.weight > 0
+        and choice.view.name not in excluded
     ]
     if not open_ones:
         return Decision(None, _why_none(choices, excluded), {})
@@ -109,6 +112,8 @@ def _why_none(choices: Sequence[Candidate], excluded: set[str]) -> str:
         return "no_endpoint_registered"
     if all(choice.endpoint.state != "ready" for choice in choices):
         return "none_ready"
+    if all(choice.view.weight == 0 for choice in choices if choice.endpoint.state == "ready"):
+        return "weight_0"
     if all(choice.endpoint.name in excluded for choice in choices if choice.endpoint.state == "ready"):
         return "all_tried"
     return "breakers_open"

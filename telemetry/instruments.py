@@ -245,6 +245,20 @@ class Instruments:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.rollout_copies = Counter(
+            "enginehouse_rollout_copies_total",
+            "Copies of requests that a rollout's two sides were asked, by how their answers compared.",
+            ("model", "side", "outcome"),
+            registry=registry,
+        )
+        self.rollout_share = Gauge(
+            "enginehouse_rollout_share",
+            "Share of a model's requests that the candidate of its rollout is to serve; 0 while it is copied "
+            "only, or none is under way.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.loop_lag = BulkHistogram(
             "enginehouse_loop_lag_seconds",
             "How late the event loop woke up for a timer; sampled.",

@@ -44,6 +44,12 @@ BATCH_ROW_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(BatchRowOutcome))
 BATCH_JOB_STATUSES: Final = ("validating", "in_progress", "finalizing", "cancelling")
 """Of jobs that have not ended."""
 
+RolloutSide = Literal["candidate", "stable"]
+ROLLOUT_SIDES: Final[frozenset[str]] = frozenset(get_args(RolloutSide))
+
+CopyOutcome = Literal["same", "different", "uncompared", "failed"]
+COPY_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(CopyOutcome))
+
 BreakerState = Literal["closed", "half_open", "open"]
 BREAKER_STATES: Final[dict[str, int]] = {"closed": 0, "half_open": 1, "open": 2}
 

@@ -25,9 +25,11 @@ from telemetry.metric_labels import (
     BatchRowOutcome,
     BreakerState,
     CancelPhase,
+    CopyOutcome,
     KnownValues,
     Outcome,
     RefusalReason,
+    RolloutSide,
 )
 from telemetry.metric_series import CounterSeries, Flushable, HistogramSeries
 from telemetry.queue_series import QueueSeries
@@ -59,6 +61,8 @@ class Metrics:
         self._attempts: dict[tuple[str, str], CounterSeries] = {}
         self._cancellations: dict[str, CounterSeries] = {}
         self._batch_rows: dict[BatchRowOutcome, CounterSeries] = {}
+        self._copies: dict[tuple[str, str, str], CounterSeries] = {}
+        self._rolling: set[str] = set()
         self._loop_lag = self._keep(HistogramSeries(self._instruments.loop_lag))
         self._models = KnownValues(_MAX_MODELS)
         self._adapters = KnownValues(_MAX_ADAPTERS)
@@ -207,6 +211,24 @@ class Metrics:
         for status, jobs in by_status.items():
             self._instruments.batch_jobs.labels(status).set(jobs)
         self._instruments.batch_rows_waiting.set(rows_waiting)
+
+    def rollout_copy(self, model: str, side: RolloutSide, outcome: CopyOutcome) -> None:
+        """A copy of a request was answered, or failed."""
+        labels = self._models.label(model), side, outcome
+        series = self._copies.get(labels)
+        if series is None:
+            series = self._copies[labels] = self._keep(
+                CounterSeries(self._instruments.rollout_copies.labels(*labels))
+            )
+        series.value += 1
+
+    def rollouts(self, shares: Mapping[str, float]) -> None:
+        """Shares of the candidates of all rollouts under way, by model."""
+        for model in self._rolling - shares.keys():
+            self._instruments.rollout_share.labels(self._models.label(model)).set(0.0)
+        for model, share in shares.items():
+            self._instruments.rollout_share.labels(self._models.label(model)).set(share)
+        self._rolling = set(shares)
 
     def loop_lag(self, lag_s: float) -> None:
         """The event loop woke up so much too late."""

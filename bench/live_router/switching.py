@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from bench.live_router.callers import Caller, Load, wrongs
-from bench.live_router.fleet import GATEWAYS, Fleet, Manifest
+from bench.live_router.fleet import GATEWAYS, Fleet
 from bench.live_router.report import Part, Say
+from bench.stack import Manifest
 
 SLOTS = 4
 CLIENTS = 30

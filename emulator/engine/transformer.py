@@ -126,7 +126,7 @@ class Transformer:
         self._weights = weights
         self._pool = pool
         self._cosine, self._sine = rope_tables(weights.config)
-        self._unembed = np.ascontiguousarray(weights.embed.T)
+        self._unembed = np.ascontiguousarray(weights.head.T)
 
     def forward(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Array:
         """Computes all segments, fills their KV slots, and returns logits [len(wanted), vocab].

@@ -1,7 +1,8 @@
 """The parameters of one transformer: its shape (`ModelConfig`) and its arrays (`Weights`).
 
-A model folder holds `config.json` in the key names of Hugging Face and `weights.npz` with float16
-arrays; in memory everything is float32, which is what the engine computes in.
+A model folder of ours holds `config.json` in the key names of Hugging Face and `weights.npz` with float16
+arrays; checkpoints and emulated engines are read as well (`model_folders`). In memory everything is float32,
+which is what the engine computes in.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from emulator.engine.model_folders import CONFIG_FILE, WEIGHTS_FILE, read_arrays, read_fields
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "weights.npz"
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Shape of a decoder: RMSNorm, RoPE, grouped-query attention, SwiGLU, tied embeddings."""
+    """Shape of a decoder: RMSNorm, RoPE, grouped-query attention, SwiGLU."""
 
     vocab_size: int
     hidden_size: int
@@ -54,11 +54,8 @@ class ModelConfig:
 
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
-        """Reads `config.json`; keys that this engine has no use for are left alone."""
-        fields = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        missing = {"vocab_size", "hidden_size", "num_hidden_layers"} - fields.keys()
-        if missing:
-            raise ValueError(f"{folder / CONFIG_FILE} lacks {', '.join(sorted(missing))}")
+        """Reads `config.json`; keys that this engine has no use for are left alone. Raises ValueError."""
+        fields = read_fields(folder)
         return cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
 
     def save(self, folder: Path) -> None:
@@ -69,7 +66,10 @@ class ModelConfig:
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array, in storage order; matrices are [inputs, outputs]."""
+    """Name and shape of every array, in storage order; matrices are [inputs, outputs].
+
+    A model whose head is not its table of embeddings has `head` [vocab, hidden] too.
+    """
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {"embed": (config.vocab_size, hidden)}
     for layer in range(config.num_hidden_layers):
@@ -96,10 +96,15 @@ class LayerWeights:
 
 
 class Weights:
-    """The arrays of one model in float32, checked against the configuration's shapes."""
+    """The arrays of one model in float32, checked against the configuration's shapes.
+
+    `head` [vocab, hidden] makes logits; where none is given it is the table of embeddings.
+    """
 
     def __init__(self, config: ModelConfig, arrays: Mapping[str, NDArray[np.floating]]) -> None:
         shapes = parameter_shapes(config)
+        if "head" in arrays:
+            shapes["head"] = shapes["embed"]
         for name, shape in shapes.items():
             if name not in arrays or arrays[name].shape != shape:
                 found = arrays[name].shape if name in arrays else "nothing"
@@ -109,6 +114,7 @@ class Weights:
             name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in shapes
         }
         self.embed = self.arrays["embed"]
+        self.head = self.arrays.get("head", self.embed)
         self.final_norm = self.arrays["final_norm"]
         self.layers = [self._layer(layer) for layer in range(config.num_hidden_layers)]
 
@@ -118,11 +124,13 @@ class Weights:
 
     @classmethod
     def load(cls, folder: str | Path) -> Weights:
-        """Reads `config.json` and `weights.npz` of a model folder."""
+        """Reads a model folder, a checkpoint in Hugging Face's layout, or an emulated engine.
+
+        Raises ValueError for what is no such folder, and BuilderError for one that is not whole.
+        """
         path = Path(folder)
-        with np.load(path / WEIGHTS_FILE, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        return cls(ModelConfig.load(path), arrays)
+        config = ModelConfig.load(path)
+        return cls(config, read_arrays(path, config.num_hidden_layers))
 
     @classmethod
     def random(cls, config: ModelConfig, seed: int) -> Weights:

@@ -17,8 +17,9 @@ from emulator.engine import EngineError, EngineRequest, SamplingParams
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandoned, submit
 from emulator.triton.llmapi_call import LlmApiCall, LlmApiOptions
+from emulator.triton.llmapi_config import parameters_of_yaml
 from emulator.triton.llmapi_lora import lora_of_path
-from emulator.triton.settings import ModelSettings, build_engine
+from emulator.triton.settings import ModelSettings, build_engine, tokenizer_folder
 from emulator.triton.tensors import (
     FINAL,
     BadTensorError,
@@ -40,10 +41,13 @@ class LlmApiModel:
     """What the Python backend loads; the engine's thread answers."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        settings = self._settings = ModelSettings(args)
-        model_dir = settings.required("emulator_model")
-        self._engine = build_engine(settings, Path(model_dir))
-        self._tokenizer = EngineTokenizer(model_dir)
+        settings = ModelSettings(args)
+        if settings.text("emulator_model") is None:
+            settings = ModelSettings(args, also=parameters_of_yaml(args))
+        self._settings = settings
+        model_dir = Path(settings.required("emulator_model"))
+        self._engine = build_engine(settings, model_dir)
+        self._tokenizer = EngineTokenizer(tokenizer_folder(settings, model_dir))
         self._numbers = itertools.count(1)
         self._ends_stopped = settings.text("emulator_dialect") != "1.x"
         self._calls = OpenCalls()

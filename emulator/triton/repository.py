@@ -25,10 +25,10 @@ from engine_builder.repository.encoders import EncoderKind, encoder
 from engine_builder.repository.queues import SCHEDULER_POLICY, batched_queue, in_flight_queue
 from model_registry.triton_queue import TritonQueue
 
-_MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parent / "models"
 _QUEUE = TritonQueue()
 # Limits that a real engine takes at run time, by parameters of their own.
-_RUNTIME_LIMITS = (
+RUNTIME_LIMITS = (
     "kv_blocks",
     "batch_scheduler_policy",
     "enable_kv_cache_reuse",
@@ -282,13 +282,13 @@ def _python_model(
         decoupled=decoupled,
         parameters=parameters,
         queue=queue,
-        model_file=_MODELS / kind / "model.py",
+        model_file=MODELS / kind / "model.py",
     )
 
 
 def _engine_parameters(engine: EngineSpec) -> dict[str, str]:
     limits = engine.limits
-    built = {key: value for key, value in asdict(limits).items() if key not in _RUNTIME_LIMITS}
+    built = {key: value for key, value in asdict(limits).items() if key not in RUNTIME_LIMITS}
     parameters = {
         SCHEDULER_POLICY: limits.batch_scheduler_policy,
         "max_tokens_in_paged_kv_cache": str(limits.kv_blocks * limits.tokens_per_block),

@@ -13,6 +13,7 @@ from typing import Any
 
 from emulator.engine import Engine, EngineLimits, FaultSwitch, ModelConfig, Pacing, Weights
 from emulator.engine.engine import GuideCompiler
+from emulator.engine.model_folders import engine_limits
 
 _TRUE = {"true", "True", "TRUE", "1"}
 _FALSE = {"false", "False", "FALSE", "0"}
@@ -21,7 +22,8 @@ _FALSE = {"false", "False", "FALSE", "0"}
 class ModelSettings:
     """One model's configuration. An unset `${placeholder}` and an empty text count as not given."""
 
-    def __init__(self, args: Mapping[str, str]) -> None:
+    def __init__(self, args: Mapping[str, str], also: Mapping[str, str] | None = None) -> None:
+        """`also`: parameters that are said elsewhere, for those that the configuration does not give."""
         config: dict[str, Any] = json.loads(args["model_config"])
         self.name: str = args["model_name"]
         self.version: str = args["model_version"]
@@ -30,7 +32,8 @@ class ModelSettings:
         self.outputs = frozenset(tensor["name"] for tensor in config["output"])
         policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
         self.max_queue_size: int | None = policy.get("max_queue_size") or None
-        self._parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        own = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
+        self._parameters = {**(also or {}), **own}
 
     def text(self, key: str) -> str | None:
         """A parameter as it stands; None when it is not given."""
@@ -60,14 +63,20 @@ class ModelSettings:
 def build_engine(settings: ModelSettings, model_dir: Path) -> Engine:
     """The engine that a model's parameters describe, not started yet."""
     weights = Weights.load(model_dir)
+    tokenizer_dir = tokenizer_folder(settings, model_dir)
     return Engine(
         weights,
-        limits_from(settings),
+        limits_from(settings, model_dir),
         pacing=Pacing.load(settings.text("emulator_pacing") or "none"),
         faults=_fault_switch(settings),
-        guides=_guides(settings, model_dir, weights.config),
-        script=_script(settings, model_dir),
+        guides=_guides(settings, tokenizer_dir, weights.config),
+        script=_script(settings, tokenizer_dir),
     )
+
+
+def tokenizer_folder(settings: ModelSettings, model_dir: Path) -> Path:
+    """`tokenizer_dir`, or the model's own folder: engines have no tokenizer in theirs."""
+    return Path(settings.text("tokenizer_dir") or model_dir)
 
 
 def _guides(settings: ModelSettings, model_dir: Path, config: ModelConfig) -> GuideCompiler | None:
@@ -79,12 +88,15 @@ def _guides(settings: ModelSettings, model_dir: Path, config: ModelConfig) -> Gu
         raise ValueError(f"guided_decoding_backend must be xgrammar, got {backend!r}")
     from emulator.engine.guides import Guides  # only engines with guides pay for the library
 
-    return Guides(model_dir, config)
+    told = settings.text("xgrammar_tokenizer_info_path")  # lies beside the tokenizer it was made of
+    return Guides(model_dir if told is None else Path(told).parent, config)
 
 
-def limits_from(settings: ModelSettings) -> EngineLimits:
-    """Build limits from `emulator_limits` (JSON), run-time limits from the real parameters."""
-    fields: dict[str, Any] = json.loads(settings.text("emulator_limits") or "{}")
+def limits_from(settings: ModelSettings, model_dir: Path) -> EngineLimits:
+    """Build limits from the engine's own config, or `emulator_limits` (JSON) where it states them; run-time
+    limits from the real parameters."""
+    own = engine_limits(model_dir) or {}
+    fields: dict[str, Any] = {**own, **json.loads(settings.text("emulator_limits") or "{}")}
     built = EngineLimits(**fields)
     fields["kv_blocks"] = built.kv_blocks
     max_tokens = settings.text("max_tokens_in_paged_kv_cache")
@@ -94,6 +106,8 @@ def limits_from(settings: ModelSettings) -> EngineLimits:
     if policy is not None:
         fields["batch_scheduler_policy"] = policy
     fields["enable_kv_cache_reuse"] = settings.flag("enable_kv_cache_reuse", built.enable_kv_cache_reuse)
+    if not own.get("enable_kv_cache_reuse", True):
+        fields["enable_kv_cache_reuse"] = False  # built without paged context FMHA
     fields["enable_chunked_context"] = settings.flag("enable_chunked_context", False)
     cache_bytes = settings.text("lora_cache_host_memory_bytes")
     if cache_bytes is not None:

@@ -20,7 +20,7 @@ from emulator.engine.encoder import Encoder
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.triton.calls import ParentWatch, Ticker, submit
 from emulator.triton.metrics import VllmMetrics
-from emulator.triton.settings import ModelSettings, build_engine
+from emulator.triton.settings import ModelSettings, build_engine, tokenizer_folder
 from emulator.triton.tensors import (
     FINAL,
     Tensors,
@@ -42,11 +42,11 @@ class VllmModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         settings = self._settings = ModelSettings(args)
-        model_dir = settings.required("emulator_model")
+        model_dir = Path(settings.required("emulator_model"))
         self._task = settings.text("emulator_task") or "generate"
-        self._tokenizer = EngineTokenizer(model_dir)
+        self._tokenizer = EngineTokenizer(tokenizer_folder(settings, model_dir))
         self._numbers = itertools.count(1)
-        self._engine = build_engine(settings, Path(model_dir))
+        self._engine = build_engine(settings, model_dir)
         self._embedder = _Embedder(Encoder(Weights.load(model_dir)), self._engine.max_input_len)
         metrics = VllmMetrics(settings.name, settings.version)
         period_s = settings.seconds("stats_check_period_ms", 100)

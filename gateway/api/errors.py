@@ -16,6 +16,7 @@ import msgspec
 
 from inference import errors as inference_errors
 from model_registry import errors as registry_errors
+from model_registry.build_jobs import errors as build_errors
 from router import errors as router_errors
 from tenancy import errors as tenancy_errors
 from tenancy.batch_jobs import errors as job_errors
@@ -125,6 +126,9 @@ _REGISTRY: Mapping[type[Exception], ErrorShape] = {
     registry_errors.InUseError: ErrorShape(409, INVALID_REQUEST, "in_use"),
     registry_errors.ManifestErrors: ErrorShape(400, INVALID_REQUEST, "invalid_manifest"),
     registry_errors.IllegalTransitionError: ErrorShape(409, INVALID_REQUEST, "illegal_transition"),
+    build_errors.UnknownBuildError: ErrorShape(404, INVALID_REQUEST, "build_not_found"),
+    build_errors.BuildOverError: ErrorShape(409, INVALID_REQUEST, "build_over"),
+    build_errors.BuildClaimLostError: ErrorShape(409, INVALID_REQUEST, "build_claim_lost"),
 }
 
 _INFERENCE: Mapping[type[Exception], ErrorShape] = {

@@ -7,14 +7,16 @@
 --     then four per operation: op, kind's index, name, document
 --       need: the object must exist          same: its document must be this one
 --       put: store                           del: remove
--- Returns {"ok", version} | {"stale"} | {"fenced"} | {"missing", kind, name} | {"changed", kind, name}.
+--       held: the build called by this name, whose hash is the last of KEYS, must have this holder
+-- Returns {"ok", version} | {"stale"} | {"fenced"} | {"missing", kind, name} | {"changed", kind, name}
+--       | {"lost"}.
 -- What is stored already or absent already is not recorded; with nothing to record the version stays.
 
--- Keeps what an object has become, and, where nothing was kept yet, what it was. Endpoints come and go, and a
--- deleted key may not come back: of both nothing is kept.
+-- Keeps what an object has become, and, where nothing was kept yet, what it was. Endpoints come and go, a
+-- rollout's status moves every few seconds, and a deleted key may not come back: of these nothing is kept.
 local function keep(write, before, version, most)
   local op, index, name, document, stored = write[1], write[2], write[3], write[4], write[5]
-  if index == ENDPOINT then return end
+  if index == ENDPOINT or index == ROLLOUT_STATUS then return end
   local field = KIND_NAMES[index] .. "/" .. name
   if index == API_KEY and op == "del" then
     redis.call("HDEL", HISTORY, field)
@@ -36,11 +38,13 @@ end
 local writes = {}
 for i = 9, #ARGV, 4 do
   local op, index, name, document = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
-  local stored = redis.call("HGET", kind_key(index), name)
+  local stored = op ~= "held" and redis.call("HGET", kind_key(index), name)
   if op == "need" then
     if not stored then return { "missing", KIND_NAMES[index], name } end
   elseif op == "same" then
     if stored ~= document then return { "changed", KIND_NAMES[index], name } end
+  elseif op == "held" then
+    if redis.call("HGET", KEYS[#KEYS], "holder") ~= document then return { "lost" } end
   else
     writes[#writes + 1] = { op, index, name, document, stored }
   end

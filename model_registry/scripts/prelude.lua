@@ -3,8 +3,8 @@
 --   [6...] one hash per kind.
 local META, CHANGES, DEADLINES, LEADER, HISTORY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local KIND_NAMES = { "Model", "Deployment", "Endpoint", "Tenant", "ApiKey", "Adapter", "Policy", "Profile",
-  "EngineSpec", "Engine" }
-local ENDPOINT, API_KEY = 3, 5
+  "EngineSpec", "Engine", "Rollout", "RolloutStatus" }
+local ENDPOINT, API_KEY, ROLLOUT_STATUS = 3, 5, 12
 
 local function kind_key(index) return KEYS[5 + index] end
 

@@ -21,6 +21,7 @@ class Recognised:
     target: str = "tensorrt_llm"
     max_concurrency: int | None = 48
     details: dict[str, Any] = field(default_factory=lambda: {"lane": "tensorrt_llm"})
+    emulated: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return self.details

@@ -32,6 +32,7 @@ from model_registry.errors import (
     UnknownObjectError,
 )
 from model_registry.keys import CATALOGUE, Keys
+from model_registry.rollouts import Rollout, RolloutStatus
 from model_registry.snapshot import Stored
 from model_registry.states import ENDPOINT as TRANSITIONS
 from model_registry.store import RegistryStore
@@ -313,7 +314,9 @@ async def test_a_cascade_takes_what_needs_what_goes_too(store: RegistryStore) ->
 
 async def test_every_key_in_redis_is_in_the_catalogue(store: RegistryStore, redis_client: Redis) -> None:
     operators = [Policy(name="gold"), Profile(name="night"), MODEL, ADAPTER, DEPLOYMENT, TENANT, KEY]
-    await store.apply([*operators, SPEC, ENGINE])
+    other = DEPLOYMENT.model_copy(update={"name": "other"})
+    names = {"name": "r", "model": DEPLOYMENT.model, "stable": DEPLOYMENT.name, "candidate": "other"}
+    await store.apply([*operators, SPEC, ENGINE, other, Rollout(**names), RolloutStatus(**names)])
     await store.register_endpoint(ENDPOINT, 60)
     await store.claim_leadership("c", 60)
     keys = Keys("test")

@@ -111,13 +111,16 @@ def test_ties_are_broken_by_the_coin() -> None:
     assert seen == {"a", "b"}
 
 
-def test_a_policy_may_take_none() -> None:
-    """Also where there is only one."""
+@pytest.mark.parametrize("policy", ["weighted", "product", "round-robin"])
+def test_weight_0_takes_nothing_whatever_the_policy(policy: str) -> None:
+    """Also where there is nothing else."""
     for names in ("a", "ab"):
-        decision = picked(
-            "balanced", [choice(endpoint(name), weight=0.0) for name in names], policy="weighted"
-        )
-        assert (decision.endpoint, decision.reason) == (None, "policy_takes_none")
+        idle = [choice(endpoint(name), weight=0.0) for name in names]
+        decision = picked("balanced", idle, policy=policy)
+        assert (decision.endpoint, decision.reason) == (None, "weight_0")
+        chosen = picked("balanced", [*idle, choice(endpoint("c"), 3)], policy=policy).endpoint
+        assert chosen is not None
+        assert chosen.name == "c"
 
 
 @given(

@@ -18,8 +18,10 @@ from telemetry.metric_labels import (
     BATCH_JOB_STATUSES,
     BATCH_ROW_OUTCOMES,
     CANCEL_PHASES,
+    COPY_OUTCOMES,
     OUTCOMES,
     REFUSAL_REASONS,
+    ROLLOUT_SIDES,
     outcome_of,
 )
 from telemetry.metrics import Metrics
@@ -270,14 +272,14 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 36
+    assert len(described) == 38
     assert documented() == described
 
 
 def test_the_document_lists_every_label_value() -> None:
     text = DOCUMENT.read_text().split("## Label values")[1].split("## Questions")[0]
     documented_values = set(re.findall(r"`([a-z_]+)`", text)) - {"outcome", "phase", "status", "reason"}
-    documented_values -= {"worker", "limit"}
+    documented_values -= {"worker", "limit", "side"}
     assert documented_values == {
         *get_args(Kind),
         *OUTCOMES,
@@ -286,4 +288,6 @@ def test_the_document_lists_every_label_value() -> None:
         *BATCH_ROW_OUTCOMES,
         *BATCH_JOB_STATUSES,
         *REFUSAL_REASONS,
+        *ROLLOUT_SIDES,
+        *COPY_OUTCOMES,
     }

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import inference.errors
+import model_registry.build_jobs.errors
 import model_registry.errors
 import router.errors
 import tenancy.batch_jobs.errors
@@ -25,7 +26,14 @@ def error_classes(module: ModuleType) -> list[type[Exception]]:
     return [item for item in found if item.__module__ == module.__name__]
 
 
-MODULES = (inference.errors, model_registry.errors, router.errors, tenancy.errors, tenancy.batch_jobs.errors)
+MODULES = (
+    inference.errors,
+    model_registry.errors,
+    model_registry.build_jobs.errors,
+    router.errors,
+    tenancy.errors,
+    tenancy.batch_jobs.errors,
+)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -1,0 +1,129 @@
+"""`python -m bench.rollouts`: every case while clients ask, and one line `RESULT {json}` at its end.
+
+0: every candidate was treated as it should be, before 5 % of the requests had seen a regression, and no
+client's request failed; 1: not; 2: it could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.build import BenchError
+from bench.rollouts.cases import CROSSINGS, REGRESSIONS, Case, clean
+from bench.rollouts.clients import Clients
+from bench.rollouts.fleet import Fleet, fleet
+from enginehouse.errors import CommandError
+from model_registry.rollouts import CanaryStep, Limits, Rollout, ShadowPlan
+
+MOST_EXPOSED = 0.05
+CASE_TIMEOUT_S = 180.0
+QUICK_CLEAN, ALL_CLEAN = 2, 20
+STEPS = tuple(
+    CanaryStep(share=share, min_samples=samples, min_s=1)
+    for share, samples in ((0.01, 2), (0.05, 5), (0.25, 10), (0.5, 20))
+)
+
+
+async def campaign(cases: Mapping[str, Case]) -> dict[str, Any]:
+    """Every case, one after the other; the processes it starts have ended when it returns."""
+    began_s = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    told: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="enginehouse-rollouts-") as folder:
+        _say(began_s, "starting Redis, Triton, an OpenAI-HTTP server, controller and two gateways")
+        async with fleet(Path(folder)) as running:
+            for name, case in cases.items():
+                told[name] = await _case(running, name, case)
+                _say(began_s, f"{name}: {json.dumps(told[name])}")
+    return {
+        "took_s": round(time.monotonic() - began_s, 1),
+        "regressions": sum(not case.promoted for case in cases.values()),
+        "clean": sum(case.promoted for case in cases.values()),
+        "failed_requests": sum(one["failed"] for one in told.values()),
+        "requests": sum(one["requests"] for one in told.values()),
+        "cases": told,
+        "ok": all(one["ok"] for one in told.values()),
+    }
+
+
+async def _case(running: Fleet, name: str, case: Case) -> dict[str, Any]:
+    model = await running.deploy(name, case)
+    rollout = Rollout(
+        name=f"r-{name}",
+        model=model,
+        stable=f"stable-{name}",
+        candidate=f"candidate-{name}",
+        shadow=ShadowPlan(concurrency=5, min_s=2),
+        steps=STEPS,
+        limits=Limits.model_validate(dict(case.limits)),
+    )
+    clients = Clients(running.session, running.gateways, model, running.key)
+    began_s = time.monotonic()
+    async with clients.asking():
+        await running.store.apply([rollout])
+        status = await running.until_over(rollout, CASE_TIMEOUT_S)
+    took_s = time.monotonic() - began_s
+    await running.remove(model)
+    exposed = clients.by_candidate / max(1, clients.answered)
+    failed = sum(clients.failed.values())
+    as_it_should = status.phase == ("promoted" if case.promoted else "rolled_back")
+    ok = as_it_should and failed == 0 and (case.promoted or exposed < MOST_EXPOSED)
+    copies = next((one.samples for one in status.figures if one.name == "shadow.errors"), 0)
+    return {
+        "ok": ok,
+        "phase": status.phase,
+        "reason": status.reason,
+        "took_s": round(took_s, 1),
+        "requests": clients.answered + failed,
+        "failed": failed,
+        "failures": dict(clients.failed),
+        "by_candidate": clients.by_candidate,
+        "exposed": round(exposed, 4),
+        "copies": copies,
+    }
+
+
+def _say(began_s: float, text: str) -> None:
+    print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def _cases(only: list[str] | None, *, quick: bool) -> dict[str, Case]:
+    count = QUICK_CLEAN if quick else ALL_CLEAN - len(CROSSINGS)
+    known = {**REGRESSIONS, **CROSSINGS, **dict(clean(number) for number in range(1, count + 1))}
+    unknown = set(only or ()) - known.keys()
+    if unknown:
+        raise BenchError(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return {name: case for name, case in known.items() if only is None or name in only}
+
+
+def main() -> int:
+    """Run what the arguments name."""
+    parser = argparse.ArgumentParser(prog="python -m bench.rollouts", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="each regression, and few clean ones")
+    parser.add_argument("--only", action="append", metavar="CASE", help="this case only; may repeat")
+    options = parser.parse_args()
+    try:
+        result = asyncio.run(campaign(_cases(options.only, quick=options.quick)))
+    except (BenchError, CommandError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("stopped; nothing is left running", file=sys.stderr)
+        return 130
+    print("RESULT " + json.dumps(result, separators=(",", ":")))
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

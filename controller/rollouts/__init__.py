@@ -1,0 +1,1 @@
+"""Rollouts: whether a candidate deployment goes on, waits or goes back."""

@@ -1,0 +1,136 @@
+"""What programs take that start servers: Triton over several GPUs, `trtllm-serve` and vLLM."""
+
+from __future__ import annotations
+
+from engine_builder.contract.options import Absent, Table, choice, each, fraction, number, switch, text
+
+TRTLLM_SERVE = Table(
+    "trtllm-serve",
+    "§4.6",
+    "tensorrt_llm/commands/serve.py of NVIDIA/TensorRT-LLM, 4c05a748 (1.2.0rc)",
+    (
+        text("--tokenizer"),
+        text("--host", "localhost"),
+        number("--port", 8000),
+        choice("--backend", "pytorch tensorrt _autodeploy", "pytorch"),
+        choice("--log_level", "internal_error error warning info verbose debug trace", "info"),
+        number("--max_beam_width", 1),
+        number("--max_batch_size", 2048),
+        number("--max_num_tokens", 8192),
+        number("--max_seq_len"),
+        *each(number, "--tp_size --pp_size", 1),
+        *each(number, "--ep_size --cluster_size --gpus_per_node"),
+        fraction("--kv_cache_free_gpu_memory_fraction", 0.9),
+        number("--num_postprocess_workers", 0),
+        switch("--trust_remote_code"),
+        text("--extra_llm_api_options", note="YAML of LLM() arguments; wins over flags"),
+        text("--reasoning_parser"),
+        *each(text, "--metadata_server_config_file --server_role", since="1.0"),
+        switch("--fail_fast_on_attention_window_too_large", since="1.0"),
+        text("--disagg_cluster_uri", since="1.2"),
+        switch("--enable_chunked_prefill", since="1.2"),
+        text("--media_io_kwargs", since="1.2"),
+    ),
+    absent=(
+        Absent("--config", "the newer name of --extra_llm_api_options, after the pinned version"),
+        Absent("--set", "after the pinned version"),
+        Absent("--tensor-parallel-size", "vLLM's; here --tp_size"),
+        Absent("--kv_cache_free_gpu_mem_fraction", "trtllm-bench's; here …_gpu_memory_fraction"),
+        Absent("--enable_block_reuse", "a key of kv_cache_config in the YAML"),
+    ),
+    positional=("MODEL",),
+)
+
+VLLM_SERVE = Table(
+    "vllm serve",
+    "vLLM",
+    "vLLM's documentation, https://docs.vllm.ai/en/v0.8.5/serving/engine_args.html, and its `--help` since",
+    (
+        text("--host"),
+        number("--port", 8000),
+        text("--served-model-name", kind="words"),
+        text("--config", note="YAML with these flags as keys; flags win"),
+        text("--tokenizer"),
+        switch("--trust-remote-code"),
+        choice("--dtype", "auto half float16 bfloat16 float float32", "auto"),
+        text("--quantization", aliases=("-q",)),
+        choice("--kv-cache-dtype", "auto fp8 fp8_e5m2 fp8_e4m3", "auto"),
+        number("--max-model-len"),
+        fraction("--gpu-memory-utilization", 0.9),
+        *each(number, "--max-num-seqs --max-num-batched-tokens"),
+        number("--tensor-parallel-size", 1, aliases=("-tp",)),
+        number("--pipeline-parallel-size", 1, aliases=("-pp",)),
+        choice("--block-size", "1 8 16 32 64 128", kind="int"),
+        *each(switch, "--enable-prefix-caching --no-enable-prefix-caching"),
+        *each(switch, "--enable-chunked-prefill --no-enable-chunked-prefill"),
+        choice("--scheduling-policy", "fcfs priority", "fcfs"),
+        switch("--enable-lora"),
+        number("--max-loras", 1),
+        number("--max-lora-rank", 16),
+        text("--speculative-config", note="JSON"),
+        number("--seed"),
+    ),
+    absent=(
+        Absent("--max_*", "vLLM writes dashes: --max-model-len"),
+        Absent("--max-seq-len", "--max-model-len"),
+        Absent("--max-batch-size", "--max-num-seqs"),
+        Absent("--tp_size", "--tensor-parallel-size"),
+        Absent("--use-v2-block-manager", "the only one since 0.6"),
+    ),
+    positional=("MODEL",),
+)
+VLLM_ENGINE_ARGS = Table(
+    "AsyncEngineArgs",
+    "vLLM",
+    "`model.json` of Triton's vLLM backend (README of triton-inference-server/vllm_backend)",
+    (
+        text("model", required=True),
+        *each(text, "tokenizer quantization dtype kv_cache_dtype scheduling_policy"),
+        *each(number, "max_model_len max_num_seqs max_num_batched_tokens block_size"),
+        *each(number, "tensor_parallel_size pipeline_parallel_size max_loras max_lora_rank seed"),
+        fraction("gpu_memory_utilization", 0.9),
+        *each(text, "enable_prefix_caching enable_chunked_prefill enable_lora", kind="bool"),
+        *each(text, "trust_remote_code disable_log_requests", kind="bool"),
+        text("speculative_config", kind="map"),
+    ),
+)
+
+LAUNCH_TRITON_SERVER = Table(
+    "launch_triton_server.py",
+    "§3.1",
+    "triton_backend/scripts/launch_triton_server.py of NVIDIA/TensorRT-LLM, 0b06796b",
+    (
+        number("--world_size", 1, note="tp · pp · cp in leader mode; 1 for an orchestrator that spawns"),
+        text("--model_repo"),
+        number("--grpc_port", 8001),
+        number("--http_port", 8000),
+        number("--metrics_port", 8002),
+        text("--tensorrt_llm_model_name", "tensorrt_llm", note="with commas; what ranks above 0 load"),
+        *each(switch, "--multi-model --disable-spawn-processes --no-mpi --oversubscribe --log"),
+        switch("--force", aliases=("-f",)),
+        text("--log-file", "triton_log.txt"),
+        text("--tritonserver", "/opt/tritonserver/bin/tritonserver"),
+        text("--multimodal_gpu0_cuda_mem_pool_bytes"),
+        switch("--trtllm_llmapi_launch", since="1.0"),
+        number("--exit_timeout", since="1.0"),
+    ),
+)
+
+TRITONSERVER = Table(
+    "tritonserver",
+    "§3.1, §7.3",
+    "docs/user_guide of triton-inference-server/server, e1db8a6; flags of launch_triton_server.py",
+    (
+        text("--model-repository", kind="words", required=True),
+        choice("--model-control-mode", "none poll explicit", "none"),
+        text("--load-model"),
+        *each(number, "--grpc-port --http-port --metrics-port"),
+        switch("--disable-auto-complete-config"),
+        text("--backend-config"),
+        number("--pinned-memory-pool-byte-size"),
+        text("--enable-peer-access"),
+        text("--cuda-memory-pool-byte-size"),
+        number("--exit-timeout-secs", 30),
+        *each(number, "--log-verbose --model-load-thread-count --model-load-retry-count"),
+    ),
+)

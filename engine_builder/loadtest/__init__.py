@@ -1,0 +1,1 @@
+"""Load tests: which requests are sent when, what their times amount to, and whether they got worse."""

@@ -1,0 +1,157 @@
+"""`enginehouse build` in this process: no Redis, no builder, the same steps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine_builder.build import StepCache, Stop
+from engine_builder.build.placeholders import filled
+from engine_builder.config import BuilderConfig
+from engine_builder.errors import BuilderError, StepError
+from engine_builder.steps.step import Step
+from enginehouse.build_view import BuildView
+from enginehouse.building import (
+    Parts,
+    Recipe,
+    chosen_runtime,
+    digest_cache,
+    make,
+    open_cache,
+    resolved,
+    step_keys,
+)
+from enginehouse.errors import CommandError
+from model_registry.engine_specs import EngineSpec, Runtime
+from model_registry.engines import Engine
+
+_LOG_LINES_SHOWN = 15
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step as it would be run."""
+
+    name: str
+    key: str
+    cached: bool
+    argv: list[str]
+    environment: Mapping[str, str]
+    files: Mapping[str, str]
+    expects: tuple[str, ...]
+    gpus: int
+
+
+def build_here(
+    spec: EngineSpec,
+    wanted: Runtime | None,
+    parts: Parts,
+    config: BuilderConfig,
+    cache: Path | None,
+    store: str,
+) -> Engine:
+    """Build and publish. Raises CommandError; Ctrl-C and SIGTERM end the step that runs first."""
+    with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
+        recipe = _recipe(spec, chosen_runtime(parts, wanted), parts, opened, view)
+        steps = parts.steps(recipe, parts.tools(recipe.runtime))
+        stop = Stop()
+        before = signal.signal(signal.SIGTERM, lambda *_: stop.now("SIGTERM"))
+        try:
+            return make(recipe, parts, steps, opened, store, view, config, stop=stop)
+        except KeyboardInterrupt:
+            view.say("cancelled; steps that were done are kept, the same command goes on after them")
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def recipe_here(
+    spec: EngineSpec, runtime: Runtime, parts: Parts, config: BuilderConfig, cache: Path | None
+) -> Recipe:
+    """The spec with nothing open, and its digest. Raises CommandError."""
+    with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
+        return _recipe(spec, runtime, parts, opened, view)
+
+
+def dry_run(
+    spec: EngineSpec, wanted: Runtime | None, parts: Parts, config: BuilderConfig, cache: Path | None
+) -> tuple[Recipe, list[PlannedStep]]:
+    """What would be run. Raises CommandError."""
+    with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
+        recipe = _recipe(spec, chosen_runtime(parts, wanted), parts, opened, view)
+        steps = parts.steps(recipe, parts.tools(recipe.runtime))
+        keys = step_keys(steps)
+        return recipe, [_planned(step, keys, opened) for step in steps]
+
+
+def _recipe(spec: EngineSpec, runtime: Runtime, parts: Parts, cache: StepCache, view: BuildView) -> Recipe:
+    told = -1
+
+    def hashed(done: int, total: int) -> None:
+        nonlocal told
+        if (share := 10 * done // max(1, total)) > told:
+            told = share
+            view.line("digest", f"{done:,} of {total:,} bytes of the checkpoint")
+
+    return resolved(spec, runtime, parts, digest_cache(cache), hashed)
+
+
+def _planned(step: Step, keys: Mapping[str, str], cache: StepCache) -> PlannedStep:
+    folders = {name: str(cache.folder(keys[name]) / "output") for name in (*step.needs, step.name)}
+    folders["output"] = folders[step.name]
+    return PlannedStep(
+        step.name,
+        keys[step.name],
+        cache.has(keys[step.name]),
+        [filled(word, folders) for word in step.argv],
+        {name: filled(text, folders) for name, text in step.environment.items()},
+        {path: filled(text, folders) for path, text in step.files.items()},
+        step.expects,
+        step.gpus,
+    )
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turns what stops a build into what stops a command."""
+    try:
+        yield
+    except BuilderError as error:
+        raise CommandError(str(error), explained(error.remedy, _log_end(error)) or None) from error
+
+
+def explained(remedy: str, log_end: str) -> str:
+    """What to do, below the end of the log."""
+    shown = [f"| {line}" for line in log_end.splitlines()[-_LOG_LINES_SHOWN:]]
+    return "\n".join([*shown, *remedy.splitlines()])
+
+
+def _log_end(error: BuilderError) -> str:
+    return error.log_end if isinstance(error, StepError) else ""
+
+
+def as_document(recipe: Recipe, steps: list[PlannedStep]) -> dict[str, Any]:
+    """A dry run, for JSON."""
+    return {
+        "engine": recipe.engine,
+        "digest": recipe.digest,
+        "runtime": recipe.runtime,
+        "spec": recipe.spec.model_dump(mode="json"),
+        "steps": [
+            {
+                "name": step.name,
+                "key": step.key,
+                "cached": step.cached,
+                "argv": step.argv,
+                "environment": dict(step.environment),
+                "files": dict(step.files),
+                "expects": list(step.expects),
+                "gpus": step.gpus,
+            }
+            for step in steps
+        ],
+    }

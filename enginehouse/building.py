@@ -1,0 +1,280 @@
+"""Building: from a spec to a published engine, put together from the parts of `engine_builder`.
+
+The one place that names them all: commands and builder processes go through it, so that an engine is made
+alike by whoever makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from engine_builder.build import Guards, Observer, StepCache, Stop, run, visible_gpus
+from engine_builder.build.job import Job
+from engine_builder.checkpoint import Checkpoint, DigestCache, Progress
+from engine_builder.config import BuilderConfig
+from engine_builder.errors import BuilderError, CheckpointError, SpecError
+from engine_builder.identity import engine_digest, engine_name
+from engine_builder.steps.step import Step, keys
+from enginehouse.local.state_dir import default_state_dir
+from model_registry.build_jobs.entities import AskedBuild
+from model_registry.engine_specs import EngineSpec, Runtime
+from model_registry.engines import Engine
+
+_WAIT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A spec that leaves nothing open, and the identity of what comes of it."""
+
+    spec: EngineSpec
+    checkpoint: Checkpoint
+    checkpoint_digest: str
+    runtime: Runtime
+    digest: str
+    """The engine's."""
+
+    @property
+    def engine(self) -> str:
+        return engine_name(self.spec, self.digest)
+
+    def asked(self, store: str, by: str = "") -> AskedBuild:
+        """As a build for builders."""
+        on_gpus = self.runtime == "tensorrt-llm" and self.spec.lane == "trt-engine"
+        return AskedBuild(
+            engine=self.engine,
+            digest=self.digest,
+            spec=self.spec.model_dump(mode="json"),
+            runtime=self.runtime,
+            store_url=store,
+            gpu_class=self.spec.gpu_class if on_gpus else "",
+            gpus=self.spec.gpus if on_gpus else 0,
+            asked_by=by,
+        )
+
+
+class Parts(Protocol):
+    """What is put together here."""
+
+    def tools(self, runtime: Runtime) -> Any:
+        """Programs of a runtime. Raises BuilderError naming what is missing."""
+
+    def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
+        """A spec that leaves nothing open. Raises SpecError."""
+
+    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:
+        """How to build it."""
+
+    def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
+        """A signed folder below `into`. Raises PackageError."""
+
+    def publish(self, recipe: Recipe, folder: Path, store: str) -> Engine:
+        """The folder in the store by one rename, and the engine's record. Raises StoreError."""
+
+
+class HouseParts:
+    """The parts of `engine_builder`, imported when they are needed."""
+
+    def tools(self, runtime: Runtime) -> Any:
+        return _module("engine_builder.steps").Tools.find(runtime)
+
+    def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
+        decided: EngineSpec = _module("engine_builder.plan").resolve(spec, checkpoint)
+        return decided
+
+    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:
+        found: tuple[Step, ...] = _module("engine_builder.steps").build_steps(
+            recipe.spec, recipe.checkpoint, recipe.checkpoint_digest, tools
+        )
+        return found
+
+    def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
+        packaging, planning = _module("engine_builder.package"), _module("engine_builder.plan")
+        spec = recipe.spec
+        tools = self.tools(recipe.runtime)
+        folder: Path = packaging.package(
+            spec,
+            recipe.checkpoint,
+            outputs,
+            recipe.digest,
+            recipe.runtime,
+            into,
+            packaging.Signer.of(default_state_dir() / "engine-signing.pem"),
+            planning.card_of(spec, recipe.checkpoint, planning.Roofline()),
+            checkpoint_digest=recipe.checkpoint_digest,
+            steps=keys(self.steps(recipe, tools)),
+            finish=_finish(recipe.runtime),
+        )
+        return folder
+
+    def publish(self, recipe: Recipe, folder: Path, store: str) -> Engine:  # noqa: ARG002 - the folder tells
+        packaging = _module("engine_builder.package")
+        manifest, data = packaging.read_manifest(folder), (folder / "manifest.json").read_bytes()
+        url = packaging.publish(folder, store)
+        engine: Engine = packaging.engine_of(
+            packaging.Published(url, manifest, hashlib.sha256(data).hexdigest())
+        )
+        return engine
+
+
+def _finish(runtime: Runtime) -> Any:
+    """What makes packaged models loadable: the CPU engines' Python files, or those of the installation."""
+    if runtime == "emulated":
+        return _module("emulator.triton.packaged").emulated
+    return _module("engine_builder.repository.engine_models").as_it_is
+
+
+def _module(name: str) -> Any:
+    """Late, because what plans and packages takes a second to import, and few commands need it."""
+    return importlib.import_module(name)
+
+
+def resolved(
+    spec: EngineSpec,
+    runtime: Runtime,
+    parts: Parts,
+    digests: DigestCache,
+    progress: Progress | None = None,
+) -> Recipe:
+    """Close what the spec leaves open and digest its checkpoint, which takes minutes the first time.
+
+    Raises CheckpointError, SpecError.
+    """
+    checkpoint = Checkpoint.open(spec.checkpoint)
+    decided = parts.resolve(spec, checkpoint)
+    of_weights = checkpoint.digest(digests, progress)
+    return Recipe(decided, checkpoint, of_weights, runtime, engine_digest(decided, of_weights, runtime))
+
+
+def again(asked: AskedBuild, digests: DigestCache) -> Recipe:
+    """The recipe that was asked for. Raises SpecError, and CheckpointError where it is another one here."""
+    try:
+        spec = EngineSpec.model_validate(asked.spec)
+    except ValidationError as error:
+        raise SpecError(
+            f"the spec of {asked.engine} cannot be read here: {error}",
+            "asker and builder are of different releases: make them one",
+        ) from error
+    checkpoint = Checkpoint.open(spec.checkpoint)
+    of_weights = checkpoint.digest(digests)
+    digest = engine_digest(spec, of_weights, asked.runtime)
+    if digest != asked.digest:
+        raise CheckpointError(
+            f"{spec.checkpoint} is not what it was when {asked.engine} was asked for",
+            "ask for it again; if asker and builder are different machines, name a checkpoint that both see",
+        )
+    return Recipe(spec, checkpoint, of_weights, asked.runtime, digest)
+
+
+def make(
+    recipe: Recipe,
+    parts: Parts,
+    steps: Sequence[Step],
+    cache: StepCache,
+    store: str,
+    observer: Observer,
+    config: BuilderConfig,
+    *,
+    stop: Stop | None = None,
+    confirm: Callable[[], None] = lambda: None,
+) -> Engine:
+    """Run the steps, package what they left, and publish it. `confirm` is called right before the rename.
+
+    Raises BuilderError.
+    """
+    stop = stop or Stop()
+    outputs = run(
+        steps, cache, observer, stop=stop, guards=guards(config, recipe.runtime), grace_s=config.grace_s
+    )
+    while True:
+        stop.check()
+        with cache.make(recipe.digest) as work:  # which also removes what killed packagers have left
+            if work is not None:
+                observer.line("package", f"packaging {recipe.engine}")
+                folder = parts.package(recipe, outputs, work.output)
+                confirm()
+                engine = parts.publish(recipe, folder, store)
+                observer.line("publish", f"published at {engine.url}")
+                return engine
+        stop.wait(_WAIT_S)
+
+
+def maker(
+    parts: Parts, config: BuilderConfig, cache_path: Path | None, store: str
+) -> Callable[[Job], Engine]:
+    """What a builder process does with each build it takes; `store`: for builds that name none."""
+
+    def build(job: Job) -> Engine:
+        asked = job.claim.build.asked
+        with open_cache(config, cache_path) as cache:
+            recipe = again(asked, digest_cache(cache))
+            steps = parts.steps(recipe, parts.tools(asked.runtime))
+            where = asked.store_url or store
+            stop, confirm = job.stop, job.confirm
+            engine = make(recipe, parts, steps, cache, where, job, config, stop=stop, confirm=confirm)
+        if config.cache_max_bytes is not None:
+            cache.collect(config.cache_max_bytes)
+        return engine
+
+    return build
+
+
+def guards(config: BuilderConfig, runtime: Runtime) -> Guards:
+    """What must stay free on this machine."""
+    return Guards(
+        config.min_free_disk_bytes,
+        config.min_free_memory_bytes,
+        gpus=visible_gpus if runtime == "tensorrt-llm" else None,
+    )
+
+
+def chosen_runtime(parts: Parts, wanted: Runtime | None) -> Runtime:
+    """`wanted`, by default TensorRT-LLM, if its tools are there. Raises BuilderError."""
+    runtime = wanted or "tensorrt-llm"
+    try:
+        parts.tools(runtime)
+    except BuilderError as error:
+        if runtime == "emulated":
+            raise
+        raise BuilderError(
+            str(error),
+            f"{error.remedy}\nrun this where TensorRT-LLM is installed, such as its container; or build with "
+            "`--runtime emulated`: an engine for CPU servers, which tries the whole path".lstrip(),
+        ) from error
+    return runtime
+
+
+def found_runtime(parts: Parts) -> Runtime:
+    """TensorRT-LLM where its tools are found, else `emulated`."""
+    try:
+        parts.tools("tensorrt-llm")
+    except BuilderError:
+        return "emulated"
+    return "tensorrt-llm"
+
+
+def step_keys(steps: Sequence[Step]) -> dict[str, str]:
+    """The cache's key of each step by name."""
+    return keys(tuple(steps))
+
+
+def open_cache(config: BuilderConfig, named: Path | None = None) -> StepCache:
+    """The cache that is named, else the settings', else the state folder's. Raises StoreError."""
+    return StepCache(named or config.cache_path or default_state_dir() / "builds")
+
+
+def digest_cache(cache: StepCache) -> DigestCache:
+    """Digests of checkpoints' files that were computed before."""
+    return DigestCache(cache.root / "checkpoints.json")
+
+
+def default_store() -> str:
+    """The state folder's engines."""
+    return str(default_state_dir() / "engines")

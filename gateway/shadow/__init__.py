@@ -1,0 +1,1 @@
+"""Shadow traffic: copies of requests that a rollout's candidate answers, too, and nobody sees."""
