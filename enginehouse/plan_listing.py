@@ -10,10 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from engine_builder.charts import round_up
 from engine_builder.plan import Finding, LanePlan, Option, Plan, advice
 from engine_builder.plan.choice import Point
 from engine_builder.plan.memory import GIB
-from engine_builder.plan.picture import ceiling, label
+from engine_builder.plan.picture import label
 from model_registry.engine_specs import EngineSpec
 
 PLOT_WIDTH, PLOT_HEIGHT = 72, 14
@@ -119,8 +120,8 @@ def _plot(plan: Plan) -> Iterator[RenderableType]:
     points = [point for _, front in fronts for point in front]
     if not points:
         return
-    most_user = ceiling(max(point.user for point in points))
-    most_gpu = ceiling(max(point.gpu for point in points))
+    most_user = round_up(max(point.user for point in points))
+    most_gpu = round_up(max(point.gpu for point in points))
     grid = [[" "] * (PLOT_WIDTH + 1) for _ in range(PLOT_HEIGHT + 1)]
     for (_, front), mark in zip(fronts, MARKS, strict=False):
         for point in front:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine_builder.plan.findings import Finding
-from engine_builder.plan.memory import GIB, WEIGHT_BYTES, Memory, memory_of, weights_bytes
+from engine_builder.plan.memory import GIB, WEIGHT_BYTES, Memory, memory_of, shards_embedding, weights_bytes
 from engine_builder.plan.precision_rules import works_on
 from engine_builder.shape import Shape
 from model_registry.engine_specs import EngineSpec
@@ -197,7 +197,7 @@ def _smaller(spec: EngineSpec, shape: Shape, gpu: Gpu) -> str:
     """What would take less, in figures."""
     ranks, stages, found = spec.tensor_parallel or 1, spec.pipeline_parallel or 1, []
     assert spec.precision is not None
-    sharded = spec.lane != "trt-engine"
+    sharded = shards_embedding(spec)
     if splits(shape, 2 * ranks):
         more = weights_bytes(shape, spec.precision, 2 * ranks, stages, sharded_embedding=sharded)
         found.append(f"tensor_parallel {2 * ranks} takes {more / GIB:.1f} GiB of each GPU")
