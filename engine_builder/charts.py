@@ -28,8 +28,8 @@ class Series(NamedTuple):
 def chart(title: str, x_name: str, y_name: str, series: Sequence[Series]) -> str:
     """A picture with all series from 0 on, and a legend where there are several."""
     points = [point for one in series for point in one.points]
-    x_most = _nice(max((x for x, _ in points), default=1.0))
-    y_most = _nice(max((y for _, y in points), default=1.0))
+    x_most = round_up(max((x for x, _ in points), default=1.0))
+    y_most = round_up(max((y for _, y in points), default=1.0))
     height = _HEIGHT + _TOP + _BOTTOM + 18 * len(series)
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -89,7 +89,7 @@ def _thinned(places: Sequence[tuple[float, float]]) -> Sequence[tuple[float, flo
     return [*places[::step], places[-1]]
 
 
-def _nice(most: float) -> float:
+def round_up(most: float) -> float:
     """A round number that is not below."""
     if most <= 0 or not math.isfinite(most):
         return 1.0

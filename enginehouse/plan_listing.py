@@ -10,10 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from engine_builder.charts import round_up
 from engine_builder.plan import Finding, LanePlan, Option, Plan, advice
 from engine_builder.plan.choice import Point
 from engine_builder.plan.memory import GIB
-from engine_builder.plan.picture import ceiling, label
+from engine_builder.plan.picture import label
 from model_registry.engine_specs import EngineSpec
 
 PLOT_WIDTH, PLOT_HEIGHT = 72, 14
@@ -30,11 +31,18 @@ def listing(plan: Plan) -> Iterator[RenderableType]:
         for line in lines:
             yield Padding(Text(f"- {line}"), (0, 0, 0, 2))
     findings = [one for one in plan.own.chosen.findings if one.severity != "note"] if plan.own.chosen else []
-    for title, found in (("To know about the engine chosen", findings), ("Cannot be built", _refused(plan))):
+    for title, found in (
+        ("To know about the engine chosen", findings),
+        ("Cannot be built", plan.own.refused),
+    ):
         if found:
             yield Text(f"\n{title}", style="bold")
         for one in found:
             yield Padding(Text(f"- {one}", style=STYLES[one.severity]), (0, 0, 0, 2))
+    for lane in plan.lanes:
+        if not lane.options and lane.refused:
+            yield Text(f"\nNothing in lane {lane.lane}", style="bold")
+            yield from (Padding(Text(f"- {one}", style="red"), (0, 0, 0, 2)) for one in lane.refused)
     yield Text("")
 
 
@@ -45,7 +53,7 @@ def _engines(plan: Plan) -> Table:
         f"{plan.spec.gpu_class}; {ask.prompt_tokens:,} tokens in, {ask.output_tokens:,} out; first within "
         f"{ask.ttft_s:g} s, {ask.itl_s * 1e3:g} ms between two",
         title_justify="left",
-        caption=" ".join(dict.fromkeys(plan.model.about(lane.spec) for lane in plan.lanes if lane.options)),
+        caption=" ".join(dict.fromkeys(plan.model.about(lane.spec) for lane in plan.distinct)),
         caption_justify="left",
     )
     for head in ("lane", "best for", "engine", "GPUs"):
@@ -112,8 +120,8 @@ def _plot(plan: Plan) -> Iterator[RenderableType]:
     points = [point for _, front in fronts for point in front]
     if not points:
         return
-    most_user = ceiling(max(point.user for point in points))
-    most_gpu = ceiling(max(point.gpu for point in points))
+    most_user = round_up(max(point.user for point in points))
+    most_gpu = round_up(max(point.gpu for point in points))
     grid = [[" "] * (PLOT_WIDTH + 1) for _ in range(PLOT_HEIGHT + 1)]
     for (_, front), mark in zip(fronts, MARKS, strict=False):
         for point in front:
@@ -127,15 +135,10 @@ def _plot(plan: Plan) -> Iterator[RenderableType]:
     yield Text(f"{'':9}└{'─' * PLOT_WIDTH}")
     yield Text(f"{'':10}0{most_user / 2:>{PLOT_WIDTH // 2},.0f}{most_user:>{PLOT_WIDTH // 2},.0f}")
     for (lane, front), mark in zip(fronts, MARKS, strict=False):
-        name = lane.lane if plan.model.tells_lanes_apart else "every lane"
+        name = plan.name_of(lane)
         yield Text(
             f"  {mark} {name}: {label(front[0])} to {label(front[-1])}" if front else f"  {mark} {name}: none"
         )
-
-
-def _refused(plan: Plan) -> list[Finding]:
-    """Each reason once, whichever lanes have it."""
-    return list({one.reason: one for lane in plan.lanes for one in lane.refused}.values())
 
 
 def as_json(plan: Plan, resolved: EngineSpec) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine_builder.contract.images import LAST_ENGINE_VERSION
 from engine_builder.plan.options import Option
 from engine_builder.plan.planning import HEADROOM, LanePlan, Plan, replicas
-from engine_builder.plan.versions import LAST_ENGINE_VERSION
 from model_registry.engine_specs import BuildLane
 
 NO_DIFFERENCE = 0.1
@@ -93,6 +93,11 @@ def _compiling(plan: Plan) -> Iterator[str]:
 
 
 def _profiles(own: LanePlan) -> Iterator[str]:
+    if own.chosen is not None and not own.chosen.usual:
+        yield (
+            f"Only {own.chosen.spec.precision} fits: compare its answers with those of 16 bits before you "
+            "rely on them, or take more GPUs."
+        )
     if own.chosen is not None and own.chosen.at_targets is None:
         fastest = own.chosen
         yield (

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine_builder.checkpoint import Checkpoint
+from engine_builder.contract.images import LAST_ENGINE_VERSION, images_with
 from engine_builder.plan.precision_rules import EIGHT_BIT_FLOAT, PRECISIONS
 from engine_builder.plan.size_rules import RANKS, splits
-from engine_builder.plan.versions import LAST_ENGINE_VERSION, VLLM_VERSION, images_with
+from engine_builder.plan.versions import VLLM_VERSION
 from engine_builder.shape import Shape
 from model_registry.engine_specs import BuildLane, EngineSpec, KvPrecision, Precision
 from model_registry.knobs import knobs_of
@@ -93,13 +94,15 @@ def candidates(spec: EngineSpec, checkpoint: Checkpoint, most_gpus: int = MOST_G
                     "pipeline_parallel": stages,
                     "scheduler_policy": spec.scheduler_policy
                     or knobs_of(spec.profile).triton.batch_scheduler_policy,
-                    "max_seq_len": spec.max_seq_len or _longest(spec, checkpoint.shape),
                 }
             )
 
 
-def closed(spec: EngineSpec, batch: int, step_tokens: int) -> EngineSpec:
-    """A candidate with the rest: requests at once, tokens of a step, attention in FP8 where it goes."""
+def closed(spec: EngineSpec, batch: int, step_tokens: int, longest: int | None = None) -> EngineSpec:
+    """A candidate with the rest: requests at once, tokens of a step, attention in FP8 where it goes.
+
+    `longest`: its `max_seq_len`, which stays open without one.
+    """
     gpu = GPUS.get(spec.gpu_class)
     fp8_attention = (
         spec.lane == "trt-engine"
@@ -114,6 +117,7 @@ def closed(spec: EngineSpec, batch: int, step_tokens: int) -> EngineSpec:
     return spec.model_copy(
         update={
             "max_batch_size": spec.max_batch_size or batch,
+            "max_seq_len": spec.max_seq_len or longest,
             "max_num_tokens": spec.max_num_tokens or max(step_tokens, least),
             "fp8_context_fmha": fp8_attention if spec.fp8_context_fmha is None else spec.fp8_context_fmha,
         }
@@ -164,7 +168,11 @@ def _splits(spec: EngineSpec, shape: Shape, gpu: Gpu | None, most: int) -> Itera
                 yield ranks, stages
 
 
-def _longest(spec: EngineSpec, shape: Shape) -> int:
-    """Twice the workload's requests, up to a power of two, at most what the model knows: cheap, if paged."""
+def longest_sequence(spec: EngineSpec, shape: Shape, cached: int | None = None) -> int:
+    """Twice the workload's requests, up to a power of two: paged, it costs little.
+
+    At most what the model knows, and what a KV cache of so many tokens holds.
+    """
     asked = spec.workload.input_tokens + spec.workload.output_tokens
-    return max(asked, min(shape.max_positions, 1 << (2 * asked - 1).bit_length()))
+    most = shape.max_positions if cached is None else min(shape.max_positions, cached)
+    return max(asked, min(most, 1 << (2 * asked - 1).bit_length()))

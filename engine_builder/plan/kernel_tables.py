@@ -13,8 +13,10 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -89,11 +91,10 @@ class KernelTables:
         """Of the tool."""
         self._folders: dict[str, Path] = {}
         self._known: dict[tuple[Any, ...], float | None] = {}
-        self._keep: list[tempfile.TemporaryDirectory[str]] = []
 
     @classmethod
     def load(cls) -> KernelTables:
-        """The installed package's; takes some seconds. Raises PlanError where it is not installed."""
+        """The installed package's; takes seconds. Raises PlanError where it is not there, or not whole."""
         if not installed():
             raise PlanError(
                 "measured kernel tables are not installed",
@@ -101,10 +102,14 @@ class KernelTables:
             )
         for name in (PACKAGE, f"{PACKAGE}_core"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            api = importlib.import_module(f"{PACKAGE}.cli.api")
-            database = importlib.import_module(f"{PACKAGE}.sdk.perf_database")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                api = importlib.import_module(f"{PACKAGE}.cli.api")
+                database = importlib.import_module(f"{PACKAGE}.sdk.perf_database")
+        except ImportError as error:
+            message = f"{PACKAGE} is not whole: {error}"
+            raise PlanError(message, "install 'enginehouse[planner]' anew") from error
 
         def latest(system: str, backend: str) -> str | None:
             found = database.get_latest_database_version(system=system, backend=backend)
@@ -198,10 +203,10 @@ class KernelTables:
     def _folder(self, checkpoint: Checkpoint) -> Path:
         """With the config alone: the tool wants a folder on this machine, wherever the checkpoint is."""
         if checkpoint.url not in self._folders:
-            folder = tempfile.TemporaryDirectory(prefix="enginehouse-plan-")
-            self._keep.append(folder)
-            self._folders[checkpoint.url] = Path(folder.name)
+            folder = Path(tempfile.mkdtemp(prefix="enginehouse-plan-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._folders[checkpoint.url] = folder
             config = dict(checkpoint.config)
             config.setdefault("architectures", [checkpoint.shape.architecture])
-            (Path(folder.name) / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+            (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
         return self._folders[checkpoint.url]

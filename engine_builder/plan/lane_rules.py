@@ -9,17 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from engine_builder.contract.images import LAST_ENGINE_VERSION, images_with
 from engine_builder.plan.findings import Finding
-from engine_builder.plan.versions import (
-    FIRST_PYTORCH_VERSION,
-    LAST_ENGINE_VERSION,
-    images_with,
-    is_candidate,
-    newer,
-    release,
-)
+from engine_builder.plan.versions import FIRST_PYTORCH_VERSION, is_candidate, newer
 from engine_builder.shape import Shape
-from model_registry.engine_specs import BuildLane, EngineSpec, Lora, Speculative, SpeculativeMode
+from model_registry.engine_specs import BuildLane, EngineSpec, Lora, Precision, Speculative, SpeculativeMode
 
 CONVERTED = frozenset(
     [
@@ -72,12 +66,24 @@ SPECULATION: Mapping[BuildLane, tuple[SpeculativeMode, ...]] = MappingProxyType(
 )
 
 
+_CONVERTED_WITH_HEADS: tuple[Precision, ...] = ("bf16", "fp16", "int8-wo", "int4-wo", "int8-sq")
+HEADS: Mapping[SpeculativeMode, tuple[Precision, ...]] = MappingProxyType(
+    {
+        "medusa": _CONVERTED_WITH_HEADS,
+        "eagle": _CONVERTED_WITH_HEADS,
+        "explicit_draft_tokens": ("bf16", "fp16"),
+    }
+)
+"""Precisions of compiled engines with heads."""
+
+
 def check(spec: EngineSpec, shape: Shape) -> Iterator[Finding]:
     """What these rules say."""
     yield from _version(spec)
     yield from _architecture(spec, shape)
     if spec.speculative is not None:
         yield from _speculation(spec, spec.speculative)
+        yield from _with_heads(spec, spec.speculative.mode)
     if spec.lora is not None:
         yield from _lora(spec, spec.lora)
     if spec.max_beam_width > 1:
@@ -102,7 +108,7 @@ def _version(spec: EngineSpec) -> Iterator[Finding]:
             f"TensorRT-LLM {spec.version} compiles no engines: the path ended with {LAST_ENGINE_VERSION}",
             f"use {LAST_ENGINE_VERSION} or older, or lane llmapi",
         )
-    elif spec.lane != "trt-engine" and release(spec.version) < release(FIRST_PYTORCH_VERSION):
+    elif spec.lane != "trt-engine" and newer(FIRST_PYTORCH_VERSION, spec.version):
         yield Finding(
             "lane-version",
             "version",
@@ -114,12 +120,14 @@ def _version(spec: EngineSpec) -> Iterator[Finding]:
 
 
 def _image(spec: EngineSpec) -> Iterator[Finding]:
-    tags = images_with(spec.version)
-    if tags:
+    images = images_with(spec.version)
+    if images:
+        surely = spec.version == images[-1].version
         yield Finding(
             "image",
             "version",
-            f"tritonserver:{tags[-1]}-trtllm-python-py3 holds TensorRT-LLM {spec.version}",
+            f"{images[-1].reference} {'holds' if surely else 'may hold'} TensorRT-LLM {spec.version} "
+            f"(driver from {images[-1].driver or 'not known'} on)",
             "build and serve with the same image",
             "note",
         )
@@ -165,7 +173,9 @@ def _speculation(spec: EngineSpec, speculative: Speculative) -> Iterator[Finding
                 "lookahead_decoding guesses from the model itself and takes no draft",
                 "leave it out",
             )
-    elif speculative.draft_checkpoint is None:
+    elif speculative.draft_checkpoint is None and not (
+        mode == "draft_tokens_external" and spec.lane == "trt-engine"  # drafts come with the requests
+    ):
         yield Finding(
             "speculation-draft",
             "speculative.draft_checkpoint",
@@ -179,6 +189,29 @@ def _speculation(spec: EngineSpec, speculative: Speculative) -> Iterator[Finding
             "draft_tokens_external sends the prompt with each guess, and computes it again without reuse",
             "switch it on",
         )
+
+
+def _with_heads(spec: EngineSpec, mode: SpeculativeMode) -> Iterator[Finding]:
+    """Heads are converted together with the model, by scripts that know fewer precisions."""
+    if spec.lane != "trt-engine" or mode not in HEADS:
+        return
+    possible = HEADS[mode]
+    if spec.precision is not None and spec.precision not in possible:
+        yield Finding(
+            "speculation-precision",
+            "precision",
+            f"a model with {mode} heads is not converted to {spec.precision}",
+            f"use {', '.join(possible)}",
+        )
+    if spec.kv_cache not in (None, "auto"):
+        yield Finding(
+            "speculation-precision",
+            "kv_cache",
+            f"{mode} goes with kv_cache auto, not {spec.kv_cache}",
+            "use auto",
+        )
+    if mode == "explicit_draft_tokens" and (spec.pipeline_parallel or 1) > 1:
+        yield Finding("speculation-stages", "pipeline_parallel", f"{mode} has no pipeline stages", "use 1")
 
 
 def _lora(spec: EngineSpec, lora: Lora) -> Iterator[Finding]:

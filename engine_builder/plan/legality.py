@@ -10,11 +10,12 @@ from engine_builder.identity import DECIDED
 from engine_builder.plan import lane_rules, precision_rules, size_rules
 from engine_builder.plan.findings import ORDER, Finding
 from engine_builder.shape import Shape
+from engine_builder.steps.building import EXPORTED, LOADED_AS_IT_IS
 from model_registry.engine_specs import EngineSpec, Precision
 from router.gpus import CPU, GPUS
 
-VLLM_ROUNDS_ITSELF: tuple[Precision, ...] = ("bf16", "fp16", "fp8")
-"""From 16-bit weights, while it loads; other formats it must find in the checkpoint."""
+VLLM_FROM_16_BITS = (*LOADED_AS_IT_IS["vllm"], *EXPORTED["vllm"])
+"""Made while it loads, or exported by a build; other formats it must find in the checkpoint."""
 
 
 def check(
@@ -43,13 +44,13 @@ def check(
                 f"use {quantized}, or the checkpoint in 16 bits",
             )
         )
-    if spec.lane == "vllm" and spec.precision not in (None, *VLLM_ROUNDS_ITSELF, quantized):
+    if spec.lane == "vllm" and spec.precision not in (None, *VLLM_FROM_16_BITS, quantized):
         found.append(
             Finding(
                 "vllm-quantized",
                 "precision",
-                f"vLLM does not make {spec.precision} weights itself, and the checkpoint has none",
-                f"use {', '.join(VLLM_ROUNDS_ITSELF)}, or a checkpoint in {spec.precision}",
+                f"no build makes {spec.precision} weights for vLLM, and the checkpoint has none",
+                f"use {', '.join(VLLM_FROM_16_BITS)}, or a checkpoint in {spec.precision}",
             )
         )
     return sorted(found, key=lambda one: ORDER.index(one.severity))

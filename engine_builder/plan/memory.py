@@ -31,6 +31,8 @@ WEIGHT_BYTES: Mapping[Precision, float] = MappingProxyType(
     }
 )
 """Of a linear layer's parameter. Embedding, head and norms stay in 16 bits."""
+CALIBRATED: frozenset[Precision] = frozenset({"fp8", "nvfp4", "int4-awq"})
+"""Weights of compiled engines that quantize.py makes, not convert_checkpoint.py."""
 KV_BYTES: Mapping[str, float] = MappingProxyType(
     {"auto": 2.0, "fp8": 1.0, "int8": 1.0, "nvfp4": 0.5 + 1 / 16}
 )
@@ -92,7 +94,7 @@ def memory_of(spec: EngineSpec, shape: Shape, gpu: Gpu, draft: Shape | None = No
     assert spec.precision is not None
     assert spec.kv_cache is not None
     ranks, stages = spec.tensor_parallel or 1, spec.pipeline_parallel or 1
-    weights = weights_bytes(shape, spec.precision, ranks, stages, sharded_embedding=spec.lane != "trt-engine")
+    weights = weights_bytes(shape, spec.precision, ranks, stages, sharded_embedding=shards_embedding(spec))
     activations = activation_bytes(shape, spec.max_num_tokens or 8192, ranks, all_logits=spec.gather_logits)
     slots = (spec.max_batch_size or 1) * spec.max_beam_width
     buffers = BASE_BYTES[spec.lane] + slots * shape.vocab * SLOT_LOGITS * 4
@@ -121,6 +123,12 @@ def memory_of(spec: EngineSpec, shape: Shape, gpu: Gpu, draft: Shape | None = No
         kv_per_token=kv,
         tokens_per_block=spec.tokens_per_block,
     )
+
+
+def shards_embedding(spec: EngineSpec) -> bool:
+    """Whether each rank has its part of the table alone: what quantize.py writes has it whole everywhere."""
+    converted = spec.precision not in CALIBRATED and spec.kv_cache in (None, "auto")
+    return spec.lane != "trt-engine" or converted
 
 
 def weights_bytes(

@@ -12,6 +12,7 @@ from engine_builder.plan.candidates import (
     MOST_BATCH,
     ask_of,
     closed,
+    longest_sequence,
     rounded,
     step_tokens,
 )
@@ -123,6 +124,7 @@ def _option(
         low, high = (middle, high) if at(middle)[1].requests(asked) >= middle else (low, middle - 1)
     met = within(at(low)[2], ask)
     final, memory, card = at(rounded(met.batch, low) if met is not None else 1)
+    final = closed(final, 1, tokens, longest_sequence(spec, checkpoint.shape, memory.tokens))
     if most(card, ask) < 1:
         return None
     return Option(
@@ -136,11 +138,13 @@ def _option(
     )
 
 
-def card_of(spec: EngineSpec, checkpoint: Checkpoint, model: PerformanceModel) -> GoodputCard | None:
+def card_of(
+    spec: EngineSpec, checkpoint: Checkpoint, model: PerformanceModel, draft: Shape | None = None
+) -> GoodputCard | None:
     """What an engine with nothing open is expected to do at its targets; None: nothing is known of it."""
     gpu, ask = GPUS.get(spec.gpu_class), ask_of(spec)
     lines = model.lines(spec, checkpoint, ask) if gpu is not None else None
     if gpu is None or lines is None:
         return None
-    found = performance.card(model, spec, memory_of(spec, checkpoint.shape, gpu), lines)
+    found = performance.card(model, spec, memory_of(spec, checkpoint.shape, gpu, draft), lines)
     return found.model_copy(update={"goodput": forecast(found, ask)})

@@ -81,6 +81,14 @@ class Plan:
             return [one for one in lanes if one.lane != "trt-engine"]
         return lanes
 
+    def name_of(self, lane: LanePlan) -> str:
+        """A distinct lane's, with those that its figures stand for."""
+        if not self.model.tells_lanes_apart:
+            return "every lane"
+        if lane.lane in PYTORCH and self.lane("trt-engine") is not None:
+            return f"{lane.lane} (compiled engines were not measured)"
+        return lane.lane
+
     def front(self, lane: LanePlan) -> list[Point]:
         """Tokens per second for a GPU against those for a user, of the usual precisions."""
         usual = [one for one in lane.options if one.usual] or list(lane.options)
@@ -186,7 +194,7 @@ def _left_out(spec: EngineSpec, model: PerformanceModel, lanes: Sequence[LanePla
         yield "Adapters' time is not counted, only their memory."
     yield "Activations and buffers are estimates; the log of an engine's loading tells them."
     if spec.precision is None:
-        yield "Precisions below 8 bits, and INT8, are chosen only when named: check their quality."
+        yield "Fewer than 8 bits, and INT8, are chosen only when named, or when nothing else fits."
     if model.tells_lanes_apart:
         unknown = {name for lane in lanes for name in lane.unknown}
         if unknown:

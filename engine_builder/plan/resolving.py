@@ -9,6 +9,7 @@ from engine_builder.plan.candidates import (
     ask_of,
     candidates,
     closed,
+    longest_sequence,
     quantized_as,
     usual_precisions,
 )
@@ -77,7 +78,8 @@ def _without_figures(spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
     """For a GPU class that the table does not have: the first candidate that is legal."""
     stopping: list[Finding] = []
     for candidate in candidates(spec, checkpoint):
-        one = closed(candidate, UNPACED_BATCH, DEFAULT_STEP_TOKENS)
+        longest = longest_sequence(spec, checkpoint.shape)
+        one = closed(candidate, UNPACED_BATCH, DEFAULT_STEP_TOKENS, longest)
         stopping = errors(check(one, checkpoint.shape, quantized=quantized_as(checkpoint.config)))
         if not stopping:
             return EngineSpec.model_validate(one.model_dump())

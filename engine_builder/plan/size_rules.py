@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine_builder.plan.findings import Finding
-from engine_builder.plan.memory import GIB, WEIGHT_BYTES, Memory, memory_of, weights_bytes
+from engine_builder.plan.memory import GIB, WEIGHT_BYTES, Memory, memory_of, shards_embedding, weights_bytes
 from engine_builder.plan.precision_rules import works_on
 from engine_builder.shape import Shape
 from model_registry.engine_specs import EngineSpec
@@ -151,11 +151,12 @@ def _memory(spec: EngineSpec, shape: Shape, gpu: Gpu, draft: Shape | None) -> It
     found = memory_of(spec, shape, gpu, draft)
     asked = spec.workload.input_tokens + spec.workload.output_tokens
     longest = spec.max_seq_len or asked
+    where = f"in {spec.precision} each of {spec.gpus} x {spec.gpu_class}"
     if found.pool <= 0:
         yield Finding(
             "memory-weights",
             "precision",
-            f"each {spec.gpu_class} would hold {found.weights / GIB:.1f} GiB of weights and "
+            f"{where} would hold {found.weights / GIB:.1f} GiB of weights and "
             f"{(found.fixed - found.weights) / GIB:.1f} GiB of activations and buffers; it has "
             f"{found.usable / GIB:.1f} GiB, and nothing is left for a KV cache",
             _smaller(spec, shape, gpu),
@@ -164,8 +165,8 @@ def _memory(spec: EngineSpec, shape: Shape, gpu: Gpu, draft: Shape | None) -> It
         yield Finding(
             "memory-kv",
             "precision",
-            f"the KV cache would hold {found.tokens} tokens ({found.pool / GIB:.1f} GiB), less than one "
-            f"request of {asked}",
+            f"{where} would have a KV cache of {found.tokens} tokens ({found.pool / GIB:.1f} GiB), less than "
+            f"one request of {asked}",
             _smaller(spec, shape, gpu),
         )
     else:
@@ -196,7 +197,7 @@ def _smaller(spec: EngineSpec, shape: Shape, gpu: Gpu) -> str:
     """What would take less, in figures."""
     ranks, stages, found = spec.tensor_parallel or 1, spec.pipeline_parallel or 1, []
     assert spec.precision is not None
-    sharded = spec.lane != "trt-engine"
+    sharded = shards_embedding(spec)
     if splits(shape, 2 * ranks):
         more = weights_bytes(shape, spec.precision, 2 * ranks, stages, sharded_embedding=sharded)
         found.append(f"tensor_parallel {2 * ranks} takes {more / GIB:.1f} GiB of each GPU")

@@ -10,7 +10,7 @@ import pytest
 from engine_builder.plan import Finding, check
 from engine_builder.plan.candidates import quantized_as, sixteen_bits
 from engine_builder.plan.precision_rules import PRECISIONS, works_on
-from engine_builder.plan.versions import IMAGES, images_with, newer
+from engine_builder.plan.versions import newer
 from engine_builder.shape import Shape
 from router.gpus import GPUS
 from tests.engine_builder.plan.specs import LLAMA_8B, LLAMA_70B, decided, spec
@@ -84,6 +84,21 @@ def test_a_sound_spec_is_only_told_its_image() -> None:
             "kv_reuse",
             {"speculative": {"mode": "draft_tokens_external", **DRAFT}, "kv_reuse": False},
         ),
+        (
+            "speculation-precision",
+            "precision",
+            {"precision": "fp8", "speculative": {"mode": "eagle", **DRAFT}},
+        ),
+        (
+            "speculation-precision",
+            "kv_cache",
+            {"kv_cache": "fp8", "speculative": {"mode": "medusa", **DRAFT}},
+        ),
+        (
+            "speculation-stages",
+            "pipeline_parallel",
+            {"pipeline_parallel": 2, "speculative": {"mode": "explicit_draft_tokens", **DRAFT}},
+        ),
         ("lora-modules", "lora.target_modules", {"lora": {"target_modules": ["q_proj"]}}),
         ("lora-rank", "lora.max_rank", {"lora": {"max_rank": 24}, "lane": "vllm", "version": "0.24.0"}),
         ("gpu-class", "gpu_class", {"gpu_class": "h1000", "precision": None}),
@@ -142,7 +157,7 @@ def test_int8_kv_goes_without_reuse_and_chunks() -> None:
 def test_70b_in_16_bits_on_one_gpu_of_80_gb_names_what_would_fit() -> None:
     one = found(S70, gpu_class="h100-sxm")["memory-weights"]
     assert "131.4 GiB of weights" in one.reason
-    assert "tensor_parallel 2 takes 66.7 GiB" in one.remedy
+    assert "tensor_parallel 2 takes 65.7 GiB" in one.remedy
     assert "fp8 takes 67.7 GiB" in one.remedy
     assert "nvfp4" not in one.remedy, "which H100 has no units for"
 
@@ -202,9 +217,10 @@ def test_the_worst_comes_first() -> None:
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
 
 
-def test_images_hold_versions() -> None:
-    assert images_with("1.2.1") == ("26.04", "26.05", "26.06", "26.07")
-    assert IMAGES["24.05"] == "0.9.0"
+def test_versions_are_told_their_images_and_compared_by_number() -> None:
+    told = {version: check(decided(version=version), S8)[0] for version in ("0.9.0", "1.2.0rc8")}
+    assert "tritonserver:24.05-trtllm-python-py3 holds" in told["0.9.0"].reason
+    assert "26.03-trtllm-python-py3 may hold" in told["1.2.0rc8"].reason, "the sources disagree"
     assert newer("1.3.0rc1", "1.2.1")
     assert not newer("1.2.1.post1", "1.2.1")
     assert not newer("1.2", "1.2.1")

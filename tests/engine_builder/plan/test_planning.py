@@ -87,8 +87,8 @@ def test_a_model_too_large_for_one_gpu_is_split() -> None:
     assert found.tensor_parallel in {4, 8}
     with pytest.raises(SpecError, match=r"131\.4 GiB of weights.*\[memory-weights\]"):
         resolve(spec(checkpoint=LLAMA_70B.url, precision="bf16", tensor_parallel=1), LLAMA_70B)
-    with pytest.raises(SpecError, match="memory"):
-        resolve(spec(checkpoint=LLAMA_70B.url, gpu_class="l4"), LLAMA_70B, most_gpus=2)
+    with pytest.raises(SpecError, match="in int4-awq each of 1 x l4 would hold"):
+        resolve(spec(checkpoint=LLAMA_70B.url, gpu_class="l4", precision="int4-awq"), LLAMA_70B, most_gpus=1)
 
 
 def test_every_reason_is_said_at_once() -> None:
@@ -107,6 +107,17 @@ def test_an_engine_on_the_emulator_needs_no_figures() -> None:
     with pytest.raises(SpecError, match="gpu-class"):
         resolve(spec(gpu_class="h1000"), LLAMA_8B)
     assert resolve(decided(gpu_class="h20"), LLAMA_8B) == decided(gpu_class="h20")
+
+
+def test_the_longest_request_fits_into_the_cache() -> None:
+    """Twice the workload where there is room; never less than the workload."""
+    assert resolve(spec(), LLAMA_8B).max_seq_len == 8192
+    assert resolve(spec(workload={"input_tokens": 700, "output_tokens": 300}), LLAMA_8B).max_seq_len == 2048
+    long = {"input_tokens": 30000, "output_tokens": 10000}
+    tight = resolve(
+        spec(checkpoint=LLAMA_70B.url, precision="bf16", tensor_parallel=2, workload=long), LLAMA_70B
+    )
+    assert 40000 <= tight.max_seq_len < 80000  # type: ignore[operator]
 
 
 def test_a_prompt_that_is_not_chunked_fits_in_a_step() -> None:
@@ -168,6 +179,13 @@ def test_few_bits_are_shown_and_not_chosen_unless_named() -> None:
     named = planned(gpu_class="b200-sxm", precision="nvfp4").own.chosen
     assert named is not None
     assert named.spec.precision == "nvfp4"
+
+
+def test_few_bits_are_chosen_where_nothing_else_fits_and_that_is_said() -> None:
+    found = plan(spec(checkpoint=LLAMA_70B.url, gpu_class="l4"), LLAMA_70B, most_gpus=2)
+    assert found.own.chosen is not None
+    assert found.own.chosen.spec.precision == "int4-awq"
+    assert any("Only int4-awq fits" in line for line in advice(found))
 
 
 def test_no_point_of_a_front_is_beaten_in_both() -> None:
