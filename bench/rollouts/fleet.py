@@ -145,9 +145,7 @@ async def _start_all(running: Fleet, url: str) -> None:
     probe = http_probe(f"{upstream}/health")
     services: list[Service] = [
         triton,
-        CommandService(
-            "upstream", command, folder / "upstream.log", _ONE_THREAD, http_probe(f"{upstream}/health")
-        ),
+        CommandService("upstream", command, folder / "upstream.log", _ONE_THREAD, probe),
         _enginehouse("controller", folder, environment, "controller"),
         *(
             _enginehouse(f"gateway-{at}", folder, environment, "gateway", "--port", str(port), root=root)
