@@ -110,7 +110,8 @@ class Queueing:
 
     def at_once(self, job: Job, failed: set[str]) -> Decision | None:
         """An endpoint for `job` with a place taken there; None: it has to wait. Raises NoRoomError."""
-        self._leave_place(job)
+        if job.dispatched:
+            self._leave_place(job)
         return self._at_once(job, failed)
 
     async def wait(self, job: Job, failed: set[str]) -> Decision:
@@ -178,8 +179,9 @@ class Queueing:
         job.behind = None
         if self._groups and job.spare is None and (job.wish.model.name, job.wish.profile) in self._groups:
             return None
-        need = _need(job)
-        decision = self._decide(job, failed | self._closed(job, need))
+        need, places = _need(job), self.places
+        excluded = failed | self._closed(job, need) if places.full or places.bounded else failed
+        decision = self._decide(job, excluded)
         if decision.endpoint is None:
             return None
         if self._siblings and (lead := self._siblings.lead_for(job)) is not None:
