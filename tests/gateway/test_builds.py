@@ -109,7 +109,7 @@ async def test_what_is_not_there_is_told(admin: Admin, path: str, status: int) -
     await call(admin, "GET", path, status)
 
 
-@pytest.mark.parametrize("key", [USER, "wrong"])
+@pytest.mark.parametrize("key", [USER, "wrong"], ids=["a user's", "none"])
 async def test_only_admins_may(admin: Admin, key: str) -> None:
     status, headers = 403 if key == USER else 401, {"Authorization": f"Bearer {key}"}
     for method, path in (("POST", ""), ("GET", ""), ("GET", "/x"), ("GET", "/x/log"), ("POST", "/x/cancel")):
