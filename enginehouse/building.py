@@ -22,6 +22,7 @@ from engine_builder.config import BuilderConfig
 from engine_builder.errors import BuilderError, CheckpointError, SpecError
 from engine_builder.identity import engine_digest, engine_name
 from engine_builder.steps.step import Step, keys
+from enginehouse.engine_places import EnginePlaces
 from enginehouse.local.state_dir import default_state_dir
 from model_registry.build_jobs.entities import AskedBuild
 from model_registry.engine_specs import EngineSpec, Runtime
@@ -80,7 +81,11 @@ class Parts(Protocol):
 
 
 class HouseParts:
-    """The parts of `engine_builder`, imported when they are needed."""
+    """The parts of `engine_builder`, imported when they are needed. `places`: whose key signs, and what makes
+    packaged models loadable."""
+
+    def __init__(self, places: EnginePlaces) -> None:
+        self._places = places
 
     def tools(self, runtime: Runtime) -> Any:
         return _module("engine_builder.steps").Tools.find(runtime)
@@ -106,11 +111,11 @@ class HouseParts:
             recipe.digest,
             recipe.runtime,
             into,
-            packaging.Signer.of(default_state_dir() / "engine-signing.pem"),
+            self._places.signer,
             planning.card_of(spec, recipe.checkpoint, planning.Roofline()),
             checkpoint_digest=recipe.checkpoint_digest,
             steps=keys(self.steps(recipe, tools)),
-            finish=_finish(recipe.runtime),
+            finish=self._places.finish(recipe.runtime),
         )
         return folder
 
@@ -122,13 +127,6 @@ class HouseParts:
             packaging.Published(url, manifest, hashlib.sha256(data).hexdigest())
         )
         return engine
-
-
-def _finish(runtime: Runtime) -> Any:
-    """What makes packaged models loadable: the CPU engines' Python files, or those of the installation."""
-    if runtime == "emulated":
-        return _module("emulator.triton.packaged").emulated
-    return _module("engine_builder.repository.engine_models").as_it_is
 
 
 def _module(name: str) -> Any:
@@ -273,8 +271,3 @@ def open_cache(config: BuilderConfig, named: Path | None = None) -> StepCache:
 def digest_cache(cache: StepCache) -> DigestCache:
     """Digests of checkpoints' files that were computed before."""
     return DigestCache(cache.root / "checkpoints.json")
-
-
-def default_store() -> str:
-    """The state folder's engines."""
-    return str(default_state_dir() / "engines")

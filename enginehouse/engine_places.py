@@ -15,7 +15,7 @@ from engine_builder.repository.engine_models import Finish
 from engine_builder.repository.model_files import from_installation
 from enginehouse.errors import CommandError
 from enginehouse.local.state_dir import StateDir, default_state_dir
-from enginehouse.settings import load
+from enginehouse.settings import Settings, load
 from model_registry.engine_specs import Runtime
 
 
@@ -29,7 +29,12 @@ class EnginePlaces:
     @classmethod
     def find(cls, config: Path | None = None, state_dir: Path | None = None) -> EnginePlaces:
         """By the settings. Raises SettingsError."""
-        return cls(load(config).settings.engines, StateDir(state_dir or default_state_dir()))
+        return cls.of(load(config).settings, state_dir)
+
+    @classmethod
+    def of(cls, settings: Settings, state_dir: Path | None = None) -> EnginePlaces:
+        """By settings that were read already."""
+        return cls(settings.engines, StateDir(state_dir or default_state_dir()))
 
     @property
     def store(self) -> str:

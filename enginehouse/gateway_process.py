@@ -12,8 +12,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from operator import attrgetter
 from pathlib import Path
 
 import uvloop
@@ -25,9 +23,9 @@ from enginehouse.settings import Settings, load
 from gateway.accounting import Accounts
 from gateway.admin import admin_routes
 from gateway.app import make_app, straight_to
-from gateway.bad_http import refuse_in_json
 from gateway.batch_jobs.parts import BatchJobs
 from gateway.builds import build_routes
+from gateway.connections import own_connections
 from gateway.decisions import decision_routes
 from gateway.discovery import Discovery, Readiness
 from gateway.forecasts import forecast_routes
@@ -87,7 +85,7 @@ class GatewayProcess:
         self.watcher = Watcher(
             self.store, settings.registry.snapshot_path, self._registry_changed, config=settings.registry
         )
-        self.snapshot: Callable[[], Snapshot] = partial(attrgetter("current"), self.watcher)
+        self.snapshot: Callable[[], Snapshot] = self.watcher.reader()
         """The registry as last known; asked several times in every request."""
         self._seen = asyncio.Event()
         self.supervisor = Supervisor()
@@ -289,8 +287,8 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         )
         await runner.setup()
         if runner.server is not None:
-            straight_to(process.generation, runner.server)
-            refuse_in_json(runner.server)
+            straight_to(process.generation, runner.server, config.limits.max_body_bytes)
+            own_connections(runner.server)
         listening = listening_socket(config.host, config.port) if seat is None else seat.listen()
         site = web.SockSite(runner, listening, backlog=BACKLOG)
         await site.start()

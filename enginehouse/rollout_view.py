@@ -98,7 +98,10 @@ def _is_ratio(figure: Figure) -> bool:
 def _value(figure: Figure, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"x {value:.2f}" if _is_ratio(figure) else f"{value:.2%}"
+    if not _is_ratio(figure):
+        return f"{value:.2%}"
+    spread = f" (p90 {figure.p90:.2f})" if figure.p90 is not None and value == figure.candidate else ""
+    return f"x {value:.2f}{spread}"
 
 
 def _bound(figure: Figure, bound: float) -> str:

@@ -25,13 +25,15 @@ def check_allowed(identity: Identity, wish: Wish) -> None:
     policy = identity.policy
     if wish.reason == FALLBACK:
         return
-    if not policy.allows(wish.model, wish.adapter, wish.asked):
+    if policy.models and not policy.allows(wish.model, wish.adapter, wish.asked):
         raise ModelNotAllowedError(
             f"The model {wish.name!r} does not exist or you do not have access to it. "
             "GET /v1/models lists what there is."
         )
-    if wish.reason != BATCH_JOB and not policy.allows_profile(wish.profile):
-        raise ProfileNotAllowedError(wish.profile, policy.profiles or (), _PROFILE_FIELDS.get(wish.reason))
+    if policy.profiles is None or wish.reason == BATCH_JOB:
+        return
+    if not policy.allows_profile(wish.profile):
+        raise ProfileNotAllowedError(wish.profile, policy.profiles, _PROFILE_FIELDS.get(wish.reason))
 
 
 def check_modality(model: Model, asked: Modality) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from time import monotonic
 from typing import cast
 
@@ -25,18 +24,16 @@ class Accounts:
     def __init__(self, metrics: Metrics, capture_content: bool = False) -> None:
         self._metrics = metrics
         self._capture_content = capture_content
+        self.begun = metrics.started
+        """A request begins; `finished` follows exactly once."""
 
-    def begun(self) -> None:
-        self._metrics.started()
-
-    @contextmanager
-    def stream(self) -> Iterator[None]:
-        """An answer is being streamed while the scope lasts."""
+    def stream_begins(self) -> None:
+        """An answer is being streamed; `stream_ends` follows exactly once."""
         self._metrics.open_streams += 1
-        try:
-            yield
-        finally:
-            self._metrics.open_streams -= 1
+
+    def stream_ends(self) -> None:
+        """It is not streamed any more, however that ended."""
+        self._metrics.open_streams -= 1
 
     def attempt(self, endpoint: Endpoint, outcome: str) -> None:
         self._metrics.attempt(endpoint.name, cast("AttemptOutcome", outcome))
@@ -59,11 +56,12 @@ class Accounts:
     def finished(self, entry: Entry) -> None:
         """The single finish of a request."""
         now_s = monotonic()
-        prompt, completion = _tokens(entry)
+        unseen = _is_unseen(entry)
+        prompt, completion = (0, 0) if unseen else _tokens(entry)
         first_s = entry.first_token_s
         wish = entry.wish
         if entry.reservation is not None:
-            entry.reservation.settle(prompt + completion, begun=not _is_unseen(entry))
+            entry.reservation.settle(prompt + completion, begun=not unseen)
         if entry.client_left:
             entry.status = 499
             entry.error_type = "client_left"
@@ -94,8 +92,6 @@ _UNSEEN = frozenset({"unsupported", "refused", "busy", "unreachable"})
 
 def _tokens(entry: Entry) -> tuple[int, int]:
     """Prompt and completion tokens; for an answer that broke or was left, what was generated until then."""
-    if _is_unseen(entry):
-        return 0, 0
     if entry.finished:
         return entry.usage.prompt_tokens or 0, entry.usage.completion_tokens or 0
     generated = sum(_generated(choice) for choice in entry.choices)
@@ -104,7 +100,10 @@ def _tokens(entry: Entry) -> tuple[int, int]:
 
 def _is_unseen(entry: Entry) -> bool:
     """No engine has begun with it."""
-    return all(attempt.error in _UNSEEN for attempt in entry.trace.attempts)
+    for attempt in entry.trace.attempts:  # noqa: SIM110  every request pays for a generator
+        if attempt.error not in _UNSEEN:
+            return False
+    return True
 
 
 def _generated(choice: Choice) -> int:

@@ -188,9 +188,8 @@ class AdminApi:
         self._require_admin(request)
         kind, name = kind_named(request.match_info["kind"]), request.match_info["name"]
         if kind not in DECLARED:
-            message = (
-                f"{kind} objects belong to the controller and cannot be deleted; delete their Deployment"
-            )
+            owner = "Rollout" if kind == "RolloutStatus" else "Deployment"
+            message = f"{kind} objects belong to the controller and cannot be deleted; delete their {owner}"
             raise ApiError(405, message, code="read_only_kind")
         applied = await self._write([], delete=[(kind, name)], cascade=_flag(request, "cascade"))
         deleted = [

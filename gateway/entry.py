@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -15,7 +15,7 @@ from gateway.operations import Events, Operation
 from gateway.shadow.watched import Watched
 from gateway.streaming.choices import Choice
 from gateway.streaming.client import PushResponse
-from inference.request import Usage
+from inference.request import NO_USAGE, Usage
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished
@@ -25,7 +25,7 @@ from tenancy.keys import Identity
 from tenancy.limits import Reservation
 
 
-class Arrived(NamedTuple):
+class Arrived(Struct, frozen=True, gc=False):
     """What a request brought, once it is known who asks."""
 
     identity: Identity
@@ -63,7 +63,7 @@ class Entry(Struct, eq=False):
     """Of an answer that is streamed."""
     choices: Sequence[Choice] = ()
     finished: Sequence[Finished] = ()
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     reservation: Reservation | None = None
     """What it has taken of its tenant's limits."""
     watched: Watched | None = None

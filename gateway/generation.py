@@ -51,7 +51,7 @@ from inference.adapters import Adapters
 from inference.request import InferenceRequest, Usage
 from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import Adapter, Endpoint
+from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
 from router.profiles import BATCH_JOB, TIERS, Wish, resolve
@@ -59,6 +59,7 @@ from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
 from tenancy.keys import Identity, authenticate
 from tenancy.limits import TenantLimits
+from tenancy.limits_spec import NO_LIMITS
 
 OPERATIONS: tuple[GeneratingOperation, ...] = (
     ChatCompletion(),
@@ -197,9 +198,6 @@ class Generation:
         await self._run(operation, entry, snapshot, identity, api, entry.wish)
 
     async def _answer(self, request: web.BaseRequest, entry: Entry, respond: Respond) -> None:
-        await respond(entry, await self._arrived(request, entry))
-
-    async def _arrived(self, request: web.BaseRequest, entry: Entry) -> Arrived:
         if self.is_draining:
             entry.response.close_after()
             raise draining()
@@ -211,7 +209,7 @@ class Generation:
         entry.allowed_s = identity.policy.deadline_s
         content = request.content
         body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
-        return Arrived(identity, snapshot, body, headers.get("X-Enginehouse-Profile"))
+        await respond(entry, Arrived(identity, snapshot, body, headers.get("X-Enginehouse-Profile")))
 
     async def _generate(self, operation: GeneratingOperation, entry: Entry, arrived: Arrived) -> None:
         api = entry.api = operation.parse(arrived.body, self._config.limits)
@@ -276,7 +274,7 @@ class Generation:
             tokenizer = await self._tokenizers.get(wish.model)
         if tokenizer is None:
             requests = [relayed(api, wish.model, entry.request_id, operation.upstream_path)]
-            if any(one.kv_events is not None for one in snapshot.endpoints.get(wish.model.name, ())):
+            if wish.model.tokenizer is not None and _some_tell_kv(snapshot, wish.model):
                 requests[0].prompt_ids = await ids_to_route_by(api, wish.model, self._tokenizers)
         else:
             prompts = await read_prompts(api, wish.model, tokenizer)
@@ -295,8 +293,9 @@ class Generation:
             await self._add_adapter(wish.adapter, requests, by_id=tokenizer is not None)
         if (rolling := snapshot.rolling.get(wish.model.name)) is not None and entry.spare is None:
             entry.watched = Watched(rolling, requests, assembling, lanes)
-        tokens = partial(self._tokens, api, requests, entry.usage.prompt_tokens)
-        await reserve(self._limits, entry, identity, tokens)
+        if identity.policy.limits != NO_LIMITS:
+            tokens = partial(self._tokens, api, requests, entry.usage.prompt_tokens)
+            await reserve(self._limits, entry, identity, tokens)
         entry.routed = True
         if api.stream:
             await self._stream(operation, entry, api, wish, requests, assembling, lanes)
@@ -347,11 +346,14 @@ class Generation:
                     entry.response.flush()
             return finished
 
-        with self._accounts.stream():
+        self._accounts.stream_begins()
+        try:
             if len(choices) == 1:
                 entry.finished = [await one(choices[0], requests[0])]
             else:
                 entry.finished = await _all(one(*pair) for pair in zip(choices, requests, strict=True))
+        finally:
+            self._accounts.stream_ends()
         usage = entry.usage = usage_of(
             choices, entry.finished, requests, entry.usage.prompt_tokens, assembling.parsing
         )
@@ -417,6 +419,11 @@ class Generation:
         if entry.api is not None and isinstance(key := entry.api.raw.get("prompt_cache_key"), str):
             job.session = key
         return job
+
+
+def _some_tell_kv(snapshot: Snapshot, model: Model) -> bool:
+    """Whether an engine of the model publishes KV events."""
+    return any(one.kv_events is not None for one in snapshot.endpoints.get(model.name, ()))
 
 
 def _is_relayed(finished: Finished, request: InferenceRequest) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from gateway.entry import Entry
 from tenancy.keys import Identity
@@ -38,17 +39,22 @@ def estimated_tokens(said: object) -> int:
     return _characters(said) // _CHARS_PER_TOKEN
 
 
-def _characters(said: object) -> int:
-    """One call for each list and object, not for each of what they hold: relayed requests all pay for it."""
-    parts = said.values() if isinstance(said, dict) else said if isinstance(said, list) else (said,)
+def _characters(said: Any) -> int:
+    """One loop for all that is held, and no call for a part of it: relayed requests all pay for it."""
     total = 0
-    for part in parts:
-        if isinstance(part, str):
-            total += 0 if part.startswith("data:") else len(part)  # what is inlined is not text
-        elif isinstance(part, (dict, list)):
-            total += _characters(part)
-        elif isinstance(part, int):
-            total += _CHARS_PER_TOKEN  # a token id
+    held: list[Iterable[Any]] = [[said]]
+    for parts in held:
+        for part in parts:
+            kind = type(part)
+            if kind is str:
+                if part[:5] != "data:":  # what is inlined is not text
+                    total += len(part)
+            elif kind is dict:
+                held.append(part.values())
+            elif kind is list:
+                held.append(part)
+            elif kind is int or kind is bool:
+                total += _CHARS_PER_TOKEN  # a token id
     return total
 
 

@@ -226,6 +226,7 @@ def relayed(api: ApiRequest, model: Model, request_id: str, upstream_path: str) 
         model=model.name,
         stream=api.stream,
         max_tokens=api.max_tokens or 0,
+        sampling=api.sampling,
         path=upstream_path,
         body=api.raw,
         relay=api.translation is None,

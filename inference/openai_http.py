@@ -129,7 +129,7 @@ class _Whole:
             self._sink.lost(_refusal(self._status, body))
             return
         try:
-            if b'"error"' in body:
+            if body.find(b'"error"') >= 0:
                 _raise_error_in(body)
             self._answered(body)
         except InferenceError as error:
@@ -227,7 +227,7 @@ class _Stream:
         kept = b""
         try:
             for event in data.replace(b"\r\n", b"\n").split(b"\n\n"):
-                if self._keeps(event):
+                if event and self._keeps(event):
                     kept += event.strip(b"\n") + b"\n\n"
         finally:  # what came before an error stays pushed
             if kept:
@@ -260,7 +260,8 @@ class _Stream:
             self._sink.lost(_refusal(self._status, self._refused))
             return
         try:
-            self._keeps(self._partial)  # the end mark and an error need no empty line after them
+            if self._partial:  # the end mark and an error need no empty line after them
+                self._keeps(self._partial)
         except ProtocolError as error:
             self._sink.lost(StreamBrokenError(f"the upstream's stream ended within an event: {error}"))
             return
@@ -326,6 +327,8 @@ def _payload(event: bytes) -> bytes:
     """The data of a server-sent event, or the JSON sent in place of events."""
     if event.startswith(b"{"):
         return event
+    if event.startswith(b"data:") and event.find(b"\n") < 0:
+        return event[5:].strip()
     lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines).strip()
 

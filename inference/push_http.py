@@ -92,6 +92,7 @@ class Exchange:
         "over",
         "paused",
         "reused",
+        "streams",
     )
 
     def __init__(
@@ -99,6 +100,7 @@ class Exchange:
     ) -> None:
         self._pool = pool
         self._patience = patience
+        self.streams = streams
         self.first_byte_s = pool.timeouts.first_byte_s if streams else pool.timeouts.whole_s
         self._message = message
         self._receiver: Receiver | None = receiver
@@ -347,7 +349,7 @@ class _Connection(asyncio.Protocol):
         self._complete = False
         self._framed = False
         self._heard = True
-        if delay_acks is not None:
+        if exchange.streams and delay_acks is not None:
             delay_acks(self._descriptor)
         self._transport.write(message)
 

@@ -166,3 +166,7 @@ class Usage(NamedTuple):
     """Of the completion tokens, those of thoughts, where they can be told exactly."""
     counts_end: bool = False
     """The token that ended the answer is always among the completion tokens; else the text tells whether."""
+
+
+NO_USAGE = Usage()
+"""Of a call that has told nothing."""

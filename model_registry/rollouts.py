@@ -141,6 +141,8 @@ class Figure(_Part):
     """`shadow.answers`, `canary.pace`, ..."""
     candidate: float | None = None
     stable: float | None = None
+    p90: float | None = None
+    """Of ratios: what nine of ten do not exceed."""
     samples: int = 0
     stable_samples: int = 0
     harmless: float

@@ -13,6 +13,8 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, Self
 
@@ -70,6 +72,10 @@ class Watcher:
     def current(self) -> Snapshot:
         """The registry as last known; never waits. Empty and `stale` while nothing is known."""
         return self._view.snapshot
+
+    def reader(self) -> Callable[[], Snapshot]:
+        """`current` as a function without a frame of its own: gateways ask several times in every request."""
+        return partial(attrgetter("_view.snapshot"), self)
 
     @property
     def held_back(self) -> str | None:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 from time import monotonic, time
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from msgspec import Struct, field
 
@@ -59,7 +59,7 @@ from tenancy.policy import Selection
 _NONE: frozenset[str] = frozenset()
 
 
-class Finished(NamedTuple):
+class Finished(Struct, frozen=True, gc=False):
     """A clean end. `reason` is None where the server does not tell."""
 
     reason: FinishReason | None
@@ -132,7 +132,7 @@ class Job(Struct):
     """Endpoints that its tenant may be served by; None: any."""
     blamed: set[str] = field(default_factory=set)
     """Endpoints whose breaker has heard of a failure of this request."""
-    refused_by: set[str] = field(default_factory=set)
+    refused_by: frozenset[str] = _NONE
     """Endpoints that cannot carry it, whatever their load."""
     considered: Considered | None = None
     """The latest decision."""
@@ -243,7 +243,7 @@ class Router:
                 return Finished(*outcome, endpoint, attempts, continued)
             self._observer.attempt(endpoint, outcome.outcome)
             if isinstance(outcome, UnsupportedFeatureError):
-                job.refused_by.add(endpoint.name)
+                job.refused_by |= {endpoint.name}
                 self._pass_on(job, outcome, last)
                 continue
             last = outcome
@@ -563,8 +563,8 @@ class Router:
     def _ask(self, job: Job, endpoints: Sequence[Endpoint]) -> Ask:
         """Made once for each request that the job sends: hashing a long prompt takes a while."""
         if job.asks is None or job.asks[0] is not job.request:
-            ask = self.deciding.ask(job.request, job.tokens, job.isolation_class, endpoints)
-            job.asks = job.request, ask._replace(session=job.session)
+            ask = self.deciding.ask(job.request, job.tokens, job.isolation_class, endpoints, job.session)
+            job.asks = job.request, ask
         return job.asks[1]
 
 

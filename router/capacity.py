@@ -65,10 +65,10 @@ class Capacity:
         found = self._slices.get(endpoint)
         return 0 if found is None else found.room(self._loop.time())
 
-    def taken(self, endpoint: str) -> None:
-        """A request goes there, whether there is room or not."""
-        if (found := self._slices.get(endpoint)) is not None:
-            found.take(1, self._loop.time())
+    def taken(self, endpoint: str) -> int:
+        """A request goes there, whether there is room or not; how much there is left then, as of `room`."""
+        found = self._slices.get(endpoint)
+        return 0 if found is None else found.take(1, self._loop.time())
 
     def returned(self, endpoint: str) -> None:
         """It has ended; exactly once."""

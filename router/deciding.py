@@ -13,6 +13,8 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from inference.request import InferenceRequest, Usage
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs
@@ -35,12 +37,13 @@ _BLOCK_TOKENS = 64
 """Of models whose servers do not tell."""
 _NOTHING = Belief()
 _NOWHERE: Mapping[int, int] = MappingProxyType({})
+_NONE_HELD: Mapping[str, int] = MappingProxyType({})
 _ALWAYS: Mapping[str, float] = MappingProxyType({})
 _Row = tuple[Endpoint, str, str, int, float, EndpointLoad, Forecast]
 """An endpoint, its name, lane and slots, and what is known of it."""
 
 
-class Dispatched(NamedTuple):
+class Dispatched(Struct, frozen=True, gc=False):
     """A request that goes to an endpoint, and what was expected when it did."""
 
     charge: Charge
@@ -74,15 +77,22 @@ class Deciding:
         self._policies: dict[tuple[str, str], tuple[Knobs, Policy]] = {}
         self._rows: dict[str, tuple[Sequence[Endpoint], Sequence[_Row]]] = {}
 
-    def ask(self, request: InferenceRequest, tokens: int, tenant: str, endpoints: Iterable[Endpoint]) -> Ask:
+    def ask(
+        self,
+        request: InferenceRequest,
+        tokens: int,
+        tenant: str,
+        endpoints: Iterable[Endpoint],
+        session: str | None = None,
+    ) -> Ask:
         """What a request asks for; `tokens`: of prompt and expected output, `endpoints`: its model's."""
         ids = request.prompt_ids
         if ids is None:
-            return Ask(tokens, 0, (), tenant)
+            return Ask(tokens, 0, (), tenant, session)
         seed = 0 if request.lora is None else request.lora.task_id
         size = self._blocks_of(request.model, endpoints)
         blocks = block_hashes(ids, size, seed)
-        return Ask(len(ids), max(0, tokens - len(ids)), blocks, tenant, block_tokens=size, seed=seed)
+        return Ask(len(ids), max(0, tokens - len(ids)), blocks, tenant, session, None, size, seed)
 
     def candidates(
         self,
@@ -94,7 +104,9 @@ class Deciding:
         lacks_adapter: Callable[[str], bool] | None = None,
     ) -> list[Candidate]:
         """The values that a decision is made of, for the endpoints of `lanes` (None: of all)."""
-        if self.kv_feeds and ask.blocks and _is_told_of(ask):
+        if not ask.blocks:
+            block_tokens, held, elsewhere = 0, _NONE_HELD, _NOWHERE
+        elif self.kv_feeds and _is_told_of(ask):
             held = self._told(model, endpoints, ask, now_s)
             block_tokens, elsewhere = self._blocks_of(model, endpoints), _NOWHERE
         else:

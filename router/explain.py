@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from router.pick import Candidate, Decision
 from router.profiles import Wish
@@ -20,7 +22,7 @@ _SHOWN_CHOICES = 4
 WhyLeft = Callable[[str], str | None]
 
 
-class Considered(NamedTuple):
+class Considered(Struct, frozen=True, gc=False):
     """A decision, and what it was made of."""
 
     decision: Decision
@@ -31,7 +33,7 @@ class Considered(NamedTuple):
     """Endpoints that were left alone as outliers."""
 
 
-class Explained(NamedTuple):
+class Explained(Struct, frozen=True, gc=False):
     """One decision as it is kept."""
 
     at_s: float

@@ -29,8 +29,8 @@ QUANTUM_TOKENS = 1024
 BURST_TOKENS = 36_864
 """What a tenant of weight 1 may be ahead when it begins to wait. With charges by estimate and a request in
 either direction, two tenants stay within 64k tokens of each other."""
-SAVINGS_TOKENS = 262_144
-"""What it saves up at most, of turns that it does not take: half a minute's share, or a minute's."""
+SAVINGS_TOKENS = 524_288
+"""What it saves up at most, of turns that it does not take: a minute's share, or two minutes'."""
 
 T = TypeVar("T")
 
@@ -80,10 +80,13 @@ class FairQueue(Generic[T]):
         tokens: int,
         now_s: float,
         deadline_s: float = math.inf,
+        is_ahead: bool = False,
     ) -> Ticket[T]:
         """Queue a request; the caller has seen that the queue is not full.
 
         `cost`: weighted tokens to charge its tenant, by estimate.
+        `is_ahead`: the tenant has so much under way (`router.under_way`) that its burst comes after those of
+        others.
         """
         ring = self._rings[priority]
         flow = ring.flows.get(tenant)
@@ -95,13 +98,13 @@ class FairQueue(Generic[T]):
         ticket = Ticket(load, tenant, cost, tokens, now_s, deadline_s, flow)
         key = {"fcfs": now_s, "edf": deadline_s, "wspt": length_class(cost, self._length_ratio)}[self.order]
         self._numbers += 1
-        was_first = flow.first() if flow.count else None
         flow.push(key, self._numbers, ticket)
         ring.waiting += 1
         self.tokens += tokens
-        if was_first is None:
+        flow.is_ahead = is_ahead
+        if flow.count == 1:
             ring.join(flow)
-        elif flow.first() is not was_first:
+        else:
             ring.seat(flow)
         return ticket
 
@@ -123,13 +126,12 @@ class FairQueue(Generic[T]):
             del self._back[ticket]
             return
         ring = flow.ring
-        was_first = flow.heap[0][2] is ticket
         flow.remove(ticket)
         ring.waiting -= 1
         ring.idle_if_empty()
         if flow.count == 0:
             ring.forget_if_idle(flow)
-        elif was_first:
+        else:
             ring.seat(flow)
 
     def take(self, may_go: Callable[[T], Answer]) -> Ticket[T] | None:

@@ -54,9 +54,9 @@ class Gate:
     def at_endpoint(self, job: Job, endpoint: str, waited_s: float) -> Verdict | None:
         """The refusal of a request that would be sent to `endpoint` now; None: it goes."""
         knobs = job.knobs or self._knobs(job.wish.profile)
-        shedding = self._shedding(job, knobs)
-        if not knobs.refuse_late and shedding is None:
+        if not knobs.refuse_late and knobs.prefill_share is None:
             return None
+        shedding = self._shedding(job, knobs)
         ttft_s, isolated_s = self._forecast(job, endpoint)
         standing = Standing(True, True, ttft_s=ttft_s, isolated_s=isolated_s, waited_s=waited_s)
         verdict = admit(standing, knobs, job.priority)

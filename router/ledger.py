@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from model_registry.entities import Endpoint
 from router.breaker import CLOSED, Breaker
 from router.config import RouterConfig
@@ -31,7 +33,7 @@ _new = tuple.__new__
 given every field."""
 
 
-class Charge(NamedTuple):
+class Charge(Struct, frozen=True, gc=False):
     """What one request costs an endpoint, in tokens."""
 
     uncached: int
@@ -153,7 +155,7 @@ class EndpointLoad:
         surcharge: int,
     ) -> EndpointView:
         """As `Ledger.view`."""
-        if self.foretold:
+        if self.foretold and self.foretold[0][0] <= now_s:
             self.catch_up(now_s)
         decoding = self.decoding
         step_s = forecast.step_base_s + forecast.step_each_s * (decoding or 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -26,7 +25,7 @@ class Candidate(Struct, frozen=True, gc=False):
     breaker_admits: bool = True
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True, gc=False):
     """What was picked and why; `scores` is kept for `explain`."""
 
     endpoint: Endpoint | None
@@ -63,15 +62,18 @@ def pick(
     ]
     if not open_ones:
         return Decision(None, _why_none(choices, excluded), {})
-    pool = _pool(profile, knobs, open_ones)
+    # One that is left alone is every pool, and nothing is compared with it.
+    pool = open_ones if len(open_ones) == 1 else _pool(profile, knobs, open_ones)
     views = [choice.view for choice in pool]
     costs = policy.costs(ask, views, now_s)
     scores = dict(zip([view.name for view in views], costs, strict=True))
     least = min(costs)
     if least == inf:
         return Decision(None, "policy_takes_none", scores, knobs.policy)
-    best = [place for place, cost in enumerate(costs) if cost == least]
-    place = best[0] if len(best) == 1 else tie_break(best)
+    place = 0
+    if len(pool) > 1:
+        best = [place for place, cost in enumerate(costs) if cost == least]
+        place = best[0] if len(best) == 1 else tie_break(best)
     chosen = pool[place].endpoint
     return Decision(chosen, _reason(chosen, profile), scores, knobs.policy, views[place])
 

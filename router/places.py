@@ -10,13 +10,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
 from router.capacity import Capacity
 from router.window import Held, Limits, Window
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True, gc=False):
     """One request's part of an endpoint's window."""
 
     endpoint: Endpoint
@@ -44,10 +46,9 @@ class _Seats:
         self.requests = self.kv_tokens = self.prefill_tokens = 0
 
     def add(self, need: Held, sign: int) -> None:
-        requests, kv_tokens, prefill_tokens = need
-        self.requests += sign * requests
-        self.kv_tokens += sign * kv_tokens
-        self.prefill_tokens += sign * prefill_tokens
+        self.requests += sign * need.requests
+        self.kv_tokens += sign * need.kv_tokens
+        self.prefill_tokens += sign * need.prefill_tokens
 
     def why_not(self, need: Held) -> str | None:
         """What there is no room in for `need`."""
@@ -63,14 +64,14 @@ class Places:
         self.full: set[str] = set()
         """Endpoints whose window has no place for one more request."""
         self._seats: dict[str, _Seats] = {}
-        self._bounded: set[str] = set()
+        self.bounded: set[str] = set()
         """Endpoints whose window also counts tokens."""
 
     def full_for(self, need: Held) -> Set[str]:
         """Endpoints without room for a request of this size."""
-        if not self._bounded:
+        if not self.bounded:
             return self.full
-        lacking = {name for name in self._bounded if self._seats[name].why_not(need) is not None}
+        lacking = {name for name in self.bounded if self._seats[name].why_not(need) is not None}
         return self.full | lacking
 
     def take(self, endpoint: Endpoint, need: Held) -> Place:
@@ -79,9 +80,8 @@ class Places:
         if seats is None:
             seats = self._open(endpoint)
         seats.add(need, 1)
-        if self._capacity is not None:
-            self._capacity.taken(endpoint.name)
-        self._mark(endpoint.name, seats)
+        room = None if self._capacity is None else self._capacity.taken(endpoint.name)
+        self._mark(endpoint.name, seats, room)
         return Place(endpoint, need, seats.requests)
 
     def leave(self, place: Place) -> None:
@@ -133,7 +133,7 @@ class Places:
             if self._seats[name].requests == 0:
                 del self._seats[name]
                 self.full.discard(name)
-                self._bounded.discard(name)
+                self.bounded.discard(name)
         for name, endpoint in known.items():
             seats = self._seats.get(name)
             if seats is None:
@@ -152,9 +152,9 @@ class Places:
         seats.window = seats.window.resized(*bounds)
         limits = seats.window.limits
         if limits.kv_tokens is not None or limits.prefill_tokens is not None:
-            self._bounded.add(name)
+            self.bounded.add(name)
         else:
-            self._bounded.discard(name)
+            self.bounded.discard(name)
         self._mark(name, seats)
 
     def _bounds(self, endpoint: Endpoint) -> _Bounds:
@@ -168,9 +168,11 @@ class Places:
             kv_tokens = math.ceil(kv_tokens * min(1.0, own / (slots * knobs.window)))
         return _Bounds(Limits(own, kv_tokens), 1.0, knobs.window_tolerance)
 
-    def _mark(self, name: str, seats: _Seats) -> None:
-        shared = self._capacity
-        if seats.requests >= seats.window.limit or (shared is not None and shared.room(name) < 1):
+    def _mark(self, name: str, seats: _Seats, room: int | None = None) -> None:
+        """Note whether the endpoint is full; `room`: of what all processes share, where just asked."""
+        if room is None:
+            room = 1 if self._capacity is None else self._capacity.room(name)
+        if room < 1 or seats.requests >= seats.window.limit:
             self.full.add(name)
         else:
             self.full.discard(name)

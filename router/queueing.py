@@ -31,6 +31,7 @@ from router.places import Place, Places
 from router.profiles import Wish
 from router.siblings import Siblings
 from router.tenant_turns import Answer, Ticket
+from router.under_way import UnderWay
 from router.window import Held
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class Queueing:
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
         self._groups: dict[tuple[str, str], _Group] = {}
+        self._under_way: dict[str, UnderWay] = {}
+        """By model; of requests that use spare capacity only there are none."""
         self._siblings = Siblings(knobs, self._release)
         self._gate = Gate(snapshot, forecast, knobs)
         self._changed = asyncio.Event()
@@ -107,7 +110,8 @@ class Queueing:
 
     def at_once(self, job: Job, failed: set[str]) -> Decision | None:
         """An endpoint for `job` with a place taken there; None: it has to wait. Raises NoRoomError."""
-        self._leave_place(job)
+        if job.dispatched:
+            self._leave_place(job)
         return self._at_once(job, failed)
 
     async def wait(self, job: Job, failed: set[str]) -> Decision:
@@ -175,8 +179,9 @@ class Queueing:
         job.behind = None
         if self._groups and job.spare is None and (job.wish.model.name, job.wish.profile) in self._groups:
             return None
-        need = _need(job)
-        decision = self._decide(job, failed | self._closed(job, need))
+        need, places = _need(job), self.places
+        excluded = failed | self._closed(job, need) if places.full or places.bounded else failed
+        decision = self._decide(job, excluded)
         if decision.endpoint is None:
             return None
         if self._siblings and (lead := self._siblings.lead_for(job)) is not None:
@@ -191,6 +196,8 @@ class Queueing:
     def _go(self, job: Job, decision: Decision, need: Held) -> Decision:
         assert decision.endpoint is not None
         job.place = self.places.take(decision.endpoint, need)
+        if job.spare is None:
+            self._under_way_of(job).begin(job.tenant, job.weight)
         self._siblings.begin(job, decision.endpoint.name)
         job.dispatched = True
         return decision
@@ -207,8 +214,23 @@ class Queueing:
         if place is not None:
             job.place = None
             self.places.leave(place)
+            if job.spare is None:
+                self._end_under_way(job)
             if self._groups:
                 self.room(place.endpoint.model, place.endpoint.profile)
+
+    def _under_way_of(self, job: Job) -> UnderWay:
+        model = job.wish.model.name
+        known = self._under_way.get(model)
+        if known is None:
+            known = self._under_way[model] = UnderWay()
+        return known
+
+    def _end_under_way(self, job: Job) -> None:
+        under_way = self._under_way_of(job)
+        under_way.end(job.tenant)
+        if len(under_way) == 0:
+            del self._under_way[job.wish.model.name]
 
     def _closed(self, job: Job, need: Held) -> Set[str]:
         """Endpoints that the request may not go to now: the full ones, and where its profile does not spill
@@ -285,6 +307,7 @@ class Queueing:
                 tokens=job.tokens,
                 now_s=now_s,
                 deadline_s=due_s,
+                is_ahead=self._under_way_of(job).is_ahead(job.tenant, job.weight),
             )
         group.waiters[waiter] = ticket
         return ticket

@@ -26,12 +26,14 @@ class RetryBudget:
 
     def began(self, now_s: float, config: RetryConfig) -> None:
         """A request begins."""
-        self._fade(now_s, config)
+        if now_s - self.at_s > _FADE_S:
+            self._fade(now_s, config)
         self.requests += 1.0
 
     def allows(self, now_s: float, config: RetryConfig) -> bool:
         """Whether one more retry fits in."""
-        self._fade(now_s, config)
+        if now_s - self.at_s > _FADE_S:
+            self._fade(now_s, config)
         return self.retries + 1.0 <= config.floor + config.ratio * self.requests
 
     def retried(self) -> None:
@@ -39,11 +41,10 @@ class RetryBudget:
         self.retries += 1.0
 
     def _fade(self, now_s: float, config: RetryConfig) -> None:
-        if now_s - self.at_s > _FADE_S:
-            left = exp((self.at_s - now_s) / config.window_s)
-            self.requests *= left
-            self.retries *= left
-            self.at_s = now_s
+        left = exp((self.at_s - now_s) / config.window_s)
+        self.requests *= left
+        self.retries *= left
+        self.at_s = now_s
 
 
 def why_not(

@@ -5,8 +5,11 @@ first request goes once the deficit covers the request's cost. Rounds that would
 arithmetic, so that a small quantum costs no time.
 
 A tenant that takes less than its turns saves up the rest, and begins to wait with a burst of it. Requests
-that a deficit covers already go before all others, whoever's came first: tenants within their turns share
-what they leave each other, and one that always waits gets its turns and what nobody else wants.
+that a deficit covers already go before all others: tenants within their turns share what they leave each
+other, and one that always waits gets its turns and what nobody else wants. Among these the tenant goes first
+whose burst is nearest to being too small for what it has waiting. A burst that runs out a few requests too
+early costs far more than they do: from then on the tenant has no more than a flood beside it, and if it asks
+for as much, what it has waiting stays for minutes. One whose burst is too small already comes after them.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ Answer = Literal["go", "pass", "stop"]
 """Whether a request may go: it does; another one may go before it; nobody else may."""
 
 _FEWEST_REMOVED = 64
-"""Removed requests that are carried along before a heap is built anew without them."""
+"""Entries that do not count any more, carried along before a heap is built anew without them."""
 
+COVERED_WHOLE = -2
+"""In place of a round: the deficit covers all that the tenant has waiting."""
 COVERED = -1
-"""In place of a round: the deficit covers the next request without one."""
+"""The same: it covers the next request, not all."""
 
 T = TypeVar("T")
 
@@ -59,9 +64,11 @@ class Flow(Generic[T]):
     """What one tenant has waiting under one priority, and its place in the ring."""
 
     __slots__ = (
+        "cost",
         "count",
         "deficit",
         "heap",
+        "is_ahead",
         "is_seated",
         "name",
         "place",
@@ -82,6 +89,7 @@ class Flow(Generic[T]):
         self.count = 0
         self.removed = 0
         self.tokens = 0
+        self.cost = 0.0
         """Of all its requests that wait."""
         self.under_way = 0
         """Requests that went and are not settled."""
@@ -90,11 +98,13 @@ class Flow(Generic[T]):
         """Tokens that it may send now, in turns or before them."""
         self.saved = 0.0
         """Tokens beside these, of turns that it did not take: for the next times when it begins to wait."""
+        self.is_ahead = False
+        """When its last request came it had far more under way than others: its burst comes after theirs."""
         self.round = 0
         """The round whose quantum `deficit` includes."""
         self.seat = 0
         """Its place within a round."""
-        self.place: tuple[int, int] = (0, 0)
+        self.place: tuple[int, float] = (0, 0)
         """The round in which its first request may go, and where in that round."""
         self.is_seated = False
         """The ring's heap has it at this place."""
@@ -110,12 +120,12 @@ class Flow(Generic[T]):
         heappush(self.heap, (key, number, ticket))
         self.count += 1
         self.tokens += ticket.tokens
+        self.cost += ticket.cost
 
     def pop(self) -> Ticket[T]:
         ticket = self.first()
         heappop(self.heap)
-        self.count -= 1
-        self.tokens -= ticket.tokens
+        self._left(ticket)
         return ticket
 
     def last(self) -> Ticket[T]:
@@ -124,12 +134,16 @@ class Flow(Generic[T]):
 
     def remove(self, ticket: Ticket[T]) -> None:
         """One of its requests is not queued any more."""
-        self.count -= 1
-        self.tokens -= ticket.tokens
+        self._left(ticket)
         self.removed += 1
         if self.removed > max(_FEWEST_REMOVED, self.count):
             self.heap = sorted(entry for entry in self.heap if entry[2].queued)
             self.removed = 0
+
+    def _left(self, ticket: Ticket[T]) -> None:
+        self.count -= 1
+        self.tokens -= ticket.tokens
+        self.cost = self.cost - ticket.cost if self.count else 0.0
 
 
 class Ring(Generic[T]):
@@ -161,20 +175,16 @@ class Ring(Generic[T]):
         self.flows: dict[str, Flow[T]] = {}
         self.idle: dict[str, Flow[T]] = {}
         """Those of `flows` with nothing waiting or under way, that have not saved up `savings` yet."""
-        self.heap: list[tuple[tuple[int, int], str]] = []
+        self.heap: list[tuple[tuple[int, float], str]] = []
         self.round = 0
         self.seats = 0
         self.waiting = 0
 
     def join(self, flow: Flow[T]) -> None:
-        """A flow begins to wait: with what it saved up while it took less than its turns, `burst` at most.
-
-        One that waits alone has nobody to be ahead of: it begins without.
-        """
+        """A flow begins to wait: with what it saved up while it took less than its turns, `burst` at most."""
         self.idle.pop(flow.name, None)
         own = self._own(flow)
-        is_alone = self.waiting == flow.count
-        flow.deficit = min(own, 0.0 if is_alone else self.burst * flow.weight)
+        flow.deficit = min(own, self.burst * flow.weight)
         flow.saved = own - flow.deficit
         flow.round = max(flow.round, self.round - 1)
         self.seats += 1
@@ -188,12 +198,19 @@ class Ring(Generic[T]):
         if not flow.is_seated or place != flow.place:
             self._sit(flow, place)
 
-    def _place(self, flow: Flow[T]) -> tuple[int, int]:
-        """The round that covers its first request; where the deficit does already, who came first."""
+    def _place(self, flow: Flow[T]) -> tuple[int, float]:
+        """The round that covers its first request.
+
+        Where the deficit does already: first those of which it covers all, the one with the least to spare;
+        then the one of which it covers all but the least.
+        """
+        spare = (flow.deficit - flow.cost) / flow.weight
+        if spare >= 0 and not flow.is_ahead:
+            return COVERED_WHOLE, spare
         lacking = flow.first().cost - flow.deficit
         rounds = math.ceil(lacking / (self.quantum * flow.weight) - 1e-9)
         if rounds <= 0:
-            return COVERED, flow.heap[0][1]
+            return COVERED, abs(spare)
         return flow.round + rounds, flow.seat
 
     def catch_up(self, flow: Flow[T], round_: int) -> None:
@@ -229,12 +246,15 @@ class Ring(Generic[T]):
             self._sit(flow, self._place(flow))
         return found, answer
 
-    def _sit(self, flow: Flow[T], place: tuple[int, int]) -> None:
+    def _sit(self, flow: Flow[T], place: tuple[int, float]) -> None:
         flow.place = place
         flow.is_seated = True
         heappush(self.heap, (place, flow.name))
+        if len(self.heap) > max(_FEWEST_REMOVED, 4 * len(self.flows)):
+            seated = (one for one in self.flows.values() if one.is_seated and one.count)
+            self.heap = sorted((one.place, one.name) for one in seated)
 
-    def _go(self, flow: Flow[T], place: tuple[int, int]) -> None:
+    def _go(self, flow: Flow[T], place: tuple[int, float]) -> None:
         self.catch_up(flow, place[0])
         self.round = max(self.round, place[0])
         ticket = flow.pop()

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from msgspec import Struct
+
 _CALM_SHARE = 0.5
 """An endpoint with no more than this share of its window in use shows what its TTFT is without a queue."""
 _CALM_WEIGHT = 0.05
@@ -34,7 +36,7 @@ class Limits(NamedTuple):
     """Prompt tokens that may be with it uncomputed, such as twice its `max_num_tokens`."""
 
 
-class Held(NamedTuple):
+class Held(Struct, frozen=True, gc=False):
     """What an endpoint has already, or what one request adds."""
 
     requests: int = 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import getrandbits
 from time import monotonic_ns
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from msgspec import Struct
 from opentelemetry.util.types import AttributeValue
 
 from telemetry.trace_context import TraceParent
@@ -33,7 +34,7 @@ class Keeper(Protocol):
         """Keep `trace` or forget it."""
 
 
-class Interval(NamedTuple):
+class Interval(Struct, frozen=True, gc=False):
     """A step with what is known about it; times are `time.monotonic_ns`."""
 
     start_ns: int

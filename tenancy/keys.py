@@ -59,19 +59,23 @@ def authenticate(snapshot: Snapshot, authorization: str | None, api_key: str | N
     Raises AuthError: MissingKeyError, MalformedKeyError, UnknownKeyError, DisabledKeyError, ExpiredKeyError
     or, while nothing is known of the registry, KeysNotLoadedError.
     """
-    found = digest(_bearer(authorization) if api_key is None or authorization else _plain(api_key))
+    is_bearer = api_key is None or bool(authorization)
+    said = digest(f"Authorization:{authorization}" if is_bearer else f"x-api-key:{api_key}")
     known = _cache.of(snapshot)
-    identity = known.get(found)
+    identity = known.get(said)
     if identity is None:
-        identity = _identify(snapshot, found)
+        identity = _identify(snapshot, digest(_bearer(authorization) if is_bearer else _plain(api_key or "")))
         if len(known) >= CACHE_SIZE:
             known.clear()
-        known[found] = identity
-    return _in_time(identity)
+        known[said] = identity
+    return identity if identity.expires_s is None else _in_time(identity)
 
 
 class _Cache:
-    """Identities by digest, of one snapshot only: a newer one may have disabled a key."""
+    """Identities by what was said, digested, of one snapshot only: a newer one may have disabled a key.
+
+    The header as a whole is looked up first, so that one which came before need not be taken apart again.
+    """
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.build import BenchError
@@ -91,6 +92,7 @@ async def _case(running: Fleet, name: str, case: Case) -> dict[str, Any]:
         "by_candidate": clients.by_candidate,
         "exposed": round(exposed, 4),
         "copies": copies,
+        "median_s": {side: round(median(took), 3) for side, took in clients.took_s.items() if took},
     }
 
 

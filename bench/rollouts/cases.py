@@ -36,7 +36,7 @@ class Case(NamedTuple):
     limits: Mapping[str, Any] = {}
 
 
-_CROSSING = {"pace": {"harmless": 4.0, "harmful": 9.0}, "ttft": {"harmless": 4.0, "harmful": 9.0}}
+_CROSSING = {"pace": {"harmless": 1.0, "harmful": 4.0}, "ttft": {"harmless": 1.0, "harmful": 4.0}}
 """Another server has other costs beside its steps, which on a CPU depend on what else it does: these cases
 are about answers."""
 REGRESSIONS: dict[str, Case] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ class Clients:
         self.answered = 0
         self.by_candidate = 0
         """By the gateways' own account of each answer."""
+        self.took_s: dict[str, list[float]] = {"candidate": [], "stable": []}
         self.failed: Counter[str] = Counter()
 
     async def _ask(self) -> None:
@@ -42,6 +44,7 @@ class Clients:
             "stream": stream,
             "messages": [{"role": "user", "content": question}],
         }
+        began_s = time.monotonic()
         url = f"{next(self._gateways)}/v1/chat/completions"
         try:
             async with self._session.post(url, json=body, headers=self._headers) as response:
@@ -55,6 +58,7 @@ class Clients:
             return
         self.answered += 1
         self.by_candidate += "candidate-" in decision
+        self.took_s["candidate" if "candidate-" in decision else "stable"].append(time.monotonic() - began_s)
 
     async def _go_on(self) -> None:
         while not self._stopped:

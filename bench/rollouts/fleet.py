@@ -34,6 +34,8 @@ STOP_S = 8.0
 READY_S = 30.0
 POLL_S = 0.1
 _EVIDENCE_S = "0.5"
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""Threads that spin beside other processes make an engine several times as slow."""
 
 
 class Fleet:
@@ -140,9 +142,10 @@ async def _start_all(running: Fleet, url: str) -> None:
     for name, model_dir in upstream_models(folder).items():
         words += ["--name", name, "--model-dir", str(model_dir)]
     command = [sys.executable, "-m", "emulator.openai_server", *words]
+    probe = http_probe(f"{upstream}/health")
     services: list[Service] = [
         triton,
-        CommandService("upstream", command, folder / "upstream.log", {}, http_probe(f"{upstream}/health")),
+        CommandService("upstream", command, folder / "upstream.log", _ONE_THREAD, probe),
         _enginehouse("controller", folder, environment, "controller"),
         *(
             _enginehouse(f"gateway-{at}", folder, environment, "gateway", "--port", str(port), root=root)

@@ -32,6 +32,9 @@ def _shadow(rollout: Rollout, evidence: Evidence) -> Iterator[Figure]:
     yield _rate(rollout, "shadow.finish", limits.finish, ours.finish, theirs.finish)
     yield _median(rollout, "shadow.length", limits.length, ours.length, two_sided=True)
     yield _median(rollout, "shadow.pace", limits.pace, ours.pace)
+    # Told, not judged: prompts of copies are in the stable deployment's KV cache, and not in the candidate's.
+    first_tokens = _median(rollout, "shadow.ttft", limits.ttft, ours.ttft)
+    yield first_tokens.model_copy(update={"alarm": 0.0, "cleared": 1.0})
 
 
 def _canary(rollout: Rollout, step: int, evidence: Evidence) -> Iterator[Figure]:
@@ -69,6 +72,7 @@ def _median(rollout: Rollout, name: str, limit: Limit, ratios: Ratios, *, two_si
         name=name,
         candidate=ratios.quantile(0.5),
         stable=1.0 if of else None,
+        p90=ratios.quantile(0.9),
         samples=of,
         harmless=limit.harmless,
         harmful=limit.harmful,

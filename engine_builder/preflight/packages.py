@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from engine_builder.errors import PackageError, SignatureError
+from engine_builder.checkpoint import Checkpoint
+from engine_builder.errors import CheckpointError, PackageError, SignatureError
 from engine_builder.package.locate import LOCATION_FILE, served_files
 from engine_builder.package.manifest import files_below
 from engine_builder.package.signing import Trust
@@ -64,4 +66,21 @@ def runtime(subject: Subject) -> Iterator[Problem]:
         )
 
 
-LOOKS = (Look("served_as_signed", served), Look("runtime", runtime))
+def checkpoint(subject: Subject) -> Iterator[Problem]:
+    """Weights that stayed where they are, and are others by now. Reads them all; not seen from elsewhere."""
+    manifest, location = subject.manifest, subject.location
+    if manifest is None or manifest.own_weights or location is None or not Path(location.checkpoint).is_dir():
+        return
+    try:
+        found = Checkpoint.open(location.checkpoint).digest()
+    except CheckpointError as error:
+        yield Problem(str(error), error.remedy)
+        return
+    if found != manifest.checkpoint_digest:
+        yield Problem(
+            f"{location.checkpoint} is not the checkpoint that the engine was made for",
+            "bring back that checkpoint, or build an engine for this one",
+        )
+
+
+LOOKS = (Look("served_as_signed", served), Look("runtime", runtime), Look("checkpoint", checkpoint))

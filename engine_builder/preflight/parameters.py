@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from engine_builder.preflight.problems import Look, Problem
 from engine_builder.preflight.subject import EMULATOR, Model, Subject
+from engine_builder.repository.lookahead import Lookahead, sizes_for
 
 DECODING_MODES = (
     "top_k",
@@ -198,10 +199,29 @@ def _speculative(subject: Subject, model: Model, mode: str) -> Iterator[Problem]
             f"speculative_decoding_mode {built}",
             f"set decoding_mode to {wanted or 'top_k_top_p'}, or build the engine for {mode}",
         )
-    lookahead = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
-    missing = [name for name in lookahead if model.parameter(name) is None]
-    if mode == "lookahead" and missing:
+    if mode == "lookahead":
+        yield from _lookahead(subject, model)
+
+
+def _lookahead(subject: Subject, model: Model) -> Iterator[Problem]:
+    names = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
+    sizes = [model.parameter(name) for name in names]
+    if missing := [name for name, size in zip(names, sizes, strict=True) if size is None]:
         yield Problem(f"{model.name}: lookahead without {', '.join(missing)}", "give all three sizes")
+        return
+    built = subject.build.get("max_draft_len")
+    numbers = [int(size) for size in sizes if size is not None and size.isdigit()]
+    if len(numbers) != len(names) or not isinstance(built, int) or built < 1:
+        return
+    asked = Lookahead(*numbers)
+    if asked.draft_tokens != built:
+        fitting, given = (", ".join(map(str, sizes)) for sizes in (sizes_for(built), asked))
+        yield Problem(
+            f"{model.name}: lookahead sizes {given} take {asked.draft_tokens} draft tokens, and the engine "
+            f"was built for {built}",
+            f"set window, n-gram and verification set to {fitting}, or build with "
+            f"--max_draft_len {asked.draft_tokens}",
+        )
 
 
 def model_type(subject: Subject) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ import yaml
 
 from engine_builder.repository import schemas
 from engine_builder.repository.configs import InstanceGroup, ModelSpec
+from engine_builder.repository.lookahead import sizes_for
 from engine_builder.repository.queues import SCHEDULER_POLICY, in_flight_queue
 from engine_builder.repository.schemas import Dialect
 from engine_builder.repository.tensors import Schema
@@ -150,12 +151,11 @@ def engine_parameters(spec: EngineSpec, queue: TritonQueue, guides: bool) -> dic
         "decoding_mode": _decoding_mode(spec),
     }
     if spec.speculative is not None and spec.speculative.mode == "lookahead_decoding":
-        # Window and verification set as wide as the draft that the engine was built for, of 3-grams.
-        width = str(spec.speculative.max_draft_len)
+        sizes = sizes_for(spec.speculative.max_draft_len)
         parameters |= {
-            "lookahead_window_size": width,
-            "lookahead_ngram_size": "3",
-            "lookahead_verification_set_size": width,
+            "lookahead_window_size": str(sizes.window),
+            "lookahead_ngram_size": str(sizes.ngram),
+            "lookahead_verification_set_size": str(sizes.verification),
         }
     if spec.lora is not None:
         parameters |= {

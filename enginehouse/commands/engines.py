@@ -136,12 +136,16 @@ def fetch(
 
       enginehouse engines fetch llama-3-8b-4f2a91c0d7e3 /srv/llama --served-at /models/llama --gpus 0,1
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     from engine_builder.package import fetch as fetched
     from enginehouse.engine_places import EnginePlaces, told
 
     places = EnginePlaces.find(config, state_dir)
-    with told():
+    with told(), Progress(console=Console(stderr=True), transient=True) as shown:
         found = _published(engine, store, places)
+        task = shown.add_task("copying, then comparing digests", total=None)
         manifest = fetched(
             found.url,
             destination,
@@ -149,6 +153,7 @@ def fetch(
             served_at=served_at,
             checkpoint=checkpoint,
             gpu_device_ids=gpus,
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
     launch = sorted((destination / "serve" / "launch").glob("*.sh"))
     typer.echo(f"{manifest.name} is at {destination}")

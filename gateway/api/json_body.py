@@ -69,7 +69,7 @@ def decode_object(body: bytes, limits: BodyLimits) -> dict[str, Any]:
         raise bad_request(f"The body must be a JSON object, not {kind_of(decoded)}.", code="invalid_json")
     if body.count(b"{") + body.count(b"[") > limits.max_depth:
         _measure(decoded, limits)
-    if b"\\u0000" in body and (null := _NULL_ESCAPE.search(body)) is not None:
+    if body.find(b"\\u0000") >= 0 and (null := _NULL_ESCAPE.search(body)) is not None:
         raise _explain(body, ValueError(f"(byte {null.end()})"), limits)
     return decoded
 

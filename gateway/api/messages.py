@@ -6,8 +6,9 @@ for `system`, which templates know.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from gateway.api.errors import bad_request
 from gateway.api.fields import ContentPart, Message
@@ -16,11 +17,12 @@ from gateway.api.unserved import Unsupported
 
 KNOWN_KEYS = frozenset(Message.__struct_fields__)
 _TEMPLATE_ROLES = {"developer": "system"}
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
+"""Those of which a template is told by the same name, and that need no more than a text."""
 _MAX_NAME_CHARS = 64
 
 
-@dataclass(slots=True)
-class Conversation:
+class Conversation(Struct):
     """Messages for a chat template, and what of them it would lose."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -32,6 +34,8 @@ class Conversation:
 
 def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Conversation:
     """`messages`, checked by role. Raises ApiError 400; `raw` is what the client sent, for unknown keys."""
+    if _are_plain(messages, raw):
+        return Conversation(raw)
     conversation = Conversation()
     calls = CallsBefore(conversation.unsupported)
     for i, message in enumerate(messages):
@@ -47,6 +51,14 @@ def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Con
             item |= _tool_parts(message, f"messages[{i}]", calls)
     conversation.tools_at = calls.first
     return conversation
+
+
+def _are_plain(messages: list[Message], raw: list[dict[str, Any]]) -> bool:
+    """Whether each holds a text and its role, as a template takes them, and nothing else: most chats do."""
+    for message, said in zip(messages, raw, strict=True):
+        if len(said) != 2 or type(message.content) is not str or message.role not in _PLAIN_ROLES:
+            return False
+    return True
 
 
 def _joined(message: Message, place: str, conversation: Conversation) -> str:

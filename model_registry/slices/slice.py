@@ -39,10 +39,12 @@ class Slice:
         """Units that may be taken now; negative while more is in use than may be."""
         return self.allowed(now_s) - self.usage.total(now_s)
 
-    def take(self, units: int, now_s: float) -> None:
-        """Use `units`, whether there is room or not."""
-        self.usage.add(units, now_s)
-        self._peak = max(self._peak, self.usage.total(now_s))
+    def take(self, units: int, now_s: float) -> int:
+        """Use `units`, whether there is room or not; the room that is left."""
+        used = self.usage.add(units, now_s)
+        if used > self._peak:
+            self._peak = used
+        return self.allowed(now_s) - used
 
     def give_back(self, units: int, taken_s: float, now_s: float) -> None:
         """End the use of `units` that were taken at `taken_s`."""

@@ -14,7 +14,8 @@ class Usage(Protocol):
 
     def total(self, now_s: float) -> int: ...
 
-    def add(self, units: int, now_s: float) -> None: ...
+    def add(self, units: int, now_s: float) -> int:
+        """Use `units`; the new total."""
 
     def remove(self, units: int, taken_s: float, now_s: float) -> None:
         """Give back units that were taken at `taken_s`."""
@@ -33,9 +34,10 @@ class InFlight:
         del now_s
         return self._units
 
-    def add(self, units: int, now_s: float) -> None:
+    def add(self, units: int, now_s: float) -> int:
         del now_s
         self._units += units
+        return self._units
 
     def remove(self, units: int, taken_s: float, now_s: float) -> None:
         del taken_s, now_s
@@ -60,13 +62,14 @@ class Window:
             self._units -= int(self._cells.popleft()[1])
         return self._units
 
-    def add(self, units: int, now_s: float) -> None:
+    def add(self, units: int, now_s: float) -> int:
         end_s = _cell_end_s(now_s)
         if self._cells and self._cells[-1][0] >= end_s:
             self._cells[-1][1] += units
         else:
             self._cells.append([end_s, units])
         self._units += units
+        return self.total(now_s)
 
     def remove(self, units: int, taken_s: float, now_s: float) -> None:
         """Of what has returned by time already, nothing is given back again."""

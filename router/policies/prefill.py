@@ -16,7 +16,7 @@ all are taken to be as fast as their mean: going by the difference costs more th
 def paces(views: Sequence[EndpointView]) -> Sequence[float]:
     """Prompt tokens per second of each endpoint, without what is chance."""
     each = [view.prefill_tokens_per_s for view in views]
-    if not each or max(each) > ALIKE * min(each):
+    if len(each) < 2 or max(each) > ALIKE * min(each):
         return each
     return [sum(each) / len(each)] * len(each)
 

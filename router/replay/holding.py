@@ -29,6 +29,7 @@ from router.replay.run import Dispatch
 from router.replay.workload import MOONCAKE_BLOCK_TOKENS, Request
 from router.shedding import Shedding
 from router.tenant_turns import Answer, Ticket
+from router.under_way import UnderWay
 from router.view import Ask
 from router.window import Held
 
@@ -89,6 +90,7 @@ class HoldingGateway:
         self._places = Places(lambda _: knobs)
         self._places.retain(self._endpoints)
         self._drain = Drain()
+        self._under_way = UnderWay()
         self._work_s = [0.0] * len(engines)
         """Prefill that every engine was sent and has not done, by its card."""
         self._shedding = None if knobs.prefill_share is None else Shedding(knobs.prefill_share)
@@ -138,6 +140,7 @@ class HoldingGateway:
             tokens=tokens,
             now_s=now_s,
             deadline_s=due_s,
+            is_ahead=self._under_way.is_ahead(tenant, 1.0),
         )
         return self._release(now_s)
 
@@ -162,6 +165,7 @@ class HoldingGateway:
         self._deciding.answered(MODEL, name, sent.dispatched, usage, sent.lease.first_s, now_s)
         sent.lease.__exit__(None, None, None)
         self._places.leave(sent.place)
+        self._under_way.end(request.tenant)
         if sent.ticket is not None:
             self.queue.settle(sent.ticket, service(request.prompt_tokens, request.output_tokens))
         return self._release(now_s)
@@ -216,6 +220,7 @@ class HoldingGateway:
         lease = self._deciding.ledger.lease(endpoint.name, dispatched.charge)
         lease.__enter__()
         place = self._places.take(endpoint, _need(item))
+        self._under_way.begin(request.tenant, 1.0)
         self._sent[request.number] = _Sent(lease, dispatched, place, ticket, cost_s)
         self._on_dispatch(request, now_s)
         return [Dispatch(request, engine)]

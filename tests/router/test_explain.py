@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from model_registry.entities import Endpoint, Model
 from router.explain import Considered, Decisions, Explained, as_dict, line
@@ -34,7 +35,7 @@ def considered(chosen: Endpoint | None = A) -> Considered:
 
 def explained(request_id: str = f"{ID}-0", attempt: int = 1, **changed: object) -> Explained:
     base = Explained(1.0, request_id, WISH, attempt, False, 0.0025, None, considered())
-    return base._replace(**changed)  # type: ignore[arg-type]
+    return replace(base, **changed)
 
 
 def test_the_ring_forgets_the_oldest() -> None:

@@ -25,6 +25,7 @@ def add(
     priority: Priority = "standard",
     now_s: float = 0.0,
     deadline_s: float = math.inf,
+    is_ahead: bool = False,
 ) -> Ticket[Item]:
     return queue.add(
         (tenant, cost),
@@ -35,6 +36,7 @@ def add(
         tokens=int(cost),
         now_s=now_s,
         deadline_s=deadline_s,
+        is_ahead=is_ahead,
     )
 
 
@@ -164,27 +166,50 @@ def test_a_flood_is_shared_by_weight() -> None:
 def test_who_took_less_than_its_turns_has_a_burst() -> None:
     """A tenant that comes late goes first, as far as the burst; from then on it takes turns.
 
-    The one that waited alone has no burst: a flood must not begin with one.
+    A flood has a burst as well, but it comes after those that are nearer to being enough.
     """
     queue: FairQueue[Item] = FairQueue()
-    for _ in range(200):
+    for _ in range(300):
         add(queue, "early", 1000.0)
     for _ in range(100):
         add(queue, "late", 1000.0)
-    first = [take(queue).load[0] for _ in range(BURST_TOKENS // 1000 + 20)]
+    first = [take(queue).load[0] for _ in range(2 * (BURST_TOKENS // 1000) + 20)]
     burst = first.index("early")
     assert burst == pytest.approx(BURST_TOKENS / 1000, abs=1)
-    assert first[burst:].count("late") == pytest.approx(10, abs=1)
+    assert set(first[burst : 2 * burst]) == {"early"}
+    assert first[2 * burst :].count("late") == pytest.approx(10, abs=2)
 
 
-def test_those_within_their_bursts_go_as_they_came() -> None:
-    """Whichever of them has more left."""
+def test_of_those_within_their_bursts_the_one_with_least_to_spare_goes_first() -> None:
+    """Until it has nothing waiting, and has a whole burst again when it comes next; then the one after it."""
     queue: FairQueue[Item] = FairQueue()
     for _ in range(200):
         add(queue, "flood", 1000.0)
-    for tenant in ("a", "b", "a", "a", "b", "c"):
+    for tenant in ("a", "b", "b", "b", "c", "c"):
         add(queue, tenant, 2000.0)
-    assert [take(queue).load[0] for _ in range(7)] == ["a", "b", "a", "a", "b", "c", "flood"]
+    assert [take(queue).load[0] for _ in range(7)] == ["b", "b", "b", "c", "c", "a", "flood"]
+
+
+def test_whose_burst_is_too_small_comes_after_those_it_suffices_for() -> None:
+    """And before all turns; of several, the one that lacks least goes first."""
+    queue: FairQueue[Item] = FairQueue(burst_tokens=4000, savings_tokens=4000)
+    for tenant, requests in (("flood", 20), ("over", 6), ("within", 3)):
+        for _ in range(requests):
+            add(queue, tenant, 1000.0)
+    first = [take(queue).load[0] for _ in range(11)]
+    assert first == ["within"] * 3 + ["over"] * 4 + ["flood"] * 4
+
+
+def test_who_has_far_more_under_way_has_its_burst_after_the_others() -> None:
+    """Only as long as it has: the next request says so anew."""
+    queue: FairQueue[Item] = FairQueue()
+    for _ in range(3):
+        add(queue, "flood", 1000.0, is_ahead=True)
+        add(queue, "other", 500.0)
+    assert [take(queue).load[0] for _ in range(4)] == ["other"] * 3 + ["flood"]
+    add(queue, "other", 500.0)
+    add(queue, "flood", 1000.0)
+    assert take(queue).load[0] == "flood"
 
 
 def test_whoever_comes_and_goes_gets_its_turns_and_savings_in_the_long_run() -> None:

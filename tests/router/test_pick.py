@@ -99,7 +99,8 @@ def test_an_adapter_goes_by_no_other_name(name: str) -> None:
 def test_the_policys_cheapest_wins_and_its_costs_are_kept() -> None:
     small, big = endpoint("small", slots=4), endpoint("big", slots=16)
     decision = picked("balanced", [choice(small, 3), choice(big, 8)])
-    assert decision[:4] == (big, "profile", {"small": 0.75, "big": 0.5}, "product")
+    assert (decision.endpoint, decision.reason, decision.policy) == (big, "profile", "product")
+    assert decision.scores == {"small": 0.75, "big": 0.5}
     assert decision.view is not None
     assert decision.view.name == "big"
 

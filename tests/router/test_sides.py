@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_registry.entities import Endpoint
 from model_registry.rolling import Rolling
 from model_registry.rollouts import Phase, RolloutStatus
 from model_registry.snapshot import Snapshot
+from router.errors import NoEndpointsError
 from router.sides import lot, served_by
+from tests.router.test_attempts import EXPECTED, MODEL, Collected, Fleet, fleet
+
+__all__ = ["fleet"]
 
 
 def endpoint(name: str, **changes: object) -> Endpoint:
@@ -42,6 +47,7 @@ def test_the_candidate_gets_its_share_and_counts_as_if_it_had_weight() -> None:
     assert [one.weight for one in rolled.candidate] == [1.0]
 
 
+@settings(max_examples=30)
 @given(st.text(max_size=20), st.floats(0, 0.9), st.floats(0, 1))
 def test_a_session_that_is_the_candidates_stays_so_while_the_share_grows(
     session: str, share: float, more: float
@@ -78,3 +84,31 @@ def test_where_nothing_else_is_left_the_candidate_serves_all() -> None:
 def test_rollouts_that_are_not_under_way_change_nothing() -> None:
     status = RolloutStatus(name="r", model="m", stable="old", candidate="new", phase="promoted", share=1.0)
     assert Snapshot.of(1, [OLD, NEW, status]).rolling == {}
+
+
+@pytest.mark.parametrize("fault", [None, "busy", "drop", "break"])
+async def test_a_request_that_the_candidate_fails_is_answered_all_the_same(
+    fleet: Fleet, fault: str | None
+) -> None:
+    """By the stable deployment, from the begin, or from where the candidate's stream broke."""
+    stable, candidate = fleet.endpoints
+    status = RolloutStatus(name="r", model="m", stable="a", candidate="b", phase="canary", share=1.0)
+    idle = candidate.model_copy(update={"weight": 0.0})
+    fleet.snapshot = Snapshot.of(2, [MODEL, stable, idle, status])
+    fleet.router.registry_changed()
+    fleet.b.faults = [fault] if fault is not None else []
+    answer = Collected()
+    finished = await fleet.run(answer)
+    assert (answer.ids, finished.endpoint.name) == (EXPECTED, "b" if fault is None else "a")
+
+
+async def test_a_candidate_that_is_only_copied_stands_in_for_nobody(fleet: Fleet) -> None:
+    """With the stable deployment away there is no endpoint, as there was none before the rollout."""
+    stable, candidate = fleet.endpoints
+    status = RolloutStatus(name="r", model="m", stable="a", candidate="b", phase="shadow")
+    away = stable.model_copy(update={"state": "unhealthy"})
+    fleet.snapshot = Snapshot.of(2, [MODEL, away, candidate, status])
+    fleet.router.registry_changed()
+    with pytest.raises(NoEndpointsError):
+        await fleet.run(Collected())
+    assert fleet.b.asked == []

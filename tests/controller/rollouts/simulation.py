@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.rollouts.decide import Facts, decide
-from model_registry.rollout_evidence.evidence import Copied, Evidence, Ratios, Trials
+from model_registry.rollout_evidence.evidence import BIN, Copied, Evidence, Ratios, Trials
 from model_registry.rollout_evidence.store import Gathered
 from model_registry.rollouts import ACTIVE, Rollout, RolloutStatus
 
-PER_LOOK = 100
+PER_LOOK = 200
 """Requests between two looks."""
-LOOK_S = 5.0
+LOOK_S = 10.0
 COPIED = 0.5
-LONGEST = 4000
+LONGEST = 2000
 
 
 class Candidate(NamedTuple):
@@ -87,5 +87,6 @@ def _trials(trials: Trials, draws: np.random.Generator, count: int, rate: float)
 
 
 def _ratios(ratios: Ratios, draws: np.random.Generator, count: int, median: float, spread: float) -> None:
-    for ratio in draws.lognormal(np.log(median), spread, count):
-        ratios.add(float(ratio))
+    logs = draws.normal(np.log(median), spread, count)
+    for at, seen in zip(*np.unique(np.floor(logs / BIN + 0.5).astype(int), return_counts=True), strict=True):
+        ratios.bins[int(at)] = ratios.bins.get(int(at), 0) + int(seen)

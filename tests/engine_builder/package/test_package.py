@@ -17,6 +17,7 @@ from engine_builder.errors import PackageError, SignatureError
 from engine_builder.package import Signer, Trust, fetch, package, read_manifest, verify
 from engine_builder.package.signing import key_id, public_path
 from engine_builder.repository.engine_models import engine_parameters
+from engine_builder.repository.lookahead import sizes_for
 from engine_builder.repository.model_files import from_installation
 from model_registry.engine_specs import Lora, Speculative
 from model_registry.triton_queue import TritonQueue
@@ -84,7 +85,17 @@ def test_parameters_come_from_the_spec() -> None:
     lookahead = Speculative(mode="lookahead_decoding", max_draft_len=7)
     guessing = engine_parameters(spec(speculative=lookahead), TritonQueue(), False)
     assert guessing["decoding_mode"] == "lookahead"
-    assert guessing["lookahead_window_size"] == "7"
+    assert [guessing[f"lookahead_{size}_size"] for size in ("window", "ngram", "verification_set")] == [
+        "2",
+        "3",
+        "2",
+    ]
+
+
+@pytest.mark.parametrize("draft_tokens", [1, 2, 3, 7, 16, 39, 100])
+def test_lookahead_takes_exactly_the_draft_tokens_that_the_engine_has(draft_tokens: int) -> None:
+    assert sizes_for(draft_tokens).draft_tokens == draft_tokens
+    assert min(sizes_for(draft_tokens)) >= 1
 
 
 def test_a_fetched_repository_has_the_servers_paths_and_the_published_one_none(

@@ -63,6 +63,21 @@ def test_good_engines_pass_fetched_or_not_and_as_mere_repositories(
         assert failed == [], folder
 
 
+def test_weights_that_changed_where_they_stayed_are_found(good: dict[str, Path], tmp_path: Path) -> None:
+    """The same files but for one byte; a build cache that goes by the path would not see it."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(CHAT_MODEL, checkpoint)
+    folder = tmp_path / "engine"
+    shutil.copytree(good["llmapi"], folder)
+    write_served(folder, read_manifest(folder), str(folder), str(checkpoint))
+    assert [check.name for check in lint(Subject.read(folder), TRUST) if not check.passed] == []
+    weights = bytearray((checkpoint / "weights.npz").read_bytes())
+    weights[-1] ^= 1
+    (checkpoint / "weights.npz").write_bytes(weights)
+    (failed,) = (check for check in lint(Subject.read(folder), TRUST) if not check.passed)
+    assert (failed.name, failed.remedy.split(",")[0]) == ("checkpoint", "bring back that checkpoint")
+
+
 @pytest.mark.parametrize(
     ("kind", "entry"), ENTRIES, ids=[f"{kind}-{entry['name']}" for kind, entry in ENTRIES]
 )

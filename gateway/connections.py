@@ -1,9 +1,12 @@
-"""Bytes that are no HTTP, or more of it than is taken: refused by aiohttp before any path is known.
+"""Connections: what aiohttp's server does with each of them that is other than we need.
 
-What it refuses with is plain text; clients of an API read JSON.
+What is no HTTP, or more of it than is taken, it refuses in plain text before any path is known; clients of an
+API read JSON.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from aiohttp import web
 
@@ -13,7 +16,22 @@ from gateway.api.errors import INTERNAL_ERROR, ApiError, encode_error
 class _Connection(web.RequestHandler):
     """One connection, whose refusals are in OpenAI's shape."""
 
-    __slots__ = ()
+    __slots__ = ("_is_held",)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._is_held = False
+        """Reading was paused, since a body came faster than it was taken."""
+
+    def pause_reading(self) -> None:
+        self._is_held = True
+        super().pause_reading()
+
+    def resume_reading(self, *args: Any, **options: Any) -> None:
+        """Resume what was paused. aiohttp asks for it twice a request, and parses nothing once more."""
+        if self._is_held:
+            self._is_held = False
+            super().resume_reading(*args, **options)
 
     def handle_error(
         self,
@@ -37,6 +55,6 @@ class _Server(web.Server):
         return _Connection(self, loop=self._loop, **self._kwargs)
 
 
-def refuse_in_json(server: web.Server) -> None:
+def own_connections(server: web.Server) -> None:
     """Let `server` make its connections here. aiohttp's runners offer no other way to choose their class."""
     server.__class__ = _Server
