@@ -48,8 +48,8 @@ def chart(title: str, x_name: str, y_name: str, series: Sequence[Series]) -> str
         x, y = at(x_most * step / 5, y_most * step / 5)
         lines += [
             f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>',
-            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{y_most * step / 5:.4g}</text>',
-            _centred(x, _TOP + _HEIGHT + 18, f"{x_most * step / 5:.4g}"),
+            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_figure(y_most * step / 5)}</text>',
+            _centred(x, _TOP + _HEIGHT + 18, _figure(x_most * step / 5)),
         ]
     for number, one in enumerate(series):
         colour = _COLOURS[number % len(_COLOURS)]
@@ -77,6 +77,10 @@ def shares(name: str, values: Iterable[float]) -> Series:
 
 def _centred(x: float, y: float, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(text)}</text>'
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _mark(x: float, y: float, colour: str, note: str) -> str:

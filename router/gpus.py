@@ -3,6 +3,7 @@
 Rates are dense, without sparsity. Sources: NVIDIA's data sheets; rates, bandwidths and links also as in the
 system files of aiconfigurator 0.12.0. `usable_gib` is what CUDA reports as total (the logs of TensorRT-LLM's
 memory guide; out-of-memory messages of PyTorch in public issues): less than what is printed on the box.
+That of gb300 was not seen: it is nvidia-smi's total less what b300 lacks of its own.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from engine_builder.checkpoint import Checkpoint
 from engine_builder.identity import DECIDED
+from engine_builder.steps import Tools, build_steps
 from enginehouse.cli import app
 from enginehouse.errors import CommandError
 from model_registry.engine_specs import EngineSpec
@@ -57,6 +59,8 @@ def test_examples_are_planned(example: Path, tmp_path: Path) -> None:
         if (said := getattr(asked, name)) is not None:
             assert getattr(resolved, name) == said, name
     assert [name for name in DECIDED if getattr(resolved, name) is None] == []
+    steps = build_steps(resolved, Checkpoint.open(resolved.checkpoint), "0" * 64, Tools.find("emulated"))
+    assert steps[-1].name == ("compile" if resolved.lane == "trt-engine" else "launch")
 
 
 def test_the_examples_are_those_that_were_promised() -> None:

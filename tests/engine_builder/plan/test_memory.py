@@ -122,8 +122,11 @@ def test_nvidias_own_logs() -> None:
     assert tokens / 256 == pytest.approx(8048.16, rel=TWO_PERCENT)
 
 
-def test_activations_are_an_estimate_on_the_safe_side_of_logs() -> None:
-    """Steps of 8,192 tokens: Llama-2-7B in FP8 took 928.77 MiB, Mistral-Nemo on two GPUs 480.04 MiB."""
+def test_activations_stay_above_the_logs_that_set_them() -> None:
+    """Guards the margin, and proves nothing of other models.
+
+    Steps of 8,192 tokens: Llama-2-7B in FP8 took 928.77 MiB, Mistral-Nemo on two GPUs 480.04 MiB.
+    """
     nemo = Shape("MistralForCausalLM", 40, 5120, 32, 8, 128, 14336, 131072, 131072)
     for shape, ranks, logged in ((LLAMA_2_7B, 1, 928.77), (nemo, 2, 480.04)):
         assert 1 <= activation_bytes(shape, 8192, ranks) / 2**20 / logged < 1.6
