@@ -35,8 +35,8 @@ CARD_SECONDS = 3.0
 _DEFAULT = ("scheduler_policy", "chunked_context", IN_FLIGHT)
 _DEFAULT_OF_GPUS = ("kv_fraction",)
 
-Says = Callable[[str, int, float], None]
-"""Takes what is being done, how many trials there were, and the best goodput so far."""
+Says = Callable[[str], None]
+"""Takes what is being done."""
 
 
 class Wanted(NamedTuple):
@@ -171,7 +171,10 @@ async def _search(
         if isinstance(step, Done):
             return step
         best = max((one.goodput for one in journal.history), default=0.0)
-        says(f"{step.setting}; {step.clients} at once", len(journal.history), best)
+        says(
+            f"trial {len(journal.history) + 1}: {step.setting}; {step.clients} at once; "
+            f"best so far {best:.3g}/s in time"
+        )
         began_s = monotonic()
         try:
             if step.setting != in_force:
@@ -232,7 +235,7 @@ async def _card(
     says: Says,
 ) -> Deployment:
     """The original deployment with the best setting's card, and with what of it stands in a Deployment."""
-    says(f"the card of {done.best}", 0, done.goodput)
+    says(f"the card of {done.best}")
     await tuned.set(done.best)
     card_wanted = CardWanted(
         wanted.model,
@@ -244,7 +247,7 @@ async def _card(
         wanted.gpu_class or subject.gpu_class,
         wanted.gpus,
     )
-    measured = await measure(connection, card_wanted, lambda what, _: says(what, 0, done.goodput))
+    measured = await measure(connection, card_wanted, lambda what, _: says(f"its card: {what}"))
     if measured.card is None:
         raise CommandError(f"no card of {measured.name} came of measuring it")
     card = measured.card.model_copy(

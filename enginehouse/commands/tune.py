@@ -126,11 +126,9 @@ def tune(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("asking the registry", total=None)
-
-        def says(what: str, trials: int, best: float) -> None:
-            shown.update(task, description=f"trial {trials + 1}: {what}; best so far {best:.3g}/s in time")
-
-        found = asyncio.run(until_done(tune_deployment(connection, wanted, says)))
+        found = asyncio.run(
+            until_done(tune_deployment(connection, wanted, lambda what: shown.update(task, description=what)))
+        )
     if picture is not None:
         write_text(picture, svg(found), "--picture")
     if out is not None:

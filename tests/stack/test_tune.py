@@ -22,6 +22,7 @@ from emulator.triton.repository import EngineSpec, TrtEngineModels, build_emulat
 from enginehouse.cli import app
 from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import ensure_environment
+from inference.control import TritonControl
 from model_registry.entities import Deployment, Model, Profile, ServerRef
 from model_registry.manifests import to_yaml
 from tests.stack.dialects import WEIGHTS, apply, endpoints, ready_models
@@ -94,6 +95,14 @@ def kv_tokens_now(server: ServerRef) -> str:
     return str(config["parameters"]["max_tokens_in_paged_kv_cache"]["string_value"])
 
 
+async def override(server: ServerRef, kv_tokens: int) -> None:
+    async with TritonControl(server) as control:
+        config = await control.config(NAME)
+        config["parameters"]["max_tokens_in_paged_kv_cache"] = {"string_value": str(kv_tokens)}
+        await control.unload(NAME)
+        await control.load(NAME, {"config": json.dumps(config)})
+
+
 def deployment(http: httpx2.Client, stack: Stack) -> dict[str, Any]:
     found: dict[str, Any] = http.get(
         f"/admin/v1/objects/Deployment/{NAME}", headers=stack.admin_headers
@@ -160,6 +169,12 @@ def test_a_signal_to_end_puts_everything_back(
     assert kv_tokens_now(server) == str(LITTLE)
     assert deployment(http, stack) == before
     assert len(json.loads(journal.read_text())["history"]) >= 2, "from which it can be resumed"
+
+    asyncio.run(override(server, MUCH))  # as a killed one would leave it
+    assert kv_tokens_now(server) == str(MUCH)
+    done = tune(stack, "--restore", str(journal))
+    assert done.stdout == f"{NAME} is as it was\n", done.exception
+    assert kv_tokens_now(server) == str(LITTLE)
 
 
 def test_what_others_use_is_left_alone(stack: Stack, http: httpx2.Client, tmp_path: Path) -> None:
