@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from engine_builder.checkpoint import Checkpoint
 from engine_builder.errors import BuilderError
@@ -51,16 +50,16 @@ class TinyParts:
         self._pause_s = pause_s
         """Between two files of a step."""
 
-    def tools(self, runtime: Runtime) -> Any:
-        if runtime != "emulated":
-            raise BuilderError("trtllm-build is not on PATH", "install TensorRT-LLM 1.2.1")
-        return None
+    def runtime(self) -> Runtime:
+        return "emulated"
 
     def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:  # noqa: ARG002 - as the real one
         return spec
 
-    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:  # noqa: ARG002 - as the real one
+    def steps(self, recipe: Recipe) -> tuple[Step, ...]:
         """Each notes that it was run, and leaves four files, the last one after some time."""
+        if recipe.runtime != "emulated":
+            raise BuilderError("trtllm-build is not on PATH", "install TensorRT-LLM 1.2.1")
         runs = self._folder / "runs.log"
         found: list[Step] = []
         for name in NAMES:

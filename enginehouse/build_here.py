@@ -18,9 +18,9 @@ from enginehouse.build_view import BuildView
 from enginehouse.building import (
     Parts,
     Recipe,
-    chosen_runtime,
     digest_cache,
     make,
+    needed_here,
     open_cache,
     resolved,
     step_keys,
@@ -48,7 +48,7 @@ class PlannedStep:
 
 def build_here(
     spec: EngineSpec,
-    wanted: Runtime | None,
+    runtime: Runtime,
     parts: Parts,
     config: BuilderConfig,
     cache: Path | None,
@@ -56,8 +56,8 @@ def build_here(
 ) -> Engine:
     """Build and publish. Raises CommandError; Ctrl-C and SIGTERM end the step that runs first."""
     with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
-        recipe = _recipe(spec, chosen_runtime(parts, wanted), parts, opened, view)
-        steps = parts.steps(recipe, parts.tools(recipe.runtime))
+        recipe = _recipe(spec, runtime, parts, opened, view, here=True)
+        steps = needed_here(recipe, parts)
         stop = Stop()
         before = signal.signal(signal.SIGTERM, lambda *_: stop.now("SIGTERM"))
         try:
@@ -74,21 +74,23 @@ def recipe_here(
 ) -> Recipe:
     """The spec with nothing open, and its digest. Raises CommandError."""
     with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
-        return _recipe(spec, runtime, parts, opened, view)
+        return _recipe(spec, runtime, parts, opened, view, here=False)
 
 
 def dry_run(
-    spec: EngineSpec, wanted: Runtime | None, parts: Parts, config: BuilderConfig, cache: Path | None
+    spec: EngineSpec, runtime: Runtime, parts: Parts, config: BuilderConfig, cache: Path | None
 ) -> tuple[Recipe, list[PlannedStep]]:
     """What would be run. Raises CommandError."""
     with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
-        recipe = _recipe(spec, chosen_runtime(parts, wanted), parts, opened, view)
-        steps = parts.steps(recipe, parts.tools(recipe.runtime))
+        recipe = _recipe(spec, runtime, parts, opened, view, here=True)
+        steps = needed_here(recipe, parts)
         keys = step_keys(steps)
         return recipe, [_planned(step, keys, opened) for step in steps]
 
 
-def _recipe(spec: EngineSpec, runtime: Runtime, parts: Parts, cache: StepCache, view: BuildView) -> Recipe:
+def _recipe(
+    spec: EngineSpec, runtime: Runtime, parts: Parts, cache: StepCache, view: BuildView, *, here: bool
+) -> Recipe:
     told = -1
 
     def hashed(done: int, total: int) -> None:
@@ -97,7 +99,7 @@ def _recipe(spec: EngineSpec, runtime: Runtime, parts: Parts, cache: StepCache, 
             told = share
             view.line("digest", f"{done:,} of {total:,} bytes of the checkpoint")
 
-    return resolved(spec, runtime, parts, digest_cache(cache), hashed)
+    return resolved(spec, runtime, parts, digest_cache(cache), hashed, here=here)
 
 
 def _planned(step: Step, keys: Mapping[str, str], cache: StepCache) -> PlannedStep:

@@ -28,6 +28,8 @@ from model_registry.engine_specs import EngineSpec, Runtime
 from model_registry.engines import Engine
 
 _WAIT_S = 0.1
+_NOT_YET = "0" * 64
+"""In place of a digest that nothing was made with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,14 @@ class Recipe:
 class Parts(Protocol):
     """What is put together here."""
 
-    def tools(self, runtime: Runtime) -> Any:
-        """Programs of a runtime. Raises BuilderError naming what is missing."""
+    def runtime(self) -> Runtime:
+        """That of this machine: TensorRT-LLM where its compiler is found."""
 
     def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
         """A spec that leaves nothing open. Raises SpecError."""
 
-    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:
-        """How to build it."""
+    def steps(self, recipe: Recipe) -> tuple[Step, ...]:
+        """How to build it here. Raises BuilderError naming the program that is missing."""
 
     def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
         """A signed folder below `into`. Raises PackageError."""
@@ -82,23 +84,27 @@ class Parts(Protocol):
 class HouseParts:
     """The parts of `engine_builder`, imported when they are needed."""
 
-    def tools(self, runtime: Runtime) -> Any:
-        return _module("engine_builder.steps").Tools.find(runtime)
+    def runtime(self) -> Runtime:
+        found = _module("engine_builder.steps").Tools.find("tensorrt-llm")
+        return "tensorrt-llm" if "trtllm-build" in found.programs else "emulated"
 
     def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
         decided: EngineSpec = _module("engine_builder.plan").resolve(spec, checkpoint)
         return decided
 
-    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:
-        found: tuple[Step, ...] = _module("engine_builder.steps").build_steps(
-            recipe.spec, recipe.checkpoint, recipe.checkpoint_digest, tools
+    def steps(self, recipe: Recipe) -> tuple[Step, ...]:
+        stepping = _module("engine_builder.steps")
+        found: tuple[Step, ...] = stepping.build_steps(
+            recipe.spec,
+            recipe.checkpoint,
+            recipe.checkpoint_digest,
+            stepping.Tools.find(recipe.runtime),
         )
         return found
 
     def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
         packaging, planning = _module("engine_builder.package"), _module("engine_builder.plan")
         spec = recipe.spec
-        tools = self.tools(recipe.runtime)
         folder: Path = packaging.package(
             spec,
             recipe.checkpoint,
@@ -109,7 +115,7 @@ class HouseParts:
             packaging.Signer.of(default_state_dir() / "engine-signing.pem"),
             planning.card_of(spec, recipe.checkpoint, planning.Roofline()),
             checkpoint_digest=recipe.checkpoint_digest,
-            steps=keys(self.steps(recipe, tools)),
+            steps=keys(self.steps(recipe)),
             finish=_finish(recipe.runtime),
         )
         return folder
@@ -142,13 +148,18 @@ def resolved(
     parts: Parts,
     digests: DigestCache,
     progress: Progress | None = None,
+    *,
+    here: bool = False,
 ) -> Recipe:
     """Close what the spec leaves open and digest its checkpoint, which takes minutes the first time.
 
-    Raises CheckpointError, SpecError.
+    `here`: the build is to run in this process, so that programs which are missing show before those
+    minutes. Raises CheckpointError, SpecError, BuilderError.
     """
     checkpoint = Checkpoint.open(spec.checkpoint)
     decided = parts.resolve(spec, checkpoint)
+    if here:
+        needed_here(Recipe(decided, checkpoint, _NOT_YET, runtime, _NOT_YET), parts)
     of_weights = checkpoint.digest(digests, progress)
     return Recipe(decided, checkpoint, of_weights, runtime, engine_digest(decided, of_weights, runtime))
 
@@ -215,7 +226,7 @@ def maker(
         asked = job.claim.build.asked
         with open_cache(config, cache_path) as cache:
             recipe = again(asked, digest_cache(cache))
-            steps = parts.steps(recipe, parts.tools(asked.runtime))
+            steps = parts.steps(recipe)
             where = asked.store_url or store
             stop, confirm = job.stop, job.confirm
             engine = make(recipe, parts, steps, cache, where, job, config, stop=stop, confirm=confirm)
@@ -235,29 +246,20 @@ def guards(config: BuilderConfig, runtime: Runtime) -> Guards:
     )
 
 
-def chosen_runtime(parts: Parts, wanted: Runtime | None) -> Runtime:
-    """`wanted`, by default TensorRT-LLM, if its tools are there. Raises BuilderError."""
-    runtime = wanted or "tensorrt-llm"
+def needed_here(recipe: Recipe, parts: Parts) -> tuple[Step, ...]:
+    """The steps, for a build in this process. Raises BuilderError with the way out of missing programs."""
     try:
-        parts.tools(runtime)
+        return parts.steps(recipe)
+    except SpecError:
+        raise
     except BuilderError as error:
-        if runtime == "emulated":
+        if recipe.runtime == "emulated":
             raise
         raise BuilderError(
             str(error),
-            f"{error.remedy}\nrun this where TensorRT-LLM is installed, such as its container; or build with "
-            "`--runtime emulated`: an engine for CPU servers, which tries the whole path".lstrip(),
+            f"{error.remedy}\nor build with `--runtime emulated`: an engine for CPU servers, to try the "
+            "whole path without a GPU".lstrip(),
         ) from error
-    return runtime
-
-
-def found_runtime(parts: Parts) -> Runtime:
-    """TensorRT-LLM where its tools are found, else `emulated`."""
-    try:
-        parts.tools("tensorrt-llm")
-    except BuilderError:
-        return "emulated"
-    return "tensorrt-llm"
 
 
 def step_keys(steps: Sequence[Step]) -> dict[str, str]:

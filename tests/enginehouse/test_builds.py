@@ -30,9 +30,10 @@ from model_registry.manifests import to_yaml
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from tenancy.keys import new_key
-from tests.model_registry.conftest import config, eventually, redis_client, redis_server, store
+from tests.model_registry.conftest import eventually, redis_client, redis_server, store
+from tests.model_registry.patience import patient_config
 
-__all__ = ["config", "redis_client", "redis_server", "store"]
+__all__ = ["patient_config", "redis_client", "redis_server", "store"]
 
 ADMIN, ADMIN_HASH = new_key()
 

@@ -30,6 +30,9 @@ from model_registry.keys import Keys as RegistryKeys
 from model_registry.states import BUILD
 from model_registry.store import RegistryStore
 from tests.model_registry.conftest import eventually
+from tests.model_registry.patience import patient_config
+
+__all__ = ["patient_config"]
 
 ABLE = Able(("emulated",))
 LEASE_S = 30.0

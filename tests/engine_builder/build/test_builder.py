@@ -22,17 +22,10 @@ from model_registry.config import RegistryConfig
 from model_registry.engines import Engine, PreflightRecord
 from model_registry.store import RegistryStore
 from tests.engine_builder.build.conftest import ROOMY, sh
-from tests.model_registry.conftest import (
-    RedisServer,
-    config,
-    eventually,
-    redis_client,
-    redis_server,
-    store,
-    until,
-)
+from tests.model_registry.conftest import RedisServer, eventually, redis_client, redis_server, store, until
+from tests.model_registry.patience import patient_config
 
-__all__ = ["config", "redis_client", "redis_server", "store"]
+__all__ = ["patient_config", "redis_client", "redis_server", "store"]
 
 QUICK = BuilderConfig(lease_s=0.4, heartbeat_s=0.02, poll_s=0.02, drain_s=10.0, retry_s=0.01, grace_s=1.0)
 DIGEST = "ab" * 32
