@@ -13,31 +13,34 @@ from secrets import token_hex
 from engine_builder.checkpoint import Checkpoint
 from engine_builder.errors import BuilderError
 from engine_builder.steps.step import Step
-from enginehouse.building import Recipe
+from enginehouse.building import Parts, Recipe
 from model_registry.engine_specs import EngineSpec, Runtime
 from model_registry.engines import Engine
 
 NAMES = ("convert", "quantize", "compile")
 STEPS = len(NAMES)
+KILL_WITHIN_S = 1.2
+"""Of a builder that has begun to look for work: about the time of one build and a half."""
 FILES = 4
 """Written by each step, one after the other."""
 
 
-def checkpoint(folder: Path) -> Path:
+def checkpoint(folder: Path) -> None:
     """A checkpoint as small as they come."""
+    folder = folder / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
     config = dict.fromkeys(sizes, 8) | {"architectures": ["LlamaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"\1" * 4096)
-    return folder
 
 
 def spec(folder: Path, number: int = 1) -> EngineSpec:
-    """One of many specs of a checkpoint, each another engine; nothing in it is open."""
+    """One of many, each another engine; nothing in it is open."""
     return EngineSpec(
-        name="tiny", checkpoint=str(folder), gpu_class="cpu", precision="bf16", kv_cache="auto",
-        tensor_parallel=1, pipeline_parallel=1, max_batch_size=number, max_seq_len=4096, max_num_tokens=64,
+        name="tiny", checkpoint=str(folder / "checkpoint"), gpu_class="cpu", precision="bf16",
+        kv_cache="auto", tensor_parallel=1, pipeline_parallel=1, max_batch_size=number, max_seq_len=4096,
+        max_num_tokens=64,
         fp8_context_fmha=False, scheduler_policy="guaranteed_no_evict",
     )  # fmt: skip
 
@@ -104,7 +107,12 @@ class TinyParts:
         )  # fmt: skip
 
 
-def whole(folder: Path) -> bool:
+def parts(folder: Path) -> Parts:
+    """What engines are made with, of one campaign."""
+    return TinyParts(folder)
+
+
+def whole(folder: Path, state: Path | None = None) -> bool:  # noqa: ARG001 - as of real engines
     """Whether a published folder has all that its manifest names."""
     try:
         sums: dict[str, str] = json.loads((folder / "manifest.json").read_text())

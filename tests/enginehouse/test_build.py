@@ -28,7 +28,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENGINEHOUSE_BUILDER__MIN_FREE_DISK_GIB", "0")
     monkeypatch.setenv("ENGINEHOUSE_BUILDER__MIN_FREE_MEMORY_GIB", "0")
     monkeypatch.setattr("enginehouse.build_command.parts", lambda: TinyParts(tmp_path, pause_s=0.0))
-    (tmp_path / "spec.yaml").write_text(to_yaml([spec(checkpoint(tmp_path / "checkpoint"))]))
+    checkpoint(tmp_path)
+    (tmp_path / "spec.yaml").write_text(to_yaml([spec(tmp_path)]))
     return tmp_path
 
 

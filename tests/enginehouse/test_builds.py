@@ -77,7 +77,8 @@ async def fleet(
     monkeypatch.setenv("ENGINEHOUSE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr("enginehouse.build_command.parts", lambda: TinyParts(tmp_path))
     root = ApiKey(name="root", tenant="acme", sha256=ADMIN_HASH, admin=True)
-    tiny = spec(checkpoint(tmp_path / "checkpoint"))
+    checkpoint(tmp_path)
+    tiny = spec(tmp_path)
     await store.apply([Tenant(name="acme"), root, tiny])
     (tmp_path / "spec.yaml").write_text(to_yaml([tiny]))
     async with Watcher(store, config=config) as watcher:
