@@ -49,7 +49,8 @@ class Recipe:
 
     def asked(self, store: str, by: str = "") -> AskedBuild:
         """As a build for builders."""
-        on_gpus = self.runtime == "tensorrt-llm" and self.spec.lane == "trt-engine"
+        computed = self.spec.lane == "trt-engine" or self.spec.precision not in {"bf16", "fp16"}
+        on_gpus = self.runtime == "tensorrt-llm" and computed
         return AskedBuild(
             engine=self.engine,
             digest=self.digest,
@@ -164,7 +165,7 @@ def resolved(
     return Recipe(decided, checkpoint, of_weights, runtime, engine_digest(decided, of_weights, runtime))
 
 
-def again(asked: AskedBuild, digests: DigestCache) -> Recipe:
+def again(asked: AskedBuild, digests: DigestCache, progress: Progress | None = None) -> Recipe:
     """The recipe that was asked for. Raises SpecError, and CheckpointError where it is another one here."""
     try:
         spec = EngineSpec.model_validate(asked.spec)
@@ -174,7 +175,7 @@ def again(asked: AskedBuild, digests: DigestCache) -> Recipe:
             "asker and builder are of different releases: make them one",
         ) from error
     checkpoint = Checkpoint.open(spec.checkpoint)
-    of_weights = checkpoint.digest(digests)
+    of_weights = checkpoint.digest(digests, progress)
     digest = engine_digest(spec, of_weights, asked.runtime)
     if digest != asked.digest:
         raise CheckpointError(
@@ -225,7 +226,7 @@ def maker(
     def build(job: Job) -> Engine:
         asked = job.claim.build.asked
         with open_cache(config, cache_path) as cache:
-            recipe = again(asked, digest_cache(cache))
+            recipe = again(asked, digest_cache(cache), lambda *_: job.stop.check(between=True))
             steps = parts.steps(recipe)
             where = asked.store_url or store
             stop, confirm = job.stop, job.confirm

@@ -111,6 +111,19 @@ async def test_builders_take_what_they_can_do(builds: BuildStore, able: Able, fi
     assert (claim is not None and claim.build.asked.digest == DIGEST) is fits
 
 
+async def test_builds_that_nobody_can_do_do_not_hide_others(
+    builds: BuildStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait in front."""
+    monkeypatch.setattr("model_registry.build_jobs.store._AT_ONCE", 2)
+    for number in range(5):
+        await builds.ask(asked(f"{number:064x}", runtime="tensorrt-llm"))
+    await builds.ask(asked())
+    claim = await builds.claim("w", ABLE, LEASE_S)
+    assert claim is not None
+    assert claim.build.asked.digest == DIGEST
+
+
 async def test_a_lapsed_claim_goes_to_another_builder_and_the_first_can_do_nothing(
     builds: BuildStore, store: RegistryStore
 ) -> None:

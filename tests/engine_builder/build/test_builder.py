@@ -16,7 +16,7 @@ from engine_builder.build.builder import Builder, Make
 from engine_builder.build.job import Job
 from engine_builder.config import BuilderConfig
 from engine_builder.errors import ClaimLostError, NoRoomError
-from model_registry.build_jobs.entities import Able, AskedBuild, EngineBuild
+from model_registry.build_jobs.entities import Able, AskedBuild, BuildClaim, EngineBuild
 from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.config import RegistryConfig
 from model_registry.engines import Engine, PreflightRecord
@@ -198,6 +198,26 @@ async def test_a_builder_that_ends_does_not_wait_for_a_long_step(house: House, t
     builder.end()
     await running
     assert (await house.builds.get(build.id)).state == "queued"
+
+
+async def test_a_builder_that_ends_while_it_claims_gives_the_build_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is run."""
+    build = await house.builds.ask(ASKED)
+    builder = house.builder(house.make("true"))
+    claim = house.builds.claim
+
+    async def late(worker: str, able: Able, lease_s: float) -> BuildClaim | None:
+        found = await claim(worker, able, lease_s)
+        builder.end()
+        return found
+
+    monkeypatch.setattr(house.builds, "claim", late)
+    assert await house.start(builder)
+    given_back = await house.builds.get(build.id)
+    assert (given_back.state, given_back.attempts) == ("queued", 0)
+    assert not (house.folder / "runs").exists()
 
 
 async def test_a_stale_builder_does_not_publish(house: House, redis_client: Redis) -> None:
