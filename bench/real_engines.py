@@ -15,7 +15,6 @@ from model_registry.engine_specs import Calibration, EngineSpec, Workload
 
 STEPS = 2
 """Of each engine: quantize and compile."""
-KILL_WITHIN_S = 4.0
 KEY = "engine-signing.pem"
 
 

@@ -19,8 +19,6 @@ from model_registry.engines import Engine
 
 NAMES = ("convert", "quantize", "compile")
 STEPS = len(NAMES)
-KILL_WITHIN_S = 1.2
-"""Of a builder that has begun to look for work: about the time of one build and a half."""
 FILES = 4
 """Written by each step, one after the other."""
 

@@ -6,7 +6,8 @@ have happened, and all of them may be said again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from secrets import token_hex
 from typing import Any, NamedTuple, Self
 
@@ -109,15 +110,16 @@ class BuildStore:
 
     async def claim(self, worker: str, able: Able, lease_s: float) -> BuildClaim | None:
         """The oldest build that `worker` can do and nobody holds, for `lease_s`; None when there is none."""
-        async for build in self._claimable():
-            if not able.fits(build.asked):
-                continue
-            keys, terms = self._keys.of(build.id), self._terms
-            error = _json(build.error or _DIED)
-            args = (build.id, worker, _ms(lease_s), terms.attempts, error, _ms(terms.retention_s))
-            holder = str(await self._scripts.run("claim", keys, *args))
-            if holder:
-                return BuildClaim(await self.get(build.id), holder)
+        async with aclosing(self._claimable()) as claimable:
+            async for build in claimable:
+                if not able.fits(build.asked):
+                    continue
+                keys, terms = self._keys.of(build.id), self._terms
+                error = _json(build.error or _DIED)
+                args = (build.id, worker, _ms(lease_s), terms.attempts, error, _ms(terms.retention_s))
+                holder = str(await self._scripts.run("claim", keys, *args))
+                if holder:
+                    return BuildClaim(await self.get(build.id), holder)
         return None
 
     async def beat(
@@ -162,7 +164,7 @@ class BuildStore:
 
     # -- inner --------------------------------------------------------------------------------------------
 
-    async def _claimable(self) -> AsyncIterator[EngineBuild]:
+    async def _claimable(self) -> AsyncGenerator[EngineBuild]:
         """All that nobody holds, the oldest first, by pages: nobody may be able to do the first of them."""
         async with answer(self._answer_within_s):
             now: Any = await self._redis.time()
