@@ -101,7 +101,7 @@ conformance: setup-dev ## Ask every feature of every lane; writes docs/conforman
 
 .PHONY: clients
 clients: setup-dev ## Let each of five SDKs hold a conversation with the stack (makes .clients first)
-	@tools/setup-clients.sh
+	@tools/setup-beside.sh clients
 	@$(RUN) -m tests.clients $(ARGS)
 
 .PHONY: batch-jobs
@@ -115,6 +115,23 @@ live-router: setup-dev ## Try the router live: three gateways before a real Trit
 .PHONY: replay
 replay: setup-dev ## Compare routing policies with an oracle, in replay; at most 30 minutes
 	@$(RUN) -m router.replay.table --out bench/out/replay $(ARGS)
+
+.PHONY: engines
+engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, while clients stream
+	@$(RUN) -m bench.engines $(ARGS)
+
+.PHONY: rollouts
+rollouts: setup-dev ## Roll out engines with seeded regressions and clean ones: are the first taken back in time?
+	@$(RUN) -m bench.rollouts $(ARGS)
+
+.PHONY: builder-kills
+builder-kills: setup-dev ## Kill builders fifty times: is every engine published once and whole?
+	@$(RUN) -m bench.builder_kills $(ARGS)
+
+.PHONY: planner
+planner: setup-dev ## Plan the examples by measured kernel tables (makes .planner first, 850 MB)
+	@tools/setup-beside.sh planner
+	@.planner/bin/python -m bench.planner $(ARGS)
 
 ## Keep ------------------------------------------------------------------------------------------
 
@@ -133,8 +150,10 @@ lock: ## Make the lock files anew from pyproject.toml
 	@$(COMPILE) pyproject.toml requirements/build.in --extra local -c requirements/dev.lock -o requirements/run.lock
 	@$(COMPILE) --no-deps requirements/triton.in -o requirements/triton.lock
 	@$(COMPILE) requirements/clients.in -o requirements/clients.lock
+	@$(COMPILE) pyproject.toml requirements/build.in --extra planner -c requirements/dev.lock \
+		-o requirements/planner.lock
 
 .PHONY: clean
 clean: ## Remove environments and caches
-	rm -rf .venv .triton .clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/build bench/out
+	rm -rf .venv .triton .clients .planner .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/build bench/out
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

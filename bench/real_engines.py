@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from emulator.train.hf_checkpoint import write_hf_checkpoint
+from engine_builder.engines_config import EnginesConfig
 from engine_builder.errors import BuilderError
 from engine_builder.package import Signer, Trust, verify
 from engine_builder.steps import Step
 from enginehouse.building import HouseParts, Parts, Recipe
+from enginehouse.engine_places import EnginePlaces
+from enginehouse.local.state_dir import StateDir, default_state_dir
 from model_registry.engine_specs import Calibration, EngineSpec, Workload
 
 STEPS = 2
@@ -36,6 +39,7 @@ class _NotedParts(HouseParts):
     """Steps note that they were run."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(EnginePlaces(EnginesConfig(), StateDir(default_state_dir())))
         self._runs = folder / "runs.log"
 
     def steps(self, recipe: Recipe) -> tuple[Step, ...]:

@@ -1,11 +1,11 @@
-"""Settings of builds and engines: where things lie, what must stay free, and whose engines are trusted."""
+"""Settings of builds: where things lie, what must stay free, and how builders share the work."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model_registry.engine_specs import Runtime
 
@@ -67,21 +67,3 @@ class BuilderConfig(BaseModel):
     @property
     def cache_max_bytes(self) -> int | None:
         return None if self.cache_max_gib is None else int(self.cache_max_gib * _GIB)
-
-
-class EnginesConfig(BaseModel):
-    """Where engines are published, and whose signatures count."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    store: Annotated[str, StringConstraints(pattern=r"^\S(.{0,1022}\S)?$")] | None = None
-    """Folder, or URL that fsspec opens (`s3://bucket/engines`). Default: `engines` in the state folder."""
-    signing_key: Path | None = None
-    """PEM file with the Ed25519 private key that new engines are signed by. Default: `engine-signing.pem`
-    in the state folder, made when it is first needed."""
-    trusted_keys: tuple[Path, ...] = ()
-    """PEM files with Ed25519 public keys whose engines are trusted, besides that of `signing_key`."""
-    allow_unsigned: bool = False
-    """Engines without a signature are taken, too; whoever signed one must still be trusted."""
-    keep_days: Annotated[float, Field(ge=0, le=3650)] = 7.0
-    """Garbage collection leaves younger engines alone: their deployment may be on its way."""

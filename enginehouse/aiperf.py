@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any
 
 from engine_builder.loadtest.outcomes import Outcome, Run
+from engine_builder.loadtest.outcomes import run as run_of
 from engine_builder.loadtest.plan import Planned
 from enginehouse.errors import CommandError
 from enginehouse.targets import Target
@@ -142,5 +143,4 @@ async def run(
         found = outcomes(records.read_text(encoding="utf-8"))
     if not found:
         raise CommandError("aiperf has sent nothing", "use our client: --driver own")
-    ended_s = max(one.at_s + one.took_s for one in found)
-    return Run(found, max(seconds, ended_s))
+    return run_of(found, seconds)

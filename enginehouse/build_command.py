@@ -17,8 +17,9 @@ from enginehouse import builds_api
 from enginehouse.build_here import PlannedStep, as_document, build_here, dry_run, recipe_here
 from enginehouse.build_specs import spec_of_file, spec_of_registry
 from enginehouse.build_there import engine_of, follow, outcome
-from enginehouse.building import HouseParts, Parts, Recipe, default_store
+from enginehouse.building import HouseParts, Parts, Recipe
 from enginehouse.connection import Connection, locate
+from enginehouse.engine_places import EnginePlaces
 from enginehouse.errors import ApiError
 from enginehouse.settings import load
 from model_registry.engine_specs import EngineSpec, Runtime
@@ -41,29 +42,31 @@ class Asked:
     json: bool
 
 
-def parts() -> Parts:
+def parts(places: EnginePlaces) -> Parts:
     """What engines are made with."""
-    return HouseParts()
+    return HouseParts(places)
 
 
 def run_build(
     asked: Asked, config_file: Path | None, url: str | None, key: str | None, state_dir: Path | None
 ) -> None:
     """Build, or show what would be done. Raises CommandError."""
-    config = load(config_file).settings.builder
+    settings = load(config_file).settings
+    config, places = settings.builder, EnginePlaces.of(settings, state_dir)
+    made_with = parts(places)
     connection = _connection(asked, url, key, state_dir)
     spec = _spec(asked, connection)
     runtime = asked.runtime or "tensorrt-llm"
     if asked.dry_run:
-        recipe, steps = dry_run(spec, runtime, parts(), config, asked.cache)
+        recipe, steps = dry_run(spec, runtime, made_with, config, asked.cache)
         _print(json.dumps(as_document(recipe, steps), indent=2) if asked.json else _shown(recipe, steps))
         return
     if asked.local or connection is None:
-        store = asked.store or default_store()
-        engine = build_here(spec, runtime, parts(), config, asked.cache, store)
+        store = asked.store or places.store
+        engine = build_here(spec, runtime, made_with, config, asked.cache, store)
         _print(_engine(engine, asked))
         return
-    recipe = recipe_here(spec, runtime, parts(), config, asked.cache)
+    recipe = recipe_here(spec, runtime, made_with, config, asked.cache)
     by = f"{getpass.getuser()}@{socket.gethostname()}"
     build = asyncio.run(builds_api.ask(connection, recipe.asked(asked.store or "", by)))
     if asked.detach:

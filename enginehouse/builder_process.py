@@ -13,7 +13,8 @@ import uvloop
 from engine_builder.build import visible_gpus
 from engine_builder.build.builder import Builder
 from enginehouse.build_here import reported
-from enginehouse.building import HouseParts, Parts, default_store, maker, open_cache
+from enginehouse.building import HouseParts, Parts, maker, open_cache
+from enginehouse.engine_places import EnginePlaces
 from enginehouse.settings import Settings, load
 from model_registry.build_jobs.entities import Able
 from model_registry.build_jobs.store import BuildStore, Terms
@@ -31,7 +32,8 @@ def run_builder(config: Path | None, *, once: bool, runtime: Runtime | None, cac
     logs = Logs(settings.telemetry)
     try:
         with reported():
-            well = uvloop.run(work(settings, HouseParts(), once=once, runtime=runtime, cache=cache))
+            parts = HouseParts(EnginePlaces.of(settings))
+            well = uvloop.run(work(settings, parts, once=once, runtime=runtime, cache=cache))
     finally:
         logs.close()
     if once and not well:
@@ -42,7 +44,7 @@ async def work(
     settings: Settings, parts: Parts, *, once: bool, runtime: Runtime | None, cache: Path | None
 ) -> bool:
     """Take and do builds until SIGTERM or SIGINT; returns whether all went well. Raises BuilderError."""
-    config = settings.builder
+    config, store = settings.builder, EnginePlaces.of(settings).store
     open_cache(config, cache).close()  # that it can be made shows before any work is taken
     wanted = runtime or config.runtime or parts.runtime()
     gpus = await asyncio.to_thread(visible_gpus) if wanted == "tensorrt-llm" else 0
@@ -50,7 +52,7 @@ async def work(
     redis = connect(settings.registry)
     builds = BuildStore.of(redis, settings.registry, Terms(config.attempts, config.retention_s))
     registry = RegistryStore.of(redis, settings.registry)
-    builder = Builder(builds, registry, maker(parts, config, cache, default_store()), able, config)
+    builder = Builder(builds, registry, maker(parts, config, cache, store), able, config)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, builder.end)
     _log.info("builder looks for work", extra={"builder": builder.name, "runtime": wanted, "gpus": gpus})

@@ -7,11 +7,10 @@ alike by whoever makes it.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -21,7 +20,10 @@ from engine_builder.checkpoint import Checkpoint, DigestCache, Progress
 from engine_builder.config import BuilderConfig
 from engine_builder.errors import BuilderError, CheckpointError, SpecError
 from engine_builder.identity import engine_digest, engine_name
-from engine_builder.steps.step import Step, keys
+from engine_builder.package import Published, engine_of, package, publish, read_manifest
+from engine_builder.plan import Roofline, card_of, resolve
+from engine_builder.steps import Step, Tools, build_steps, keys
+from enginehouse.engine_places import EnginePlaces
 from enginehouse.local.state_dir import default_state_dir
 from model_registry.build_jobs.entities import AskedBuild
 from model_registry.engine_specs import EngineSpec, Runtime
@@ -83,64 +85,41 @@ class Parts(Protocol):
 
 
 class HouseParts:
-    """The parts of `engine_builder`, imported when they are needed."""
+    """The parts of `engine_builder`. `places`: whose key signs, and what makes packaged models loadable."""
+
+    def __init__(self, places: EnginePlaces) -> None:
+        self._places = places
 
     def runtime(self) -> Runtime:
-        found = _module("engine_builder.steps").Tools.find("tensorrt-llm")
+        found = Tools.find("tensorrt-llm")
         return "tensorrt-llm" if "trtllm-build" in found.programs else "emulated"
 
     def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
-        decided: EngineSpec = _module("engine_builder.plan").resolve(spec, checkpoint)
-        return decided
+        return resolve(spec, checkpoint)
 
     def steps(self, recipe: Recipe) -> tuple[Step, ...]:
-        stepping = _module("engine_builder.steps")
-        found: tuple[Step, ...] = stepping.build_steps(
-            recipe.spec,
-            recipe.checkpoint,
-            recipe.checkpoint_digest,
-            stepping.Tools.find(recipe.runtime),
-        )
-        return found
+        tools = Tools.find(recipe.runtime)
+        return build_steps(recipe.spec, recipe.checkpoint, recipe.checkpoint_digest, tools)
 
     def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
-        packaging, planning = _module("engine_builder.package"), _module("engine_builder.plan")
         spec = recipe.spec
-        folder: Path = packaging.package(
+        return package(
             spec,
             recipe.checkpoint,
             outputs,
             recipe.digest,
             recipe.runtime,
             into,
-            packaging.Signer.of(default_state_dir() / "engine-signing.pem"),
-            planning.card_of(spec, recipe.checkpoint, planning.Roofline()),
+            self._places.signer,
+            card_of(spec, recipe.checkpoint, Roofline()),
             checkpoint_digest=recipe.checkpoint_digest,
             steps=keys(self.steps(recipe)),
-            finish=_finish(recipe.runtime),
+            finish=self._places.finish(recipe.runtime),
         )
-        return folder
 
     def publish(self, recipe: Recipe, folder: Path, store: str) -> Engine:  # noqa: ARG002 - the folder tells
-        packaging = _module("engine_builder.package")
-        manifest, data = packaging.read_manifest(folder), (folder / "manifest.json").read_bytes()
-        url = packaging.publish(folder, store)
-        engine: Engine = packaging.engine_of(
-            packaging.Published(url, manifest, hashlib.sha256(data).hexdigest())
-        )
-        return engine
-
-
-def _finish(runtime: Runtime) -> Any:
-    """What makes packaged models loadable: the CPU engines' Python files, or those of the installation."""
-    if runtime == "emulated":
-        return _module("emulator.triton.packaged").emulated
-    return _module("engine_builder.repository.engine_models").as_it_is
-
-
-def _module(name: str) -> Any:
-    """Late, because what plans and packages takes a second to import, and few commands need it."""
-    return importlib.import_module(name)
+        manifest, data = read_manifest(folder), (folder / "manifest.json").read_bytes()
+        return engine_of(Published(publish(folder, store), manifest, hashlib.sha256(data).hexdigest()))
 
 
 def resolved(
@@ -276,8 +255,3 @@ def open_cache(config: BuilderConfig, named: Path | None = None) -> StepCache:
 def digest_cache(cache: StepCache) -> DigestCache:
     """Digests of checkpoints' files that were computed before."""
     return DigestCache(cache.root / "checkpoints.json")
-
-
-def default_store() -> str:
-    """The state folder's engines."""
-    return str(default_state_dir() / "engines")

@@ -29,6 +29,7 @@ from enginehouse.commands.keys import keys
 from enginehouse.commands.loadtest import loadtest
 from enginehouse.commands.plan import plan
 from enginehouse.commands.preflight import preflight
+from enginehouse.commands.quality import quality
 from enginehouse.commands.replay import replay
 from enginehouse.commands.rollout import rollout
 from enginehouse.commands.traces import traces
@@ -63,13 +64,13 @@ app.command(rich_help_panel=RUN)(builder)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
 app.command(rich_help_panel=USE)(explain)
+app.add_typer(rollout, name="rollout", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=REGISTRY)(apply)
 app.command(rich_help_panel=REGISTRY)(get)
 app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
 app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
-app.add_typer(rollout, name="rollout", rich_help_panel=REGISTRY)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=ENGINES)(plan)
@@ -77,6 +78,7 @@ app.command(rich_help_panel=ENGINES)(build)
 app.add_typer(builds, name="builds", rich_help_panel=ENGINES)
 app.add_typer(engines, name="engines", rich_help_panel=ENGINES)
 app.command(rich_help_panel=ENGINES)(preflight)
+app.command(rich_help_panel=MEASURE)(quality)
 app.command(rich_help_panel=MEASURE)(loadtest)
 app.command(rich_help_panel=MEASURE)(tune)
 app.command(rich_help_panel=HOUSE)(doctor)

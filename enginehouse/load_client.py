@@ -9,6 +9,7 @@ from time import monotonic
 import aiohttp
 
 from engine_builder.loadtest.outcomes import Outcome, Run
+from engine_builder.loadtest.outcomes import run as run_of
 from engine_builder.loadtest.plan import Planned
 from enginehouse.errors import CommandError
 from enginehouse.targets import Target
@@ -53,7 +54,7 @@ class LoadClient:
                 group.create_task(self._ask(one, began_s, outcomes))
                 errors = sum(done.error is not None for done in outcomes)
                 says(sent, sent - len(outcomes), errors)
-        return Run(sorted(outcomes), max(seconds, monotonic() - began_s))
+        return run_of(outcomes, seconds)
 
     async def _ask(self, planned: Planned, began_s: float, outcomes: list[Outcome]) -> None:
         late_s = max(0.0, monotonic() - began_s - planned.at_s)

@@ -43,7 +43,7 @@ def tables(results: Sequence[Result]) -> Iterator[Table]:
 
 def remarks(results: Sequence[Result]) -> Iterator[str]:
     """What a reader of the figures should know."""
-    yield f"sent by: {results[0].driver}; times count from when a request was due; in brackets: 95 % intervals"
+    yield f"sent by: {results[0].driver}; times count from when a request was due; in brackets: 95 %"
     for result in results:
         for level in result.levels:
             head = f"{result.target} at {level.rate:.3g}/s: "

@@ -26,7 +26,8 @@ from pydantic_settings import (
 )
 
 from controller.config import ControllerConfig
-from engine_builder.config import BuilderConfig, EnginesConfig
+from engine_builder.config import BuilderConfig
+from engine_builder.engines_config import EnginesConfig
 from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
 from enginehouse.errors import SettingsError
 from enginehouse.local.state_dir import STATE_DIR_ENV

@@ -10,10 +10,12 @@ from functools import partial
 from gateway.access import check_allowed, check_modality
 from gateway.api.embedding_requests import EmbeddingRequest, embeddings_answer, parse_embeddings
 from gateway.api.errors import bad_request
+from gateway.assembling import RELAYED
 from gateway.config import GatewayConfig
 from gateway.entry import Arrived, Entry
 from gateway.limits import estimated_tokens, reserve
 from gateway.operations.embedding import Embedding
+from gateway.shadow.watched import Watched
 from gateway.streaming.choices import WholeChoice
 from inference.embeddings import FLOAT_BYTES, normalised
 from inference.request import EmbeddingInput, InferenceRequest, Usage
@@ -59,6 +61,9 @@ class Embeddings:
             )
         endpoints = arrived.snapshot.endpoints.get(wish.model.name, ())
         lanes = _lanes(api, wish.model, endpoints)
+        watched = None
+        if (rolling := arrived.snapshot.rolling.get(wish.model.name)) is not None:
+            watched = entry.watched = Watched(rolling, (), RELAYED, lanes)
         if lanes is _OPENAI_LANES:
             await reserve(self._limits, entry, arrived.identity, partial(estimated_tokens, api.raw))
             await self._relay(entry, api, arrived.identity.policy.selection)
@@ -75,6 +80,8 @@ class Embeddings:
             wish, inputs, entry.trace, lanes, arrived.identity.policy.selection
         )
         entry.finished = embedded.finished
+        if watched is not None:
+            watched.inputs, watched.vectors = inputs, embedded.vectors
         entry.response.respond(200, await _encoded(api, wish.model, embedded.vectors, tokens))
 
     async def _relay(self, entry: Entry, api: EmbeddingRequest, selection: Selection | None) -> None:

@@ -25,7 +25,7 @@ from enginehouse.errors import CommandError
 from model_registry.rollouts import CanaryStep, Limits, Rollout, ShadowPlan
 
 MOST_EXPOSED = 0.05
-CASE_TIMEOUT_S = 120.0
+CASE_TIMEOUT_S = 180.0
 QUICK_CLEAN, ALL_CLEAN = 2, 20
 STEPS = tuple(
     CanaryStep(share=share, min_samples=samples, min_s=1)
@@ -64,7 +64,7 @@ async def _case(running: Fleet, name: str, case: Case) -> dict[str, Any]:
         model=model,
         stable=f"stable-{name}",
         candidate=f"candidate-{name}",
-        shadow=ShadowPlan(concurrency=16, min_s=2),
+        shadow=ShadowPlan(concurrency=5, min_s=2),
         steps=STEPS,
         limits=Limits.model_validate(dict(case.limits)),
     )

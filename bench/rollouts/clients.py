@@ -12,8 +12,8 @@ import aiohttp
 
 from bench.rollouts.cases import KINDS, MARK
 
-CLIENTS = 20
-MAX_TOKENS = 10
+CLIENTS = 12
+MAX_TOKENS = 8
 
 
 class Clients:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine_builder.contract import build_programs, documents, serve_programs
+from engine_builder.contract import build_programs, documents, head_programs, serve_programs
 from engine_builder.contract.check import Complaint, check_arguments, check_document
 from engine_builder.contract.options import PINNED, Option, Table
 
 TABLES: Mapping[str, Table] = {
     table.name: table
-    for module in (build_programs, serve_programs, documents)
+    for module in (build_programs, head_programs, serve_programs, documents)
     for table in vars(module).values()
     if isinstance(table, Table)
 }

@@ -1,7 +1,6 @@
 """The words of the contract sheet as data: options of programs, keys of documents. Values only.
 
-Section numbers (§) are those of the sheet of facts about TensorRT-LLM and Triton that `docs/engine-steps.md`
-names; each table gives its own and its source.
+Section numbers (§) are the contract sheet's, from which the tables were made; each names its source as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The double of `convert_checkpoint.py`: a Hugging Face checkpoint to a TensorRT-LLM one."""
+"""The double of `convert_checkpoint.py`: a Hugging Face checkpoint to a TensorRT-LLM one.
+
+Also of the scripts that convert Medusa's, EAGLE's and ReDrafter's heads along. Those are left out: guessing
+ahead changes how fast an engine answers and not what, and a CPU engine does without.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from engine_builder.doubles.telling import VERSION, say
 from engine_builder.errors import CheckpointError
 
 PROGRAM = "convert_checkpoint.py"
+WITH_HEADS = tuple(f"{name}/{PROGRAM}" for name in ("medusa", "eagle", "redrafter"))
 _WEIGHT_ONLY = {"int8": "W8A16", "int4": "W4A16", "int4_awq": "W4A16_AWQ"}
 _SMOOTHED = {
     (False, False): "W8A8_SQ_PER_TENSOR_PLUGIN",
@@ -24,11 +29,23 @@ _SMOOTHED = {
     (True, True): "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
 }
 """By --per_channel and --per_token."""
+_ABSENT = {
+    "pp_size": 1,
+    "cp_size": 1,
+    "fp8_kv_cache": False,
+    "int8_kv_cache": False,
+    "use_weight_only": False,
+    "smoothquant": None,
+    "use_fp8": False,
+    "use_nvfp4": False,
+}
+"""What options that not all of the scripts have stand at."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> None:
     """Converts. Raises CheckpointError."""
-    options = parse(PROGRAM, arguments, os.environ.get(VERSION) or PINNED)
+    options = argparse.Namespace(**_ABSENT)
+    options.__dict__.update(vars(parse(program, arguments, os.environ.get(VERSION) or PINNED)))
     say(f"TensorRT-LLM version: {os.environ.get(VERSION) or PINNED} (emulated)")
     if options.model_dir is None:
         raise CheckpointError("no --model_dir", "name the folder of a Hugging Face checkpoint")

@@ -27,8 +27,12 @@ def parse(program: str, arguments: Sequence[str] | None, version: str = PINNED) 
     return parser(program, version).parse_args(arguments)
 
 
+def _help(option: Option) -> str | None:
+    return f"Deprecated: {option.deprecated}" if option.deprecated else option.note or None
+
+
 def _settings(option: Option) -> dict[str, Any]:
-    settings: dict[str, Any] = {"dest": option.name.lstrip("-"), "help": option.note or None}
+    settings: dict[str, Any] = {"dest": option.name.lstrip("-"), "help": _help(option)}
     if option.kind == "switch":
         return {**settings, "action": "store_true"}
     convert = _TYPES.get(option.kind, str)

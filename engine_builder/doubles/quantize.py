@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_builder.contract import PINNED
-from engine_builder.contract.precision import QUANT_ALGO_BY_QFORMAT
+from engine_builder.contract.precision import MODELOPT_VERSIONS, QUANT_ALGO_BY_QFORMAT
 from engine_builder.doubles.checkpoint_writer import STORED, Quantization, activations, write_checkpoint
 from engine_builder.doubles.hf_folder import PART_NAMES, QUANT_FILE, HfFolder
 from engine_builder.doubles.layout import EMBEDDING, FINAL_NORM, HEAD, MATRICES, NORMS, Ranks
@@ -66,7 +66,7 @@ def _export(source: HfFolder, output: Path, dtype: str, quantization: Quantizati
     write_json(
         output / QUANT_FILE,
         {
-            "producer": {"name": "modelopt", "version": "emulated"},
+            "producer": {"name": "modelopt", "version": _modelopt()},
             "quantization": {
                 "quant_algo": quantization.algo,
                 "kv_cache_quant_algo": quantization.kv_cache_algo,
@@ -78,6 +78,12 @@ def _export(source: HfFolder, output: Path, dtype: str, quantization: Quantizati
     config: dict[str, Any] = dict(source.config)
     write_json(output / "config.json", {**config, "runtime": "emulated"})
     say(f"Quantized model exported to {output}")
+
+
+def _modelopt() -> str:
+    """The version that goes with the TensorRT-LLM that is spoken for, where its release notes name one."""
+    minor = ".".join((os.environ.get(VERSION) or PINNED).split(".")[:2])
+    return f"{MODELOPT_VERSIONS.get(minor, 'unknown')} (emulated)"
 
 
 def _names(source: HfFolder) -> list[str]:

@@ -1,7 +1,7 @@
 """Tensors of a safetensors file with data types that NumPy does not have; read without copying.
 
-The format's own library refuses bfloat16 and FP8 into NumPy arrays. Layout: 8 bytes with the header's length
-(little endian), a header in JSON with data type, shape and offsets of each tensor, then their bytes.
+The format's own library does not give bfloat16 and FP8 as NumPy arrays. Layout: 8 bytes with the header's
+length (little endian), a header in JSON with data type, shape and offsets of each tensor, then their bytes.
 """
 
 from __future__ import annotations

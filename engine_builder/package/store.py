@@ -76,7 +76,9 @@ def list_published(store_url: str) -> list[Published]:
             continue  # being removed, or of a newer release
         url = _url_of(filesystem, path.removesuffix(f"/{MANIFEST_FILE}"), store_url)
         found.append(Published(url, manifest, hashlib.sha256(data).hexdigest()))
-    return sorted(found, key=lambda one: (one.manifest.name, one.url))
+    found.sort(key=lambda one: (one.manifest.name, one.url), reverse=True)
+    by_name = {one.manifest.name: one for one in found}  # of two that raced to an object store, the first
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def remove(url: str) -> None:
@@ -101,7 +103,10 @@ def download(url: str, into: Path) -> None:
         if _is_local(filesystem):
             shutil.copytree(path, into)
             return
-        for remote in filesystem.find(path):
+        found = filesystem.find(path)
+        if not found:
+            raise StoreError(f"{url} holds nothing", "`enginehouse engines list` shows what there is")
+        for remote in found:
             target = into / remote[len(path.rstrip("/")) + 1 :]
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(remote, str(target))
@@ -156,7 +161,7 @@ def _publish_by_upload(folder: Path, filesystem: Any, root: str, manifest: Manif
             remote = f"{path}/{name}"
             filesystem.makedirs(remote.rpartition("/")[0], exist_ok=True)
             filesystem.put_file(str(folder / name), remote)
-    return _url_of(filesystem, path, store_url)
+    return _present(store_url, manifest) or _url_of(filesystem, path, store_url)
 
 
 def _present(store_url: str, manifest: Manifest) -> str | None:

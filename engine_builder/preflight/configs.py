@@ -85,7 +85,7 @@ def misplaced(subject: Subject) -> Iterator[Problem]:
             yield Problem(
                 f"{model.name}/{VERSION}/model.py is missing",
                 "copy the Python files of the TensorRT-LLM release that serves it "
-                "(package with --model-files)",
+                "(the setting engines.all_models, when packaging)",
             )
 
 

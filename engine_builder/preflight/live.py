@@ -14,7 +14,6 @@ from engine_builder.preflight.lint import OnCheck
 from engine_builder.preflight.problems import Problem, checked
 from engine_builder.preflight.smoke import smoke
 from engine_builder.preflight.subject import Subject
-from engine_builder.repository.engine_models import CHECKPOINT, GPUS, ROOT
 from engine_builder.shape import Shape
 from inference.control import TritonControl
 from inference.errors import InferenceError, SchemaError, TokenizerError
@@ -119,7 +118,7 @@ async def _configs(subject: Subject, control: TritonControl) -> Check:
         parameters = {key: value["string_value"] for key, value in served.get("parameters", {}).items()}
         own = {key: value.string_value for key, value in model.config.parameters.items()}
         names = own.keys() | parameters.keys()
-        differ = sorted(key for key in names if not _same(own.get(key), parameters.get(key)))
+        differ = sorted(name for name in names if not _fits(own.get(name), parameters.get(name)))
         if differ:
             problems.append(
                 Problem(
@@ -130,13 +129,11 @@ async def _configs(subject: Subject, control: TritonControl) -> Check:
     return checked("server_configs", problems, "as in the repository")
 
 
-def _same(own: str | None, served: str | None) -> bool:
-    """A package that was not fetched to its place has placeholders where the server has its own paths."""
-    if own is None or served is None or not any(place in own for place in (ROOT, CHECKPOINT, GPUS)):
+def _fits(own: str | None, served: str | None) -> bool:
+    """Whether a server's value is ours, with anything in the place of what only its place knows."""
+    if own is None or served is None:
         return own == served
-    pattern = re.escape(own)
-    for place in (ROOT, CHECKPOINT, GPUS):
-        pattern = pattern.replace(re.escape(place), ".+")
+    pattern = re.sub(r"\\\$\\\{\w+\\\}", ".+", re.escape(own))
     return re.fullmatch(pattern, served) is not None
 
 

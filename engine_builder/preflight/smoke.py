@@ -27,6 +27,8 @@ FREED_WITHIN_S = 5.0
 """By when an engine must have let go of a request whose client left."""
 _DIGITS = "[0-9]{3}"
 _LONE_TOKENS = 3
+"""Of an answer that can be stopped early."""
+_TOO_SHORT = "look at the prompt: is the chat template the model's own?"
 
 
 class FailedError(Exception):
@@ -69,12 +71,13 @@ async def _stop(asker: Asker, _control: TritonControl, _checkpoint: Path | None)
     free = await asker.ask()
     if asker.takes_ids:
         return await _stop_at_token(asker, free)
-    words = re.findall(r"\w{2,}", asker.said(free))
-    if len(words) < _LONE_TOKENS:
-        raise FailedError("the answer is too short to be stopped", "try another chat template or checkpoint")
-    word = words[_LONE_TOKENS - 1]
+    said = asker.said(free)
+    words = _words(asker, said)
+    if not words:
+        raise FailedError("the answer is too short to be stopped", _TOO_SHORT)
+    word = words[len(words) // 2]
     stopped = asker.said(await asker.ask(stop=word))
-    allowed = asker.said(free).find(word) + len(word)
+    allowed = said.find(word) + len(word)
     if len(stopped) > allowed:
         raise FailedError(
             f"asked to stop at {word!r}, it went on to {stopped[allowed:][:40]!r}",
@@ -83,10 +86,21 @@ async def _stop(asker: Asker, _control: TritonControl, _checkpoint: Path | None)
     return f"stopped at {word!r}"
 
 
+def _words(asker: Asker, said: str) -> list[str]:
+    """Parts of an answer that it can be stopped at: engines match stop words token by token."""
+    tokenizer = asker.tokenizer
+    if tokenizer is None:
+        found = re.findall(r"\w+", said)
+    else:
+        ids = tokenizer.encode(said, add_special_tokens=False)
+        found = [word for token in ids if (word := tokenizer.word_of(token)) and word.strip()]
+    return [word for word in found if said.find(word) + len(word) < len(said.rstrip())]
+
+
 async def _stop_at_token(asker: Asker, free: Answer) -> str:
     ids = free.ids
     if len(ids) < _LONE_TOKENS:
-        raise FailedError("the answer is too short to be stopped", "try another chat template or checkpoint")
+        raise FailedError("the answer is too short to be stopped", _TOO_SHORT)
     token = ids[_LONE_TOKENS - 1]
     stopped = await asker.ask(stop_ids=(token,))
     allowed = ids.index(token) + 1

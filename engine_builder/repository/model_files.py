@@ -15,6 +15,10 @@ from engine_builder.repository.engine_models import Finish, Kind
 from engine_builder.repository.writer import VERSION
 from model_registry.engine_specs import EngineSpec
 
+_REMEDY = (
+    "set engines.all_models to the folder all_models of the TensorRT-LLM release that will serve it "
+    "(triton_backend/all_models of its source tree)"
+)
 _BESIDE: dict[Kind, tuple[str, ...]] = {
     "preprocessing": ("preprocessing", "inflight_batcher_llm/preprocessing"),
     "postprocessing": ("postprocessing", "inflight_batcher_llm/postprocessing"),
@@ -23,12 +27,17 @@ _BESIDE: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def from_installation(all_models: Path) -> Finish:
-    """Gives each Python model its files. Raises PackageError, when called, for a model that has none."""
+def from_installation(all_models: Path | None) -> Finish:
+    """Gives each Python model its files. Raises PackageError, when called, for a model that has none.
+
+    `all_models` None: it is not known where they are.
+    """
 
     def finish(kind: Kind, model: ModelSpec, built: EngineSpec) -> ModelSpec:  # noqa: ARG001
         if kind not in _BESIDE:
             return model
+        if all_models is None:
+            raise PackageError(f"the model {kind} wants Python files of TensorRT-LLM", _REMEDY)
         for beside in _BESIDE[kind]:
             folder = all_models / beside / VERSION
             if (folder / "model.py").is_file():
@@ -39,8 +48,7 @@ def from_installation(all_models: Path) -> Finish:
                 return replace(model, files={**texts, **model.files})
         raise PackageError(
             f"{all_models} has no Python files of the model {kind}",
-            "name the folder all_models of the TensorRT-LLM release that will serve it "
-            "(triton_backend/all_models of its source tree)",
+            _REMEDY,
         )
 
     return finish

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from engine_builder.checkpoint import Checkpoint
+from engine_builder.contract.images import LAST_ENGINE_VERSION
 from engine_builder.contract.options import version_number
 from engine_builder.errors import SpecError
 from engine_builder.identity import DECIDED
 from engine_builder.shape import Shape
 from engine_builder.steps.launch_files import launch_step
-from engine_builder.steps.sizes import Sizes, calibration_timeout_s, is_quantized
-from engine_builder.steps.step import OUTPUT, Step
+from engine_builder.steps.sizes import Sizes, calibration_timeout_s, precision
+from engine_builder.steps.step import OUTPUT, Step, escaped
 from engine_builder.steps.tools import FETCH, QUANTIZE, Tools
-from engine_builder.steps.trt_engine import escaped, quantize_arguments, trt_engine_steps
+from engine_builder.steps.trt_engine import quantize_arguments, trt_engine_steps
 from model_registry.engine_specs import EngineSpec
 
 _LOCAL = ("file://", "local://")
-LAST_VERSION = (1, 2, 1)
-"""Of TensorRT-LLM with compiled engines."""
+_PYTORCH_EXPORTED = ("fp8", "nvfp4", "int4-awq")
+LOADED_AS_IT_IS: Mapping[str, tuple[str, ...]] = {
+    "llmapi": ("bf16", "fp16"),
+    "trtllm-serve": ("bf16", "fp16"),
+    "vllm": ("bf16", "fp16", "fp8"),
+}
+"""Precisions that a server makes of the checkpoint itself, by lane."""
+EXPORTED: Mapping[str, tuple[str, ...]] = {
+    "llmapi": _PYTORCH_EXPORTED,
+    "trtllm-serve": _PYTORCH_EXPORTED,
+    "vllm": ("nvfp4",),
+}
+"""Precisions that it loads from ModelOpt's export. Sources: "Quantization" in TensorRT-LLM's documentation
+(1.0 to 1.4: FP8, FP4, AWQ and GPTQ, no INT8); `modelopt.py` in vLLM's (FP8 and NVFP4 alone)."""
 
 
 def build_steps(
@@ -31,21 +46,30 @@ def build_steps(
     needs = tuple(step.name for step in fetched)
     source = "{fetch}" if fetched else escaped(_path(checkpoint.url))
     if spec.lane == "trt-engine":
+        tools.check(spec)
         return (*fetched, *trt_engine_steps(spec, checkpoint.shape, source, needs, inputs, tools))
-    if spec.lane == "vllm" or not is_quantized(spec) or _is_quantized_already(checkpoint):
-        return (launch_step(spec, (), inputs, tools),)
+    found = "hf_quant_config.json" in checkpoint.files or "quantization_config" in checkpoint.config
+    loads = LOADED_AS_IT_IS[spec.lane]
+    if found or precision(spec) in loads:
+        return (launch_step(spec, (), inputs, tools, quantized=found),)
+    if precision(spec) not in EXPORTED[spec.lane]:
+        raise SpecError(
+            f"lane {spec.lane} cannot have precision {spec.precision}",
+            f"choose {', '.join((*loads, *EXPORTED[spec.lane]))}, or lane trt-engine",
+        )
+    tools.check(spec)
     quantize = _export(spec, checkpoint.shape, source, needs, tools, inputs)
-    return (*fetched, quantize, launch_step(spec, (quantize.name,), inputs, tools))
+    return (*fetched, quantize, launch_step(spec, (quantize.name,), inputs, tools, quantized=True))
 
 
 def _check(spec: EngineSpec) -> None:
     left = [name for name in DECIDED if getattr(spec, name) is None]
     if left:
         raise SpecError(f"{spec.name} leaves {', '.join(left)} open", "have `plan` resolve it first")
-    if spec.lane == "trt-engine" and version_number(spec.version) > LAST_VERSION:
+    if spec.lane == "trt-engine" and version_number(spec.version) > version_number(LAST_ENGINE_VERSION):
         raise SpecError(
-            f"version {spec.version} compiles no engines: TensorRT-LLM 1.2.1 was the last",
-            "set version to 1.2.1, or lane to llmapi",
+            f"version {spec.version} compiles no engines: TensorRT-LLM {LAST_ENGINE_VERSION} was the last",
+            f"set version to {LAST_ENGINE_VERSION}, or lane to llmapi",
         )
     if spec.lane != "trt-engine" and spec.kv_cache == "int8":
         raise SpecError(
@@ -109,10 +133,6 @@ def _export(
         disk_bytes=sizes.built,
         memory_bytes=sizes.source,
     )
-
-
-def _is_quantized_already(checkpoint: Checkpoint) -> bool:
-    return "hf_quant_config.json" in checkpoint.files or "quantization_config" in checkpoint.config
 
 
 def _path(url: str) -> str:

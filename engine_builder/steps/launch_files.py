@@ -11,16 +11,15 @@ from typing import Any
 
 import yaml
 
+from engine_builder.contract import PINNED
+from engine_builder.contract.precision import ACTIVATION_DTYPES
 from engine_builder.steps.sizes import precision
-from engine_builder.steps.step import OUTPUT, Step
+from engine_builder.steps.step import OUTPUT, Step, escaped
 from engine_builder.steps.tools import CHECK, Tools
 from model_registry.engine_specs import EngineSpec
 
 CHECKPOINT, TOKENIZER = "${checkpoint}", "${tokenizer}"
 COMMAND_FILE = "command.json"
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
-_VLLM_QUANTIZATION = {"fp8": "fp8"}
-"""That vLLM makes itself while it loads; other formats it finds in the checkpoint."""
 _SERVE_FLAGS = {
     "tp_size": "tensor_parallel",
     "pp_size": "pipeline_parallel",
@@ -38,19 +37,29 @@ _SPECULATIVE: Mapping[str, str] = {
 """`decoding_type` of LLM() by the mode of a compiled engine; explicit drafts (ReDrafter) have none."""
 
 
-def launch_step(spec: EngineSpec, needs: tuple[str, ...], inputs: Mapping[str, str], tools: Tools) -> Step:
-    """Writes the files of a lane, and fails when the contract sheet does not know a key in them."""
-    files, documents = _files(spec)
+def launch_step(
+    spec: EngineSpec,
+    needs: tuple[str, ...],
+    inputs: Mapping[str, str],
+    tools: Tools,
+    *,
+    quantized: bool,
+) -> Step:
+    """Writes the files of a lane, and fails when the contract sheet does not know a key in them.
+
+    `quantized`: the checkpoint that is served says itself how it was quantized.
+    """
+    files, documents = _files(spec, quantized)
     return Step(
         name="launch",
         argv=(
             *tools.command(CHECK, ""),
-            *("--version", spec.version if spec.lane != "vllm" else "1.2.1"),
+            *("--version", PINNED if spec.lane == "vllm" else spec.version),
             *(f"{table}={OUTPUT}/{file}" for file, table in documents.items()),
         ),
         needs=needs,
         inputs={**inputs, **tools.inputs(spec)},
-        files={name: text.replace("{", "{{").replace("}", "}}") for name, text in files.items()},
+        files={name: escaped(text) for name, text in files.items()},
         expects=tuple(files),
         timeout_s=60.0,
     )
@@ -59,7 +68,7 @@ def launch_step(spec: EngineSpec, needs: tuple[str, ...], inputs: Mapping[str, s
 def llm_arguments(spec: EngineSpec) -> dict[str, Any]:
     """Arguments of LLM() that a spec with nothing open decides."""
     found: dict[str, Any] = {
-        "dtype": _DTYPES.get(precision(spec), "auto"),
+        "dtype": ACTIVATION_DTYPES.get(precision(spec), "auto"),
         "tensor_parallel_size": spec.tensor_parallel,
         "pipeline_parallel_size": spec.pipeline_parallel,
         "max_batch_size": spec.max_batch_size,
@@ -117,12 +126,12 @@ def trtllm_serve_argv(spec: EngineSpec) -> list[str]:
     ]
 
 
-def vllm_arguments(spec: EngineSpec) -> dict[str, Any]:
+def vllm_arguments(spec: EngineSpec, quantized: bool) -> dict[str, Any]:
     """vLLM's engine arguments, by the names that `model.json` has."""
     found: dict[str, Any] = {
         "model": CHECKPOINT,
         "tokenizer": TOKENIZER,
-        "dtype": _DTYPES.get(precision(spec), "auto"),
+        "dtype": ACTIVATION_DTYPES.get(precision(spec), "auto"),
         "kv_cache_dtype": spec.kv_cache or "auto",
         "tensor_parallel_size": spec.tensor_parallel,
         "pipeline_parallel_size": spec.pipeline_parallel,
@@ -133,18 +142,18 @@ def vllm_arguments(spec: EngineSpec) -> dict[str, Any]:
         "enable_prefix_caching": spec.kv_reuse,
         "enable_chunked_prefill": spec.chunked_context,
     }
-    if precision(spec) in _VLLM_QUANTIZATION:
-        found["quantization"] = _VLLM_QUANTIZATION[precision(spec)]
+    if precision(spec) == "fp8" and not quantized:
+        found["quantization"] = "fp8"  # which vLLM makes while it loads
     if spec.lora is not None:
         found |= {"enable_lora": True, "max_lora_rank": spec.lora.max_rank}
     return found
 
 
-def vllm_argv(spec: EngineSpec) -> list[str]:
+def vllm_argv(spec: EngineSpec, quantized: bool) -> list[str]:
     """The command line of `vllm serve`."""
     argv = ["vllm", "serve", CHECKPOINT, "--served-model-name", spec.model or spec.name]
     argv += ["--host", "0.0.0.0", "--port", "8000"]
-    for name, value in vllm_arguments(spec).items():
+    for name, value in vllm_arguments(spec, quantized).items():
         flag = "--" + name.replace("_", "-")
         if name == "model":
             continue
@@ -156,7 +165,7 @@ def vllm_argv(spec: EngineSpec) -> list[str]:
     return argv
 
 
-def _files(spec: EngineSpec) -> tuple[dict[str, str], dict[str, str]]:
+def _files(spec: EngineSpec, quantized: bool) -> tuple[dict[str, str], dict[str, str]]:
     """Files by name, and the table of the contract that each is held to."""
     if spec.lane == "llmapi":
         return {"model.yaml": _yaml(model_yaml(spec))}, {"model.yaml": "model.yaml"}
@@ -166,7 +175,10 @@ def _files(spec: EngineSpec) -> tuple[dict[str, str], dict[str, str]]:
             {"serve.yaml": "LLM", COMMAND_FILE: "trtllm-serve"},
         )
     return (
-        {"model.json": _json(vllm_arguments(spec)), COMMAND_FILE: _json(vllm_argv(spec))},
+        {
+            "model.json": _json(vllm_arguments(spec, quantized)),
+            COMMAND_FILE: _json(vllm_argv(spec, quantized)),
+        },
         {"model.json": "AsyncEngineArgs", COMMAND_FILE: "vllm serve"},
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine_builder.contract.precision import QFORMATS
 from engine_builder.shape import Shape
 from model_registry.engine_specs import EngineSpec, Precision
 
@@ -66,8 +65,3 @@ def precision(spec: EngineSpec) -> Precision:
     if spec.precision is None:
         raise ValueError(f"{spec.name} leaves precision open; resolve it first")
     return spec.precision
-
-
-def is_quantized(spec: EngineSpec) -> bool:
-    """Whether weights or KV cache take a pass of ModelOpt or of convert_checkpoint.py's own."""
-    return QFORMATS[precision(spec)] != "full_prec" or spec.kv_cache not in (None, "auto")

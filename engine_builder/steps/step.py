@@ -56,6 +56,11 @@ class Step:
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
+def escaped(text: str) -> str:
+    """A text for a step's arguments and files, where single braces name folders."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def keys(steps: tuple[Step, ...]) -> dict[str, str]:
     """The key of each step by name, in order."""
     found: dict[str, str] = {}

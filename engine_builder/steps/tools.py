@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_builder.contract.options import version_number
+from engine_builder.doubles.programs import PROGRAMS
 from engine_builder.doubles.telling import VERSION
-from engine_builder.errors import BuilderError
+from engine_builder.errors import BuilderError, SpecError
 from model_registry.engine_specs import EngineSpec, Runtime
 
 BUILD, CONVERT, QUANTIZE, CHECK, FETCH = (
@@ -37,6 +40,8 @@ class Tools:
     """The first words of its command line, by name."""
     examples: Path | None = None
     """TensorRT-LLM's folder of examples; None with doubles."""
+    version: str | None = None
+    """Of the TensorRT-LLM that is installed, where there is one; doubles speak for any."""
 
     @classmethod
     def find(cls, runtime: Runtime, examples: Path | None = None) -> Tools:
@@ -50,7 +55,7 @@ class Tools:
         }
         if runtime == "emulated":
             doubles = (sys.executable, "-m", "engine_builder.doubles")
-            return cls(runtime, {**found, **{name: (*doubles, name) for name in (BUILD, CONVERT, QUANTIZE)}})
+            return cls(runtime, {**found, **{name: (*doubles, name) for name in PROGRAMS}})
         if examples is not None and not (examples / _QUANTIZE_SCRIPT).is_file():
             raise BuilderError(
                 f"{examples} has no {_QUANTIZE_SCRIPT}", "name TensorRT-LLM's folder of examples"
@@ -63,7 +68,15 @@ class Tools:
             programs[BUILD] = (build,)
         if folder is not None:
             programs[QUANTIZE] = (_python(), str(folder / _QUANTIZE_SCRIPT))
-        return cls(runtime, programs, folder)
+        return cls(runtime, programs, folder, None if build is None else _installed())
+
+    def check(self, spec: EngineSpec) -> None:
+        """Raises SpecError for a spec of another version than is installed: engines are not portable."""
+        if self.version is not None and version_number(self.version) != version_number(spec.version):
+            raise SpecError(
+                f"{spec.name} wants TensorRT-LLM {spec.version}, and {self.version} is installed",
+                "set `version` to it, or build in the image of the other",
+            )
 
     def command(self, program: str, architecture: str = "") -> tuple[str, ...]:
         """The first words of a program's command line for models of an architecture. Raises BuilderError."""
@@ -81,8 +94,8 @@ class Tools:
                 + ", ".join(str(folder) for folder in EXAMPLES),
                 "name their folder, of the same version as trtllm-build; or take the runtime `emulated`",
             )
-        family = _FAMILIES.get(architecture, "llama")
-        script = self.examples / "models" / "core" / family / program
+        family = Path("models", "core", _FAMILIES.get(architecture, "llama"))
+        script = self.examples / (family if program == CONVERT else "") / program
         if not script.is_file():
             raise BuilderError(
                 f"{script} is not there, which converts {architecture}",
@@ -96,12 +109,19 @@ class Tools:
 
     def inputs(self, spec: EngineSpec) -> dict[str, str]:
         """What goes into a step's key about the program itself."""
-        made = f"doubles {DOUBLES_RECIPE}" if self.runtime == "emulated" else "tensorrt-llm"
+        made = f"doubles {DOUBLES_RECIPE}" if self.runtime == "emulated" else f"tensorrt-llm {self.version}"
         return {"tool": made, "version": spec.version, "runtime": self.runtime}
 
     def environment(self, spec: EngineSpec) -> dict[str, str]:
         """Variables that programs need: doubles are told the version that they speak for."""
         return {VERSION: spec.version} if self.runtime == "emulated" else {}
+
+
+def _installed() -> str | None:
+    """Asked of the package's metadata: importing the package is slow."""
+    asked = "from importlib.metadata import version; print(version('tensorrt_llm'))"
+    found = subprocess.run([_python(), "-c", asked], capture_output=True, text=True, timeout=60, check=False)
+    return found.stdout.strip() or None
 
 
 def _python() -> str:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from engine_builder.contract.precision import ACTIVATION_DTYPES, QFORMATS
 from engine_builder.shape import Shape
+from engine_builder.steps.heads import head_arguments, head_program
 from engine_builder.steps.sizes import Sizes, build_timeout_s, calibration_timeout_s, precision
-from engine_builder.steps.step import OUTPUT, Step
+from engine_builder.steps.step import OUTPUT, Step, escaped
 from engine_builder.steps.tools import BUILD, CONVERT, QUANTIZE, Tools
 from model_registry.engine_specs import EngineSpec
 
@@ -49,38 +50,44 @@ def _first(
     tools: Tools,
 ) -> Step:
     sizes = Sizes.of(spec, shape)
-    quantizes = precision(spec) not in _CONVERTED or spec.kv_cache not in (None, "auto")
-    program = QUANTIZE if quantizes else CONVERT
-    arguments = quantize_arguments(spec) if quantizes else _convert_arguments(spec)
+    heads = head_program(spec)
+    quantizes = heads is None and (precision(spec) not in _CONVERTED or spec.kv_cache != "auto")
+    calibrates = quantizes or precision(spec) in _CALIBRATED_BY_CONVERT
+    program = QUANTIZE if quantizes else heads or CONVERT
+    arguments = (*quantize_arguments(spec), *_split(spec)) if quantizes else _convert_arguments(spec)
     return Step(
         name="quantize" if quantizes else "convert",
         argv=(
             *tools.command(program, shape.architecture),
             *("--model_dir", source, "--output_dir", OUTPUT),
             *arguments,
-            *("--tp_size", str(spec.tensor_parallel), "--pp_size", str(spec.pipeline_parallel)),
         ),
         needs=needs,
         inputs={**inputs, **tools.inputs(spec)},
         environment=tools.environment(spec),
         expects=("config.json", *(f"rank{rank}.safetensors" for rank in range(spec.gpus))),
-        timeout_s=calibration_timeout_s(spec, sizes) if quantizes else sizes.read_timeout_s,
-        gpus=tools.gpus(spec) if quantizes else 0,
+        timeout_s=calibration_timeout_s(spec, sizes) if calibrates else sizes.read_timeout_s,
+        gpus=tools.gpus(spec) if calibrates else 0,
         disk_bytes=sizes.built,
         memory_bytes=sizes.source,
     )
 
 
 def _convert_arguments(spec: EngineSpec) -> tuple[str, ...]:
-    chosen = precision(spec)
-    arguments = ["--dtype", ACTIVATION_DTYPES.get(chosen, "auto"), *_CONVERTED[chosen]]
+    chosen, heads = precision(spec), head_program(spec) is not None
+    plain = ("--dtype", ACTIVATION_DTYPES.get(chosen, "auto"), *_split(spec))
+    arguments = [*(head_arguments(spec) if heads else plain), *_CONVERTED[chosen]]
     if spec.gpus > 1:
         arguments += ["--workers", str(spec.gpus)]
     if spec.tensor_parallel != 1:
         arguments.append("--use_parallel_embedding")  # else each rank has the whole table
     if chosen in _CALIBRATED_BY_CONVERT:
-        arguments += _calibration(spec)
+        arguments += _calibration(spec)[: 2 if heads else None]  # those scripts take the dataset alone
     return tuple(arguments)
+
+
+def _split(spec: EngineSpec) -> tuple[str, ...]:
+    return ("--tp_size", str(spec.tensor_parallel), "--pp_size", str(spec.pipeline_parallel))
 
 
 def quantize_arguments(spec: EngineSpec) -> tuple[str, ...]:
@@ -154,8 +161,3 @@ def _gemm_plugin(spec: EngineSpec) -> str:
 
 def _switch(on: bool) -> str:
     return "enable" if on else "disable"
-
-
-def escaped(text: str) -> str:
-    """A text for a step's arguments, where braces name folders."""
-    return text.replace("{", "{{").replace("}", "}}")

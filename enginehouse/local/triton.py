@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 import aiohttp
 
@@ -30,6 +31,9 @@ SHM_DEFAULT_BYTES = 1 << 20
 SHM_GROWTH_BYTES = 1 << 20
 POLL_S = 0.05
 STUBS_PERIOD_S = 1.0
+SAYS_WHY_S = 1.0
+"""How long after a stub has gone Triton may take to log why; 0.3 s were seen."""
+_TAKEN_OUT = re.compile(r"successfully unloaded '|failed to load '")
 _logger = logging.getLogger(__name__)
 PORT_TRIES = 5
 _ADDRESS_IN_USE = re.compile(
@@ -144,22 +148,23 @@ class TritonProcess:
     async def wait(self) -> int:
         """Returns the server's exit status when it has ended, with its stubs gone and memory freed.
 
-        A server that has lost one of its stubs is ended, unless it has unloaded a model meanwhile.
+        A server that has lost one of its stubs is ended, unless a model was unloaded or failed to load.
         """
         process = self._process
         if process is None:
             raise ProcessError(f"{self.name} was never started")
-        stubs, unloads = session_pids(process.pid), self._unloads()
+        stubs, taken_out = session_pids(process.pid), self._taken_out()
         while process.returncode is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STUBS_PERIOD_S):
                     await process.wait()
-            if process.returncode is not None or stubs <= session_pids(process.pid):
+            now = session_pids(process.pid)
+            if process.returncode is not None or stubs <= now:
+                stubs = now
                 continue
-            await asyncio.sleep(POLL_S)  # Triton logs an unload when the stub has gone
-            if (now := self._unloads()) > unloads:
-                stubs, unloads = session_pids(process.pid), now
-            else:
+            if await self._has_taken_out_more_than(taken_out):
+                stubs, taken_out = session_pids(process.pid), self._taken_out()
+            elif process.returncode is None:
                 # Triton goes on without the stub, calls its model ready and lets its requests hang.
                 _logger.warning("a model's process died; its server is ended", extra={"server": self.name})
                 process.kill()
@@ -253,9 +258,18 @@ class TritonProcess:
             "PYTHONPATH": str(_ROOT),
         }
 
-    def _unloads(self) -> int:
-        """Models that the server has unloaded so far, as it is told to through its repository API."""
-        return self._log_text().count("successfully unloaded '")
+    async def _has_taken_out_more_than(self, before: int) -> bool:
+        """Whether Triton says soon that a stub went because of an unload or of a load that failed."""
+        until_s = monotonic() + SAYS_WHY_S
+        while self._taken_out() <= before:
+            if monotonic() > until_s:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    def _taken_out(self) -> int:
+        """Models that the server has unloaded or failed to load so far, as its repository API was told."""
+        return len(_TAKEN_OUT.findall(self._log_text()))
 
     def _log_text(self) -> str:
         with self._log.open("rb") as file:

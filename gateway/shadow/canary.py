@@ -22,14 +22,13 @@ class _Times(Struct):
 
 
 class Canary(Struct):
-    """Of one worker and one run.
+    """Of one worker and one run of a rollout.
 
     Requests of the two sides are not the same, so each of the candidate's is held against the latest of the
     stable deployment that was of its kind: streamed or not, and of about the same prompt. No request is used
     twice, so that the pairs are independent of each other.
     """
 
-    epoch: int
     latest: dict[_Kind, _Times] = field(default_factory=dict)
 
     def saw(self, entry: Entry, rolling: Rolling, evidence: Evidence) -> None:

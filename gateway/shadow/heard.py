@@ -43,7 +43,8 @@ class Comparison(NamedTuple):
     """In its text; None: that was not to be compared."""
     agreement: float
     """Share of the longer text that is the same, up to the first difference."""
-    other_reason: bool
+    other_reason: bool | None
+    """None: answers of this kind have none."""
     length: float | None
     """Tokens of the copy's answer for one of the client's."""
     pace: float | None

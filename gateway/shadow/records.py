@@ -6,6 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from msgspec import Struct, field
+
+from gateway.entry import Entry
+from gateway.shadow.canary import Canary
 from gateway.shadow.heard import Comparison
 from model_registry.errors import RegistryError
 from model_registry.rolling import Rolling
@@ -17,6 +21,13 @@ _log = logging.getLogger(__name__)
 REPORT_S = 1.0
 
 
+class _Run(Struct):
+    """One run of a rollout."""
+
+    evidence: Evidence
+    canary: Canary = field(default_factory=Canary)
+
+
 class Records:
     """One per gateway process; `run` is its supervised task."""
 
@@ -25,15 +36,23 @@ class Records:
         self._store = store
         self._snapshot = snapshot
         self._worker = worker
-        self._evidence: dict[str, Evidence] = {}
+        self._runs: dict[str, _Run] = {}
 
     def of(self, rolling: Rolling) -> Evidence:
         """What was counted so far in the rollout's present run."""
+        return self._run(rolling).evidence
+
+    def _run(self, rolling: Rolling) -> _Run:
         name, epoch = rolling.status.name, rolling.status.epoch
-        found = self._evidence.get(name)
-        if found is None or found.epoch != epoch:
-            found = self._evidence[name] = Evidence(epoch)
+        found = self._runs.get(name)
+        if found is None or found.evidence.epoch != epoch:
+            found = self._runs[name] = _Run(Evidence(epoch))
         return found
+
+    def served(self, entry: Entry, rolling: Rolling) -> None:
+        """A client's request is over."""
+        run = self._run(rolling)
+        run.canary.saw(entry, rolling, run.evidence)
 
     def skipped(self, rolling: Rolling, why: str) -> None:
         """A request was not copied."""
@@ -50,7 +69,8 @@ class Records:
         if found.differs is not None:
             copied.answers.add(found.differs)
             copied.agreement += found.agreement
-        copied.finish.add(found.other_reason)
+        if found.other_reason is not None:
+            copied.finish.add(found.other_reason)
         for ratios, ratio in (
             (copied.length, found.length),
             (copied.pace, found.pace),
@@ -63,8 +83,8 @@ class Records:
         """Report on every rollout under way, once a second, whether or not anything was seen."""
         while True:
             under_way = list(self._snapshot().rolling.values())
-            for name in self._evidence.keys() - {one.status.name for one in under_way}:
-                del self._evidence[name]
+            for name in self._runs.keys() - {one.status.name for one in under_way}:
+                del self._runs[name]
             for rolling in under_way:
                 try:
                     await self._store.report(rolling.status.name, self._worker, self.of(rolling))

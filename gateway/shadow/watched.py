@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from gateway.assembling import Assembling
 from gateway.streaming.choices import StreamedChoice
-from inference.request import InferenceRequest
+from inference.request import EmbeddingInput, InferenceRequest
 from model_registry.rolling import Rolling
 
 _KEPT_BYTES = 1 << 20
@@ -22,6 +22,9 @@ class Watched(Struct, eq=False):
     requests: Sequence[InferenceRequest]
     assembling: Assembling
     lanes: frozenset[str] | None
+    inputs: Sequence[EmbeddingInput] = ()
+    vectors: Sequence[bytes] = ()
+    """What the client was answered, where it asked for embeddings."""
     relayed: list[bytes] = field(default_factory=list)
     """Bytes of a streamed OpenAI-HTTP answer."""
     size: int = 0

@@ -51,6 +51,10 @@ class Choice:
         self._trace = trace
         self._outcome = outcome
 
+    def attempt_outcome(self, outcome: asyncio.Future[Outcome]) -> None:
+        """As `attempt_begins`, of an attempt that is not traced."""
+        self._outcome = outcome
+
     def attempt_runs(self, call: Call) -> None:
         self._call = call
 

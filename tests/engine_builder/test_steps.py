@@ -13,24 +13,25 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator.engine import Weights
 from emulator.train.hf_checkpoint import write_hf_checkpoint
 from engine_builder.checkpoint import Checkpoint
-from engine_builder.contract import complaints, document_complaints
+from engine_builder.contract import complaints, document_complaints, table
 from engine_builder.doubles.parsing import parser
+from engine_builder.doubles.programs import PROGRAMS
 from engine_builder.errors import BuilderError, SpecError
 from engine_builder.shape import Shape
 from engine_builder.steps import OUTPUT, Step, Tools, build_steps, keys
+from engine_builder.steps.building import EXPORTED, LOADED_AS_IT_IS
 from engine_builder.steps.check import main as check
 from model_registry.engine_specs import BuildLane, EngineSpec, KvPrecision, Precision, SpeculativeMode
 
 LLAMA_8B = Shape("LlamaForCausalLM", 32, 4096, 32, 8, 128, 14336, 128256, 8192)
 LLAMA_70B = Shape("LlamaForCausalLM", 80, 8192, 64, 8, 128, 28672, 128256, 8192)
 DOUBLES = Tools.find("emulated")
-PROGRAMS = ("trtllm-build", "convert_checkpoint.py", "quantize.py")
 _FILES = {"model.yaml": "model.yaml", "serve.yaml": "LLM", "model.json": "AsyncEngineArgs"}
 _COMMANDS = {"trtllm-serve": ("trtllm-serve", 1), "vllm": ("vllm serve", 2)}
 
@@ -61,6 +62,10 @@ def steps_of(spec: EngineSpec, shape: Shape = LLAMA_8B, tools: Tools = DOUBLES) 
     return build_steps(spec, checkpoint_of(shape), "c0ffee", tools)
 
 
+def names_of(spec: EngineSpec, tools: Tools = DOUBLES) -> list[str]:
+    return [step.name for step in steps_of(spec, tools=tools)]
+
+
 def flags_of(step: Step) -> tuple[str, list[str]]:
     """The program that a step runs, and its arguments."""
     at = next(number for number, word in enumerate(step.argv) if word in PROGRAMS)
@@ -76,10 +81,18 @@ def specs(draw: st.DrawFn) -> EngineSpec:
     mode = draw(st.none() | st.sampled_from(get_args(SpeculativeMode)))
     if lane == "vllm" or (lane != "trt-engine" and mode == "explicit_draft_tokens"):
         mode = None
+    heads = lane == "trt-engine" and mode in ("medusa", "eagle", "explicit_draft_tokens")
+    precisions, caches, pipelines = list(get_args(Precision)), list(get_args(KvPrecision)), [1, 2, 4]
+    if heads:
+        precisions, caches = ["bf16", "fp16", "int8-wo", "int4-wo", "int8-sq"], ["auto"]
+    if heads and mode == "explicit_draft_tokens":
+        precisions, pipelines = ["bf16", "fp16"], [1]
+    if lane != "trt-engine":
+        precisions, caches = [*LOADED_AS_IT_IS[lane], *EXPORTED[lane]], ["auto", "fp8"]
     speculative = mode and {
         "mode": mode,
         "max_draft_len": draw(st.integers(1, 8)),
-        "draft_checkpoint": draw(st.none() | st.just("/models/draft")),
+        "draft_checkpoint": "/models/draft" if heads else draw(st.none() | st.just("/models/draft")),
     }
     modules = st.lists(
         st.sampled_from(["attn_q", "attn_k", "attn_v", "attn_dense", "mlp_gate"]), min_size=1, unique=True
@@ -88,10 +101,10 @@ def specs(draw: st.DrawFn) -> EngineSpec:
     return spec_of(
         lane=lane,
         version=draw(st.sampled_from(["1.2.1", "1.1.0", "0.19.0"])),
-        precision=draw(st.sampled_from(get_args(Precision))),
-        kv_cache=draw(st.sampled_from(get_args(KvPrecision) if lane == "trt-engine" else ("auto", "fp8"))),
+        precision=draw(st.sampled_from(precisions)),
+        kv_cache=draw(st.sampled_from(caches)),
         tensor_parallel=draw(st.sampled_from([1, 2, 4, 8])),
-        pipeline_parallel=draw(st.sampled_from([1, 2, 4])),
+        pipeline_parallel=draw(st.sampled_from(pipelines)),
         max_batch_size=batch,
         max_num_tokens=max(batch, draw(st.sampled_from([2048, 8192]))),
         max_beam_width=draw(st.sampled_from([1, 4])),
@@ -109,7 +122,7 @@ def specs(draw: st.DrawFn) -> EngineSpec:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs())
 def test_all_that_is_emitted_is_in_the_sheet(spec: EngineSpec) -> None:
     """No flag, value or key is unknown or absent in the spec's version; the doubles' parsers take each."""
@@ -119,6 +132,7 @@ def test_all_that_is_emitted_is_in_the_sheet(spec: EngineSpec) -> None:
         if step.name != "launch":
             program, arguments = flags_of(step)
             assert complaints(program, arguments, spec.version) == []
+            assert not any(option.deprecated for option in map(table(program).find, arguments) if option)
             _parser(program, spec.version).parse_args(arguments)
 
 
@@ -136,15 +150,20 @@ def _judge_file(spec: EngineSpec, path: str, text: str) -> None:
         assert complaints(program, json.loads(text)[words:], version) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs(), specs())
 def test_steps_are_told_apart_by_what_goes_in(one: EngineSpec, other: EngineSpec) -> None:
     """The same spec, the same keys; another in what a step reads, another key from there on."""
     assert keys(steps_of(one)) == keys(steps_of(one))
     ours, theirs = steps_of(one), steps_of(other)
     for step, twin in zip(ours, theirs, strict=False):
-        if step.name == twin.name and step != twin:
+        if step.name == twin.name and _goes_in(step) != _goes_in(twin):
             assert keys(ours)[step.name] != keys(theirs)[twin.name]
+
+
+def _goes_in(step: Step) -> tuple[Any, ...]:
+    """Not what it may take: time, memory and GPUs."""
+    return step.argv, dict(step.inputs), dict(step.environment), dict(step.files)
 
 
 def test_other_weights_make_other_keys() -> None:
@@ -167,8 +186,8 @@ def test_llama_70b_on_four_gpus() -> None:
     program, flags = flags_of(convert)
     assert program == "convert_checkpoint.py"
     assert " ".join(flags) == (
-        f"--model_dir /models/llama --output_dir {OUTPUT} --dtype bfloat16 --workers 4 "
-        "--use_parallel_embedding --tp_size 4 --pp_size 1"
+        f"--model_dir /models/llama --output_dir {OUTPUT} --dtype bfloat16 --tp_size 4 --pp_size 1 "
+        "--workers 4 --use_parallel_embedding"
     )
     assert convert.expects == ("config.json", *(f"rank{n}.safetensors" for n in range(4)))
     program, flags = flags_of(compile_)
@@ -209,6 +228,26 @@ def test_each_precision_is_made_by_the_program_that_can(
     assert flags in " ".join(arguments)
 
 
+def test_heads_are_converted_by_scripts_of_their_own() -> None:
+    """Their draft checkpoint and its length go along; what such a script cannot do is refused."""
+    speculative = {"mode": "medusa", "max_draft_len": 63, "draft_checkpoint": "/models/heads"}
+    convert, compile_ = steps_of(spec_of(speculative=speculative, precision="int8-sq", tensor_parallel=2))
+    program, arguments = flags_of(convert)
+    assert program == "medusa/convert_checkpoint.py"
+    assert "--medusa_model_dir /models/heads --max_medusa_token_len 63 --tp_size 2" in " ".join(arguments)
+    assert "--calib_size" not in arguments
+    assert "--speculative_decoding_mode medusa --max_draft_len 63" in " ".join(flags_of(compile_)[1])
+    with pytest.raises(SpecError, match="medusa cannot have precision fp8 with kv_cache auto"):
+        steps_of(spec_of(speculative=speculative, precision="fp8"))
+    drafter = {**speculative, "mode": "explicit_draft_tokens"}
+    with pytest.raises(SpecError, match="explicit_draft_tokens has no pipeline parallelism"):
+        steps_of(spec_of(speculative=drafter, pipeline_parallel=2))
+    with pytest.raises(SpecError, match="eagle needs draft_checkpoint"):
+        steps_of(spec_of(speculative={"mode": "eagle", "max_draft_len": 4}))
+    lookahead, _ = steps_of(spec_of(speculative={"mode": "lookahead_decoding", "max_draft_len": 4}))
+    assert flags_of(lookahead)[0] == "convert_checkpoint.py"
+
+
 def test_lanes_without_a_compiler_quantize_for_hugging_face_and_launch() -> None:
     plain = steps_of(spec_of(lane="llmapi"))
     assert [step.name for step in plain] == ["launch"]
@@ -223,7 +262,36 @@ def test_lanes_without_a_compiler_quantize_for_hugging_face_and_launch() -> None
     assert document["tensor_parallel_size"] == 2
     assert document["kv_cache_config"]["dtype"] == "fp8"
     assert document["triton_config"] == {"max_batch_size": 0, "decoupled": True}
-    assert [step.name for step in steps_of(spec_of(lane="vllm", precision="fp8"))] == ["launch"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"lane": "llmapi"}, ["launch"]),
+        ({"lane": "llmapi", "kv_cache": "fp8"}, ["launch"]),  # a setting of the server there
+        ({"lane": "trtllm-serve", "precision": "int4-awq"}, ["quantize", "launch"]),
+        ({"lane": "vllm", "precision": "fp8"}, ["launch"]),
+        ({"lane": "vllm", "precision": "nvfp4"}, ["quantize", "launch"]),
+    ],
+)
+def test_servers_load_what_they_can_make_themselves(fields: dict[str, Any], names: list[str]) -> None:
+    assert names == names_of(spec_of(**fields))
+
+
+def test_a_checkpoint_that_is_quantized_already_is_left_as_it_is() -> None:
+    files = {"config.json": 600, "hf_quant_config.json": 200}
+    checkpoint = Checkpoint("/models/llama-fp8", {}, LLAMA_8B, files)
+    (launch,) = build_steps(spec_of(lane="vllm", precision="fp8"), checkpoint, "c0ffee", DOUBLES)
+    assert "quantization" not in json.loads(launch.files["model.json"].replace("{{", "{").replace("}}", "}"))
+    (ours,) = steps_of(spec_of(lane="vllm", precision="fp8"))
+    assert '"quantization": "fp8"' in ours.files["model.json"]
+
+
+@pytest.mark.parametrize(("lane", "precision"), [("llmapi", "int8-sq"), ("vllm", "int4-awq")])
+def test_precisions_that_a_server_cannot_load_are_refused(lane: str, precision: str) -> None:
+    with pytest.raises(SpecError, match=f"lane {lane} cannot have precision {precision}") as refused:
+        steps_of(spec_of(lane=lane, precision=precision))
+    assert "nvfp4" in refused.value.remedy
 
 
 def test_a_checkpoint_in_a_store_is_fetched_first(tmp_path: Path) -> None:
@@ -281,15 +349,26 @@ def test_real_programs_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     program = tmp_path / "bin" / "trtllm-build"
     program.parent.mkdir()
     program.touch(mode=0o755)
+    python = program.with_name("python3")
+    python.write_text("#!/bin/sh\necho 1.2.1\n")
+    python.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent))
     tools = Tools.find("tensorrt-llm", examples)
+    assert tools.version == "1.2.1"
     convert, compile_ = steps_of(spec_of(tensor_parallel=2), tools=tools)
     assert convert.argv[1] == str(examples / "models/core/llama/convert_checkpoint.py")
     assert compile_.argv[0] == str(program)
     assert (convert.gpus, compile_.gpus) == (0, 2)
+    assert tools.programs.keys() >= {"trtllm-build", "quantize.py"}
     assert tools.command("convert_checkpoint.py", "Qwen3ForCausalLM")[1].endswith(
         "qwen/convert_checkpoint.py"
     )
+    assert (convert.argv[0], convert.inputs["tool"]) == (str(python), "tensorrt-llm 1.2.1")
+    with pytest.raises(SpecError, match=r"wants TensorRT-LLM 1\.1\.0, and 1\.2\.1 is installed"):
+        steps_of(spec_of(version="1.1.0"), tools=tools)
+    assert [step.name for step in steps_of(spec_of(version="1.1.0", lane="llmapi"), tools=tools)] == [
+        "launch"
+    ]
     quantize, _ = steps_of(spec_of(precision="fp8"), tools=tools)
     assert quantize.argv[1] == str(examples / "quantization/quantize.py")
 

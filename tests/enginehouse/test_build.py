@@ -27,7 +27,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENGINEHOUSE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("ENGINEHOUSE_BUILDER__MIN_FREE_DISK_GIB", "0")
     monkeypatch.setenv("ENGINEHOUSE_BUILDER__MIN_FREE_MEMORY_GIB", "0")
-    monkeypatch.setattr("enginehouse.build_command.parts", lambda: TinyParts(tmp_path, pause_s=0.0))
+    monkeypatch.setattr("enginehouse.build_command.parts", lambda _: TinyParts(tmp_path, pause_s=0.0))
     checkpoint(tmp_path)
     (tmp_path / "spec.yaml").write_text(to_yaml([spec(tmp_path)]))
     return tmp_path
@@ -118,7 +118,7 @@ import enginehouse.build_command as command
 from bench.tiny_engines import TinyParts
 from enginehouse.cli import main
 from pathlib import Path
-command.parts = lambda: TinyParts(Path({str(house)!r}), pause_s=0.1)
+command.parts = lambda _: TinyParts(Path({str(house)!r}), pause_s=0.1)
 main()
 """
     command = [sys.executable, "-c", code, "build", "-f", str(house / "spec.yaml"), "--runtime", "emulated"]
@@ -132,7 +132,7 @@ main()
     process.stderr.close()
     assert process.wait() == 130, told
     assert "steps that were done are kept" in "".join(told)
-    monkeypatch.setattr("enginehouse.build_command.parts", lambda: TinyParts(house, pause_s=0.1))
+    monkeypatch.setattr("enginehouse.build_command.parts", lambda _: TinyParts(house, pause_s=0.1))
     assert build(house).exit_code == 0
     runs = [line.partition("-")[0] for line in (house / "runs.log").read_text().split()]
     assert runs == ["convert", "quantize", "quantize", "compile"]

@@ -75,7 +75,7 @@ async def fleet(
     for name in [name for name in os.environ if name.startswith("ENGINEHOUSE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ENGINEHOUSE_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr("enginehouse.build_command.parts", lambda: TinyParts(tmp_path))
+    monkeypatch.setattr("enginehouse.build_command.parts", lambda _: TinyParts(tmp_path))
     root = ApiKey(name="root", tenant="acme", sha256=ADMIN_HASH, admin=True)
     checkpoint(tmp_path)
     tiny = spec(tmp_path)

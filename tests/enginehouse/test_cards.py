@@ -33,7 +33,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_a_roofline_card_is_one_that_a_deployment_takes(checkpoint: Path) -> None:
-    """And says what it is; twice the GPUs, about twice the prefill."""
+    """And says what it is; twice the GPUs, not quite twice the prefill: they exchange what they compute."""
     cards = [
         GoodputCard.model_validate(
             yaml.safe_load(
@@ -43,7 +43,7 @@ def test_a_roofline_card_is_one_that_a_deployment_takes(checkpoint: Path) -> Non
         for gpus in ("1", "2")
     ]
     assert [(one.source, one.gpus) for one in cards] == [("roofline", 1), ("roofline", 2)]
-    assert cards[1].prefill_tokens_per_s == pytest.approx(2 * cards[0].prefill_tokens_per_s, rel=1e-3)
+    assert 1.5 < cards[1].prefill_tokens_per_s / cards[0].prefill_tokens_per_s < 2
     assert cards[0].goodput is not None
     assert cards[0].goodput.requests_per_s > 0
 
@@ -51,9 +51,9 @@ def test_a_roofline_card_is_one_that_a_deployment_takes(checkpoint: Path) -> Non
 @pytest.mark.parametrize(
     ("config", "gpu_class", "said"),
     [
-        (None, "h100-sxm", "No such file"),
+        (None, "h100-sxm", "does not exist or is empty"),
         ("{", "h100-sxm", "is not JSON"),
-        ("[]", "h100-sxm", "does not say hidden_size"),
+        ("[]", "h100-sxm", "is not a JSON object"),
         (json.dumps({**LLAMA_8B, "vocab_size": None}), "h100-sxm", "does not say vocab_size"),
         (json.dumps(LLAMA_8B), "h1", "no figures of GPU class 'h1'"),
         (json.dumps({**LLAMA_8B, "num_hidden_layers": 900}), "l4", "give more GPUs"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator.triton.llmapi_config import parameters_of_yaml
@@ -103,7 +103,7 @@ _DOCUMENTS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(_WORDS, _DOCUMENTS, min_size=1, max_size=4))
 def test_what_the_library_writes_is_read_back(document: dict[str, Any]) -> None:
     """Documents of the kind that `launch` steps leave; of what it cannot read it says so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,9 @@ from emulator.triton.repository import EngineSpec, TrtEngineModels
 from enginehouse.errors import ProcessError
 from enginehouse.local.triton import TritonPorts, TritonProcess
 from enginehouse.local.triton_environment import TritonEnvironment, check_triton, ensure_environment
+from inference.control import TritonControl
+from inference.errors import InferenceError
+from model_registry.entities import ServerRef
 from tests.emulator.triton.conftest import MakeServer
 from tests.emulator.triton.server import Server, bare_body, events
 
@@ -66,6 +70,39 @@ async def test_a_killed_stub_hangs_its_streams_until_the_model_is_loaded_again(
     finally:
         await process.stop()
     assert _regions(process) == []
+
+
+async def test_models_may_be_changed_through_the_api_and_still_must_not_die(
+    make_server: MakeServer,
+    engine: EngineSpec,
+    tmp_path: Path,
+    session: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stub that goes because its model was unloaded, or would not load, is no reason to end the server."""
+    monkeypatch.setattr("enginehouse.local.triton.STUBS_PERIOD_S", 0.05)
+    process = make_server(tmp_path, [TrtEngineModels(engine)])
+    await process.start()
+    try:
+        await process.ready()
+        watch = asyncio.create_task(process.wait())
+        async with TritonControl(ServerRef(http=process.http_url), session) as control:
+            config = await control.config("tensorrt_llm")
+            await control.unload("tensorrt_llm")
+            policy = {"batch_scheduler_policy": {"string_value": "hopeful"}}
+            wrong = {**config, "parameters": {**config["parameters"], **policy}}
+            with pytest.raises(InferenceError, match="hopeful"):
+                await control.load("tensorrt_llm", {"config": json.dumps(wrong)})
+            await control.load("tensorrt_llm")
+        _, seen = await Server(process, session).stream("tensorrt_llm", bare_body(2, min_tokens=2))
+        assert len(seen) == 2
+        assert not watch.done()
+        (stub,) = _stubs(process)
+        os.kill(stub, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            assert await watch == -signal.SIGKILL
+    finally:
+        await process.stop()
 
 
 async def test_a_killed_server_leaves_nothing_and_starts_again_at_its_address(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
 
 from engine_builder.errors import BuilderError
 from engine_builder.loadtest.outcomes import Outcome, Run, Targets, fell_behind, figures, ratios
+from engine_builder.loadtest.outcomes import run as run_of
 from engine_builder.loadtest.plan import Lengths, Planned, of_trace, rounds, synthetic
 from engine_builder.loadtest.regression import share, worse
 from router.replay.workload import bundled
@@ -45,6 +47,13 @@ def test_figures_are_those_of_the_requests() -> None:
     assert fell_behind(Run(outcomes, 5.0)) == (1, 0.2)
 
 
+def test_what_piles_up_takes_longer_than_the_plan() -> None:
+    keeps_up = [Outcome(at / 10, 0.0, 10, 10, 0.5, 1.0) for at in range(100)]
+    assert run_of(keeps_up, 10).span_s == 10
+    piles_up = [Outcome(at / 10, 0.0, 10, 10, 0.5, 1.0 + at / 10) for at in range(100)]
+    assert run_of(piles_up, 10).span_s == pytest.approx(17.8, abs=0.2), "half as fast as they came"
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     """Of 40 runs, the median's interval misses the true median (e^-1.6) a few times at most."""
     found = [figures(run(seed, 200), TARGETS)["ttft_p50_s"] for seed in range(40)]
@@ -72,7 +81,7 @@ def test_a_regression_is_certain_only_beyond_chance() -> None:
 def test_arrivals_are_as_asked() -> None:
     poisson = synthetic(20, 100, "poisson", Lengths(50), Lengths.parse("5-9", "-"), 1)
     assert 1800 < len(poisson) < 2200
-    gaps = [b.at_s - a.at_s for a, b in zip(poisson, poisson[1:], strict=False)]
+    gaps = [b.at_s - a.at_s for a, b in pairwise(poisson)]
     assert 0.3 < sum(gap < 0.05 * 0.5 for gap in gaps) / len(gaps) < 0.5, "of exponential gaps, 39 %"
     assert {one.output_tokens for one in poisson} == set(range(5, 10))
     even = synthetic(4, 2, "constant", Lengths(50), Lengths(5), 1)

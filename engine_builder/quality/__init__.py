@@ -1,0 +1,1 @@
+"""The quality gate: whether an engine answers as well as its baseline."""
