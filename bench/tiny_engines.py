@@ -58,7 +58,8 @@ class TinyParts:
         return spec
 
     def steps(self, recipe: Recipe) -> tuple[Step, ...]:
-        """Each notes that it was run, and leaves four files, the last one after some time."""
+        """Each notes that it was run, leaves four files, the last one after some time, and ends once there is
+        no file `hold-NAME`."""
         if recipe.runtime != "emulated":
             raise BuilderError("trtllm-build is not on PATH", "install TensorRT-LLM 1.2.1")
         runs = self._folder / "runs.log"
@@ -69,10 +70,11 @@ class TinyParts:
             files = " ".join(map(str, range(FILES)))
             read = f"cat {{{before}}}/0" if before else "echo begun"
             write = f"for n in {files}; do {read} > {{output}}/$n; echo file $n; sleep {self._pause_s}; done"
+            hold = f"while [ -e {self._folder}/hold-{name} ]; do sleep 0.05; done"
             found.append(
                 Step(
                     name,
-                    ("sh", "-c", f"{note}; {write}"),
+                    ("sh", "-c", f"{note}; {write}; {hold}"),
                     needs=(before,) if before else (),
                     inputs={"checkpoint": recipe.checkpoint_digest, "spec": recipe.digest},
                     expects=(str(FILES - 1),),

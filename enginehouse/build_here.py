@@ -12,7 +12,7 @@ from typing import Any
 from engine_builder.build import StepCache, Stop
 from engine_builder.build.placeholders import filled
 from engine_builder.config import BuilderConfig
-from engine_builder.errors import BuilderError, StepError
+from engine_builder.errors import BuilderError, BuildStoppedError, StepError
 from engine_builder.steps.step import Step
 from enginehouse.build_view import BuildView
 from enginehouse.building import (
@@ -54,19 +54,42 @@ def build_here(
     cache: Path | None,
     store: str,
 ) -> Engine:
-    """Build and publish. Raises CommandError; Ctrl-C and SIGTERM end the step that runs first."""
+    """Build and publish. Ctrl-C and SIGTERM end the step that runs, in order; a second one ends all at once.
+
+    Raises CommandError, and KeyboardInterrupt after Ctrl-C.
+    """
     with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
         recipe = _recipe(spec, runtime, parts, opened, view, here=True)
         steps = needed_here(recipe, parts)
         stop = Stop()
-        before = signal.signal(signal.SIGTERM, lambda *_: stop.now("SIGTERM"))
-        try:
-            return make(recipe, parts, steps, opened, store, view, config, stop=stop)
-        except KeyboardInterrupt:
-            view.say("cancelled; steps that were done are kept, the same command goes on after them")
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with _ended_by_signals(stop) as got:
+            try:
+                return make(recipe, parts, steps, opened, store, view, config, stop=stop, confirm=stop.check)
+            except BuildStoppedError:
+                view.say("cancelled; steps that were done are kept, the same command goes on after them")
+                if signal.SIGINT in got:
+                    raise KeyboardInterrupt from None
+                raise
+
+
+@contextmanager
+def _ended_by_signals(stop: Stop) -> Iterator[set[int]]:
+    """Signals that ask for an end do so by `stop`; yields those that came."""
+    got: set[int] = set()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: object) -> None:
+        got.add(number)
+        stop.now(f"ended by {signal.Signals(number).name}")
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def recipe_here(
