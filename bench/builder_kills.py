@@ -92,6 +92,7 @@ class Campaign:
         self._registry = RegistryStore.of(client, registry)
         self._choose = choose
         self._mark = f"{os.getpid()}-{time.time_ns()}"
+        self._asks = True
         self._asked: dict[str, str] = {}
         """Build id by engine."""
         self._engines = engines
@@ -115,9 +116,8 @@ class Campaign:
                 shares = [what[number::BUILDERS] for number in range(BUILDERS)]
                 asking = asyncio.create_task(self._keep_asking())
                 await asyncio.gather(*map(self._end_again_and_again, shares))
-                asking.cancel()
-                with suppress(asyncio.CancelledError):
-                    await asking
+                self._asks = False  # rather than cancel: what is asked for is taken note of
+                await asking
                 async with self._builder():
                     while not await self._all_ended():  # noqa: ASYNC110 - other processes bring it about
                         await asyncio.sleep(0.05)
@@ -195,7 +195,7 @@ class Campaign:
 
     async def _keep_asking(self) -> None:
         """There is always work; each engine is asked for twice."""
-        while True:
+        while self._asks:
             builds = await self._builds.newest()
             for _ in range(OPEN_BUILDS - sum(not build.ended for build in builds)):
                 await self._ask_one()
