@@ -23,17 +23,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from bench import real_engines, tiny_engines
 from bench.batch_jobs import redis
-from bench.tiny_builder import TERMS
-from bench.tiny_engines import STEPS, TinyParts, checkpoint, spec, whole
+from bench.killed_builder import TERMS
 from engine_builder.build.cache import Entry, StepCache
 from engine_builder.checkpoint import DigestCache
-from enginehouse.building import resolved
+from enginehouse.building import Parts, resolved
+from enginehouse.local.state_dir import STATE_DIR_ENV
 from model_registry.build_jobs.store import BuildStore
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, connect
+from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
 from model_registry.errors import RegistryUnavailableError
 from model_registry.store import RegistryStore
@@ -41,14 +43,27 @@ from model_registry.store import RegistryStore
 BUILDERS = 2
 OPEN_BUILDS = 3
 """Kept waiting or running while there are kills to come."""
-KILL_WITHIN_S = 1.2
-"""Of a builder that has begun to look for work: about the time of one build and a half."""
 LOOK_EVERY_S = 0.02
-DEADLINE_S = 900.0
+DEADLINE_S = 1800.0
 _WORKS_WITHIN_S, _TAKEN_WITHIN_S = 20.0, 20.0
 LOST = "build lost to another builder"
 """What a builder logs that finds itself stale."""
 MARK = "HOUSE_BUILDER_KILLS"
+
+
+class Engines(Protocol):
+    """Engines that a campaign makes: a module such as `bench.tiny_engines`."""
+
+    __name__: str
+    STEPS: int
+
+    def parts(self, folder: Path) -> Parts: ...
+
+    def checkpoint(self, folder: Path) -> None: ...
+
+    def spec(self, folder: Path, number: int) -> EngineSpec: ...
+
+    def whole(self, folder: Path, state: Path) -> bool: ...
 
 
 @dataclass
@@ -66,7 +81,9 @@ class Seen:
 class Campaign:
     """Builders, builds, and the eye on what they leave."""
 
-    def __init__(self, folder: Path, redis_url: str, client: RedisClient, choose: random.Random) -> None:
+    def __init__(
+        self, folder: Path, redis_url: str, client: RedisClient, choose: random.Random, engines: Engines
+    ) -> None:
         self.folder = folder
         self.seen = Seen()
         self._redis_url = redis_url
@@ -75,11 +92,17 @@ class Campaign:
         self._registry = RegistryStore.of(client, registry)
         self._choose = choose
         self._mark = f"{os.getpid()}-{time.time_ns()}"
+        self._asks = True
         self._asked: dict[str, str] = {}
         """Build id by engine."""
-        self._parts = TinyParts(folder)
-        self._store = folder / "store"
-        checkpoint(folder / "checkpoint")
+        self._engines = engines
+        self._parts = engines.parts(folder)
+        self._store, self._state = folder / "store", folder / "state"
+        self._kill_within_s = 0.0
+        """Of a builder that has begun to look for work."""
+        self._known: set[Path] = set()
+        """Folders that were seen whole; they are looked at again in the end."""
+        engines.checkpoint(folder)
 
     async def run(self, kills: int, freezes: int) -> dict[str, Any]:
         """All kills, then all builds to their end without; what came out."""
@@ -89,31 +112,42 @@ class Campaign:
         looking = asyncio.create_task(self._keep_looking())
         try:
             async with asyncio.timeout(DEADLINE_S):
+                await self._measure()
                 shares = [what[number::BUILDERS] for number in range(BUILDERS)]
                 asking = asyncio.create_task(self._keep_asking())
                 await asyncio.gather(*map(self._end_again_and_again, shares))
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+                self._asks = False  # rather than cancel: what is asked for is taken note of
+                await asking
                 async with self._builder():
                     while not await self._all_ended():  # noqa: ASYNC110 - other processes bring it about
                         await asyncio.sleep(0.05)
+            self._known.clear()
             await self._look()
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
         return await self._judged(time.monotonic() - began_s)
 
+    async def _measure(self) -> None:
+        """How long one build takes here and now, undisturbed: kills come within one and a half times that."""
+        await self._ask_one()
+        async with self._builder():
+            began_s = time.monotonic()
+            while not await self._all_ended():  # noqa: ASYNC110 - another process brings it about
+                await asyncio.sleep(LOOK_EVERY_S)
+            self._kill_within_s = 1.5 * (time.monotonic() - began_s)
+
     # -- builders -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _builder(self) -> AsyncIterator[asyncio.subprocess.Process]:
         """A builder process that looks for work; gone at the end of the block."""
-        command = ["-m", "bench.tiny_builder", str(self.folder), self._redis_url]
+        command = ["-m", "bench.killed_builder", str(self.folder), self._redis_url, self._engines.__name__]
+        environment = {**os.environ, MARK: self._mark, STATE_DIR_ENV: str(self._state)}
         with (self.folder / "builders.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, env={**os.environ, MARK: self._mark},
-                stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+                sys.executable, *command, env=environment, stdout=subprocess.PIPE, stderr=log
+            )
         assert process.stdout is not None
         try:
             assert await process.stdout.readline() == b"ready\n", (self.folder / "builders.log").read_text()
@@ -126,7 +160,7 @@ class Campaign:
     async def _end_again_and_again(self, what: Sequence[str]) -> None:
         for how in what:
             async with self._builder() as process:
-                await asyncio.sleep(self._choose.uniform(0, KILL_WITHIN_S))
+                await asyncio.sleep(self._choose.uniform(0, self._kill_within_s))
                 if how == "kill":
                     process.kill()
                     self.seen.kills += 1
@@ -161,16 +195,20 @@ class Campaign:
 
     async def _keep_asking(self) -> None:
         """There is always work; each engine is asked for twice."""
-        while True:
+        while self._asks:
             builds = await self._builds.newest()
             for _ in range(OPEN_BUILDS - sum(not build.ended for build in builds)):
-                wanted = spec(self.folder / "checkpoint", len(self._asked) + 1)
-                recipe = resolved(wanted, "emulated", self._parts, DigestCache())
-                first, second = [await self._builds.ask(recipe.asked(str(self._store))) for _ in range(2)]
-                if first.id != second.id and not first.ended:
-                    self.seen.broken.append(f"{recipe.engine} is built twice at once")
-                self._asked[recipe.engine] = first.id
+                await self._ask_one()
             await asyncio.sleep(0.05)
+
+    async def _ask_one(self) -> None:
+        wanted = self._engines.spec(self.folder, len(self._asked) + 1)
+        digests = DigestCache(self.folder / "digests.json")
+        recipe = await asyncio.to_thread(resolved, wanted, "emulated", self._parts, digests)
+        first, second = [await self._builds.ask(recipe.asked(str(self._store))) for _ in range(2)]
+        if first.id != second.id and not first.ended:
+            self.seen.broken.append(f"{recipe.engine} is built twice at once")
+        self._asked[recipe.engine] = first.id
 
     async def _all_ended(self) -> bool:
         return all([(await self._builds.get(build)).ended for build in self._asked.values()])
@@ -186,24 +224,30 @@ class Campaign:
         self.seen.looks += 1
         for engine in await self._registry.list("Engine"):
             assert isinstance(engine, Engine)
-            if not whole(Path(engine.url)):
+            if not await self._whole(Path(engine.url)):
                 self.seen.broken.append(f"{engine.name} is registered, and its folder is not whole")
         for folder in _visible(self._store):
-            if not whole(folder):
+            if not await self._whole(folder):
                 self.seen.broken.append(f"{folder.name} is in the store, and not whole")
         for folder in (self.folder / "cache").glob("[0-9a-f][0-9a-f]/*"):
             if Entry.read(folder) is None:
                 self.seen.broken.append(f"{folder} is in the cache, and not whole")
 
+    async def _whole(self, folder: Path) -> bool:
+        if folder not in self._known and await asyncio.to_thread(self._engines.whole, folder, self._state):
+            self._known.add(folder)
+        return folder in self._known
+
     async def _judged(self, took_s: float) -> dict[str, Any]:
         builds = [await self._builds.get(build) for build in self._asked.values()]
         registered = [engine.name for engine in await self._registry.list("Engine")]
         versions = [len(await self._registry.history("Engine", name)) for name in registered]
-        runs = Counter((self.folder / "runs.log").read_text().split())
+        noted = self.folder / "runs.log"
+        runs = Counter(noted.read_text().split() if noted.exists() else ())
         cache = StepCache(self.folder / "cache")
         cache.collect(1 << 40)
         lost = (self.folder / "builders.log").read_text().count(LOST)
-        needed = len(self._asked) * STEPS
+        needed = len(self._asked) * self._engines.STEPS
         ends = self.seen.kills + 3 * self.seen.freezes
         checks = {
             "nothing_half_seen": not self.seen.broken,
@@ -225,8 +269,10 @@ class Campaign:
             "kills": self.seen.kills,
             "freezes": self.seen.freezes,
             "stale_builders_woken": self.seen.stale,
+            "kill_within_s": round(self._kill_within_s, 2),
             "seconds": round(took_s, 1),
             "engines": len(self._asked),
+            "errors": sorted({build.error.message for build in builds if build.error is not None})[:5],
             "builds_taken_up_again": sum(build.attempts > 1 for build in builds),
             "most_attempts": max(build.attempts for build in builds),
             "steps": needed,
@@ -254,7 +300,7 @@ def _marked(mark: str) -> list[int]:
         time.sleep(0.05)
 
 
-async def campaign(kills: int, freezes: int, seed: int) -> dict[str, Any]:
+async def campaign(kills: int, freezes: int, seed: int, engines: Engines = tiny_engines) -> dict[str, Any]:
     """Run it in a folder and a Redis of its own."""
     with tempfile.TemporaryDirectory(prefix="enginehouse-builder-kills-") as name:
         async with redis(Path(name)) as url:
@@ -266,7 +312,8 @@ async def campaign(kills: int, freezes: int, seed: int) -> dict[str, Any]:
                             await RegistryStore(client).position()
                             break
                         await asyncio.sleep(0.02)
-                return await Campaign(Path(name), url, client, random.Random(seed)).run(kills, freezes)
+                chosen = random.Random(seed)
+                return await Campaign(Path(name), url, client, chosen, engines).run(kills, freezes)
             finally:
                 await client.aclose()
 
@@ -278,9 +325,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--freezes", type=int, default=8, help="builders stopped past their claim, and woken")
     parser.add_argument("--seed", type=int, default=None, help="of the moments; default: the clock")
+    parser.add_argument(
+        "--real", action="store_true", help="the whole path by doubles of TensorRT-LLM, not tiny engines"
+    )
     options = parser.parse_args(arguments)
     seed = time.time_ns() if options.seed is None else options.seed
-    result = asyncio.run(campaign(options.kills, options.freezes, seed))
+    engines: Engines = real_engines if options.real else tiny_engines
+    result = asyncio.run(campaign(options.kills, options.freezes, seed, engines))
     print("RESULT", json.dumps({**result, "seed": seed}))
     return 0 if result["ok"] else 1
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 from engine_builder.checkpoint import Checkpoint
 from engine_builder.errors import BuilderError
 from engine_builder.steps.step import Step
-from enginehouse.building import Recipe
+from enginehouse.building import Parts, Recipe
 from model_registry.engine_specs import EngineSpec, Runtime
 from model_registry.engines import Engine
 
@@ -24,21 +23,22 @@ FILES = 4
 """Written by each step, one after the other."""
 
 
-def checkpoint(folder: Path) -> Path:
+def checkpoint(folder: Path) -> None:
     """A checkpoint as small as they come."""
+    folder = folder / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
     config = dict.fromkeys(sizes, 8) | {"architectures": ["LlamaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(b"\1" * 4096)
-    return folder
 
 
 def spec(folder: Path, number: int = 1) -> EngineSpec:
-    """One of many specs of a checkpoint, each another engine; nothing in it is open."""
+    """One of many, each another engine; nothing in it is open."""
     return EngineSpec(
-        name="tiny", checkpoint=str(folder), gpu_class="cpu", precision="bf16", kv_cache="auto",
-        tensor_parallel=1, pipeline_parallel=1, max_batch_size=number, max_seq_len=4096, max_num_tokens=64,
+        name="tiny", checkpoint=str(folder / "checkpoint"), gpu_class="cpu", precision="bf16",
+        kv_cache="auto", tensor_parallel=1, pipeline_parallel=1, max_batch_size=number, max_seq_len=4096,
+        max_num_tokens=64,
         fp8_context_fmha=False, scheduler_policy="guaranteed_no_evict",
     )  # fmt: skip
 
@@ -51,16 +51,17 @@ class TinyParts:
         self._pause_s = pause_s
         """Between two files of a step."""
 
-    def tools(self, runtime: Runtime) -> Any:
-        if runtime != "emulated":
-            raise BuilderError("trtllm-build is not on PATH", "install TensorRT-LLM 1.2.1")
-        return None
+    def runtime(self) -> Runtime:
+        return "emulated"
 
     def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:  # noqa: ARG002 - as the real one
         return spec
 
-    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:  # noqa: ARG002 - as the real one
-        """Each notes that it was run, and leaves four files, the last one after some time."""
+    def steps(self, recipe: Recipe) -> tuple[Step, ...]:
+        """Each notes that it was run, leaves four files, the last one after some time, and ends once there is
+        no file `hold-NAME`."""
+        if recipe.runtime != "emulated":
+            raise BuilderError("trtllm-build is not on PATH", "install TensorRT-LLM 1.2.1")
         runs = self._folder / "runs.log"
         found: list[Step] = []
         for name in NAMES:
@@ -69,10 +70,11 @@ class TinyParts:
             files = " ".join(map(str, range(FILES)))
             read = f"cat {{{before}}}/0" if before else "echo begun"
             write = f"for n in {files}; do {read} > {{output}}/$n; echo file $n; sleep {self._pause_s}; done"
+            hold = f"while [ -e {self._folder}/hold-{name} ]; do sleep 0.05; done"
             found.append(
                 Step(
                     name,
-                    ("sh", "-c", f"{note}; {write}"),
+                    ("sh", "-c", f"{note}; {write}; {hold}"),
                     needs=(before,) if before else (),
                     inputs={"checkpoint": recipe.checkpoint_digest, "spec": recipe.digest},
                     expects=(str(FILES - 1),),
@@ -105,7 +107,12 @@ class TinyParts:
         )  # fmt: skip
 
 
-def whole(folder: Path) -> bool:
+def parts(folder: Path) -> Parts:
+    """What engines are made with, of one campaign."""
+    return TinyParts(folder)
+
+
+def whole(folder: Path, state: Path | None = None) -> bool:  # noqa: ARG001 - as of real engines
     """Whether a published folder has all that its manifest names."""
     try:
         sums: dict[str, str] = json.loads((folder / "manifest.json").read_text())

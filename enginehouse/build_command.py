@@ -56,16 +56,17 @@ def run_build(
     made_with = parts(places)
     connection = _connection(asked, url, key, state_dir)
     spec = _spec(asked, connection)
+    runtime = asked.runtime or "tensorrt-llm"
     if asked.dry_run:
-        recipe, steps = dry_run(spec, asked.runtime, made_with, config, asked.cache)
+        recipe, steps = dry_run(spec, runtime, made_with, config, asked.cache)
         _print(json.dumps(as_document(recipe, steps), indent=2) if asked.json else _shown(recipe, steps))
         return
     if asked.local or connection is None:
         store = asked.store or places.store
-        engine = build_here(spec, asked.runtime, made_with, config, asked.cache, store)
+        engine = build_here(spec, runtime, made_with, config, asked.cache, store)
         _print(_engine(engine, asked))
         return
-    recipe = recipe_here(spec, asked.runtime or "tensorrt-llm", made_with, config, asked.cache)
+    recipe = recipe_here(spec, runtime, made_with, config, asked.cache)
     by = f"{getpass.getuser()}@{socket.gethostname()}"
     build = asyncio.run(builds_api.ask(connection, recipe.asked(asked.store or "", by)))
     if asked.detach:

@@ -12,15 +12,15 @@ from typing import Any
 from engine_builder.build import StepCache, Stop
 from engine_builder.build.placeholders import filled
 from engine_builder.config import BuilderConfig
-from engine_builder.errors import BuilderError, StepError
+from engine_builder.errors import BuilderError, BuildStoppedError, StepError
 from engine_builder.steps.step import Step
 from enginehouse.build_view import BuildView
 from enginehouse.building import (
     Parts,
     Recipe,
-    chosen_runtime,
     digest_cache,
     make,
+    needed_here,
     open_cache,
     resolved,
     step_keys,
@@ -48,25 +48,48 @@ class PlannedStep:
 
 def build_here(
     spec: EngineSpec,
-    wanted: Runtime | None,
+    runtime: Runtime,
     parts: Parts,
     config: BuilderConfig,
     cache: Path | None,
     store: str,
 ) -> Engine:
-    """Build and publish. Raises CommandError; Ctrl-C and SIGTERM end the step that runs first."""
+    """Build and publish. Ctrl-C and SIGTERM end the step that runs, in order; a second one ends all at once.
+
+    Raises CommandError, and KeyboardInterrupt after Ctrl-C.
+    """
     with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
-        recipe = _recipe(spec, chosen_runtime(parts, wanted), parts, opened, view)
-        steps = parts.steps(recipe, parts.tools(recipe.runtime))
+        recipe = _recipe(spec, runtime, parts, opened, view, here=True)
+        steps = needed_here(recipe, parts)
         stop = Stop()
-        before = signal.signal(signal.SIGTERM, lambda *_: stop.now("SIGTERM"))
-        try:
-            return make(recipe, parts, steps, opened, store, view, config, stop=stop)
-        except KeyboardInterrupt:
-            view.say("cancelled; steps that were done are kept, the same command goes on after them")
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with _ended_by_signals(stop) as got:
+            try:
+                return make(recipe, parts, steps, opened, store, view, config, stop=stop, confirm=stop.check)
+            except BuildStoppedError:
+                view.say("cancelled; steps that were done are kept, the same command goes on after them")
+                if signal.SIGINT in got:
+                    raise KeyboardInterrupt from None
+                raise
+
+
+@contextmanager
+def _ended_by_signals(stop: Stop) -> Iterator[set[int]]:
+    """Signals that ask for an end do so by `stop`; yields those that came."""
+    got: set[int] = set()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: object) -> None:
+        got.add(number)
+        stop.now(f"ended by {signal.Signals(number).name}")
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def recipe_here(
@@ -74,21 +97,23 @@ def recipe_here(
 ) -> Recipe:
     """The spec with nothing open, and its digest. Raises CommandError."""
     with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
-        return _recipe(spec, runtime, parts, opened, view)
+        return _recipe(spec, runtime, parts, opened, view, here=False)
 
 
 def dry_run(
-    spec: EngineSpec, wanted: Runtime | None, parts: Parts, config: BuilderConfig, cache: Path | None
+    spec: EngineSpec, runtime: Runtime, parts: Parts, config: BuilderConfig, cache: Path | None
 ) -> tuple[Recipe, list[PlannedStep]]:
     """What would be run. Raises CommandError."""
     with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
-        recipe = _recipe(spec, chosen_runtime(parts, wanted), parts, opened, view)
-        steps = parts.steps(recipe, parts.tools(recipe.runtime))
+        recipe = _recipe(spec, runtime, parts, opened, view, here=True)
+        steps = needed_here(recipe, parts)
         keys = step_keys(steps)
         return recipe, [_planned(step, keys, opened) for step in steps]
 
 
-def _recipe(spec: EngineSpec, runtime: Runtime, parts: Parts, cache: StepCache, view: BuildView) -> Recipe:
+def _recipe(
+    spec: EngineSpec, runtime: Runtime, parts: Parts, cache: StepCache, view: BuildView, *, here: bool
+) -> Recipe:
     told = -1
 
     def hashed(done: int, total: int) -> None:
@@ -97,7 +122,7 @@ def _recipe(spec: EngineSpec, runtime: Runtime, parts: Parts, cache: StepCache, 
             told = share
             view.line("digest", f"{done:,} of {total:,} bytes of the checkpoint")
 
-    return resolved(spec, runtime, parts, digest_cache(cache), hashed)
+    return resolved(spec, runtime, parts, digest_cache(cache), hashed, here=here)
 
 
 def _planned(step: Step, keys: Mapping[str, str], cache: StepCache) -> PlannedStep:

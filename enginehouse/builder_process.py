@@ -13,7 +13,7 @@ import uvloop
 from engine_builder.build import visible_gpus
 from engine_builder.build.builder import Builder
 from enginehouse.build_here import reported
-from enginehouse.building import HouseParts, Parts, found_runtime, maker, open_cache
+from enginehouse.building import HouseParts, Parts, maker, open_cache
 from enginehouse.engine_places import EnginePlaces
 from enginehouse.settings import Settings, load
 from model_registry.build_jobs.entities import Able
@@ -46,11 +46,7 @@ async def work(
     """Take and do builds until SIGTERM or SIGINT; returns whether all went well. Raises BuilderError."""
     config, store = settings.builder, EnginePlaces.of(settings).store
     open_cache(config, cache).close()  # that it can be made shows before any work is taken
-    wanted = runtime or config.runtime
-    if wanted is None:
-        wanted = found_runtime(parts)
-    else:
-        parts.tools(wanted)
+    wanted = runtime or config.runtime or parts.runtime()
     gpus = await asyncio.to_thread(visible_gpus) if wanted == "tensorrt-llm" else 0
     able = Able((wanted,), config.gpu_class, gpus)
     redis = connect(settings.registry)

@@ -7,11 +7,10 @@ alike by whoever makes it.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -21,7 +20,9 @@ from engine_builder.checkpoint import Checkpoint, DigestCache, Progress
 from engine_builder.config import BuilderConfig
 from engine_builder.errors import BuilderError, CheckpointError, SpecError
 from engine_builder.identity import engine_digest, engine_name
-from engine_builder.steps.step import Step, keys
+from engine_builder.package import Published, engine_of, package, publish, read_manifest
+from engine_builder.plan import Roofline, card_of, resolve
+from engine_builder.steps import Step, Tools, build_steps, keys
 from enginehouse.engine_places import EnginePlaces
 from enginehouse.local.state_dir import default_state_dir
 from model_registry.build_jobs.entities import AskedBuild
@@ -29,6 +30,8 @@ from model_registry.engine_specs import EngineSpec, Runtime
 from model_registry.engines import Engine
 
 _WAIT_S = 0.1
+_NOT_YET = "0" * 64
+"""In place of a digest that nothing was made with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Recipe:
 
     def asked(self, store: str, by: str = "") -> AskedBuild:
         """As a build for builders."""
-        on_gpus = self.runtime == "tensorrt-llm" and self.spec.lane == "trt-engine"
+        computed = self.spec.lane == "trt-engine" or self.spec.precision not in {"bf16", "fp16"}
+        on_gpus = self.runtime == "tensorrt-llm" and computed
         return AskedBuild(
             engine=self.engine,
             digest=self.digest,
@@ -64,14 +68,14 @@ class Recipe:
 class Parts(Protocol):
     """What is put together here."""
 
-    def tools(self, runtime: Runtime) -> Any:
-        """Programs of a runtime. Raises BuilderError naming what is missing."""
+    def runtime(self) -> Runtime:
+        """That of this machine: TensorRT-LLM where its compiler is found."""
 
     def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
         """A spec that leaves nothing open. Raises SpecError."""
 
-    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:
-        """How to build it."""
+    def steps(self, recipe: Recipe) -> tuple[Step, ...]:
+        """How to build it here. Raises BuilderError naming the program that is missing."""
 
     def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
         """A signed folder below `into`. Raises PackageError."""
@@ -81,30 +85,25 @@ class Parts(Protocol):
 
 
 class HouseParts:
-    """The parts of `engine_builder`, imported when they are needed. `places`: whose key signs, and what makes
-    packaged models loadable."""
+    """The parts of `engine_builder`. `places`: whose key signs, and what makes packaged models loadable."""
 
     def __init__(self, places: EnginePlaces) -> None:
         self._places = places
 
-    def tools(self, runtime: Runtime) -> Any:
-        return _module("engine_builder.steps").Tools.find(runtime)
+    def runtime(self) -> Runtime:
+        found = Tools.find("tensorrt-llm")
+        return "tensorrt-llm" if "trtllm-build" in found.programs else "emulated"
 
     def resolve(self, spec: EngineSpec, checkpoint: Checkpoint) -> EngineSpec:
-        decided: EngineSpec = _module("engine_builder.plan").resolve(spec, checkpoint)
-        return decided
+        return resolve(spec, checkpoint)
 
-    def steps(self, recipe: Recipe, tools: Any) -> tuple[Step, ...]:
-        found: tuple[Step, ...] = _module("engine_builder.steps").build_steps(
-            recipe.spec, recipe.checkpoint, recipe.checkpoint_digest, tools
-        )
-        return found
+    def steps(self, recipe: Recipe) -> tuple[Step, ...]:
+        tools = Tools.find(recipe.runtime)
+        return build_steps(recipe.spec, recipe.checkpoint, recipe.checkpoint_digest, tools)
 
     def package(self, recipe: Recipe, outputs: Mapping[str, Path], into: Path) -> Path:
-        packaging, planning = _module("engine_builder.package"), _module("engine_builder.plan")
         spec = recipe.spec
-        tools = self.tools(recipe.runtime)
-        folder: Path = packaging.package(
+        return package(
             spec,
             recipe.checkpoint,
             outputs,
@@ -112,26 +111,15 @@ class HouseParts:
             recipe.runtime,
             into,
             self._places.signer,
-            planning.card_of(spec, recipe.checkpoint, planning.Roofline()),
+            card_of(spec, recipe.checkpoint, Roofline()),
             checkpoint_digest=recipe.checkpoint_digest,
-            steps=keys(self.steps(recipe, tools)),
+            steps=keys(self.steps(recipe)),
             finish=self._places.finish(recipe.runtime),
         )
-        return folder
 
     def publish(self, recipe: Recipe, folder: Path, store: str) -> Engine:  # noqa: ARG002 - the folder tells
-        packaging = _module("engine_builder.package")
-        manifest, data = packaging.read_manifest(folder), (folder / "manifest.json").read_bytes()
-        url = packaging.publish(folder, store)
-        engine: Engine = packaging.engine_of(
-            packaging.Published(url, manifest, hashlib.sha256(data).hexdigest())
-        )
-        return engine
-
-
-def _module(name: str) -> Any:
-    """Late, because what plans and packages takes a second to import, and few commands need it."""
-    return importlib.import_module(name)
+        manifest, data = read_manifest(folder), (folder / "manifest.json").read_bytes()
+        return engine_of(Published(publish(folder, store), manifest, hashlib.sha256(data).hexdigest()))
 
 
 def resolved(
@@ -140,18 +128,23 @@ def resolved(
     parts: Parts,
     digests: DigestCache,
     progress: Progress | None = None,
+    *,
+    here: bool = False,
 ) -> Recipe:
     """Close what the spec leaves open and digest its checkpoint, which takes minutes the first time.
 
-    Raises CheckpointError, SpecError.
+    `here`: the build is to run in this process, so that programs which are missing show before those
+    minutes. Raises CheckpointError, SpecError, BuilderError.
     """
     checkpoint = Checkpoint.open(spec.checkpoint)
     decided = parts.resolve(spec, checkpoint)
+    if here:
+        needed_here(Recipe(decided, checkpoint, _NOT_YET, runtime, _NOT_YET), parts)
     of_weights = checkpoint.digest(digests, progress)
     return Recipe(decided, checkpoint, of_weights, runtime, engine_digest(decided, of_weights, runtime))
 
 
-def again(asked: AskedBuild, digests: DigestCache) -> Recipe:
+def again(asked: AskedBuild, digests: DigestCache, progress: Progress | None = None) -> Recipe:
     """The recipe that was asked for. Raises SpecError, and CheckpointError where it is another one here."""
     try:
         spec = EngineSpec.model_validate(asked.spec)
@@ -161,7 +154,7 @@ def again(asked: AskedBuild, digests: DigestCache) -> Recipe:
             "asker and builder are of different releases: make them one",
         ) from error
     checkpoint = Checkpoint.open(spec.checkpoint)
-    of_weights = checkpoint.digest(digests)
+    of_weights = checkpoint.digest(digests, progress)
     digest = engine_digest(spec, of_weights, asked.runtime)
     if digest != asked.digest:
         raise CheckpointError(
@@ -212,8 +205,8 @@ def maker(
     def build(job: Job) -> Engine:
         asked = job.claim.build.asked
         with open_cache(config, cache_path) as cache:
-            recipe = again(asked, digest_cache(cache))
-            steps = parts.steps(recipe, parts.tools(asked.runtime))
+            recipe = again(asked, digest_cache(cache), lambda *_: job.stop.check(between=True))
+            steps = parts.steps(recipe)
             where = asked.store_url or store
             stop, confirm = job.stop, job.confirm
             engine = make(recipe, parts, steps, cache, where, job, config, stop=stop, confirm=confirm)
@@ -233,29 +226,20 @@ def guards(config: BuilderConfig, runtime: Runtime) -> Guards:
     )
 
 
-def chosen_runtime(parts: Parts, wanted: Runtime | None) -> Runtime:
-    """`wanted`, by default TensorRT-LLM, if its tools are there. Raises BuilderError."""
-    runtime = wanted or "tensorrt-llm"
+def needed_here(recipe: Recipe, parts: Parts) -> tuple[Step, ...]:
+    """The steps, for a build in this process. Raises BuilderError with the way out of missing programs."""
     try:
-        parts.tools(runtime)
+        return parts.steps(recipe)
+    except SpecError:
+        raise
     except BuilderError as error:
-        if runtime == "emulated":
+        if recipe.runtime == "emulated":
             raise
         raise BuilderError(
             str(error),
-            f"{error.remedy}\nrun this where TensorRT-LLM is installed, such as its container; or build with "
-            "`--runtime emulated`: an engine for CPU servers, which tries the whole path".lstrip(),
+            f"{error.remedy}\nor build with `--runtime emulated`: an engine for CPU servers, to try the "
+            "whole path without a GPU".lstrip(),
         ) from error
-    return runtime
-
-
-def found_runtime(parts: Parts) -> Runtime:
-    """TensorRT-LLM where its tools are found, else `emulated`."""
-    try:
-        parts.tools("tensorrt-llm")
-    except BuilderError:
-        return "emulated"
-    return "tensorrt-llm"
 
 
 def step_keys(steps: Sequence[Step]) -> dict[str, str]:

@@ -66,7 +66,10 @@ class Builder:
         well = True
         while not self._ending.is_set():
             claim = await self._claim()
-            if claim is not None:
+            if claim is not None and self._ending.is_set():
+                with suppress(RegistryError):  # else it lapses
+                    await self._builds.release(claim, counts=False)
+            elif claim is not None:
                 well = await self._work(claim) and well
             elif once:
                 break

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import threading
+import time
 
 from engine_builder.errors import BuildStoppedError
 
 
 class Stop:
-    """Not asked for at first; once asked, it stays so."""
+    """Not asked for at first; once asked, it stays so.
+
+    Has no lock: a signal handler that runs while its own thread holds one would wait for ever.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
         self._why = ""
         self._between = ""
 
-    @property
-    def asked(self) -> bool:
-        """Whether it is to end at once."""
-        return self._event.is_set()
-
     def now(self, why: str) -> None:
-        """End at once: a program that runs is ended too."""
-        if not self._event.is_set():
-            self._why = why
-            self._event.set()
+        """End at once: a program that runs is ended too. The first reason stands."""
+        self._why = self._why or why
 
     def between_steps(self, why: str) -> None:
         """End when the step that runs has ended; what it made is kept."""
@@ -32,12 +27,12 @@ class Stop:
 
     def check(self, *, between: bool = False) -> None:
         """Raise BuildStoppedError when it is to end here."""
-        if self._event.is_set():
+        if self._why:
             raise BuildStoppedError(self._why)
         if between and self._between:
             raise BuildStoppedError(self._between)
 
-    def wait(self, timeout_s: float) -> None:
-        """Pause, no longer than until it is asked. Raises BuildStoppedError."""
-        self._event.wait(timeout_s)
+    def wait(self, pause_s: float) -> None:
+        """Pause. Raises BuildStoppedError when it is to end after that."""
+        time.sleep(pause_s)
         self.check()

@@ -6,7 +6,8 @@ have happened, and all of them may be said again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from secrets import token_hex
 from typing import Any, NamedTuple, Self
 
@@ -109,15 +110,16 @@ class BuildStore:
 
     async def claim(self, worker: str, able: Able, lease_s: float) -> BuildClaim | None:
         """The oldest build that `worker` can do and nobody holds, for `lease_s`; None when there is none."""
-        for build in await self._claimable():
-            if not able.fits(build.asked):
-                continue
-            keys, terms = self._keys.of(build.id), self._terms
-            error = _json(build.error or _DIED)
-            args = (build.id, worker, _ms(lease_s), terms.attempts, error, _ms(terms.retention_s))
-            holder = str(await self._scripts.run("claim", keys, *args))
-            if holder:
-                return BuildClaim(await self.get(build.id), holder)
+        async with aclosing(self._claimable()) as claimable:
+            async for build in claimable:
+                if not able.fits(build.asked):
+                    continue
+                keys, terms = self._keys.of(build.id), self._terms
+                error = _json(build.error or _DIED)
+                args = (build.id, worker, _ms(lease_s), terms.attempts, error, _ms(terms.retention_s))
+                holder = str(await self._scripts.run("claim", keys, *args))
+                if holder:
+                    return BuildClaim(await self.get(build.id), holder)
         return None
 
     async def beat(
@@ -162,12 +164,21 @@ class BuildStore:
 
     # -- inner --------------------------------------------------------------------------------------------
 
-    async def _claimable(self) -> list[EngineBuild]:
+    async def _claimable(self) -> AsyncGenerator[EngineBuild]:
+        """All that nobody holds, the oldest first, by pages: nobody may be able to do the first of them."""
         async with answer(self._answer_within_s):
             now: Any = await self._redis.time()
-            now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-            ids: Any = await self._redis.zrangebyscore(self._keys.open, "-inf", now_ms, start=0, num=_AT_ONCE)
-        return await self._read(map(str, ids))
+        now_ms, start = int(now[0]) * 1000 + int(now[1]) // 1000, 0
+        while True:
+            async with answer(self._answer_within_s):
+                ids: Any = await self._redis.zrangebyscore(
+                    self._keys.open, "-inf", now_ms, start=start, num=_AT_ONCE
+                )
+            for build in await self._read(map(str, ids)):
+                yield build
+            if len(ids) < _AT_ONCE:
+                return
+            start += _AT_ONCE
 
     async def _read(self, ids: Iterable[str]) -> list[EngineBuild]:
         wanted = list(ids)

@@ -28,7 +28,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENGINEHOUSE_BUILDER__MIN_FREE_DISK_GIB", "0")
     monkeypatch.setenv("ENGINEHOUSE_BUILDER__MIN_FREE_MEMORY_GIB", "0")
     monkeypatch.setattr("enginehouse.build_command.parts", lambda _: TinyParts(tmp_path, pause_s=0.0))
-    (tmp_path / "spec.yaml").write_text(to_yaml([spec(checkpoint(tmp_path / "checkpoint"))]))
+    checkpoint(tmp_path)
+    (tmp_path / "spec.yaml").write_text(to_yaml([spec(tmp_path)]))
     return tmp_path
 
 
@@ -110,16 +111,17 @@ def test_a_cache_is_collected_by_command(house: Path) -> None:
     assert whole(Path(url))
 
 
-def test_ctrl_c_ends_a_build_here_and_the_next_goes_on(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_build_here_and_the_next_goes_on(house: Path) -> None:
     """Exit status 130; the steps that were done are kept."""
     code = f"""
 import enginehouse.build_command as command
 from bench.tiny_engines import TinyParts
 from enginehouse.cli import main
 from pathlib import Path
-command.parts = lambda _: TinyParts(Path({str(house)!r}), pause_s=0.1)
+command.parts = lambda _: TinyParts(Path({str(house)!r}), pause_s=0.0)
 main()
 """
+    (house / "hold-quantize").touch()
     command = [sys.executable, "-c", code, "build", "-f", str(house / "spec.yaml"), "--runtime", "emulated"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
@@ -131,7 +133,7 @@ main()
     process.stderr.close()
     assert process.wait() == 130, told
     assert "steps that were done are kept" in "".join(told)
-    monkeypatch.setattr("enginehouse.build_command.parts", lambda _: TinyParts(house, pause_s=0.1))
+    (house / "hold-quantize").unlink()
     assert build(house).exit_code == 0
     runs = [line.partition("-")[0] for line in (house / "runs.log").read_text().split()]
     assert runs == ["convert", "quantize", "quantize", "compile"]

@@ -30,9 +30,10 @@ from model_registry.manifests import to_yaml
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from tenancy.keys import new_key
-from tests.model_registry.conftest import config, eventually, redis_client, redis_server, store
+from tests.model_registry.conftest import eventually, redis_client, redis_server, store
+from tests.model_registry.patience import patient_config
 
-__all__ = ["config", "redis_client", "redis_server", "store"]
+__all__ = ["patient_config", "redis_client", "redis_server", "store"]
 
 ADMIN, ADMIN_HASH = new_key()
 
@@ -76,7 +77,8 @@ async def fleet(
     monkeypatch.setenv("ENGINEHOUSE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr("enginehouse.build_command.parts", lambda _: TinyParts(tmp_path))
     root = ApiKey(name="root", tenant="acme", sha256=ADMIN_HASH, admin=True)
-    tiny = spec(checkpoint(tmp_path / "checkpoint"))
+    checkpoint(tmp_path)
+    tiny = spec(tmp_path)
     await store.apply([Tenant(name="acme"), root, tiny])
     (tmp_path / "spec.yaml").write_text(to_yaml([tiny]))
     async with Watcher(store, config=config) as watcher:

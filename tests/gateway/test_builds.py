@@ -19,9 +19,10 @@ from model_registry.config import RegistryConfig
 from model_registry.entities import ApiKey, Tenant
 from model_registry.snapshot import Snapshot
 from tenancy.keys import new_key
-from tests.model_registry.conftest import config, redis_client, redis_server
+from tests.model_registry.conftest import redis_client, redis_server
+from tests.model_registry.patience import patient_config
 
-__all__ = ["config", "redis_client", "redis_server"]
+__all__ = ["patient_config", "redis_client", "redis_server"]
 
 ADMIN, ADMIN_HASH = new_key()
 USER, USER_HASH = new_key()

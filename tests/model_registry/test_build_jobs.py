@@ -30,6 +30,9 @@ from model_registry.keys import Keys as RegistryKeys
 from model_registry.states import BUILD
 from model_registry.store import RegistryStore
 from tests.model_registry.conftest import eventually
+from tests.model_registry.patience import patient_config
+
+__all__ = ["patient_config"]
 
 ABLE = Able(("emulated",))
 LEASE_S = 30.0
@@ -106,6 +109,19 @@ async def test_builders_take_what_they_can_do(builds: BuildStore, able: Able, fi
     await builds.ask(asked("cd" * 32, runtime="tensorrt-llm"))
     claim = await builds.claim("w", able, LEASE_S)
     assert (claim is not None and claim.build.asked.digest == DIGEST) is fits
+
+
+async def test_builds_that_nobody_can_do_do_not_hide_others(
+    builds: BuildStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait in front."""
+    monkeypatch.setattr("model_registry.build_jobs.store._AT_ONCE", 2)
+    for number in range(5):
+        await builds.ask(asked(f"{number:064x}", runtime="tensorrt-llm"))
+    await builds.ask(asked())
+    claim = await builds.claim("w", ABLE, LEASE_S)
+    assert claim is not None
+    assert claim.build.asked.digest == DIGEST
 
 
 async def test_a_lapsed_claim_goes_to_another_builder_and_the_first_can_do_nothing(

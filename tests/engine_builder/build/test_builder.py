@@ -16,23 +16,16 @@ from engine_builder.build.builder import Builder, Make
 from engine_builder.build.job import Job
 from engine_builder.config import BuilderConfig
 from engine_builder.errors import ClaimLostError, NoRoomError
-from model_registry.build_jobs.entities import Able, AskedBuild, EngineBuild
+from model_registry.build_jobs.entities import Able, AskedBuild, BuildClaim, EngineBuild
 from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.config import RegistryConfig
 from model_registry.engines import Engine, PreflightRecord
 from model_registry.store import RegistryStore
 from tests.engine_builder.build.conftest import ROOMY, sh
-from tests.model_registry.conftest import (
-    RedisServer,
-    config,
-    eventually,
-    redis_client,
-    redis_server,
-    store,
-    until,
-)
+from tests.model_registry.conftest import RedisServer, eventually, redis_client, redis_server, store, until
+from tests.model_registry.patience import patient_config
 
-__all__ = ["config", "redis_client", "redis_server", "store"]
+__all__ = ["patient_config", "redis_client", "redis_server", "store"]
 
 QUICK = BuilderConfig(lease_s=0.4, heartbeat_s=0.02, poll_s=0.02, drain_s=10.0, retry_s=0.01, grace_s=1.0)
 DIGEST = "ab" * 32
@@ -205,6 +198,26 @@ async def test_a_builder_that_ends_does_not_wait_for_a_long_step(house: House, t
     builder.end()
     await running
     assert (await house.builds.get(build.id)).state == "queued"
+
+
+async def test_a_builder_that_ends_while_it_claims_gives_the_build_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is run."""
+    build = await house.builds.ask(ASKED)
+    builder = house.builder(house.make("true"))
+    claim = house.builds.claim
+
+    async def late(worker: str, able: Able, lease_s: float) -> BuildClaim | None:
+        found = await claim(worker, able, lease_s)
+        builder.end()
+        return found
+
+    monkeypatch.setattr(house.builds, "claim", late)
+    assert await house.start(builder)
+    given_back = await house.builds.get(build.id)
+    assert (given_back.state, given_back.attempts) == ("queued", 0)
+    assert not (house.folder / "runs").exists()
 
 
 async def test_a_stale_builder_does_not_publish(house: House, redis_client: Redis) -> None:

@@ -1,17 +1,17 @@
-"""A builder process that makes tiny engines: `python -m bench.tiny_builder FOLDER REDIS_URL`."""
+"""A builder process of a campaign: `python -m bench.killed_builder FOLDER REDIS_URL ENGINES_MODULE`."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import signal
 import sys
 from pathlib import Path
 
-from bench.tiny_engines import TinyParts
 from engine_builder.build.builder import Builder
 from engine_builder.config import BuilderConfig
-from enginehouse.building import maker
+from enginehouse.building import Parts, maker
 from model_registry.build_jobs.entities import Able
 from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.config import RegistryConfig
@@ -24,16 +24,17 @@ CONFIG = BuilderConfig(
 TERMS = Terms(attempts=1000)
 
 
-def main(folder: Path, redis_url: str) -> None:
+def main(folder: Path, redis_url: str, engines: str) -> None:
     """Work until ended; says `ready` once it looks for work."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(process)d %(message)s")
-    asyncio.run(_run(folder, redis_url))
+    parts = importlib.import_module(engines).parts(folder)
+    asyncio.run(_run(folder, redis_url, parts))
 
 
-async def _run(folder: Path, redis_url: str) -> None:
+async def _run(folder: Path, redis_url: str, parts: Parts) -> None:
     registry = RegistryConfig(redis_url=redis_url)
     client = connect(registry)
-    build = maker(TinyParts(folder), CONFIG, folder / "cache", "")
+    build = maker(parts, CONFIG, folder / "cache", "")
     builds, store = BuildStore.of(client, registry, TERMS), RegistryStore.of(client, registry)
     builder = Builder(builds, store, build, Able(("emulated",)), CONFIG)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, builder.end)
@@ -44,4 +45,4 @@ async def _run(folder: Path, redis_url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
