@@ -132,7 +132,7 @@ def _under_way(
     if status.phase == "canary" and status.step == last:
         return replace(here, phase="promoted", share=1.0, reason="no worse in anything that was compared")
     step = 0 if status.phase == "shadow" else status.step + 1
-    reason = f"no worse so far; takes {rollout.steps[step].share:.3g} of the requests"
+    reason = f"no worse so far; takes {100 * rollout.steps[step].share:.3g} % of the requests"
     return Decision("canary", reason, step, rollout.steps[step].share, here.figures)
 
 
