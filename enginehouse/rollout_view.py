@@ -21,7 +21,7 @@ def one_line(known: Progress) -> str:
     if status is None:
         return f"{line}  no controller has looked at it yet"
     if known.phase == "canary":
-        line += f" {status.share:.3g} (step {status.step + 1} of {len(rollout.steps)})"
+        line += f" {100 * status.share:.3g} % (step {status.step + 1} of {len(rollout.steps)})"
     return f"{line}  {status.reason}"
 
 
@@ -37,7 +37,8 @@ def shown(known: Progress) -> RenderableType:
         return head
     head.add_row("phase", Text(_phase(known), style=_COLOURS.get(known.phase, "bold")))
     head.add_row("why", Text(status.reason))
-    head.add_row("served", f"{status.share:.3g} of new requests; {status.exposed:.2%} of all since its begin")
+    share = f"{100 * status.share:.3g} % of new requests"
+    head.add_row("served", f"{share}; {status.exposed:.2%} of all since its begin")
     if status.needed and not known.over:
         head.add_row("seen", f"{status.samples} of {status.needed} in this phase; {_eta(status)}")
     if status.agreement is not None:

@@ -15,6 +15,9 @@ from model_registry.states import check_rollout
 STALE_S = 10.0
 """Evidence that is older says nothing of now: gateways report every second, also when they saw nothing."""
 
+FEW = 0.05
+"""More of the clients than this are not served by a candidate whose times for clients are not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -129,7 +132,7 @@ def _under_way(
     if status.phase == "canary" and status.step == last:
         return replace(here, phase="promoted", share=1.0, reason="no worse in anything that was compared")
     step = 0 if status.phase == "shadow" else status.step + 1
-    reason = f"no worse so far; takes {rollout.steps[step].share:.3g} of the requests"
+    reason = f"no worse so far; takes {100 * rollout.steps[step].share:.3g} % of the requests"
     return Decision("canary", reason, step, rollout.steps[step].share, here.figures)
 
 
@@ -160,6 +163,9 @@ def _gates(rollout: Rollout, status: RolloutStatus, here: Decision) -> list[Figu
     canary = status.phase == "canary"
     if not canary:
         return [figure for figure in here.figures if figure.samples]
+    seen = [figure for figure in here.figures if figure.name.startswith("canary.") and figure.samples]
     if rollout.shadow is None or status.step == len(rollout.steps) - 1:
-        return [figure for figure in here.figures if figure.name.startswith("canary.") and figure.samples]
+        return seen
+    if rollout.steps[status.step + 1].share > FEW:
+        return [figure for figure in seen if figure.name in ("canary.pace", "canary.ttft")]
     return []

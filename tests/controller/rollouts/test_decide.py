@@ -98,8 +98,14 @@ def test_a_proven_regression_goes_back_at_once_also_from_a_pause(
 
 def test_steps_follow_each_other_and_the_last_needs_its_own_proof() -> None:
     first = status("canary", step=0, share=0.01, since=NOW - 11)
-    going = decide(rollout(), first, gathered(steps={0: served(5)}), Facts(), NOW)
+    few = decide(rollout(), first, gathered(steps={0: served(5)}), Facts(), NOW)
+    assert few.step == 0, "half is many"
+    assert few.reason.startswith("not yet shown harmless: canary.")
+    going = decide(rollout(), first, gathered(steps={0: served(20)}), Facts(), NOW)
     assert (going.phase, going.step, going.share) == ("canary", 1, 0.5)
+    careful = (CanaryStep(share=0.01, min_samples=5, min_s=10), CanaryStep(share=0.05))
+    soon = decide(rollout(steps=careful), first, gathered(steps={0: served(5)}), Facts(), NOW)
+    assert (soon.step, soon.share) == (1, 0.05)
     last = status("canary", step=1, share=0.5, since=NOW - 11)
     unsure = decide(rollout(), last, gathered(steps={1: served(6)}), Facts(), NOW)
     assert (unsure.phase, unsure.share) == ("canary", 0.5)
