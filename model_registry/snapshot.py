@@ -31,6 +31,8 @@ class Snapshot:
     """By model name."""
     endpoints: Mapping[str, tuple[Endpoint, ...]]
     """By model name, every state, ordered by endpoint name."""
+    lanes: Mapping[str, frozenset[str]]
+    """By model name, those of its endpoints."""
     tenants: Mapping[str, Tenant]
     keys: Mapping[str, ApiKey]
     """By hex SHA-256 of the key."""
@@ -78,6 +80,9 @@ class Snapshot:
             aliases=MappingProxyType({a: m.name for m in models.values() for a in m.aliases}),
             deployments=_groups(deployments),
             endpoints=_groups(endpoints),
+            lanes=MappingProxyType(
+                {model: frozenset(one.lane for one in group) for model, group in endpoints.items()}
+            ),
             tenants=MappingProxyType(tenants),
             keys=MappingProxyType(keys),
             adapters=MappingProxyType(adapters),
