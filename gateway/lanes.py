@@ -9,6 +9,7 @@ from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
 
 TRITON_LANES = frozenset({"tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi", "vllm"})
+_NO_LANES: frozenset[str] = frozenset()
 _OPENAI_LANES = frozenset({"openai-http"})
 _BARE_LANE = frozenset({"tensorrt_llm"})
 _ID_LANES = _BARE_LANE | _OPENAI_LANES
@@ -16,8 +17,7 @@ _ID_LANES = _BARE_LANE | _OPENAI_LANES
 
 def lanes_for(snapshot: Snapshot, model: Model, api: ApiRequest) -> frozenset[str] | None:
     """The lanes that can serve this request. Raises ApiError 400 for what none of the model's can."""
-    endpoints = snapshot.endpoints.get(model.name, ())
-    present: set[str] = {endpoint.lane for endpoint in endpoints if endpoint.weight}
+    present = snapshot.lanes.get(model.name, _NO_LANES)
     if present <= _OPENAI_LANES and (present or model.tokenizer is None):
         return None if model.tokenizer is not None and _crosses(snapshot, model, api) else _OPENAI_LANES
     no_parser = api.tools_at is not None and model.tool_parser is None
@@ -46,7 +46,7 @@ def _crosses(snapshot: Snapshot, model: Model, api: ApiRequest) -> bool:
     return plain and not no_parser and texts and api.answers == 1
 
 
-def _id_lanes(present: set[str], model: Model) -> frozenset[str]:
+def _id_lanes(present: frozenset[str], model: Model) -> frozenset[str]:
     """Lanes that take token ids as they are; a text lane's server would tokenise their text again."""
     if present and not present & _ID_LANES:
         raise bad_request(

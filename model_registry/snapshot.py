@@ -48,6 +48,8 @@ class Snapshot:
     """By model name."""
     endpoints: Mapping[str, tuple[Endpoint, ...]]
     """By model name, every state, ordered by endpoint name."""
+    lanes: Mapping[str, frozenset[str]]
+    """By model name, those of its endpoints that take traffic."""
     tenants: Mapping[str, Tenant]
     keys: Mapping[str, ApiKey]
     """By hex SHA-256 of the key."""
@@ -110,6 +112,12 @@ class Snapshot:
             aliases=MappingProxyType({a: m.name for m in models.values() for a in m.aliases}),
             deployments=_groups(deployments),
             endpoints=_groups(endpoints),
+            lanes=MappingProxyType(
+                {
+                    model: frozenset(one.lane for one in group if one.weight)
+                    for model, group in endpoints.items()
+                }
+            ),
             tenants=MappingProxyType(tenants),
             keys=MappingProxyType(keys),
             adapters=MappingProxyType(adapters),

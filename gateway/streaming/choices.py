@@ -33,19 +33,19 @@ class Choice:
     """What streamed and whole choices share: the attempt they belong to, and the assembled text."""
 
     started = False
+    first_token_s: float | None = None
+    relayed_events = 0
+    """Events of an OpenAI-HTTP upstream that were passed on."""
+    stop: str | None = None
+    """The stop string that ended the answer, where it is known."""
+    _trace: AttemptTrace | None = None
+    _outcome: asyncio.Future[Outcome] | None = None
+    _call: Call | None = None
 
     def __init__(self, index: int, assembler: Assembler | None) -> None:
         self.index = index
         self.assembler = assembler
         """None where only OpenAI-HTTP upstreams can answer."""
-        self.first_token_s: float | None = None
-        self.relayed_events = 0
-        """Events of an OpenAI-HTTP upstream that were passed on."""
-        self.stop: str | None = None
-        """The stop string that ended the answer, where it is known."""
-        self._trace: AttemptTrace | None = None
-        self._outcome: asyncio.Future[Outcome] | None = None
-        self._call: Call | None = None
 
     def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
         self._trace = trace
@@ -317,15 +317,17 @@ class WholeChoice(Choice):
         self._parts: list[str] = []
         self._told: list[Part] = []
         """Parts that the server itself has told apart."""
-        self.body: bytes | None = None
+
+    body: bytes | None = None
+    """Of an OpenAI-HTTP upstream's answer, to be passed on as it is."""
 
     def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
         super().attempt_begins(trace, outcome)
         if self._parts and self._make_assembler is not None:
             self.assembler = self._make_assembler()
-        self._parts = []
+        self._parts.clear()
+        self._told.clear()
         self._stopping = False
-        self._told = []
 
     def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
         assert self.assembler is not None

@@ -33,10 +33,10 @@ from model_registry.snapshot import Stored
 from model_registry.store import RegistryStore
 from router.config import RouterConfig
 from tenancy.keys import new_key
-from tests.enginehouse.test_commands import server
+from tests.enginehouse.test_commands import faults, server
 from tests.model_registry.conftest import config, redis_client, redis_server, store, until
 
-__all__ = ["config", "redis_client", "redis_server", "server", "store"]
+__all__ = ["config", "faults", "redis_client", "redis_server", "server", "store"]
 
 TENANTS = ("acme", "other", "plain")
 SCOPED = "scoped"
