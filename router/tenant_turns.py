@@ -6,10 +6,11 @@ arithmetic, so that a small quantum costs no time.
 
 A tenant that takes less than its turns saves up the rest, and begins to wait with a burst of it. Requests
 that a deficit covers already go before all others: tenants within their turns share what they leave each
-other, and one that always waits gets its turns and what nobody else wants. Among these the tenant goes first
-whose burst is nearest to being too small for what it has waiting. A burst that runs out a few requests too
-early costs far more than they do: from then on the tenant has no more than a flood beside it, and if it asks
-for as much, what it has waiting stays for minutes. One whose burst is too small already comes after them.
+other, and one that always waits gets its turns and what nobody else wants. They go as they came, after those
+of tenants that have less than half a burst to spare for what they have waiting, of whom the one with the
+least goes first. A burst that runs out a few requests too early costs far more than they do: from then on the
+tenant has no more than a flood beside it, and if it asks for as much, what it has waiting stays for minutes.
+One whose burst is too small already comes after all these.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ Answer = Literal["go", "pass", "stop"]
 _FEWEST_REMOVED = 64
 """Entries that do not count any more, carried along before a heap is built anew without them."""
 
-COVERED_WHOLE = -2
-"""In place of a round: the deficit covers all that the tenant has waiting."""
+PRESSED = -3
+"""In place of a round: the deficit covers all that the tenant has waiting, with little to spare."""
+EASY = -2
+"""The same, with much."""
 COVERED = -1
 """The same: it covers the next request, not all."""
+_PRESSED_SHARE = 0.5
+"""Of a burst, below which what is to spare is little."""
 
 T = TypeVar("T")
 
@@ -201,12 +206,15 @@ class Ring(Generic[T]):
     def _place(self, flow: Flow[T]) -> tuple[int, float]:
         """The round that covers its first request.
 
-        Where the deficit does already: first those of which it covers all, the one with the least to spare;
-        then the one of which it covers all but the least.
+        Where the deficit does already: first those of which it covers all with little to spare, the one with
+        the least; then those of which it covers all, as they came; then the one of which it covers all but
+        the least.
         """
         spare = (flow.deficit - flow.cost) / flow.weight
         if spare >= 0 and not flow.is_ahead:
-            return COVERED_WHOLE, spare
+            if spare < _PRESSED_SHARE * self.burst:
+                return PRESSED, spare
+            return EASY, flow.heap[0][1]
         lacking = flow.first().cost - flow.deficit
         rounds = math.ceil(lacking / (self.quantum * flow.weight) - 1e-9)
         if rounds <= 0:

@@ -180,14 +180,24 @@ def test_who_took_less_than_its_turns_has_a_burst() -> None:
     assert first[2 * burst :].count("late") == pytest.approx(10, abs=2)
 
 
-def test_of_those_within_their_bursts_the_one_with_least_to_spare_goes_first() -> None:
-    """Until it has nothing waiting, and has a whole burst again when it comes next; then the one after it."""
+def test_those_within_their_bursts_go_as_they_came() -> None:
+    """As long as they have half a burst to spare, whichever of them has more."""
     queue: FairQueue[Item] = FairQueue()
     for _ in range(200):
         add(queue, "flood", 1000.0)
-    for tenant in ("a", "b", "b", "b", "c", "c"):
+    for tenant in ("a", "b", "a", "a", "b", "c"):
         add(queue, tenant, 2000.0)
-    assert [take(queue).load[0] for _ in range(7)] == ["b", "b", "b", "c", "c", "a", "flood"]
+    assert [take(queue).load[0] for _ in range(7)] == ["a", "b", "a", "a", "b", "c", "flood"]
+
+
+def test_those_with_little_to_spare_go_first_and_the_one_with_least_before_all() -> None:
+    """Until it has nothing waiting, and a whole burst again when it comes next; then the one after it."""
+    queue: FairQueue[Item] = FairQueue(burst_tokens=10_000, savings_tokens=10_000)
+    for tenant, requests in (("flood", 30), ("easy", 2), ("little", 6), ("least", 8)):
+        for _ in range(requests):
+            add(queue, tenant, 1000.0)
+    first = [take(queue).load[0] for _ in range(17)]
+    assert first == ["least"] * 8 + ["little"] * 6 + ["easy"] * 2 + ["flood"]
 
 
 def test_whose_burst_is_too_small_comes_after_those_it_suffices_for() -> None:

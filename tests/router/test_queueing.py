@@ -303,6 +303,31 @@ async def test_tenants_take_turns_by_weight_under_a_flood(fleet: Fleet) -> None:
     assert 17 <= turns.count(3) <= 20
 
 
+async def test_who_has_the_places_waits_behind_those_that_do_not(fleet: Fleet) -> None:
+    """One that found room for most of what runs, before anybody waited; once that is over, it does not."""
+    engine = await fleet.engine(slots=8)
+    asked = [fleet.ask(0, "flood") for _ in range(7)]
+    await engine.until(7)
+    asked.append(fleet.ask(0, "small"))
+    await engine.until(8)
+    asked += [fleet.ask(1, "flood") for _ in range(3)]
+    await fleet.waiting(3)
+    asked.append(fleet.ask(2, "small"))
+    await fleet.waiting(4)
+    engine.let(12)
+    await asyncio.gather(*asked)
+    assert engine.served[8:] == [2, 1, 1, 1]
+    asked = [fleet.ask(0, "holder") for _ in range(8)]
+    await engine.until(20)
+    asked += [fleet.ask(1, "flood") for _ in range(3)]
+    await fleet.waiting(3)
+    asked.append(fleet.ask(2, "small"))
+    await fleet.waiting(4)
+    engine.let(12)
+    await asyncio.gather(*asked)
+    assert engine.served[20:] == [1, 1, 1, 2]
+
+
 async def test_critical_requests_go_first(fleet: Fleet) -> None:
     """Of what waits; what is with the engine stays there."""
     engine = await fleet.engine(slots=1)
