@@ -22,6 +22,7 @@ from engine_builder.errors import BuilderError, CheckpointError, SpecError
 from engine_builder.identity import engine_digest, engine_name
 from engine_builder.package import Published, engine_of, package, publish, read_manifest
 from engine_builder.plan import Roofline, card_of, resolve
+from engine_builder.plan.resolving import draft_shape
 from engine_builder.steps import Step, Tools, build_steps, keys
 from enginehouse.engine_places import EnginePlaces
 from enginehouse.local.state_dir import default_state_dir
@@ -111,7 +112,7 @@ class HouseParts:
             recipe.runtime,
             into,
             self._places.signer,
-            card_of(spec, recipe.checkpoint, Roofline()),
+            card_of(spec, recipe.checkpoint, Roofline(), draft_shape(spec)),
             checkpoint_digest=recipe.checkpoint_digest,
             steps=keys(self.steps(recipe)),
             finish=self._places.finish(recipe.runtime),

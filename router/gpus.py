@@ -59,3 +59,9 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
 )
 CPU = "cpu"
 """The class of engines on the emulator; it has no figures."""
+
+
+def architecture_of(gpu_class: str) -> str | None:
+    """`sm90` of `h100-sxm`; None for what has none or is not known."""
+    gpu = GPUS.get(gpu_class)
+    return None if gpu is None else f"sm{gpu.sm}"

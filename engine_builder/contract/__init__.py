@@ -10,7 +10,8 @@ from typing import Any
 
 from engine_builder.contract import build_programs, documents, head_programs, serve_programs
 from engine_builder.contract.check import Complaint, check_arguments, check_document
-from engine_builder.contract.options import PINNED, Option, Table
+from engine_builder.contract.options import Option, Table
+from engine_builder.contract.versions import PINNED
 
 TABLES: Mapping[str, Table] = {
     table.name: table

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine_builder.contract.options import PINNED, Option, Table
+from engine_builder.contract.options import Option, Table
+from engine_builder.contract.versions import PINNED
 
 _TRUTHS = ("true", "True", "TRUE", "1", "false", "False", "FALSE", "0")
 

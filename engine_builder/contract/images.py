@@ -60,10 +60,14 @@ IMAGES: tuple[Image, ...] = (
     Image("26.07", "1.2.1", "10.14.1.48", "13.1.0", "590.44"),
 )
 """26.08 is in neither table."""
-LAST_ENGINE_VERSION = "1.2.1"
-"""The last stable TensorRT-LLM that compiles engines and serves them in Triton."""
 
 
 def images_with(version: str) -> tuple[Image, ...]:
     """The images of a TensorRT-LLM version, oldest first; those that are in doubt too."""
     return tuple(image for image in IMAGES if version in (image.version, image.also))
+
+
+def image_with(version: str) -> Image | None:
+    """The newest image that surely holds it: table and Dockerfile agree. None: no released one is known."""
+    surely = (image for image in reversed(IMAGES) if image.version == version and not image.also)
+    return next(surely, None)

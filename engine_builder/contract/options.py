@@ -6,15 +6,14 @@ Section numbers (§) are the contract sheet's, from which the tables were made; 
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from engine_builder.contract.versions import version_number
+
 Kind = Literal["text", "int", "float", "switch", "words", "bool", "map"]
 """`switch`: a flag without value; `words`: one or more values. `bool` and `map` are of documents."""
-PINNED = "1.2.1"
-"""The last line of TensorRT-LLM that builds engines, and what the tables hold unless they say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +93,6 @@ class Table:
             if name in (option.name, *option.aliases) and not option.in_version(version)
         )
         return next(found, None) or next(gone, None)
-
-
-def version_number(version: str) -> tuple[int, ...]:
-    """Numbers of a version, to compare: `1.2.0rc2` counts as 1.2.0."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in found.group().split(".")] if found else []
-    return tuple([*numbers, 0, 0, 0][:3])
 
 
 def text(name: str, default: str | None = None, **more: Any) -> Option:

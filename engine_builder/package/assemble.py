@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engine_builder.checkpoint import Checkpoint
+from engine_builder.contract.images import image_with
 from engine_builder.errors import PackageError
 from engine_builder.identity import DECIDED, engine_name
 from engine_builder.package.launch import launch_files
@@ -27,7 +28,6 @@ from engine_builder.package.manifest import (
 )
 from engine_builder.package.server_settings import read_settings
 from engine_builder.package.signing import Signer
-from engine_builder.package.targets import architecture_of, image_of
 from engine_builder.package.tokenizer_files import copy_tokenizer, write_guides_file
 from engine_builder.repository import write_repository
 from engine_builder.repository.engine_models import CHECKPOINT, ROOT, Finish, as_it_is, engine_models
@@ -35,6 +35,7 @@ from model_registry.cards import GoodputCard
 from model_registry.engine_specs import EngineSpec, Runtime
 from model_registry.knobs import knobs_of
 from model_registry.triton_queue import TritonQueue
+from router.gpus import architecture_of
 
 ENGINE_DIR = "engine"
 CHECKPOINT_DIR = "checkpoint"
@@ -99,13 +100,14 @@ def package(
         (draft / LAUNCH_DIR).mkdir()
         for file, text in launch_files(spec, runtime, names, settings).items():
             (draft / LAUNCH_DIR / file).write_text(text, encoding="utf-8")
+        image = None if spec.lane == "vllm" else image_with(spec.version)
         manifest = Manifest(
             name=name,
             engine_digest=digest,
             lane=spec.lane,
             runtime=runtime,
             version=spec.version,
-            image=image_of(spec.lane, spec.version),
+            image=None if image is None else image.reference,
             gpu_class=spec.gpu_class,
             architecture=architecture_of(spec.gpu_class) if spec.lane == "trt-engine" else None,
             gpus=spec.gpus,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine_builder.contract.images import LAST_ENGINE_VERSION
+from engine_builder.contract.versions import LAST_ENGINE_VERSION
 from engine_builder.plan.options import Option
 from engine_builder.plan.planning import HEADROOM, LanePlan, Plan, replicas
 from model_registry.engine_specs import BuildLane

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine_builder.checkpoint import Checkpoint
-from engine_builder.contract.images import LAST_ENGINE_VERSION, images_with
+from engine_builder.contract.images import images_with
+from engine_builder.contract.versions import LAST_ENGINE_VERSION, VLLM_VERSION
 from engine_builder.plan.precision_rules import EIGHT_BIT_FLOAT, PRECISIONS
 from engine_builder.plan.size_rules import RANKS, splits
-from engine_builder.plan.versions import VLLM_VERSION
 from engine_builder.shape import Shape
 from model_registry.engine_specs import BuildLane, EngineSpec, KvPrecision, Precision
 from model_registry.knobs import knobs_of

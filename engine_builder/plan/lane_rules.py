@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from engine_builder.contract.images import LAST_ENGINE_VERSION, images_with
+from engine_builder.contract.images import images_with
+from engine_builder.contract.versions import (
+    FIRST_PYTORCH_VERSION,
+    LAST_ENGINE_VERSION,
+    is_candidate,
+    newer,
+)
 from engine_builder.plan.findings import Finding
-from engine_builder.plan.versions import FIRST_PYTORCH_VERSION, is_candidate, newer
 from engine_builder.shape import Shape
 from model_registry.engine_specs import BuildLane, EngineSpec, Lora, Precision, Speculative, SpeculativeMode
 
@@ -132,12 +137,14 @@ def _image(spec: EngineSpec) -> Iterator[Finding]:
             "note",
         )
     else:
+        first, *_, last = images_with(LAST_ENGINE_VERSION)
         what = "is a release candidate that" if is_candidate(spec.version) else "is one that"
         yield Finding(
             "image",
             "version",
             f"{spec.version} {what} no Triton image is known to hold",
-            f"use {LAST_ENGINE_VERSION} (images 26.04 to 26.07), or make sure that builder and server agree",
+            f"use {LAST_ENGINE_VERSION} (images {first.tag} to {last.tag}), or make sure that builder and "
+            "server agree",
             "warning",
         )
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine_builder.package.targets import architecture_of
 from engine_builder.preflight.problems import Look, Problem
 from engine_builder.preflight.subject import Subject
 from inference.schema import is_true
+from router.gpus import architecture_of
 
 _RANK = re.compile(r"rank(\d+)\.engine")
 _BUILT_PARTS = ("version", "pretrained_config", "build_config")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine_builder.errors import CheckpointError
 from engine_builder.package.manifest import Feature, Manifest
+from engine_builder.plan.memory import kv_bytes_per_token, shards_embedding, weights_bytes
 from engine_builder.preflight.asking import Asker
 from engine_builder.preflight.lint import OnCheck
 from engine_builder.preflight.problems import Problem, checked
@@ -28,17 +29,6 @@ _USUAL: tuple[Feature, ...] = ("stream", "stop", "seed", "cancel")
 _TARGETS: Mapping[str, str] = {"trt-engine": "ensemble", "llmapi": "tensorrt_llm"}
 """What is asked for by lane; the bare model behind an ensemble is found."""
 _GPU_TOTAL = re.compile(r"^nv_gpu_memory_total_bytes\{[^}]*\}\s+(\S+)", re.MULTILINE)
-_KV_BYTES: Mapping[str, float] = {"auto": 2.0, "fp8": 1.0, "int8": 1.0}
-_WEIGHT_BYTES: Mapping[str, float] = {
-    "bf16": 2.0,
-    "fp16": 2.0,
-    "fp8": 1.0,
-    "int8-sq": 1.0,
-    "int8-wo": 1.0,
-    "int4-awq": 0.516,
-    "int4-wo": 0.5,
-    "nvfp4": 0.5625,
-}
 
 
 async def live(
@@ -177,14 +167,14 @@ def needed_bytes(manifest: Manifest, shape: Shape | None) -> float:
     spec = manifest.spec
     tensor, pipeline = spec.tensor_parallel or 1, spec.pipeline_parallel or 1
     own = (e.size for path, e in manifest.files.items() if path.startswith(("engine/", "checkpoint/")))
-    weights, cache = float(sum(own)), 0.0
-    if shape is not None:
-        if not manifest.own_weights:
-            weights = shape.linear * _WEIGHT_BYTES[spec.precision or "bf16"] + 2 * shape.embedding * 2
-        heads = max(1, -(-shape.kv_heads // tensor))
-        token = 2 * shape.layers / pipeline * heads * shape.head_dim * _KV_BYTES[spec.kv_cache or "auto"]
-        cache = token * (spec.max_seq_len or 0)
-    return weights / (tensor * pipeline) + cache
+    weights = sum(own) / (tensor * pipeline)
+    if shape is None:
+        return weights
+    if not manifest.own_weights:
+        sharded = shards_embedding(spec)
+        weights = weights_bytes(shape, spec.precision or "bf16", tensor, pipeline, sharded_embedding=sharded)
+    token = kv_bytes_per_token(shape, spec.kv_cache or "auto", tensor, pipeline)
+    return weights + token * (spec.max_seq_len or 0)
 
 
 def _shape(subject: Subject) -> Shape | None:

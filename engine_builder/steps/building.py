@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine_builder.checkpoint import Checkpoint
-from engine_builder.contract.images import LAST_ENGINE_VERSION
-from engine_builder.contract.options import version_number
+from engine_builder.contract.versions import LAST_ENGINE_VERSION, newer
 from engine_builder.errors import SpecError
 from engine_builder.identity import DECIDED
 from engine_builder.shape import Shape
@@ -66,7 +65,7 @@ def _check(spec: EngineSpec) -> None:
     left = [name for name in DECIDED if getattr(spec, name) is None]
     if left:
         raise SpecError(f"{spec.name} leaves {', '.join(left)} open", "have `plan` resolve it first")
-    if spec.lane == "trt-engine" and version_number(spec.version) > version_number(LAST_ENGINE_VERSION):
+    if spec.lane == "trt-engine" and newer(spec.version, LAST_ENGINE_VERSION):
         raise SpecError(
             f"version {spec.version} compiles no engines: TensorRT-LLM {LAST_ENGINE_VERSION} was the last",
             f"set version to {LAST_ENGINE_VERSION}, or lane to llmapi",

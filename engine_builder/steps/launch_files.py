@@ -13,6 +13,7 @@ import yaml
 
 from engine_builder.contract import PINNED
 from engine_builder.contract.precision import ACTIVATION_DTYPES
+from engine_builder.repository.lookahead import sizes_for
 from engine_builder.steps.sizes import precision
 from engine_builder.steps.step import OUTPUT, Step, escaped
 from engine_builder.steps.tools import CHECK, Tools
@@ -100,7 +101,13 @@ def _speculative(spec: EngineSpec) -> dict[str, Any]:
         raise ValueError(f"{speculative.mode} has no counterpart in the LLM API; choose another mode")
     found: dict[str, Any] = {"decoding_type": _SPECULATIVE[speculative.mode]}
     if speculative.mode == "lookahead_decoding":
-        return {**found, "max_window_size": speculative.max_draft_len}
+        sizes = sizes_for(speculative.max_draft_len)
+        return {
+            **found,
+            "max_window_size": sizes.window,
+            "max_ngram_size": sizes.ngram,
+            "max_verification_set_size": sizes.verification,
+        }
     found["max_draft_len"] = speculative.max_draft_len
     if speculative.draft_checkpoint is not None:
         found["speculative_model_dir"] = speculative.draft_checkpoint

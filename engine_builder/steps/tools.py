@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine_builder.contract.options import version_number
+from engine_builder.contract.versions import version_number
 from engine_builder.doubles.programs import PROGRAMS
 from engine_builder.doubles.telling import VERSION
 from engine_builder.errors import BuilderError, SpecError

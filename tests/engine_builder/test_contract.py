@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine_builder.contract import TABLES, complaints, document_complaints, table
-from engine_builder.contract.images import images_with
-from engine_builder.contract.options import version_number
+from engine_builder.contract.images import image_with, images_with
 from engine_builder.contract.precision import (
     KV_QUANT_ALGO,
     KV_QUANT_ALGOS,
@@ -14,6 +13,7 @@ from engine_builder.contract.precision import (
     QUANT_ALGOS,
 )
 from engine_builder.contract.precision import QFORMATS as QFORMATS_BY_PRECISION
+from engine_builder.contract.versions import version_number
 
 
 def _found(program: str, line: str, version: str = "1.2.1") -> dict[str, str]:
@@ -128,3 +128,7 @@ def test_images_by_version_tell_what_is_in_doubt() -> None:
     (doubted,) = images_with("1.2.0rc8")
     assert (doubted.tag, doubted.version) == ("26.03", "1.2.0")
     assert doubted.reference == "nvcr.io/nvidia/tritonserver:26.03-trtllm-python-py3"
+    newest = image_with("1.2.1")
+    assert newest is not None
+    assert newest.tag == "26.07"
+    assert image_with("1.2.0") is None, "the sources disagree"

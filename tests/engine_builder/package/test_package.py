@@ -17,8 +17,9 @@ from engine_builder.errors import PackageError, SignatureError
 from engine_builder.package import Signer, Trust, fetch, package, read_manifest, verify
 from engine_builder.package.signing import key_id, public_path
 from engine_builder.repository.engine_models import engine_parameters
-from engine_builder.repository.lookahead import sizes_for
+from engine_builder.repository.lookahead import Lookahead, sizes_for
 from engine_builder.repository.model_files import from_installation
+from engine_builder.steps.launch_files import llm_arguments
 from model_registry.engine_specs import Lora, Speculative
 from model_registry.triton_queue import TritonQueue
 from tests.engine_builder.packages import (
@@ -90,6 +91,9 @@ def test_parameters_come_from_the_spec() -> None:
         "3",
         "2",
     ]
+    served = llm_arguments(spec(lane="llmapi", speculative=lookahead))["speculative_config"]
+    sizes = [served[f"max_{size}_size"] for size in ("window", "ngram", "verification_set")]
+    assert Lookahead(*sizes).draft_tokens == 7
 
 
 @pytest.mark.parametrize("draft_tokens", [1, 2, 3, 7, 16, 39, 100])

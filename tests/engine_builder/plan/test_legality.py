@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from engine_builder.contract.versions import newer
 from engine_builder.plan import Finding, check
 from engine_builder.plan.candidates import quantized_as, sixteen_bits
 from engine_builder.plan.precision_rules import PRECISIONS, works_on
-from engine_builder.plan.versions import newer
 from engine_builder.shape import Shape
 from router.gpus import GPUS
 from tests.engine_builder.plan.specs import LLAMA_8B, LLAMA_70B, decided, spec
