@@ -70,10 +70,15 @@ def fetch(
     `gpu_device_ids`: GPUs of the executor (`0,1;2,3`); default, all that the server sees. Nothing is left at
     `destination` when this fails. Raises PackageError, SignatureError and StoreError.
     """
-    if destination.exists() and any(destination.iterdir()):
-        raise PackageError(f"{destination} is not empty", "name a new folder, or remove that one")
     draft = destination.with_name(f".fetching-{secrets.token_hex(6)}")
-    draft.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if destination.exists() and any(destination.iterdir()):
+            raise PackageError(f"{destination} is not empty", "name a new folder, or remove that one")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PackageError(
+            f"{destination} cannot be a folder: {error.strerror}", "name a new folder that can be written"
+        ) from error
     try:
         download(url, draft)
         shutil.rmtree(draft / SERVE_DIR, ignore_errors=True)

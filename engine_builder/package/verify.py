@@ -29,7 +29,7 @@ class Flaw(NamedTuple):
 
     path: str
     what: str
-    """`missing`, `changed`, `not part of the engine` or `a link to a folder`, of which no file is compared."""
+    """`missing`, `changed`, `not part of the engine` or `a link to a folder`, of which none is compared."""
 
 
 def verify(folder: Path, trust: Trust, progress: Progress | None = None) -> tuple[Manifest, list[Flaw]]:

@@ -317,3 +317,11 @@ def test_a_link_to_a_folder_brings_nothing_in_unseen(folder: Path, tmp_path: Pat
     (copy / "engine" / "more").symlink_to(tmp_path / "elsewhere")
     _, flaws = verify(copy, TRUST)
     assert [(flaw.path, flaw.what) for flaw in flaws] == [("engine/more", "a link to a folder")]
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_destination_that_is_a_file_is_named(folder: Path, tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    with pytest.raises(PackageError, match="cannot be a folder"):
+        fetch(str(folder), tmp_path / where, TRUST)
+    assert (tmp_path / "file").read_text("utf-8") == "kept"
