@@ -79,10 +79,14 @@ class Checkpoint:
             )
         try:
             config = json.loads(_read(url, CONFIG_FILE))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{url}/{CONFIG_FILE} is not JSON: {error}", "fetch it again") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"{url}/{CONFIG_FILE} is not a JSON object", "fetch it again")
+        if not isinstance(config.get("quantization_config") or {}, dict):
+            raise CheckpointError(
+                f"{url}/{CONFIG_FILE}: quantization_config is no JSON object", "fetch it again"
+            )
         return cls(url, config, Shape.of(config, f"{url}/{CONFIG_FILE}"), files)
 
     def digest(self, cache: DigestCache | None = None, progress: Progress | None = None) -> str:

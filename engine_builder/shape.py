@@ -45,6 +45,8 @@ class Shape:
     def of(cls, config: Mapping[str, Any], where: str = "config.json") -> Shape:
         """Reads a config; of a multimodal one its `text_config`. Raises CheckpointError."""
         text = config.get("text_config", config)
+        if not isinstance(text, Mapping):
+            raise CheckpointError(f"{where}: text_config is no JSON object", "fetch it again")
         missing = [name for name in _NEEDED if not isinstance(text.get(name), int) or text[name] < 1]
         if missing:
             raise CheckpointError(
@@ -53,7 +55,11 @@ class Shape:
             )
         heads, hidden = text["num_attention_heads"], text["hidden_size"]
         named = text.get("architectures") or [_ARCHITECTURES.get(str(text.get("model_type")), "unknown")]
+        if not isinstance(named, list):
+            raise CheckpointError(f"{where}: architectures is no list of names", "fetch it again")
         experts = text.get("num_local_experts") or text.get("num_experts") or 1
+        if not isinstance(experts, int) or experts < 1:
+            raise CheckpointError(f"{where}: num_experts is no count: {experts!r}", "fetch it again")
         return cls(
             architecture=str(named[0]),
             layers=text["num_hidden_layers"],

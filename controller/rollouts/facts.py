@@ -76,5 +76,10 @@ def _tokenizer(rollout: Rollout, snapshot: Snapshot) -> str | None:
 def _another(rollout: Rollout, snapshot: Snapshot) -> str | None:
     for status in snapshot.rollout_statuses.values():
         if status.model == rollout.model and status.name != rollout.name and status.phase in ACTIVE:
-            return f"waits for the rollout {status.name!r} of the same model to end"
+            return waits_for(status.name)
     return None
+
+
+def waits_for(other: str) -> str:
+    """Why a rollout does not begin while another one of its model is under way."""
+    return f"waits for the rollout {other!r} of the same model to end"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 
 from controller.rollouts.decide import Decision, decide
-from controller.rollouts.facts import facts_of
+from controller.rollouts.facts import facts_of, waits_for
 from model_registry.entities import Deployment
 from model_registry.errors import RegistryBusyError, RegistryUnavailableError
 from model_registry.kinds import Ref
@@ -70,6 +71,7 @@ class Rollouts:
         changed: list[tuple[RolloutStatus | None, RolloutStatus]],
     ) -> tuple[list[Stored], list[Ref]]:
         puts: list[Stored] = []
+        begun: dict[str, str] = {}
         for rollout in snapshot.rollouts.values():
             before = snapshot.rollout_statuses.get(rollout.name)
             present = before or _first(rollout)
@@ -77,7 +79,12 @@ class Rollouts:
             if told is None or told.evidence.epoch != present.epoch:
                 told = Gathered(Evidence(present.epoch), None)
             facts = facts_of(rollout, snapshot, begun=present.phase in ACTIVE)
+            other = begun.get(rollout.model)
+            if other is not None and present.phase == "pending" and facts.refusal is None:
+                facts = replace(facts, refusal=waits_for(other))
             decision = decide(rollout, present, told, facts, now)
+            if present.phase == "pending" and decision.phase in {*ACTIVE, "promoted"}:
+                begun[rollout.model] = rollout.name
             status = _status(rollout, present, decision, told, now)
             if before is not None and not self._worth_writing(before, status, now):
                 continue
@@ -165,6 +172,8 @@ def _weights(before: RolloutStatus, status: RolloutStatus, snapshot: Snapshot) -
     """
     if before.phase == status.phase or status.phase == "pending":
         return []
+    if before.phase == "pending" and status.phase == "aborted":
+        return []  # it has moved nothing, and the candidate may be what serves
     deployments = {one.name: one for one in chain(*snapshot.deployments.values())}
     stable, candidate = deployments.get(status.stable), deployments.get(status.candidate)
     if stable is None or candidate is None:

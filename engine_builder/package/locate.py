@@ -7,7 +7,9 @@ is served is written beside it, to `serve/`.
 
 from __future__ import annotations
 
+import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,10 @@ from engine_builder.package.verify import SERVE_DIR, Progress, verify
 from engine_builder.repository.engine_models import CHECKPOINT, GPUS, ROOT
 
 LOCATION_FILE = "location.json"
+
+_UNSAFE = re.compile(r"""["'\\$`#]|: """)
+"""What ends or starts something in protobuf's text, YAML, JSON or a shell."""
+_GPUS = re.compile(r"\d+([,;]\d+)*")
 
 
 class Location(BaseModel):
@@ -64,10 +70,15 @@ def fetch(
     `gpu_device_ids`: GPUs of the executor (`0,1;2,3`); default, all that the server sees. Nothing is left at
     `destination` when this fails. Raises PackageError, SignatureError and StoreError.
     """
-    if destination.exists() and any(destination.iterdir()):
-        raise PackageError(f"{destination} is not empty", "name a new folder, or remove that one")
     draft = destination.with_name(f".fetching-{secrets.token_hex(6)}")
-    draft.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if destination.exists() and any(destination.iterdir()):
+            raise PackageError(f"{destination} is not empty", "name a new folder, or remove that one")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PackageError(
+            f"{destination} cannot be a folder: {error.strerror}", "name a new folder that can be written"
+        ) from error
     try:
         download(url, draft)
         shutil.rmtree(draft / SERVE_DIR, ignore_errors=True)
@@ -95,6 +106,17 @@ def write_served(
     """Write `serve/` of a package for a server that sees its folder at `root`, in place of what is there."""
     if not root.startswith("/"):
         raise PackageError(f"{root} is no absolute path", "model servers know no other")
+    for what, value in (("served_at", root), ("checkpoint", checkpoint or manifest.spec.checkpoint)):
+        if _UNSAFE.search(value) or not value.isprintable():
+            raise PackageError(
+                f"{what}: {value!r} cannot stand in configurations and scripts",
+                "name a path without quotes, backslashes, $, `, #, and control characters",
+            )
+    if gpu_device_ids is not None and not _GPUS.fullmatch(gpu_device_ids):
+        raise PackageError(
+            f"gpu_device_ids: {gpu_device_ids!r} is no list of GPUs",
+            "write 0,1 or, of two executors, 0,1;2,3",
+        )
     location = Location(
         root=root.rstrip("/"),
         checkpoint=checkpoint or manifest.spec.checkpoint,
@@ -122,7 +144,7 @@ def served_files(folder: Path, location: Location) -> Iterator[tuple[str, str]]:
         for path in files_below(folder / part):
             text = (folder / part / path).read_text(encoding="utf-8")
             for placeholder, value in values.items():
-                text = text.replace(placeholder, value)
+                text = text.replace(placeholder, shlex.quote(value) if path.endswith(".sh") else value)
             yield f"{part}/{path}", text
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from engine_builder.errors import PackageError
 from model_registry.cards import GoodputCard
@@ -26,6 +27,13 @@ SIGNATURE_FILE = "manifest.sig"
 
 Feature = Literal["stream", "stop", "seed", "logprobs", "cancel", "guided", "lora"]
 """What clients may ask of the engine, each tried by preflight."""
+
+
+def _below(path: str) -> str:
+    """A path that stays in the engine's folder."""
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise PydanticCustomError("path", "{path} is no path below the engine's folder", {"path": repr(path)})
+    return path
 
 
 class FileEntry(BaseModel):
@@ -75,7 +83,7 @@ class Manifest(BaseModel):
     card: GoodputCard | None = None
     """The plan's forecast."""
     built_at: AwareDatetime
-    files: Mapping[str, FileEntry]
+    files: Mapping[Annotated[str, AfterValidator(_below)], FileEntry]
     """Every file of the folder but the manifest and its signature, by path."""
 
     def encoded(self) -> bytes:

@@ -29,7 +29,7 @@ class Flaw(NamedTuple):
 
     path: str
     what: str
-    """`missing`, `changed`, `not part of the engine`."""
+    """`missing`, `changed`, `not part of the engine` or `a link to a folder`, of which none is compared."""
 
 
 def verify(folder: Path, trust: Trust, progress: Progress | None = None) -> tuple[Manifest, list[Flaw]]:
@@ -48,6 +48,11 @@ def verify(folder: Path, trust: Trust, progress: Progress | None = None) -> tupl
         done += entry.size
         if progress is not None:
             progress(done, total)
+    flaws += [
+        Flaw(path.relative_to(folder).as_posix(), "a link to a folder")
+        for path in folder.rglob("*")
+        if path.is_symlink() and path.is_dir()
+    ]
     own = {MANIFEST_FILE, SIGNATURE_FILE, *manifest.files}
     flaws += [
         Flaw(path, "not part of the engine")

@@ -45,6 +45,10 @@ class Records:
     def _run(self, rolling: Rolling) -> _Run:
         name, epoch = rolling.status.name, rolling.status.epoch
         found = self._runs.get(name)
+        if found is not None and found.evidence.epoch > epoch:
+            return _Run(
+                Evidence(epoch)
+            )  # of a request that an earlier run began: nobody asks for it any more
         if found is None or found.evidence.epoch != epoch:
             found = self._runs[name] = _Run(Evidence(epoch))
         return found

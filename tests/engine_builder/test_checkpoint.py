@@ -8,10 +8,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from pydantic import ValidationError
 
 from engine_builder.checkpoint import Checkpoint, DigestCache
 from engine_builder.errors import CheckpointError
 from engine_builder.shape import Shape
+from model_registry.engine_specs import Workload
 
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -147,3 +149,27 @@ def test_of_a_mixture_every_token_computes_with_its_experts_only() -> None:
 
 def test_the_text_part_of_a_multimodal_config_counts() -> None:
     assert Shape.of({"model_type": "mllama", "text_config": LLAMA_8B}) == Shape.of(LLAMA_8B)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("architectures", 5), ("text_config", []), ("num_experts", -3), ("num_experts", "x")]
+)
+def test_a_field_of_another_type_is_named(field: str, value: object) -> None:
+    sizes = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+    with pytest.raises(CheckpointError, match=field):
+        Shape.of({**dict.fromkeys(sizes, 8), field: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("[" * 100_000, "not JSON"), ('{"quantization_config": 7}', "quantization_config")]
+)
+def test_a_config_that_cannot_be_read_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=named):
+        Checkpoint.open(str(tmp_path))
+
+
+@pytest.mark.parametrize("field", ["ttft_s", "itl_s", "requests_per_s"])
+def test_a_workload_is_finite(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Workload.model_validate({field: float("inf")})

@@ -197,3 +197,26 @@ async def test_a_stable_deployment_that_serves_nothing_is_not_taken_over_from(
     await begin(store)
     await store.apply([deployment("a", weight=0)])
     assert "has weight 0" in (await look(store, rollouts)).reason
+
+
+async def test_aborting_what_never_began_moves_no_weights(store: RegistryStore, rollouts: Rollouts) -> None:
+    """As after a promotion: the old deployment has weight 0, the new one serves, and `run` was raised."""
+    await begin(store)
+    await store.apply([deployment("a", weight=0), deployment("b", weight=2)])
+    assert (await look(store, rollouts)).phase == "pending"
+    before = await weights(store)
+    rollout = (await store.load()).rollouts["r"]
+    await store.apply([rollout.model_copy(update={"wanted": "abort"})])
+    assert (await look(store, rollouts)).phase == "aborted"
+    assert await weights(store) == before
+
+
+async def test_of_two_rollouts_of_one_model_only_one_begins(store: RegistryStore, rollouts: Rollouts) -> None:
+    """Also where both are seen for the first time at once."""
+    await begin(store)
+    rollout = (await store.load()).rollouts["r"]
+    await store.apply([rollout.model_copy(update={"name": "s"})])
+    await look(store, rollouts)
+    statuses = (await store.load()).rollout_statuses
+    assert {name: status.phase for name, status in statuses.items()} == {"r": "canary", "s": "pending"}
+    assert "waits for the rollout 'r'" in statuses["s"].reason

@@ -279,3 +279,53 @@ def test_a_newer_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
     write_engine(tmp_path / "engine")
     with pytest.raises(PackageError, match=r"manifest\.json cannot be read"):
         read_manifest(tmp_path / "engine")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("served_at", "/m/$(id)"),
+        ("served_at", '/m" }'),
+        ("checkpoint", "/c\ntouch x"),
+        ("gpu_device_ids", '0" }'),
+    ],
+)
+def test_places_that_would_end_a_text_are_refused(
+    folder: Path, tmp_path: Path, field: str, value: str
+) -> None:
+    with pytest.raises(PackageError, match=field):
+        fetch(str(folder), tmp_path / "engine", TRUST, **{field: value})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_is_one_word_of_a_launch_script(folder: Path, tmp_path: Path) -> None:
+    fetch(str(folder), tmp_path / "engine", TRUST, served_at="/m; touch x")
+    for script in (tmp_path / "engine" / "serve" / "launch").glob("*.sh"):
+        assert "--model-repository='/m; touch x'/serve/repository" in script.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a//b", "./a"])
+def test_a_manifest_names_no_file_outside_of_its_folder(folder: Path, tmp_path: Path, path: str) -> None:
+    document = json.loads((folder / "manifest.json").read_bytes())
+    document["files"][path] = {"sha256": "0" * 64, "size": 0}
+    (tmp_path / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(PackageError, match="no path below the engine's folder"):
+        read_manifest(tmp_path)
+
+
+def test_a_link_to_a_folder_brings_nothing_in_unseen(folder: Path, tmp_path: Path) -> None:
+    """A copy would hold what it leads to."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "evil.py").write_text("1", encoding="utf-8")
+    (copy / "engine" / "more").symlink_to(tmp_path / "elsewhere")
+    _, flaws = verify(copy, TRUST)
+    assert [(flaw.path, flaw.what) for flaw in flaws] == [("engine/more", "a link to a folder")]
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_destination_that_is_a_file_is_named(folder: Path, tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    with pytest.raises(PackageError, match="cannot be a folder"):
+        fetch(str(folder), tmp_path / where, TRUST)
+    assert (tmp_path / "file").read_text("utf-8") == "kept"
