@@ -44,4 +44,4 @@ async def spec_of_registry(connection: Connection, name: str) -> EngineSpec:
     found = await fetch(connection, "EngineSpec", name)
     spec = decode("EngineSpec", json.dumps(found.items[0]))
     assert isinstance(spec, EngineSpec)
-    return spec
+    return placed(spec)
