@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from enginehouse.connection import Connection
 from enginehouse.errors import CommandError
@@ -24,10 +25,18 @@ def spec_of_file(path: str, name: str | None) -> EngineSpec:
     specs = [item for item in objects if isinstance(item, EngineSpec)]
     found = [item for item in specs if name in {None, item.name}]
     if len(found) == 1:
-        return found[0]
+        return placed(found[0])
     named = ", ".join(item.name for item in specs) or "none"
     wanted = "exactly one EngineSpec" if name is None else f"an EngineSpec {name!r}"
     raise CommandError(f"{path} does not hold {wanted}; there are: {named}", "name one: -f FILE NAME")
+
+
+def placed(spec: EngineSpec) -> EngineSpec:
+    """The spec with its checkpoint's whole path, where that is a folder here: steps run elsewhere."""
+    folder = Path(spec.checkpoint)
+    if folder.is_absolute() or not folder.is_dir():
+        return spec
+    return spec.model_copy(update={"checkpoint": str(folder.absolute())})
 
 
 async def spec_of_registry(connection: Connection, name: str) -> EngineSpec:
@@ -35,4 +44,4 @@ async def spec_of_registry(connection: Connection, name: str) -> EngineSpec:
     found = await fetch(connection, "EngineSpec", name)
     spec = decode("EngineSpec", json.dumps(found.items[0]))
     assert isinstance(spec, EngineSpec)
-    return spec
+    return placed(spec)

@@ -26,7 +26,9 @@ def follow(connection: Connection, build: EngineBuild) -> EngineBuild:
     with BuildView(build.asked.engine) as view:
         view.say(f"{build.id} is {build.state}; `enginehouse builds logs -f {build.id}` follows it elsewhere")
         if build.state == "queued":
-            view.say("it waits for a builder that can do it: `enginehouse builder` runs one")
+            view.say(
+                "it waits for a builder that can do it: `enginehouse builder` runs one, --local builds here"
+            )
         try:
             return asyncio.run(_until_ended(connection, build, view))
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from engine_builder.checkpoint import Checkpoint
 from engine_builder.errors import BuilderError
 from engine_builder.plan import KernelTables, PerformanceModel, Plan, Roofline, picture, plan, resolve
 from engine_builder.plan.kernel_tables import installed
+from enginehouse.build_specs import placed
 from enginehouse.console import output
 from enginehouse.errors import CommandError
 from enginehouse.manifests import read_manifests
@@ -74,7 +75,8 @@ def _specs(asked: Asked) -> list[EngineSpec]:
     if asked.checkpoint is not None:
         if "gpu_class" not in asked.fields:
             raise CommandError("--checkpoint needs --gpu-class", "For example --gpu-class h100-sxm.")
-        return [_checked({"name": _name(asked.checkpoint), "checkpoint": asked.checkpoint, **asked.fields})]
+        spec = _checked({"name": _name(asked.checkpoint), "checkpoint": asked.checkpoint, **asked.fields})
+        return [placed(spec)]
     files = [(file.name, file.text) for file in read_manifests(asked.files)]
     try:
         found = [one for one in parse_manifests(files) if isinstance(one, EngineSpec)]

@@ -13,7 +13,7 @@ builds = typer.Typer(
     help="Builds of engines, under way and ended. Example: enginehouse builds list", no_args_is_help=True
 )
 
-BuildId = Annotated[str, typer.Argument(help="Of `enginehouse builds list`.")]
+BuildId = Annotated[str, typer.Argument(help="Its id, of `enginehouse builds list`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from enginehouse.engine_places import EnginePlaces
 
 engines = typer.Typer(
-    no_args_is_help=True, help="Published engines: list, show, verify, fetch, publish, clean up, sign."
+    no_args_is_help=True, help="Published engines: list, show, verify, fetch, serve, publish, clean up, sign."
 )
 Engine = Annotated[str, typer.Argument(metavar="ENGINE", help="Its name.")]
 Store = Annotated[
@@ -157,11 +157,39 @@ def fetch(
         )
     launch = sorted((destination / "serve" / "launch").glob("*.sh"))
     typer.echo(f"{manifest.name} is at {destination}")
-    if manifest.image is not None:
-        typer.echo(f"image:  {manifest.image}")
-    for script in launch:
-        typer.echo(f"start:  {script}")
+    if manifest.runtime == "emulated" and served_at is None:
+        typer.echo(f"start:  enginehouse engines serve {destination}")
+    else:
+        if manifest.image is not None:
+            typer.echo(f"image:  {manifest.image}")
+        for script in launch:
+            typer.echo(f"start:  {script}")
     typer.echo(f"then:   enginehouse preflight {manifest.name} --server URL")
+
+
+@engines.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An emulated engine, as `fetch` left it.")],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="HTTP. 0: any free one.")] = 0,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Log of the server. Default: serve/triton.log in FOLDER.")
+    ] = None,
+) -> None:
+    """Serve a fetched emulated engine on this machine's Triton, on loopback, until Ctrl-C. Needs no GPU.
+
+    Engines for GPUs are started by the scripts in serve/launch, in the image that `fetch` names.
+
+    Example: enginehouse engines serve ./served/depot --port 8100
+    """
+    import asyncio
+
+    from enginehouse.engine_places import told
+    from enginehouse.engine_serving import serve as served
+    from enginehouse.local.triton import TritonPorts
+
+    at = log or folder / "serve" / "triton.log"
+    with told():
+        asyncio.run(served(folder.resolve(), TritonPorts(http=port), at.resolve(), typer.echo))
 
 
 @engines.command()
