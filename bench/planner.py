@@ -42,8 +42,9 @@ MIXTRAL = {
     "vocab_size": 32000,
     "torch_dtype": "bfloat16",
 }
-SIMULATED_BAR = 1.2
-"""By what factor our formula may be off the tool's own simulation, in tokens per second."""
+SIMULATED_BAR, MIXTURE_BAR = 1.15, 1.2
+"""By what factor our formula may be off the tool's own simulation, in tokens per second. By more of
+mixtures of experts: which experts a small batch reads makes their steps no straight line (decision 25)."""
 ROOFLINE_BAR = 1.5
 """By what factor a roofline's goodput may be off, for the GPUs and models below."""
 TABLE_WIDTH = 130
@@ -128,6 +129,7 @@ def _measure(case: Case, tables: KernelTables, folder: str) -> dict[str, Any]:
     ours = option.at_targets.requests_per_s
     by_roofline = rough.tokens_per_s_per_gpu / option.tokens_per_s_per_gpu
     beside_vllm = ratio(found, "llmapi", "vllm")
+    bar = SIMULATED_BAR if checkpoint.shape.experts == 1 else MIXTURE_BAR
     return {
         "name": case.name,
         "tokens_per_s_per_gpu": round(option.tokens_per_s_per_gpu),
@@ -137,7 +139,7 @@ def _measure(case: Case, tables: KernelTables, folder: str) -> dict[str, Any]:
         "by_simulation": round(ours / float(simulated["seq/s"]), 3),
         "roofline_by_tables": round(by_roofline, 3),
         "by_vllm": None if beside_vllm is None else round(beside_vllm, 3),
-        "ok": _within(ours / float(simulated["seq/s"]), SIMULATED_BAR) and _within(by_roofline, ROOFLINE_BAR),
+        "ok": _within(ours / float(simulated["seq/s"]), bar) and _within(by_roofline, ROOFLINE_BAR),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.resources import files
 from typing import NamedTuple, Self
 
@@ -12,6 +13,7 @@ from model_registry.connection import RedisClient, answer
 from model_registry.rollout_evidence.evidence import Evidence, together
 from model_registry.rollout_evidence.keys import Keys
 
+_log = logging.getLogger(__name__)
 _OUTLIVES_S = 7 * 86_400.0
 _decode = msgspec.json.Decoder(Evidence, strict=False).decode
 
@@ -50,13 +52,18 @@ class EvidenceStore:
             return bool(await self._report(keys=[self._keys.evidence(rollout)], args=args))
 
     async def gather(self, rollout: str, epoch: int) -> Gathered:
-        """The sum of all reports of one run."""
+        """The sum of all reports of one run; those that cannot be understood are passed over."""
         async with answer(self._answer_within_s):
             now_ms, values = await self._read(keys=[self._keys.evidence(rollout)], args=[])
         told: list[tuple[int, Evidence]] = []
         for value in values:
             at_ms, _, document = str(value).split(" ", 2)
-            if (evidence := _decode(document)).epoch == epoch:
+            try:
+                evidence = _decode(document)
+            except msgspec.DecodeError as error:  # of a worker of another release
+                _log.warning("report passed over", extra={"rollout": rollout, "reason": str(error)})
+                continue
+            if evidence.epoch == epoch:
                 told.append((int(at_ms), evidence))
         if not told:
             return Gathered(Evidence(epoch), None)

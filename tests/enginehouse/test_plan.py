@@ -122,7 +122,7 @@ def test_all_specs_of_a_folder_are_planned(tmp_path: Path) -> None:
         (["--precision", "fp8", "--gpu-class", "a100-sxm-80gb"], "SM 80.*has no FP8 units", "int8-sq"),
         (["--precision", "fp7", "--gpu-class", "h100-sxm"], "precision: Input should be", "--help"),
         (["--gpu-class", "h1000"], "no figures of", "h100-sxm"),
-        (["--input-tokens", "9000", "--gpu-class", "h100-sxm"], "8192 positions", "shorter"),
+        (["--input-tokens", "9000", "--gpu-class", "h100-sxm"], "8192 positions", "--input-tokens"),
         ([], "needs --gpu-class", "h100-sxm"),
     ],
 )

@@ -50,6 +50,16 @@ async def test_an_earlier_run_neither_counts_nor_comes_back(evidence: EvidenceSt
     assert (await evidence.gather("r", 5)).age_s is None
 
 
+async def test_a_report_of_another_release_stops_nothing(
+    evidence: EvidenceStore, redis_client: Redis
+) -> None:
+    await evidence.report("r", "w1", told(5, 1, 10))
+    for worker, document in (("w2", '5 5 {"requests": "many"}'), ("w3", "5 5 [1, 2]")):
+        await redis_client.hset(Keys("test").evidence("r"), worker, document)
+    found = await evidence.gather("r", 5)
+    assert (found.evidence.requests, found.workers) == (10, 1)
+
+
 async def test_every_key_is_in_the_catalogue_and_lapses(evidence: EvidenceStore, redis_client: Redis) -> None:
     await evidence.report("r", "w", told(1, 0, 1))
     (key,) = [key async for key in redis_client.scan_iter()]
