@@ -52,6 +52,8 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 
 ## Prove -----------------------------------------------------------------------------------------
 
+TIMED = $(shell grep -rl --include='test_*.py' 'mark\.timed' tests)
+
 .PHONY: test
 # Three at a time, as part of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
@@ -61,7 +63,7 @@ test: setup-dev ## Set up, lint, type-check and run every test, with real Triton
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
 	    env "$$mark" $(RUN) -m pytest -n 3 -m "not timed" || status=$$?; \
-	    env "$$mark" $(RUN) -m pytest -n 2 -m timed || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 2 -m timed $(TIMED) || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
 	$(call took,make test); \

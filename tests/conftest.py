@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before anything imports NumPy: threads that spin beside other tests made tests of engines six times as slow.
@@ -15,7 +16,13 @@ import uvloop
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_OWN_SERVERS = ("tests/stack/test_dialects.py", "tests/stack/test_fallback.py")
+gc.disable()  # until all tests are collected: half of that time went into going through what stays anyway
+
+_OWN_SERVERS = (
+    "tests/stack/test_dialects.py",
+    "tests/stack/test_fallback.py",
+    "tests/stack/test_tune.py",  # a demo stack of its own costs less than to wait for the others
+)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
@@ -49,3 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     It is measured to the tenth of a second, when the other process is done.
     """
     items.sort(key=lambda item: (_part(item.nodeid) != "demo stack", "/test_cancellation" in item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end: the collector need not look at it again."""
+    gc.freeze()
+    gc.enable()

@@ -174,10 +174,10 @@ ENDLESS = [
 
 @pytest.mark.parametrize("source", GROWING)
 def test_growth_is_stopped(source: str) -> None:
-    started_s = time.monotonic()
+    started_s = time.process_time()
     with pytest.raises((RequestRefusedError, TokenizerError)):
         render(source)
-    assert time.monotonic() - started_s < 2
+    assert time.process_time() - started_s < 2
 
 
 @pytest.mark.parametrize("source", ENDLESS)
