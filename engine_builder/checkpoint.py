@@ -98,14 +98,21 @@ class Checkpoint:
         return self._digest({name: self.files[name] for name in TOKENIZER_FILES if name in self.files})
 
     def template(self) -> str | None:
-        """The chat template's text; None where the checkpoint has none."""
+        """The chat template's text; None where the checkpoint has none. Raises CheckpointError."""
         if "chat_template.jinja" in self.files:
             return _read(self.url, "chat_template.jinja").decode("utf-8")
         for name in ("chat_template.json", "tokenizer_config.json"):
             if name in self.files:
-                template = json.loads(_read(self.url, name)).get("chat_template")
-                if isinstance(template, list):  # named ones; `default` is what chat uses
-                    template = next((one["template"] for one in template if one["name"] == "default"), None)
+                try:
+                    template = json.loads(_read(self.url, name)).get("chat_template")
+                    if isinstance(template, list):  # named ones; `default` is what chat uses
+                        named = {one["name"]: one["template"] for one in template}
+                        template = named.get("default")
+                except (ValueError, AttributeError, LookupError, TypeError) as error:
+                    raise CheckpointError(
+                        f"{self.url}/{name} cannot be understood ({error})",
+                        "fetch it again; chat_template is a text, or a list of name and template",
+                    ) from error
                 if template:
                     return str(template)
         return None

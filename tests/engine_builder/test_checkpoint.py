@@ -105,6 +105,16 @@ def test_templates_are_found_where_checkpoints_have_them(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "text", ["{", "[]", '{"chat_template": [{"name": "default"}]}', '{"chat_template": [1]}']
+)
+def test_a_tokenizer_config_that_is_broken_is_named(tmp_path: Path, text: str) -> None:
+    at = folder(tmp_path / "a")
+    (at / "tokenizer_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json cannot be understood"):
+        Checkpoint.open(str(at)).template()
+
+
+@pytest.mark.parametrize(
     ("files", "words"),
     [
         ({}, "does not exist or is empty"),
