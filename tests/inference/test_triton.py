@@ -621,7 +621,8 @@ async def test_a_cancelled_call_frees_its_slot(
     """While streaming; and the sink hears no more."""
     seen = asyncio.Event()
     sink = RecordingSink(on_push=seen.set)
-    call = await speaker.start("ids", transport, sink, speaker.request(max_tokens=400, temperature=1.0))
+    request = speaker.request(max_tokens=400, min_tokens=400, temperature=1.0)
+    call = await speaker.start("ids", transport, sink, request)
     async with asyncio.timeout(WAIT_S):
         await seen.wait()
     call.cancel()
