@@ -18,11 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 gc.disable()  # until all tests are collected: half of that time went into going through what stays anyway
 
-_OWN_SERVERS = (
-    "tests/stack/test_dialects.py",
-    "tests/stack/test_fallback.py",
-    "tests/stack/test_tune.py",  # a demo stack of its own costs less than to wait for the others
-)
+_OWN_SERVERS = ("tests/stack/test_dialects.py", "tests/stack/test_fallback.py")
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:

@@ -81,8 +81,8 @@ async def slowest_of_50_that_leave(stack: Stack) -> float:
         "stream": True,
         "messages": [{"role": "user", "content": "Tell me a long story."}],
         "temperature": 1.0,
-        "max_tokens": 300,
-        "min_tokens": 300,
+        "max_tokens": 450,
+        "min_tokens": 450,
     }
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=stack.headers, connector=connector) as session:
