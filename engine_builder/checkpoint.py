@@ -23,7 +23,6 @@ from engine_builder.shape import Shape
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json")
-TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 _CHUNK = 8 * 1024 * 1024
 
 Progress = Callable[[int, int], None]

@@ -13,7 +13,6 @@ from engine_builder.preflight.subject import Model, Subject, is_unfilled
 from engine_builder.repository.writer import CONFIG_FILE, VERSION
 
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
-_OWN = frozenset({"engine_root", "checkpoint", "gpu_device_ids"})
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "tensorrt_llm": ("gpt_model_type", "gpt_model_path"),
     "preprocessing": ("tokenizer_dir",),
