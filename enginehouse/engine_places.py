@@ -75,3 +75,10 @@ def told() -> Iterator[None]:
         yield
     except BuilderError as error:
         raise CommandError(str(error), error.remedy or None) from error
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise CommandError(
+            f"{where}{error.strerror or error}", "check free space and permissions there"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"a file that should be text is not UTF-8: {error}") from error

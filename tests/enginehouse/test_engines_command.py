@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import resource
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from engine_builder.errors import SignatureError
 from engine_builder.package.signing import Signer
 from enginehouse.cli import app
-from enginehouse.engine_places import EnginePlaces
+from enginehouse.engine_places import EnginePlaces, told
 from enginehouse.errors import CommandError
 from model_registry.engines import Engine
 from model_registry.store import RegistryStore
@@ -103,3 +104,25 @@ async def test_what_no_deployment_names_goes_with_its_record_when_told_to(
     assert f"{package.name}: removed" in done
     assert list((state / "engines").iterdir()) == []
     assert await store.get("Engine", package.name) is None
+
+
+def test_no_room_where_an_engine_is_fetched_to_is_said(package: Path, state: Path, tmp_path: Path) -> None:
+    """Nothing is left there. The limit of a file's size stands for a disk that is full."""
+    run(state, "publish", str(package))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(CommandError) as caught:
+            run(state, "fetch", package.name, str(tmp_path / "served"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "too large" in str(caught.value)
+    assert not (tmp_path / "served").exists()
+
+
+def test_a_file_that_cannot_be_read_or_written_is_named() -> None:
+    """Wherever it comes up: no traceback."""
+    with pytest.raises(CommandError, match="/engines/x: No space left on device"), told():
+        raise OSError(28, "No space left on device", "/engines/x")
+    with pytest.raises(CommandError, match="not UTF-8"), told():
+        b"\xff".decode()
