@@ -1,8 +1,8 @@
-"""Desired: the endpoints that deployments ask for, one per server of each. Pure."""
+"""Desired: the endpoints that deployments ask for, one per server or replica of each. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from controller.engines import refusal
 from model_registry.engines import Engine
 from model_registry.entities import Deployment, Endpoint, LaneName, ServerRef
+from model_registry.replicas import Replica
 
 DEFAULT_CONCURRENCY = 64
 """For engines that do not say how many requests they run at once."""
@@ -124,15 +125,27 @@ class Desired:
 
 
 NO_ENGINES: Mapping[str, Engine] = MappingProxyType({})
+NO_REPLICAS: Mapping[str, Sequence[Replica]] = MappingProxyType({})
 
 
 def desired_endpoints(
-    deployments: Iterable[Deployment], engines: Mapping[str, Engine] = NO_ENGINES
+    deployments: Iterable[Deployment],
+    engines: Mapping[str, Engine] = NO_ENGINES,
+    replicas: Mapping[str, Sequence[Replica]] = NO_REPLICAS,
 ) -> dict[str, Desired]:
-    """By endpoint name; `engines`: those of the registry."""
+    """By endpoint name; `engines` and `replicas` (by deployment): those of the registry.
+
+    A replica counts from when it is known where it listens until it drains.
+    """
     wanted = (
         Desired(deployment, server, engines.get(deployment.engine or ""))
         for deployment in deployments
-        for server in deployment.servers
+        for server in (*deployment.servers, *_servers(replicas.get(deployment.name, ())))
     )
     return {one.name: one for one in wanted}
+
+
+def _servers(replicas: Sequence[Replica]) -> Iterator[ServerRef]:
+    for replica in replicas:
+        if replica.server is not None and replica.state in {"starting", "ready"}:
+            yield replica.server

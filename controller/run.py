@@ -114,7 +114,7 @@ class Controller:
     async def _reconcile(self) -> None:
         snapshot = await self._store.load()
         deployments = (d for group in snapshot.deployments.values() for d in group)
-        desired = desired_endpoints(deployments, snapshot.engines)
+        desired = desired_endpoints(deployments, snapshot.engines, snapshot.replicas)
         registered = {e.name: e for group in snapshot.endpoints.values() for e in group}
         observations = await self._observer.observe_all(desired, registered, self._config.interval_s)
         self._count_failures(desired, observations)

@@ -7,7 +7,7 @@ all others are declared by operators (YAML manifests, the admin API).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -172,8 +172,38 @@ class ServerRef(Entity):
     """Environment variable of the gateway with the bearer token of an OpenAI-HTTP upstream."""
 
 
+class Scaling(Entity):
+    """How many replicas of a deployment there should be, and where; the controller sees to it."""
+
+    pool: Name
+    min_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """0: the last one goes when nobody has asked for `idle_s`; a request for it is held until it is back."""
+    max_replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
+    ttft_s: Annotated[float, Field(gt=0, le=600)] | None = None
+    """Target of the time to the first token. Default: that of the card's goodput."""
+    itl_s: Annotated[float, Field(gt=0, le=60)] | None = None
+    """Target of the time between tokens. Default: that of the card's goodput."""
+    idle_s: Annotated[float, Field(ge=1, le=604_800)] = 600.0
+    cold_start_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """From the decision to a ready replica, until that has been seen."""
+    memory_mib: Annotated[int, Field(gt=0, le=1 << 24)] | None = None
+    """Of the server's GPU memory, until that has been measured. Needed where servers have `memory_mib`."""
+    pinned: bool = False
+    """Never leaves its server to make room for another model."""
+    lends: bool = True
+    """It and deployments of the same model under other profiles may serve each other's requests."""
+    load: Mapping[str, str] = Field(default_factory=dict)
+    """Parameters of Triton's load call, such as `config`."""
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise PydanticCustomError("scaling", "min_replicas must not be above max_replicas")
+        return self
+
+
 class Deployment(Entity):
-    """Desired state: this model, on these servers, under this profile."""
+    """Desired state: this model, on these servers or as many as it needs, under this profile."""
 
     name: Name
     model: Name
@@ -185,7 +215,10 @@ class Deployment(Entity):
     engine: Name | None = None
     """What its servers have loaded; it gets requests once that has passed preflight. None: not built here,
     and taken on trust."""
-    servers: Annotated[tuple[ServerRef, ...], Field(min_length=1)]
+    scaling: Scaling | None = None
+    """None: exactly the `servers`, whatever the load."""
+    servers: Annotated[tuple[ServerRef, ...], Field(validate_default=True)] = ()
+    """Where it is loaded already, one replica on each. Empty where `scaling` says how it comes to be."""
     max_concurrency: Annotated[int, Field(gt=0)] | None = None
     """Requests in flight per endpoint; default: what the engine says of itself."""
     tokens_per_block: Annotated[int, Field(gt=0)] | None = None
@@ -204,6 +237,15 @@ class Deployment(Entity):
     `weighted`. 0: it gets no requests, whatever the policy, but what a rollout gives it."""
     card: GoodputCard | None = None
     """What one of its replicas can do; forecasts begin with it. None: what a common engine does."""
+
+    @field_validator("servers")
+    @classmethod
+    def _is_somewhere(cls, servers: tuple[ServerRef, ...], info: ValidationInfo) -> tuple[ServerRef, ...]:
+        if "scaling" in info.data and bool(servers) == (info.data["scaling"] is not None):
+            raise PydanticCustomError(
+                "either", "give either servers, where it is loaded already, or scaling, which names a pool"
+            )
+        return servers
 
     @field_validator("kv_events")
     @classmethod

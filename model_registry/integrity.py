@@ -24,17 +24,25 @@ class Reference(NamedTuple):
 
 
 def references(item: Stored) -> tuple[Reference, ...]:
-    """What `item` cannot be stored without. Endpoints outlive their deployment while they drain."""
+    """What `item` cannot be stored without.
+
+    Endpoints and replicas outlive their deployment while they drain.
+    """
     match item:
-        case Deployment(engine=str(engine)):
-            return (Reference("model", "Model", item.model), Reference("engine", "Engine", engine))
+        case Deployment():
+            needed = [Reference("model", "Model", item.model)]
+            if item.engine is not None:
+                needed.append(Reference("engine", "Engine", item.engine))
+            if item.scaling is not None:
+                needed.append(Reference("scaling.pool", "Pool", item.scaling.pool))
+            return tuple(needed)
         case Rollout():
             return (
                 Reference("model", "Model", item.model),
                 Reference("stable", "Deployment", item.stable),
                 Reference("candidate", "Deployment", item.candidate),
             )
-        case Deployment() | Adapter():
+        case Adapter():
             return (Reference("model", "Model", item.model),)
         case ApiKey():
             return (Reference("tenant", "Tenant", item.tenant),)

@@ -42,6 +42,9 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("engine", "hash", "builders", "never", "name -> JSON document"),
     KeySpec("rollout", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("rolloutstatus", "hash", "leading controller", "with the rollout", "name -> JSON document"),
+    KeySpec("pool", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("replica", "hash", "leading controller", "when stopped", "name -> JSON document"),
+    KeySpec("scalingstatus", "hash", "leading controller", "with the deployment", "name -> JSON document"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

@@ -25,6 +25,8 @@ from model_registry.entities import (
     Tenant,
 )
 from model_registry.errors import UnknownKindError
+from model_registry.pools import Pool
+from model_registry.replicas import Replica, ScalingStatus
 from model_registry.rollouts import Rollout, RolloutStatus
 from model_registry.snapshot import Stored
 
@@ -45,6 +47,9 @@ KINDS: Mapping[str, type[Stored]] = MappingProxyType(
         "Engine": Engine,
         "Rollout": Rollout,
         "RolloutStatus": RolloutStatus,
+        "Pool": Pool,
+        "Replica": Replica,
+        "ScalingStatus": ScalingStatus,
     }
 )
 """The order is that of the scripts' keys (`scripts/prelude.lua`)."""
@@ -53,6 +58,7 @@ DECLARED: tuple[str, ...] = (
     "Adapter",
     "EngineSpec",
     "Engine",
+    "Pool",
     "Deployment",
     "Rollout",
     "Profile",
@@ -68,6 +74,7 @@ _SPELLINGS: Mapping[str, str] = MappingProxyType(
     | {"api_key": "ApiKey", "api_keys": "ApiKey"}
     | {"policies": "Policy", "engine-spec": "EngineSpec", "engine-specs": "EngineSpec"}
     | {"rollout-status": "RolloutStatus", "rolloutstatuses": "RolloutStatus"}
+    | {"scaling": "ScalingStatus", "scaling-status": "ScalingStatus", "scalingstatuses": "ScalingStatus"}
 )
 
 

@@ -69,6 +69,10 @@ def mistakes(kind: str, fields: dict[str, Any], error: ValidationError) -> list[
     return [mistake for path, mistake in found.items() if path not in around]
 
 
+_MAY_BE_ABSENT = {"missing", "either"}
+"""Types of errors about fields that need not be there: one is missing, or one of two."""
+
+
 def unknown_field(path: Path, known: Iterable[str]) -> Mistake:
     """A field that does not exist."""
     names = tuple(sorted(known))
@@ -90,6 +94,8 @@ def _mistake(kind: str, fields: dict[str, Any], details: ErrorDetails) -> Mistak
             return unknown_field(path, known)
         case "missing":
             return Mistake(path, "is required", allowed_values(kind, path))
+        case "either":
+            return Mistake(path, details["msg"])
         case "tuple_type":
             return Mistake(path, "must be a list")
         case "too_short":
@@ -119,7 +125,7 @@ def _existing(fields: dict[str, Any], details: ErrorDetails) -> Path:
         try:
             lookup(fields, (*path, part))
         except KeyError:
-            return (*path, part) if details["type"] == "missing" else path
+            return (*path, part) if details["type"] in _MAY_BE_ABSENT else path
         path = (*path, part)
     return path
 

@@ -14,8 +14,20 @@ from typing import TypeVar
 
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
-from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, Policy, Profile, Tenant
+from model_registry.entities import (
+    Adapter,
+    ApiKey,
+    Deployment,
+    Endpoint,
+    Entity,
+    Model,
+    Policy,
+    Profile,
+    Tenant,
+)
 from model_registry.knobs import Knobs, knobs_of
+from model_registry.pools import Pool
+from model_registry.replicas import Replica, ScalingStatus
 from model_registry.rolling import Rolling, rolling_of
 from model_registry.rollouts import Rollout, RolloutStatus
 
@@ -32,6 +44,9 @@ Stored = (
     | Engine
     | Rollout
     | RolloutStatus
+    | Pool
+    | Replica
+    | ScalingStatus
 )
 
 
@@ -65,6 +80,11 @@ class Snapshot:
     rollout_statuses: Mapping[str, RolloutStatus]
     rolling: Mapping[str, Rolling]
     """By model name: its rollout that is under way."""
+    pools: Mapping[str, Pool]
+    replicas: Mapping[str, tuple[Replica, ...]]
+    """By deployment, every state."""
+    scaling: Mapping[str, ScalingStatus]
+    """By deployment."""
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
@@ -79,11 +99,10 @@ class Snapshot:
         adapters: dict[str, Adapter] = {}
         policies: dict[str, Policy] = {}
         profiles: dict[str, Profile] = {}
-        engine_specs: dict[str, EngineSpec] = {}
-        engines: dict[str, Engine] = {}
         items = sorted(objects, key=lambda item: item.name)
         rollouts = {item.name: item for item in items if isinstance(item, Rollout)}
         statuses = {item.name: item for item in items if isinstance(item, RolloutStatus)}
+        replicas: defaultdict[str, list[Replica]] = defaultdict(list)
         for item in items:
             match item:
                 case Model():
@@ -102,10 +121,8 @@ class Snapshot:
                     policies[item.name] = item
                 case Profile():
                     profiles[item.name] = item
-                case EngineSpec():
-                    engine_specs[item.name] = item
-                case Engine():
-                    engines[item.name] = item
+                case Replica():
+                    replicas[item.deployment].append(item)
         return cls(
             version=version,
             models=MappingProxyType(models),
@@ -124,11 +141,14 @@ class Snapshot:
             adapter_aliases=MappingProxyType({a: item for item in adapters.values() for a in item.aliases}),
             policies=MappingProxyType(policies),
             profiles=MappingProxyType(profiles),
-            engine_specs=MappingProxyType(engine_specs),
-            engines=MappingProxyType(engines),
+            engine_specs=_of_kind(EngineSpec, items),
+            engines=_of_kind(Engine, items),
             rollouts=MappingProxyType(rollouts),
             rollout_statuses=MappingProxyType(statuses),
             rolling=MappingProxyType(rolling_of(statuses.values(), endpoints)),
+            pools=_of_kind(Pool, items),
+            replicas=_groups(replicas),
+            scaling=_of_kind(ScalingStatus, items),
             stale=stale,
         )
 
@@ -168,9 +188,18 @@ class Snapshot:
         yield from self.engines.values()
         yield from self.rollouts.values()
         yield from self.rollout_statuses.values()
+        yield from self.pools.values()
+        for replicas in self.replicas.values():
+            yield from replicas
+        yield from self.scaling.values()
 
 
-Named = TypeVar("Named", Deployment, Endpoint)
+Kind = TypeVar("Kind", bound=Entity)
+Named = TypeVar("Named", Deployment, Endpoint, Replica)
+
+
+def _of_kind(kind: type[Kind], items: Iterable[Stored]) -> Mapping[str, Kind]:
+    return MappingProxyType({item.name: item for item in items if isinstance(item, kind)})
 
 
 def _groups(groups: Mapping[str, list[Named]]) -> Mapping[str, tuple[Named, ...]]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from model_registry.build_jobs.entities import BuildState
 from model_registry.entities import EndpointState
 from model_registry.errors import IllegalTransitionError
+from model_registry.replicas import ReplicaState
 from model_registry.rollouts import Phase
 
 Transitions = Mapping[str, frozenset[str]]
@@ -23,6 +24,17 @@ ENDPOINT: Mapping[EndpointState, frozenset[EndpointState]] = MappingProxyType(
 )
 """A draining endpoint never serves again under the same registration; `gone` is stored by deletion."""
 
+REPLICA: Mapping[ReplicaState, frozenset[ReplicaState]] = MappingProxyType(
+    {
+        "starting": frozenset({"ready", "draining", "stopping", "failed", "gone"}),
+        "ready": frozenset({"draining", "stopping", "failed", "gone"}),
+        "draining": frozenset({"ready", "stopping", "gone"}),
+        "stopping": frozenset({"gone"}),
+        "failed": frozenset({"stopping", "gone"}),
+        "gone": frozenset(),
+    }
+)
+"""One that drains may be taken back while it is still whole; `gone` is stored by deletion."""
 BUILD: Mapping[BuildState, frozenset[BuildState]] = MappingProxyType(
     {
         "queued": frozenset({"running", "failed", "cancelled"}),
@@ -51,6 +63,13 @@ def check_rollout(name: str, present: Phase, wanted: Phase) -> None:
     allowed = ROLLOUT[present]
     if wanted != present and wanted not in allowed:
         raise IllegalTransitionError(f"Rollout {name!r}", present, wanted, allowed)
+
+
+def check_replica(name: str, present: ReplicaState, wanted: ReplicaState) -> None:
+    """Raise IllegalTransitionError unless `wanted` may follow `present`; staying put is always legal."""
+    allowed = REPLICA[present]
+    if wanted != present and wanted not in allowed:
+        raise IllegalTransitionError(f"Replica {name!r}", present, wanted, allowed)
 
 
 def check_endpoint(name: str, present: EndpointState, wanted: EndpointState) -> None:

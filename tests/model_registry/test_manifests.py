@@ -159,16 +159,18 @@ def test_addresses_of_every_kind_are_taken(grpc: str) -> None:
     assert ServerRef(http=f"http://{grpc}/v2", grpc=grpc).grpc == grpc
 
 
-def test_an_empty_list_is_too_short() -> None:
-    error = one("kind: Deployment\nname: d\nmodel: chat\nservers: []\n", registry=Snapshot.of(1, [MODEL]))
-    assert (error.field, error.message) == ("servers", "must have at least one item")
+@pytest.mark.parametrize("where", ["servers: []", "", "servers: [{http: 'http://a'}]\nscaling: {pool: p}"])
+def test_a_deployment_has_either_servers_or_scaling(where: str) -> None:
+    error = one(f"kind: Deployment\nname: d\nmodel: chat\n{where}\n", registry=Snapshot.of(1, [MODEL]))
+    assert error.field == "servers"
+    assert "give either servers, where it is loaded already, or scaling" in error.message
 
 
 def test_missing_fields_are_named() -> None:
     assert [(e.field, e.message) for e in mistakes("kind: Deployment\n")] == [
         ("model", "is required"),
         ("name", "is required"),
-        ("servers", "is required"),
+        ("servers", "give either servers, where it is loaded already, or scaling, which names a pool"),
     ]
 
 

@@ -32,6 +32,8 @@ from model_registry.errors import (
     UnknownObjectError,
 )
 from model_registry.keys import CATALOGUE, Keys
+from model_registry.pools import Pool
+from model_registry.replicas import Replica, ScalingStatus
 from model_registry.rollouts import Rollout, RolloutStatus
 from model_registry.snapshot import Stored
 from model_registry.states import ENDPOINT as TRANSITIONS
@@ -317,6 +319,11 @@ async def test_every_key_in_redis_is_in_the_catalogue(store: RegistryStore, redi
     other = DEPLOYMENT.model_copy(update={"name": "other"})
     names = {"name": "r", "model": DEPLOYMENT.model, "stable": DEPLOYMENT.name, "candidate": "other"}
     await store.apply([*operators, SPEC, ENGINE, other, Rollout(**names), RolloutStatus(**names)])
+    placed = {"model": DEPLOYMENT.model, "pool": "p"}
+    pool = Pool.model_validate({"name": "p", "actuator": {"type": "dry-run"}})
+    await store.apply(
+        [pool, Replica(name="d.1", deployment="d", **placed), ScalingStatus(name="d", **placed)]
+    )
     await store.register_endpoint(ENDPOINT, 60)
     await store.claim_leadership("c", 60)
     keys = Keys("test")

@@ -1,0 +1,1 @@
+"""Actuators: how replicas come up and go, one for each type of pool."""

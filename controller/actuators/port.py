@@ -1,0 +1,84 @@
+"""The port that actuators implement.
+
+Every call may be made again, by another leader, after any crash: what is there already is taken over, what
+is gone already is gone. The registry's record of a replica is written before the first call for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from model_registry.entities import Deployment, ServerRef
+from model_registry.replicas import Replica
+
+
+class ActuatorError(Exception):
+    """What was asked did not happen; `str` says why, and what to do where that is known.
+
+    `final`: asking again cannot help (no such image, a command that is not found).
+    """
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+class Running(NamedTuple):
+    """A replica that listens; whether it answers is for probes to say."""
+
+    server: ServerRef
+    handle: str
+    """What the actuator knows it by from now on."""
+    memory_mib: int | None = None
+    """What it took of its server, where that can be measured."""
+
+
+class Found(NamedTuple):
+    """Something of ours that is there, whatever the registry says."""
+
+    replica: str
+    handle: str
+
+
+class Actuator(Protocol):
+    """Of one pool, for replicas that are addressed one by one."""
+
+    async def start(self, replica: Replica, deployment: Deployment) -> Running:
+        """Bring it up, or find it up, and return when it listens. Raises ActuatorError.
+
+        Cancelled when it is no longer wanted: `stop` follows then.
+        """
+
+    async def stop(self, replica: Replica, deployment: Deployment | None) -> None:
+        """Take it down and return when nothing of it is left. Raises ActuatorError.
+
+        `deployment`: None where it was deleted meanwhile.
+        """
+
+    async def found(self) -> Sequence[Found]:
+        """All replicas of this pool that are there, wanted or not. Raises ActuatorError."""
+
+    async def close(self) -> None:
+        """Let go of connections; replicas stay."""
+
+
+class Member(NamedTuple):
+    """One replica of a workload that somebody else places, as its discovery shows it."""
+
+    handle: str
+    server: ServerRef
+    ready: bool
+
+
+class Workload(Protocol):
+    """Of one pool, where only the number can be set and somebody else (Kubernetes) places replicas."""
+
+    async def scale(self, deployment: Deployment, replicas: int, leaving: Sequence[str]) -> None:
+        """Set the number; `leaving`: handles of those that should go first. Raises ActuatorError."""
+
+    async def members(self, deployment: Deployment) -> Sequence[Member]:
+        """Those that are there. Raises ActuatorError."""
+
+    async def close(self) -> None:
+        """Let go of connections."""

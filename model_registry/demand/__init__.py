@@ -1,0 +1,1 @@
+"""Demand: what gateways see of the load, and what the controller makes of it."""
