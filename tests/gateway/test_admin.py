@@ -113,7 +113,9 @@ async def test_a_profile_whose_policy_is_unknown_is_refused(admin: Admin, store:
 async def test_mistakes_come_back_with_their_places_and_nothing_is_stored(
     admin: Admin, store: RegistryStore
 ) -> None:
-    error = await apply(admin, to_yaml([MODEL]) + "---\nkind: Deployment\nname: d\nmodel: chat\nlane: x\n", 400)
+    error = await apply(
+        admin, to_yaml([MODEL]) + "---\nkind: Deployment\nname: d\nmodel: chat\nlane: x\n", 400
+    )
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_manifest")
     assert error["details"] == [
         {
