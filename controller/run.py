@@ -65,7 +65,7 @@ class Controller:
         self._rollouts = rollouts
         self._replicas = replicas
         if replicas is not None:
-            replicas.on_news = self._changed.set
+            replicas.on_news = self.look_soon
         self._observer = Observer(introspect, health, self._config)
         self._failures: Counter[str] = Counter()
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -88,6 +88,10 @@ class Controller:
 
     def registry_changed(self, _snapshot: Snapshot) -> None:
         """Look at once; for a watcher's `on_change`."""
+        self._changed.set()
+
+    def look_soon(self) -> None:
+        """Look at once."""
         self._changed.set()
 
     async def _pause(self) -> None:
