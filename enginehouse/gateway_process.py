@@ -118,7 +118,7 @@ class GatewayProcess:
         self.demand = DemandReports(
             DemandStore.of(self._redis, settings.registry), self.router.demanded, self.exchange.name
         )
-        self.router.demand.on_urgent = self.demand.urgent
+        self.router.queueing.on_held = self.demand.urgent
         self._kv_source = TrtllmServe()
         self.kv_reading = KvReading(
             {"trtllm-serve": self._kv_source},

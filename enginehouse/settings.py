@@ -79,9 +79,10 @@ class Settings(BaseSettings):
             "gateway.first_byte_timeout_s": gateway.first_byte_timeout_s,
             "gateway.idle_timeout_s": gateway.idle_timeout_s,
             "router.no_endpoint_timeout_s": self.router.no_endpoint_timeout_s,
+            "router.holding.max_wait_s": self.router.holding.max_wait_s,
         }
         for name, part_s in parts.items():
-            if part_s >= whole_s:
+            if part_s is not None and part_s >= whole_s:
                 raise ValueError(f"{name} ({part_s:g}) must be below gateway.request_timeout_s ({whole_s:g})")
         return self
 
