@@ -26,6 +26,12 @@ class ControllerConfig(BaseModel):
     """How long an endpoint stays registered as draining after its deployment no longer wants it."""
     leadership_ttl_s: Seconds = 5.0
     """How long a dead leader is waited for."""
+    host: str = "127.0.0.1"
+    """Address of the two ports below; `0.0.0.0` or `::` for others than this machine."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """`GET /metrics` for Prometheus: replicas wanted and there. 0: any free port. None: off."""
+    keda_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """gRPC service for KEDA's `external` and `external-push` triggers. 0: any free port. None: off."""
 
     @model_validator(mode="after")
     def _leadership_outlives_the_looks(self) -> Self:

@@ -12,11 +12,13 @@ import uvloop
 
 from controller.rollouts.run import Rollouts
 from controller.run import Controller
+from enginehouse.controller_ports import ControllerPorts
 from enginehouse.settings import Settings, load
 from inference.control import health
 from inference.introspection import introspect
 from model_registry.connection import connect
 from model_registry.rollout_evidence.store import EvidenceStore
+from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from telemetry.lifecycle import Supervisor
@@ -48,13 +50,21 @@ async def _run(settings: Settings) -> None:
         settings.registry.endpoint_ttl_s,
         Rollouts(store, EvidenceStore.of(redis, settings.registry)),
     )
-    watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
+    ports = ControllerPorts(settings.controller)
+
+    def registry_changed(snapshot: Snapshot) -> None:
+        controller.registry_changed(snapshot)
+        ports.registry_changed(snapshot)
+
+    watcher = Watcher(store, on_change=registry_changed, config=settings.registry)
     supervisor = Supervisor()
     try:
         await watcher.start()
+        await ports.open(watcher.reader(), lambda: controller.leadership is not None)
         supervisor.start("controller", controller.run, restart_after_s=1.0)
         await ended.wait()
     finally:
+        await ports.close()
         await supervisor.close()
         await watcher.close()
         await session.close()
