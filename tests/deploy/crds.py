@@ -2,7 +2,7 @@
 
 KEDA: `apis/keda/v1alpha1` of kedacore/keda (v2), its `scaledobject_types.go` and `withtriggers_types.go`, and
 the page `keda.sh/docs/latest/reference/scaledobject-spec`. LeaderWorkerSet: `leaderworkerset_types.go` of
-kubernetes-sigs/lws, in `api/leaderworkerset/v1`. Parts that are the API's own, such as pod templates, are named
+kubernetes-sigs/lws, in `api/leaderworkerset/v1`. Parts that are the API's own, as pod templates, are named
 in `PARTS` and judged by its schema.
 """
 
