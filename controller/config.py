@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,6 +27,8 @@ class ControllerConfig(BaseModel):
     """How long an endpoint stays registered as draining after its deployment no longer wants it."""
     leadership_ttl_s: Seconds = 5.0
     """How long a dead leader is waited for."""
+    alive_file: Path | None = None
+    """Rewritten every 2 s while the controller is well, for whoever watches over it; None: no such file."""
 
     @model_validator(mode="after")
     def _leadership_outlives_the_looks(self) -> Self:

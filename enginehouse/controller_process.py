@@ -12,6 +12,7 @@ import uvloop
 
 from controller.rollouts.run import Rollouts
 from controller.run import Controller
+from enginehouse.heartbeat import beat, check
 from enginehouse.settings import Settings, load
 from inference.control import health
 from inference.introspection import introspect
@@ -50,7 +51,11 @@ async def _run(settings: Settings) -> None:
     )
     watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
     supervisor = Supervisor()
+    alive = settings.controller.alive_file
     try:
+        if alive is not None:
+            check(alive)
+            supervisor.start("heartbeat", beat(alive, lambda: supervisor.healthy))
         await watcher.start()
         supervisor.start("controller", controller.run, restart_after_s=1.0)
         await ended.wait()
