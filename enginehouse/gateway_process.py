@@ -27,6 +27,7 @@ from gateway.batch_jobs.parts import BatchJobs
 from gateway.builds import build_routes
 from gateway.connections import own_connections
 from gateway.decisions import decision_routes
+from gateway.demand import DemandReports
 from gateway.discovery import Discovery, Readiness
 from gateway.forecasts import forecast_routes
 from gateway.generation import Generation
@@ -43,6 +44,7 @@ from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
 from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.connection import connect
+from model_registry.demand.store import DemandStore
 from model_registry.entities import Endpoint
 from model_registry.knobs import BUILT_IN
 from model_registry.kv_feed.store import KvFeedStore
@@ -113,6 +115,10 @@ class GatewayProcess:
             capacity=capacity,
         )
         self._exchange_gossip(settings.slices.report_s)
+        self.demand = DemandReports(
+            DemandStore.of(self._redis, settings.registry), self.router.demanded, self.exchange.name
+        )
+        self.router.demand.on_urgent = self.demand.urgent
         self._kv_source = TrtllmServe()
         self.kv_reading = KvReading(
             {"trtllm-serve": self._kv_source},
@@ -181,6 +187,7 @@ class GatewayProcess:
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
         self.supervisor.start("slices", self.exchange.run, restart_after_s=1.0)
         self.supervisor.start("rollout-evidence", self.records.run, restart_after_s=1.0)
+        self.supervisor.start("demand", self.demand.run, restart_after_s=1.0)
         self.supervisor.start("kv-events", self.kv_reading.run, restart_after_s=1.0)
         if self.batch_jobs.worker is not None:
             self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
@@ -192,6 +199,7 @@ class GatewayProcess:
     async def close(self) -> None:
         """End the background work and every connection."""
         await self.supervisor.close()
+        await self.demand.close()
         await self.copies.close()
         await self.clients.close()
         await self._kv_source.close()

@@ -20,9 +20,10 @@ from msgspec import Struct, field
 from inference.request import Usage
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
-from router.admission import Drain, Verdict, service
+from router.admission import Drain, Verdict, allowed_ttft_s, service
 from router.capacity import Capacity
 from router.config import RouterConfig
+from router.demand import Waiting
 from router.errors import NoEndpointsError, RouterError
 from router.fair_queue import FairQueue
 from router.gate import Forecast, Gate
@@ -125,12 +126,17 @@ class Queueing:
             decision = self._at_once(job, failed)
         if decision is not None:
             return decision
-        model = job.wish.model.name
-        self._waits(model, int(job.spare is None))
+        model, counts = job.wish.model.name, job.counts
+        if counts is None:
+            return await self._wait(job, failed)
+        waiting = Waiting(self._loop.time(), _uncached(job))
+        self._waits(model, 1)
+        counts.enter(waiting)
         try:
             return await self._wait(job, failed)
         finally:
-            self._waits(model, -int(job.spare is None))
+            self._waits(model, -1)
+            counts.leave(waiting)
 
     def ended(self, job: Job, usage: Usage | None) -> None:
         """The request is over: its place is free, its tenant charged what it used, if that is known."""
@@ -145,9 +151,13 @@ class Queueing:
         """`then`, and the window learns how long it took beside an idle engine; whoever waited for this
         prompt to be computed goes."""
         then()
+        now_s = self._loop.time()
         if job.lead is not None:
             self._siblings.computed(job)
-        self.places.learn(place, self._loop.time() - sent_s, idle_ttft_s)
+        if job.counts is not None:
+            knobs = job.knobs or self._knobs(job.wish.profile)
+            job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+        self.places.learn(place, now_s - sent_s, idle_ttft_s)
 
     def registry_changed(self) -> None:
         """Endpoints came, went or changed: whoever waits looks again."""
@@ -427,6 +437,13 @@ class Queueing:
 def _need(job: Job) -> Held:
     """What the request takes of a window."""
     return Held(1, job.tokens - job.output_tokens + job.request.max_tokens)
+
+
+def _uncached(job: Job) -> int:
+    """Of its prompt, at the endpoint that has most of it, as far as that was looked at."""
+    candidates = () if job.considered is None else job.considered.candidates
+    cached = max((one.view.cached_tokens for one in candidates), default=0)
+    return max(1, job.tokens - job.output_tokens - cached)
 
 
 def _settle(queue: FairQueue[_Waiter], ticket: Ticket[_Waiter], usage: Usage | None) -> None:

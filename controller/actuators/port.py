@@ -69,10 +69,22 @@ class Member(NamedTuple):
     handle: str
     server: ServerRef
     ready: bool
+    terminating: bool = False
+    """It is being taken down, whoever asked for that."""
 
 
 class Workload(Protocol):
     """Of one pool, where only the number can be set and somebody else (Kubernetes) places replicas."""
+
+    @property
+    def sets_number(self) -> bool:
+        """False where another autoscaler sets the number, and `scale` only says who should go first."""
+
+    def leavers(self, members: Sequence[Member], count: int, preferred: Sequence[str]) -> tuple[str, ...]:
+        """Handles of those that go when the number falls by `count`, in that order. Pure.
+
+        `preferred` go first as far as that can be told.
+        """
 
     async def scale(self, deployment: Deployment, replicas: int, leaving: Sequence[str]) -> None:
         """Set the number; `leaving`: handles of those that should go first. Raises ActuatorError."""

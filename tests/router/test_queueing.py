@@ -490,3 +490,26 @@ async def test_a_request_that_fits_no_kv_room_waits_though_slots_are_free(fleet:
     assert engine.served == [0, 1]
     engine.let(2)
     await asyncio.gather(*asked)
+
+
+async def test_the_controller_is_told_what_waits_and_what_was(fleet: Fleet) -> None:
+    """Gauges of now, counts of all that came; refusals for want of an endpoint among them."""
+    with pytest.raises(NoEndpointsError):
+        await fleet.ask(0)
+    engine = await fleet.engine(slots=1)
+    asked = [fleet.ask(n) for n in range(3)]
+    await fleet.waiting(2)
+    await engine.until(1)
+    told = fleet.router.demanded()
+    group, endpoint = told.groups["m:balanced"], told.endpoints["balanced-1"]
+    assert (group.arrivals, group.prompt_tokens, group.refused, group.ended) == (4, 4000, 1, 1)
+    assert (group.waiting, group.waiting_tokens, group.first_tokens) == (2, 2000, 0)
+    assert 0 <= group.oldest_s < 5
+    assert (endpoint.requests, endpoint.prefill_tokens, endpoint.ended) == (1, 1000, 0)
+    engine.let(3)
+    await asyncio.gather(*asked)
+    told = fleet.router.demanded()
+    group, endpoint = told.groups["m:balanced"], told.endpoints["balanced-1"]
+    assert (group.waiting, group.waiting_tokens, group.oldest_s) == (0, 0, 0.0)
+    assert (group.ended, group.output_tokens) == (4, 3)
+    assert (endpoint.requests, endpoint.ended, endpoint.failed) == (0, 3, 0)
