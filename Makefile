@@ -150,6 +150,8 @@ lock: ## Make the lock files anew from pyproject.toml
 	@command -v uv >/dev/null || { echo "error: uv is not on PATH" >&2; echo "  pip install uv" >&2; exit 1; }
 	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.lock
 	@$(COMPILE) pyproject.toml requirements/build.in --extra local -c requirements/dev.lock -o requirements/run.lock
+	@$(COMPILE) pyproject.toml requirements/build.in --extra local --extra docker --extra k8s \
+		-c requirements/dev.lock -o requirements/image.lock
 	@$(COMPILE) --no-deps requirements/triton.in -o requirements/triton.lock
 	@$(COMPILE) requirements/clients.in -o requirements/clients.lock
 	@$(COMPILE) pyproject.toml requirements/build.in --extra planner -c requirements/dev.lock \

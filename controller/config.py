@@ -40,6 +40,8 @@ class ControllerConfig(BaseModel):
     """`GET /metrics` for Prometheus: replicas wanted and there. 0: any free port. None: off."""
     keda_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """gRPC service for KEDA's `external` and `external-push` triggers. 0: any free port. None: off."""
+    alive_file: Path | None = None
+    """Rewritten every 2 s while the controller is well, for whoever watches over it; None: no such file."""
 
     @model_validator(mode="after")
     def _leadership_outlives_the_looks(self) -> Self:
