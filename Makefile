@@ -123,7 +123,7 @@ engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, w
 	@$(RUN) -m bench.engines $(ARGS)
 
 .PHONY: rollouts
-rollouts: setup-dev ## Roll out engines with seeded regressions and clean ones: are the first taken back in time?
+rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quick, --faults, --clean 20
 	@$(RUN) -m bench.rollouts $(ARGS)
 
 .PHONY: builder-kills
