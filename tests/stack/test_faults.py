@@ -137,14 +137,17 @@ async def test_redis_killed_no_request_notices(stack: Stack) -> None:
 
 async def test_worker_killed_the_other_goes_on(stack: Stack) -> None:
     """Promise 5: streams of the other worker end well; the dead one's break visibly and it is replaced."""
-    workers = stack.children("enginehouse.gateway_process")
+    workers = stack.workers()
     assert len(workers) == 2
+    supervisor = workers[0].parent()
+    assert supervisor is not None
+    assert supervisor.num_threads() == 1, "a lock that another thread held at a fork would stay held"
     endings = await while_streaming(stack, "house-chat", lambda: kill(workers[0]))
     well = [ending for ending in endings if ending.done and ending.finish == "length"]
     assert well
     assert all(ending.broken for ending in endings if ending not in well)
     await answers_again(stack, "house-chat", 5)
-    wait_until(lambda: len(stack.children("enginehouse.gateway_process")) == 2, 30, "two workers run again")
+    wait_until(lambda: len(stack.workers()) == 2, 30, "two workers run again")
 
 
 @pytest.mark.parametrize("model", ["house-chat:latency", "house-chat:throughput"])
