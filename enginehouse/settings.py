@@ -36,7 +36,6 @@ from enginehouse.local.triton_environment import ENV_DIR
 from enginehouse.secret_files import SUFFIX, with_files
 from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.config import GatewayConfig
-from gateway.worker_seat import WORKER_VARIABLE
 from model_registry.config import RegistryConfig
 from model_registry.slices.config import SlicesConfig
 from router.config import RouterConfig
@@ -45,9 +44,7 @@ from telemetry.config import TelemetryConfig
 PREFIX = "ENGINEHOUSE_"
 DELIMITER = "__"
 CONFIG_ENV = "ENGINEHOUSE_CONFIG"
-COMMAND_VARIABLES = frozenset(
-    {URL_ENV, API_KEY_ENV, ADMIN_KEY_ENV, STATE_DIR_ENV, CONFIG_ENV, ENV_DIR, WORKER_VARIABLE}
-)
+COMMAND_VARIABLES = frozenset({URL_ENV, API_KEY_ENV, ADMIN_KEY_ENV, STATE_DIR_ENV, CONFIG_ENV, ENV_DIR})
 """Read by the commands themselves, not as settings."""
 
 _SECRET_NAME = re.compile(r"(password|secret|token|_key)$")

@@ -21,7 +21,7 @@ from model_registry.config import RegistryConfig
 from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.rollouts import CanaryStep, Limit, Limits, RateLimit, Rollout, RolloutStatus, ShadowPlan
 from model_registry.store import RegistryStore
-from tests.enginehouse.test_commands import _environment
+from tests.command_line import plain_environment
 from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server, store
 
 __all__ = ["config", "redis_client", "redis_server", "store"]
@@ -131,7 +131,7 @@ async def clients(
         ]
     )
     port = free_port()
-    environment = _environment(
+    environment = plain_environment(
         ENGINEHOUSE_REGISTRY__REDIS_URL=redis_server.url,
         ENGINEHOUSE_REGISTRY__NAME=config.name,
         ENGINEHOUSE_GATEWAY__PORT=str(port),
