@@ -18,6 +18,8 @@ from controller.replicas.run import Replicas
 from controller.rollouts.run import Rollouts
 from controller.run import Controller
 from controller.scaling.autoscaler import Autoscaler
+from enginehouse.controller_ports import ControllerPorts
+from enginehouse.heartbeat import beat, check
 from enginehouse.local.state_dir import default_state_dir
 from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
@@ -25,6 +27,7 @@ from inference.introspection import introspect
 from model_registry.connection import connect
 from model_registry.demand.store import DemandStore
 from model_registry.rollout_evidence.store import EvidenceStore
+from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from telemetry.lifecycle import Supervisor
@@ -72,14 +75,26 @@ async def _run(settings: Settings) -> None:
             settings.controller.replicas,
         ),
     )
-    watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
+    ports = ControllerPorts(settings.controller)
+
+    def registry_changed(snapshot: Snapshot) -> None:
+        controller.registry_changed(snapshot)
+        ports.registry_changed(snapshot)
+
+    watcher = Watcher(store, on_change=registry_changed, config=settings.registry)
     supervisor = Supervisor()
+    alive = settings.controller.alive_file
     try:
+        if alive is not None:
+            check(alive)
+            supervisor.start("heartbeat", beat(alive, lambda: supervisor.healthy))
         await watcher.start()
+        await ports.open(watcher.reader(), lambda: controller.leadership is not None)
         supervisor.start("controller", controller.run, restart_after_s=1.0)
         supervisor.start("calls", partial(follow, demand, controller.look_soon), restart_after_s=1.0)
         await ended.wait()
     finally:
+        await ports.close()
         await supervisor.close()
         await watcher.close()
         await session.close()
