@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.build import BenchError
+from bench.scale.following import following
 from bench.scale.leaders import leaders
 from enginehouse.errors import CommandError
 
-CASES = ("leaders",)
+CASES = ("following", "leaders")
 KILLS, QUICK_KILLS = 100, 10
+Say = Callable[[str], None]
 
 
 async def campaign(cases: list[str], *, quick: bool, seed: int) -> dict[str, Any]:
@@ -42,14 +44,17 @@ async def campaign(cases: list[str], *, quick: bool, seed: int) -> dict[str, Any
     }
 
 
-async def _case(name: str, folder: Path, quick: bool, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+async def _case(name: str, folder: Path, quick: bool, seed: int, say: Say) -> dict[str, Any]:
     say("begins")
-    told = await leaders(QUICK_KILLS if quick else KILLS, seed, say, folder)
+    if name == "following":
+        told = await following(seed, say, folder)
+    else:
+        told = await leaders(QUICK_KILLS if quick else KILLS, seed, say, folder)
     say(json.dumps(told))
     return told
 
 
-def _say(began_s: float, name: str) -> Callable[[str], None]:
+def _say(began_s: float, name: str) -> Say:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began_s:5.1f} s] {name}: {text}", file=sys.stderr, flush=True)
 
@@ -59,7 +64,7 @@ def _say(began_s: float, name: str) -> Callable[[str], None]:
 def main() -> int:
     """Run what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer leaders, shorter load")
+    parser.add_argument("--quick", action="store_true", help="fewer leaders")
     parser.add_argument("--only", action="append", choices=CASES, help="this case only; may repeat")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

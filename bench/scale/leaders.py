@@ -89,7 +89,8 @@ class Campaign:
         """Follow who leads."""
         key = Keys("default").of("leader")
         while True:
-            holder, token = await self.redis.hmget(key, ["holder", "token"])
+            held = await self.redis.hmget(key, ["holder", "token"])
+            holder, token = (str(one or "") for one in held)
             if holder and (not self.terms or self.terms[-1].token != int(token)):
                 self.terms.append(Term(int(token), int(holder.split(":")[1]), boot_s()))
             await asyncio.sleep(SAMPLE_S)
