@@ -22,7 +22,8 @@ from bench.scale.leaders import leaders
 from enginehouse.errors import CommandError
 
 CASES = ("following", "leaders")
-KILLS, QUICK_KILLS = 100, 10
+GONE, QUICK_GONE = 125, 10
+"""Leaders; each fifth is frozen, the others are killed."""
 Say = Callable[[str], None]
 
 
@@ -49,7 +50,7 @@ async def _case(name: str, folder: Path, quick: bool, seed: int, say: Say) -> di
     if name == "following":
         told = await following(seed, say, folder)
     else:
-        told = await leaders(QUICK_KILLS if quick else KILLS, seed, say, folder)
+        told = await leaders(QUICK_GONE if quick else GONE, seed, say, folder)
     say(json.dumps(told))
     return told
 

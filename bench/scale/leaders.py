@@ -36,16 +36,29 @@ from model_registry.pools import Pool, ProcessActuator
 from model_registry.store import RegistryStore
 from telemetry.process_stat import stat_of
 
-CONTROLLERS = 3
 MOST = 6
 SAMPLE_S = 0.005
 REPORT_S = 0.5
 SLACK_S = 0.1
 """Between an act and its mark, or a change of the claim and the sample that shows it."""
 SETTLED_WITHIN_S = 60.0
-FROZEN_S = 8.0
-FREEZE_EVERY = 5
-"""Each so many-th leader is frozen past its claim in place of killed, and wakes as a stale one."""
+
+
+class Pace(NamedTuple):
+    """What the controllers are told, and how long a frozen one sleeps at most."""
+
+    controllers: int = 3
+    ttl_s: float = 4.0
+    interval_s: float = 1.0
+    margin_s: float = 1.0
+    frozen_s: float = 8.0
+    freeze_every: int = 5
+    """Each so many-th leader is frozen past its claim in place of killed, and wakes as a stale one."""
+    take_over_s: float = 5.0
+    """The most that a take-over may last."""
+
+
+AS_SHIPPED = Pace()
 
 
 class Term(NamedTuple):
@@ -65,6 +78,7 @@ class Campaign:
     store: RegistryStore
     url: str
     rng: random.Random
+    pace: Pace
     controllers: list[CommandService] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
     takeovers_s: list[float] = field(default_factory=list)
@@ -109,6 +123,9 @@ class Campaign:
         environment = {
             "ENGINEHOUSE_REGISTRY__REDIS_URL": self.url,
             "ENGINEHOUSE_CONTROLLER__STATE_PATH": str(self.folder / "state"),
+            "ENGINEHOUSE_CONTROLLER__INTERVAL_S": str(self.pace.interval_s),
+            "ENGINEHOUSE_CONTROLLER__LEADERSHIP_TTL_S": str(self.pace.ttl_s),
+            "ENGINEHOUSE_CONTROLLER__REPLICAS__MARGIN_S": str(self.pace.margin_s),
             "ENGINEHOUSE_CONTROLLER__REPLICAS__ORPHAN_S": "2",
             "ENGINEHOUSE_CONTROLLER__REPLICAS__LOOK_S": "1",
         }
@@ -150,16 +167,18 @@ def _deployment(replicas: int) -> Deployment:
     return Deployment(name="d", model="m", lane="openai-http", scaling=scaling)
 
 
-async def leaders(kills: int, seed: int, say: Callable[[str], None], folder: Path) -> dict[str, Any]:
+async def leaders(
+    gone: int, seed: int, say: Callable[[str], None], folder: Path, pace: Pace = AS_SHIPPED
+) -> dict[str, Any]:
     """Kill or freeze the leader so many times in the middle of scaling; what that came to."""
-    async with _campaign(folder, seed) as campaign:
-        for number in range(1, kills + 1):
+    async with _campaign(folder, seed, pace) as campaign:
+        for number in range(1, gone + 1):
             await _one(campaign, number)
             if number % 10 == 0:
                 say(f"{number} leaders gone; take-over at most {max(campaign.takeovers_s):.2f} s")
         await campaign.ask_for(0)
         await campaign.settled(0)
-        await asyncio.sleep(3.0)  # what a stale leader might still start, and the look that would find it
+        await asyncio.sleep(pace.margin_s + 2.0)  # what a stale leader might start, and a look that finds it
         await campaign.settled(0)
         return _judged(campaign)
 
@@ -170,7 +189,7 @@ async def _one(campaign: Campaign, number: int) -> None:
     await asyncio.sleep(campaign.rng.uniform(0.0, 0.5))
     term = campaign.terms[-1]
     victim = next(one for one in campaign.controllers if one.pid == term.pid)
-    freezes = number % FREEZE_EVERY == 0
+    freezes = number % campaign.pace.freeze_every == 0
     began_s = boot_s()
     os.kill(term.pid, signal.SIGSTOP if freezes else signal.SIGKILL)
     if freezes:
@@ -182,7 +201,8 @@ async def _one(campaign: Campaign, number: int) -> None:
     await campaign.until(lambda: campaign.terms[-1].token != term.token, "a new leader")
     campaign.takeovers_s.append(campaign.terms[-1].began_s - began_s)
     if freezes:
-        await asyncio.sleep(max(0.0, FROZEN_S - (boot_s() - began_s)) * campaign.rng.random())
+        left_s = max(0.0, campaign.pace.frozen_s - (boot_s() - began_s))
+        await asyncio.sleep(left_s * campaign.rng.random())
         os.kill(term.pid, signal.SIGCONT)
     await campaign.settled(wanted)
 
@@ -196,7 +216,7 @@ def _judged(campaign: Campaign) -> dict[str, Any]:
     result = {
         "kills": len(campaign.takeovers_s) - campaign.freezes,
         "freezes": campaign.freezes,
-        "controllers": CONTROLLERS,
+        "controllers": campaign.pace.controllers,
         "starts": len(starts),
         "stops": len(stops),
         "acts_without_claim": len(wrong),
@@ -208,7 +228,11 @@ def _judged(campaign: Campaign) -> dict[str, Any]:
         },
     }
     clean = not (result["acts_without_claim"] or result["started_twice"] or result["orphans"])
-    return {**result, "wrong": wrong[:5], "ok": clean and max(campaign.takeovers_s) < 5.0 and bool(stops)}
+    return {
+        **result,
+        "wrong": wrong[:5],
+        "ok": clean and max(campaign.takeovers_s) < campaign.pace.take_over_s and bool(stops),
+    }
 
 
 def _was_leaders(act: dict[str, Any], terms: list[Term]) -> bool:
@@ -224,7 +248,7 @@ def _was_leaders(act: dict[str, Any], terms: list[Term]) -> bool:
 
 
 @asynccontextmanager
-async def _campaign(folder: Path, seed: int) -> AsyncIterator[Campaign]:
+async def _campaign(folder: Path, seed: int, pace: Pace) -> AsyncIterator[Campaign]:
     password, port = secrets.token_urlsafe(16), free_port()
     redis = redis_service(require_redis(), folder, port, password, folder / "redis.log")
     await redis.start()
@@ -232,7 +256,7 @@ async def _campaign(folder: Path, seed: int) -> AsyncIterator[Campaign]:
     url = redis_url(port, password)
     config = RegistryConfig(redis_url=url)
     client = connect(config)
-    campaign = Campaign(folder, client, RegistryStore.of(client, config), url, random.Random(seed))
+    campaign = Campaign(folder, client, RegistryStore.of(client, config), url, random.Random(seed), pace)
     beside: list[asyncio.Task[None]] = []
     try:
         actuator = ProcessActuator(
@@ -250,7 +274,7 @@ async def _campaign(folder: Path, seed: int) -> AsyncIterator[Campaign]:
         await campaign.store.apply(
             [Model(name="m", context_length=100), Pool(name="p", actuator=actuator), _deployment(1)]
         )
-        for _ in range(CONTROLLERS):
+        for _ in range(pace.controllers):
             await campaign.start_controller()
         beside += [asyncio.create_task(work) for work in (campaign.watch_claims(), campaign.report())]
         await campaign.settled(1)
