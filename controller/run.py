@@ -19,6 +19,7 @@ from contextlib import suppress
 from controller.config import ControllerConfig
 from controller.desired import Desired, desired_endpoints
 from controller.observe import Health, Introspect, Observation, Observer
+from controller.probing import Probing
 from controller.reconcile import Action, Register, reconcile
 from controller.rollouts.run import Rollouts
 from model_registry.entities import Endpoint
@@ -49,13 +50,15 @@ class Controller:
         config: ControllerConfig | None = None,
         endpoint_ttl_s: float = 10.0,
         rollouts: Rollouts | None = None,
+        probing: Probing | None = None,
     ) -> None:
-        """`rollouts`: None leaves them alone."""
+        """`rollouts`: None leaves them alone. `probing`: None takes servers at their word."""
         self._store = store
         self._config = config or ControllerConfig()
         self._ttl_s = endpoint_ttl_s
         self._rollouts = rollouts
-        self._observer = Observer(introspect, health, self._config)
+        self._probing = probing
+        self._observer = Observer(introspect, health, self._config, probing)
         self._failures: Counter[str] = Counter()
         self._changed = asyncio.Event()
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -114,9 +117,14 @@ class Controller:
     async def _reconcile(self) -> None:
         snapshot = await self._store.load()
         deployments = (d for group in snapshot.deployments.values() for d in group)
-        desired = desired_endpoints(deployments, snapshot.engines, snapshot.replicas)
+        desired = desired_endpoints(
+            deployments, snapshot.engines, snapshot.replicas, snapshot.drains.values(), snapshot.models
+        )
         registered = {e.name: e for group in snapshot.endpoints.values() for e in group}
-        observations = await self._observer.observe_all(desired, registered, self._config.interval_s)
+        if self._probing is not None:
+            await self._probing.hear(desired)
+        looked_at = {name: wanted for name, wanted in desired.items() if wanted.drained is None}
+        observations = await self._observer.observe_all(looked_at, registered, self._config.interval_s)
         self._count_failures(desired, observations)
         actions = reconcile(desired, observations, registered, self._failures, self._config.unhealthy_after)
         if not await self._lead():
@@ -124,7 +132,7 @@ class Controller:
         for action in actions:
             await self._perform(action, registered.get(action.name))
         renewal = await self._store.renew(
-            [name for name in desired if not _is_draining(registered.get(name))],
+            [n for n, w in desired.items() if w.drained or not _is_draining(registered.get(n))],
             self._ttl_s,
             leadership=self.leadership,
         )

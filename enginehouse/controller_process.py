@@ -10,12 +10,15 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from controller.probing import Probing
 from controller.rollouts.run import Rollouts
 from controller.run import Controller
 from enginehouse.settings import Settings, load
 from inference.control import health
 from inference.introspection import introspect
+from inference.probe import probe_inference
 from model_registry.connection import connect
+from model_registry.demand.store import DemandStore
 from model_registry.rollout_evidence.store import EvidenceStore
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
@@ -47,6 +50,7 @@ async def _run(settings: Settings) -> None:
         settings.controller,
         settings.registry.endpoint_ttl_s,
         Rollouts(store, EvidenceStore.of(redis, settings.registry)),
+        Probing(probe_inference, settings.controller, DemandStore.of(redis, settings.registry).gather),
     )
     watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
     supervisor = Supervisor()

@@ -71,6 +71,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "Tenant": ("name", "policy", "weight", "allowed_models", "disabled"),
     "ApiKey": ("name", "tenant", "models", "profiles", "expires_at", "admin", "disabled", "revoked"),
     "Rollout": ("name", "model", "stable", "candidate", "wanted", "run"),
+    "Drain": ("name", "server", "endpoint", "reason"),
     "RolloutStatus": ("name", "phase", "step", "share", "samples", "needed", "exposed", "reason"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {
