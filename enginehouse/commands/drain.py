@@ -39,7 +39,6 @@ def drain(
 
     from enginehouse import draining
     from enginehouse.connection import locate
-    from enginehouse.interrupted import until_done
 
     async def run() -> None:
         connection = locate(url, key, state_dir)
@@ -54,4 +53,4 @@ def drain(
             await draining.until_empty(connection, found, timeout, typer.echo)
             typer.echo(f"{found.what}: nothing is under way there")
 
-    asyncio.run(until_done(run()))
+    asyncio.run(run())
