@@ -20,6 +20,7 @@ from controller.replicas.members import (
     in_their_order,
     number_of,
 )
+from controller.replicas.placing import undrained
 from controller.replicas.plan import plan
 from controller.replicas.records import adopted, after, progressed
 from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
@@ -143,7 +144,7 @@ def _plan_all(
             continue
         planned = plan(
             now_s,
-            pool,
+            undrained(pool, snapshot.drains.values()),
             [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name],
             [one for one in present.values() if one.pool == pool.name],
             facts.wanted,

@@ -220,10 +220,11 @@ class _Planning:
     def _replace(self, group: _Group) -> None:
         """Those that do not serve go once others do, or one by one where there is room for no other."""
         serving = sum(self._seen(one).ready for one in group.well)
+        broken = [one for one in group.unwell if not self._seen(one).drained]
         if group.unwell and serving >= group.want:
             self.acts += [Drain(one, self._unwell_why(one)) for one in group.unwell]
-        elif group.unwell and not group.ending and group.missing > 0 and self._is_full(group):
-            worst = max(group.unwell, key=lambda one: self._seen(one).out_s)
+        elif broken and not group.ending and group.missing > 0 and self._is_full(group):
+            worst = max(broken, key=lambda one: self._seen(one).out_s)
             self.acts.append(GiveUp(worst, self._unwell_why(worst)))
 
     def _is_full(self, group: _Group) -> bool:
