@@ -32,15 +32,19 @@ def list_builds(
     import asyncio
 
     from enginehouse import builds_api
-    from enginehouse.build_listing import as_json, as_table
+    from enginehouse.build_listing import as_json, as_table, waiting
     from enginehouse.connection import locate
     from enginehouse.console import output
 
-    found = asyncio.run(builds_api.newest(locate(url, key, state_dir), limit))
+    connection = locate(url, key, state_dir)
+    found = asyncio.run(builds_api.newest(connection, limit))
     if json:
         typer.echo(as_json(found))
-    else:
-        output().print(as_table(found))
+        return
+    output().print(as_table(found))
+    if any(one.state == "queued" for one in found):
+        for line in waiting(found, asyncio.run(builds_api.builders(connection))):
+            typer.echo(line, err=True)
 
 
 @builds.command()
@@ -61,8 +65,12 @@ def show(
     from enginehouse.build_listing import as_json, described
     from enginehouse.connection import locate
 
-    found = asyncio.run(builds_api.get(locate(url, key, state_dir), build))
-    typer.echo(as_json(found) if json else described(found))
+    connection = locate(url, key, state_dir)
+    found = asyncio.run(builds_api.get(connection, build))
+    if json:
+        typer.echo(as_json(found))
+    else:
+        typer.echo(described(found, asyncio.run(builds_api.builders(connection))))
 
 
 @builds.command()
