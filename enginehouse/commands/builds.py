@@ -120,7 +120,7 @@ def gc(
 
     Example: enginehouse builds gc --max-gib 200
     """
-    from engine_builder.build.guards import in_gib
+    from engine_builder.amounts import bytes_told
     from enginehouse.build_here import reported
     from enginehouse.building import open_cache
     from enginehouse.settings import load
@@ -128,6 +128,5 @@ def gc(
     with reported(), open_cache(load(config).settings.builder, cache) as opened:
         found = opened.collect(int(max_gib * (1 << 30)))
     in_use = f"; {found.in_use} more are in use" if found.in_use else ""
-    typer.echo(
-        f"removed {found.removed} steps, {in_gib(found.freed_bytes)}; {in_gib(found.kept_bytes)} stay{in_use}"
-    )
+    freed, kept = bytes_told(found.freed_bytes), bytes_told(found.kept_bytes)
+    typer.echo(f"removed {found.removed} steps, {freed}; {kept} stay{in_use}")

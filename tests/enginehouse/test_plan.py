@@ -163,4 +163,4 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="does not exist"):
         planned("--checkpoint", str(tmp_path / "none"), "--gpu-class", "l4")
     with pytest.raises(CommandError, match="--out"):
-        planned("-f", "examples/engines/llama-3-8b.yaml", "--out", str(tmp_path / "no" / "file.yaml"))
+        planned("-f", "examples/engines/llama-3-8b.yaml", "--out", str(path / "below.yaml"))
