@@ -269,6 +269,7 @@ async def test_every_key_is_catalogued(
     await builds.finish(await claimed(builds), "succeeded")
     await builds.ask(asked())
     await builds.beat(await claimed(builds), LEASE_S, None, [LogLine("a", "b")])
+    await builds.present("w", Able(("emulated",)))
     found = {str(key): str(await redis_client.type(key)) for key in await redis_client.keys("*")}
     prefix = RegistryKeys(config.name).of("")
     rows = {row.suffix.partition(":")[0]: row.type for row in CATALOGUE}
