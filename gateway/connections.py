@@ -1,7 +1,7 @@
 """Connections: what the gateway does with each of them that is other than aiohttp's server does.
 
 Plain requests (`gateway.plain_requests`) are read and answered here: what aiohttp does around each of them,
-two tasks and a stream of its body, costs as much as a third of all else. The first bytes that are nothing
+two tasks and a stream of its body, costs a seventh of a relayed request. The first bytes that are nothing
 plain give the connection to aiohttp, for good. What is no HTTP, or more of it than is taken, aiohttp refuses
 in plain text before any path is known; clients of an API read JSON.
 """
