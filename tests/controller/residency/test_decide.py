@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.residency.decide import Act, place
+from controller.residency.decide import Act
+from controller.residency.decide import place as place_by
 from controller.residency.rooms import Copy, Evict, Load, ModelNeed, ServerRoom
 from controller.residency.value import Outlook
 
 NOW_S = 1000.0
 LIKELY, UNLIKELY = Outlook(0.9, 0.1), Outlook(0.01, 0.001)
+
+
+def place(
+    now_s: float, servers: Sequence[ServerRoom], models: Sequence[ModelNeed], outlooks: Mapping[str, Outlook]
+) -> Sequence[Act]:
+    """With nothing expected of models that `outlooks` leaves out."""
+    return place_by(now_s, servers, models, lambda model: outlooks.get(model, Outlook()))
 
 
 def need(name: str, mib: float = 10, **more: float) -> ModelNeed:
