@@ -29,6 +29,7 @@ from inference.errors import (
 from inference.request import InferenceRequest, Lora, Usage
 from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
+from model_registry.demand.demand import WorkerDemand
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
@@ -38,7 +39,8 @@ from router.capacity import Capacity
 from router.cohorts import Lead
 from router.config import RouterConfig
 from router.deciding import Deciding, Expected
-from router.errors import AttemptsExhaustedError, NoEndpointsError
+from router.demand import Demanded, GroupCounts, Waiting
+from router.errors import AttemptsExhaustedError, NoEndpointsError, NoRoomError
 from router.explain import Considered, Decisions, Explained
 from router.fair_queue import Priority
 from router.hedger import Hedger
@@ -136,6 +138,16 @@ class Job(Struct):
     """Endpoints that cannot carry it, whatever their load."""
     considered: Considered | None = None
     """The latest decision."""
+    arrived_s: float = 0.0
+    """When it came to the router, by the loop's clock."""
+    counts: GroupCounts | None = None
+    """Of its model and profile; None: it counts nowhere."""
+    waiting: Waiting | None = None
+    """As it is told to the controller while it waits."""
+    held_s: float = 0.0
+    """How long it has been held, no endpoint being up that could serve it."""
+    on_held: Callable[[], None] | None = None
+    """Called when one is, after it was held."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -164,6 +176,7 @@ class Router:
         self._hedger = Hedger(config.hedging, self.paces, self.ledger, clients)
         self.decisions = Decisions(config.explained_decisions)
         self.placement = Placement()
+        self.demand = Demanded()
         self._adapters = adapters
         self._knobs = knobs
         self._clients = clients
@@ -171,7 +184,9 @@ class Router:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._budgets: dict[str, RetryBudget] = {}
-        self.queueing = Queueing(config, snapshot, self._decide, self.expected, observer, knobs, capacity)
+        self.queueing = Queueing(
+            config, snapshot, self._decide, self._is_served, self.expected, observer, knobs, capacity
+        )
         self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
@@ -180,6 +195,7 @@ class Router:
         self.deciding.retain(endpoints)
         self.placement.retain(endpoints)
         self.paces.retain(endpoints)
+        self.demand.retain(self._snapshot())
         models = self._snapshot().models
         self._hedger.retain([*models])
         for model in self._budgets.keys() - models.keys():
@@ -208,12 +224,24 @@ class Router:
         AttemptsExhaustedError or NoRoomError. Cancelling it cancels at the engine.
         """
         usage: Usage | None = None
+        if job.spare is None:
+            job.arrived_s = self._loop.time()
+            job.counts = self.demand.arrived(
+                job.wish.model.name, job.wish.profile, job.tokens - job.output_tokens
+            )
         try:
             finished = await self._run(job, answer)
             usage = finished.usage
+        except (NoEndpointsError, NoRoomError):
+            if job.counts is not None:
+                job.counts.refused += 1
+            raise
+        else:
             return finished
         finally:
             self.queueing.ended(job, usage)
+            if job.counts is not None:
+                job.counts.finished(usage)
 
     async def _run(self, job: Job, answer: Answer) -> Finished:
         failed: set[str] = set()
@@ -324,8 +352,23 @@ class Router:
         """Keep the latest decision for who asks why."""
         after = None if last is None else last.outcome
         self.decisions.keep(
-            Explained(time(), job.request.id, job.wish, attempt, is_hedge, waited_s, after, job.considered)
+            Explained(
+                time(),
+                job.request.id,
+                job.wish,
+                attempt,
+                is_hedge,
+                waited_s,
+                after,
+                job.considered,
+                job.held_s,
+            )
         )
+
+    def demanded(self) -> WorkerDemand:
+        """What this process has to tell the controller of its load."""
+        now_s = self._loop.time()
+        return self.demand.report(self.ledger.loads(), self.deciding.in_flight(now_s), now_s)
 
     def _hedges(self, job: Job) -> bool:
         """Of an answer that is not streamed no first token tells that it has begun."""
@@ -366,6 +409,13 @@ class Router:
             and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
+        )
+
+    def _is_served(self, job: Job) -> bool:
+        """Whether an endpoint is up that may serve the job, whatever its load."""
+        return any(
+            one.state == "ready" and one.weight > 0 and self._may_carry(job, one)
+            for one in self._open_to(job, job.refused_by)
         )
 
     async def _with_adapter(self, endpoint: Endpoint, job: Job, answer: Answer, lora: Lora) -> Outcome:
@@ -466,6 +516,7 @@ class Router:
         now_s, failed = monotonic(), None
         if not isinstance(outcome, InferenceError):
             load.proven(trace, self.config)
+            load.answers += 1
             failed = False
             streamed = job.request.stream and trace.first_token_ns is not None
             if streamed and outcome[1].completion_tokens is not None:
@@ -474,6 +525,7 @@ class Router:
         elif outcome.endpoint_fault and endpoint.name not in job.blamed:
             job.blamed.add(endpoint.name)
             load.failed(self._loop.time(), self.config)
+            load.failures += 1
             failed = True
         else:
             load.let_go(trace)
@@ -489,6 +541,7 @@ class Router:
             wished_by=job.wish.reason,
             reason=decision.reason,
             endpoint=name,
+            held_ms=round(job.held_s * 1000, 3) if job.held_s else None,
         )
         if endpoint is not None:
             return endpoint
