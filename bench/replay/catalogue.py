@@ -1,8 +1,8 @@
 """Catalogue: who asks for which of many models, and when, after recorded rates of a provider's clients.
 
 Each client of the record stands for one fine-tuned model. Within each of the record's windows its requests
-are a renewal process with Gamma gaps of the recorded mean and coefficient of variation. It begins anew in each
-window, which puts bursts at their beginnings and is harder on memory, or it is in equilibrium there.
+are a renewal process with Gamma gaps of the recorded mean and coefficient of variation. It begins anew in
+each window, which puts bursts at their beginnings and is harder on memory, or it is in equilibrium there.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Arrivals(NamedTuple):
     times_s: NDArray[np.float64]
     models: NDArray[np.int64]
     """Of each request, from 0 on."""
-    count: int
-    """Of the models, those that nobody asks for included."""
+    of_models: int
+    """How many there are, those that nobody asks for included."""
 
     @property
     def span_s(self) -> float:
@@ -79,7 +79,7 @@ def arrivals(
 
 
 def _renewals(rng: np.random.Generator, rate: float, cv: float, anew: bool) -> NDArray[np.float64]:
-    """Times within one window. In equilibrium, it begins in a gap that is longer than others, by its length."""
+    """Times within one window. In equilibrium, the gap it begins in is longer than others, by its length."""
     shape = 1 / cv**2
     scale = 1 / (rate * shape)
     first = rng.gamma(shape, scale) if anew else rng.random() * rng.gamma(shape + 1, scale)

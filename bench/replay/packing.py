@@ -79,7 +79,7 @@ class _Run:
     def __init__(self, work: Arrivals, card: Card, foresight: Foresight, ahead: bool) -> None:
         self.ahead = ahead
         self.card, self.foresight = card, foresight
-        self.models = [name_of(number) for number in range(work.count)]
+        self.models = [name_of(number) for number in range(work.of_models)]
         self.servers = [_Server(f"gpu{number}") for number in range(card.gpus)]
         self.where: dict[str, _Server] = {}
         """Of models that are ready or coming."""
@@ -159,7 +159,7 @@ class _Run:
         self.at(now_s + self.card.load_s, lambda then_s: self._loaded(then_s, server, act.model))
 
     def _loaded(self, now_s: float, server: _Server, model: str) -> None:
-        server.copies[model] = Copy(model, model, 1.0)
+        server.copies[model] = Copy(model, model, 1.0, since_s=now_s)
         self.ready.add(model)
         for since_s in self.held.pop(model, ()):
             self.late += now_s - since_s > LATE_S
@@ -230,7 +230,7 @@ class Clairvoyance:
     """Belady's rule: what is used last of all goes first. Knows all arrivals."""
 
     def __init__(self, work: Arrivals) -> None:
-        self._next: dict[str, list[float]] = {name_of(number): [] for number in range(work.count)}
+        self._next: dict[str, list[float]] = {name_of(number): [] for number in range(work.of_models)}
         for time_s, number in zip(work.times_s[::-1].tolist(), work.models[::-1].tolist(), strict=True):
             self._next[name_of(number)].append(time_s)
 

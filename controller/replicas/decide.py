@@ -14,6 +14,7 @@ from controller.replicas.errands import Outcome
 from controller.replicas.plan import plan
 from controller.replicas.records import adopted, after, progressed
 from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.residency.pool import NOTHING_KNOWN, Known
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
@@ -37,6 +38,8 @@ class Facts:
     """With our mark and without a record, with their pool."""
     figures_age_s: Mapping[str, float]
     """By deployment: how long ago its status was written; absent: long ago."""
+    known: Known = NOTHING_KNOWN
+    """What residency has learned."""
 
 
 @dataclass(slots=True)
@@ -130,6 +133,7 @@ def _plan_all(
             seen=facts.seen,
             backoffs=backoffs,
             config=config,
+            known=facts.known,
         )
         held_up |= planned.held_up
         for one in after(planned.acts, pool, present.keys(), now_s):

@@ -19,6 +19,7 @@ from controller.replicas.decide import Changes, Facts, decide
 from controller.replicas.errands import Errands
 from controller.replicas.fence import Fence
 from controller.replicas.sight import Sight
+from controller.residency.residency import Residency, Rooms
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.errors import RegistryBusyError, RegistryUnavailableError
@@ -66,6 +67,7 @@ class Replicas:
         self._errands = Errands(fence, self._errand_ended)
         self._census = Census(self._config)
         self._sight = Sight()
+        self._residency = Residency()
         self._actuators: dict[str, tuple[Pool, Actuator | Workload]] = {}
         self._written: dict[str, float] = {}
         self._token: int | None = None
@@ -80,6 +82,7 @@ class Replicas:
             self._token = token
             await self._errands.drop()
             await self._census.drop()
+            await self._residency.drop()
             self._sight = Sight()
 
     async def act(self, snapshot: Snapshot, leadership: Leadership | None) -> None:
@@ -90,6 +93,8 @@ class Replicas:
         demand = await self._reports.gather()
         replicas = list(chain(*snapshot.replicas.values()))
         await self._equip(snapshot)
+        rooms = {name: one for name, (_, one) in self._actuators.items() if isinstance(one, Rooms)}
+        known = self._residency.look(demand.at_s, snapshot, demand, rooms)
         facts = Facts(
             wanted=self._scaler.look(demand.at_s, snapshot, demand),
             demand=demand,
@@ -97,11 +102,13 @@ class Replicas:
             outcomes=self._errands.outcomes,
             orphans=self._census.orphans(replicas),
             figures_age_s={name: boot_s() - at_s for name, at_s in self._written.items()},
+            known=known,
         )
         changes = await self._record(snapshot, facts, leadership)
         if changes is not None:
             self._errands.recorded(facts.outcomes)
             self._tend(snapshot, changes.replicas)
+            self._residency.recycle(snapshot.pools, changes.replicas, known, rooms)
         self._census.look(self._addressed())
 
     async def close(self) -> None:

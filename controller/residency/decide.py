@@ -24,6 +24,8 @@ EVICT_AHEAD_S = 2.0
 """How long before its GPU can load again a copy goes to make room; until then it may yet be of use."""
 WORTH = 2.0
 """A load that nobody waits for has to save so many times the waiting that its victims will cost."""
+SETTLE_S = 3.0
+"""How long reports of requests in flight may lag."""
 TRIED = 3
 """Models that are looked at, of those nobody waits for; the rest is worth less still."""
 SURPLUS = 0.1
@@ -84,6 +86,7 @@ class _Round:
         models: Sequence[ModelNeed],
         outlook: Callable[[str], Outlook],
     ) -> None:
+        self.now_s = now_s
         self.needs = {need.name: need for need in models}
         self.outlook = cache(outlook)
         gpus = {server.gpu or server.name: _Gpu() for server in servers}
@@ -114,7 +117,8 @@ class _Round:
         return worth * SURPLUS if self.copies[copy.model] > max(1, need.wanted) else worth
 
     def _may_go(self, copy: Copy) -> bool:
-        if copy.state != "ready" or copy.busy:
+        """A copy that has just come up is about to be busy: those who waited for it have not been counted."""
+        if copy.state != "ready" or copy.busy or self.now_s - copy.since_s < SETTLE_S:
             return False
         need = self.needs.get(copy.model)
         if need is None:
@@ -144,6 +148,10 @@ class _Round:
     def density(self, need: ModelNeed) -> float:
         """Waiting that a copy saves, per MiB."""
         return density(self.outlook(need.name), need.load_s, need.mib)
+
+    def further_s(self, need: ModelNeed) -> float:
+        """Waiting that one more copy saves, where there is one."""
+        return _waited_s(need) + SURPLUS * max(1.0, self.outlook(need.name).rate) * need.load_s
 
     def is_any_idle(self) -> bool:
         """Whether any GPU could load at once."""
@@ -204,10 +212,12 @@ def place(
         for _ in range(need.least - round_.copies[need.name]):
             round_.bring(need, float("inf"), "kept in memory")
     for need in sorted(models, key=_urgency):
-        missing = max(need.wanted, need.waiting > 0) - round_.copies[need.name]
-        for _ in range(missing):
-            if not round_.bring(need, _patience_s(need), _asked_for(need)):
-                break
+        if need.waiting and not round_.copies[need.name]:
+            round_.bring(need, _patience_s(need), _asked_for(need))
+        elif round_.copies[need.name]:
+            for _ in range(need.wanted - round_.copies[need.name]):
+                if not round_.bring(need, round_.further_s(need), f"{need.wanted} copies wanted"):
+                    break
     if round_.is_any_idle():
         absent = [need for need in models if not round_.copies[need.name]]
         for need in nlargest(TRIED, absent, key=round_.density):
@@ -230,8 +240,8 @@ def _waited_s(need: ModelNeed) -> float:
 
 def _patience_s(need: ModelNeed) -> float:
     """What its load saves those who wait: it grows with their number and time, so that all get their turn."""
-    return max(1, need.waiting) * (need.load_s + need.oldest_s)
+    return need.waiting * (need.load_s + need.oldest_s)
 
 
 def _asked_for(need: ModelNeed) -> str:
-    return f"{need.waiting} waiting for {need.oldest_s:.1f} s" if need.waiting else "asked for"
+    return f"{need.waiting} waiting for up to {need.oldest_s:.1f} s"

@@ -69,6 +69,17 @@ def test_room_is_made_once_and_waited_for() -> None:
     assert place(NOW_S, [held], [need("a"), need("b"), need("c"), asked_for("d")], {}) == ()
 
 
+def test_a_copy_that_has_just_come_up_stays() -> None:
+    """Requests that waited for it are on their way there, though no report tells of them yet."""
+    held = server(copy("a", since_s=NOW_S - 1), budget=10)
+    assert place(NOW_S, [held], [need("a"), asked_for("b", waiting=5)], {}) == ()
+
+
+def test_a_model_that_was_used_lately_is_not_brought_back_before_it_is_asked_for() -> None:
+    """Its deployment still wants a replica; others that need the room would go round in circles."""
+    assert place(NOW_S, [server(copy("a"), budget=10)], [need("a"), need("b", wanted=1)], {"a": LIKELY}) == ()
+
+
 def test_busy_pinned_and_waited_for_copies_stay() -> None:
     held = server(copy("busy", busy=1), copy("pinned"), copy("waited"))
     models = [need("busy"), need("pinned", pinned=True), asked_for("waited"), asked_for("d", waiting=50)]
