@@ -24,7 +24,7 @@ LEARNING = 0.1
 """By how much the logarithm of the price rises when all requests of a bucket are late."""
 KEEPING = 3.0
 """A replica that is there is worth so many times the price: it costs a start to get it back."""
-DWELL_S = 30.0
+DWELL_S = 15.0
 """How long fewer have to be enough, before any leaves."""
 HELD_S = 30.0
 """So long after requests were held nothing is learned from how late answers are: they waited for a start."""
@@ -192,7 +192,7 @@ def _wanted(
     if memory.need > fleet.up:
         return memory.need, about, calm
     lowest = max(memory.keep, ceil(seen.busy / memory.fill.part - 0.05), min(1, fleet.up))
-    if lowest >= fleet.up or waits:
+    if lowest >= fleet.up or waits or not memory.trend.settled:
         return fleet.up, about, calm
     since_s = now_s if memory.fewer_since_s is None else memory.fewer_since_s
     if now_s - since_s < DWELL_S:

@@ -48,7 +48,7 @@ def test_a_steady_load_is_left_alone() -> None:
 @pytest.mark.parametrize("truth", [0.7, 1.3])
 def test_a_card_that_is_wrong_is_learned_over(truth: float) -> None:
     """Replicas do `truth` of what the card says: as if all work were that much more or less."""
-    mean = traffic((4 * 3600, 8.0))
+    mean = traffic((2 * 3600, 8.0))
     real = Traffic("test", mean.requests, mean.work / truth)
     believed = Engines(30, 2, 10.0, LIMITS.request_s)
 
@@ -57,7 +57,7 @@ def test_a_card_that_is_wrong_is_learned_over(truth: float) -> None:
             return super().look(state._replace(arrived=state.arrived * truth, backlog=state.backlog * truth))
 
     found = run(real, believed, Misled(believed), 10)
-    assert run_attainment(real, found, after_s=3600) > 0.985
+    assert run_attainment(real, found, after_s=1800) > 0.985
 
 
 def run_attainment(of: Traffic, found: Run, after_s: int) -> float:
