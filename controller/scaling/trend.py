@@ -14,6 +14,9 @@ from controller.scaling.season import NO_SEASON, Season, seen_in, times
 
 BUCKET_S = 10.0
 """Work is added up for so long before it counts: shorter ones tell of noise only."""
+HARDLY_S = 3.0
+"""A bucket that has lasted no longer tells nothing."""
+SURE_SIGMAS = 2.0
 MEMORIES_S = (30.0, 60.0, 120.0)
 """Of the forecasts: a level and a line with each, and one with the time of day."""
 LEVELS = len(MEMORIES_S)
@@ -129,6 +132,15 @@ def forecast(trend: Trend, ahead_s: float) -> list[Point]:
 def expected(trend: Trend, ahead_s: float) -> float:
     """The mean of the forecasts, the better ones weighing more."""
     return _blend(_each(trend, ahead_s), trend.errors)
+
+
+def lately(trend: Trend, now_s: float) -> float:
+    """What the load is now at least: by the bucket that is not full yet, less what may be noise."""
+    load, span_s = expected(trend, 0.0), now_s - trend.at_s
+    if span_s < HARDLY_S:
+        return load
+    noise = (trend.spread * load / span_s) ** 0.5
+    return max(load, trend.part / span_s - SURE_SIGMAS * noise)
 
 
 def _blend(each: Sequence[float], errors: Sequence[float]) -> float:
