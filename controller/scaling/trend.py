@@ -7,7 +7,7 @@ matters: the time that a replica takes to come up. Loads are in replicas; work i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, sqrt
 from typing import NamedTuple
 
 from controller.scaling.season import NO_SEASON, Season, seen_in, times
@@ -139,7 +139,7 @@ def lately(trend: Trend, now_s: float) -> float:
     load, span_s = expected(trend, 0.0), now_s - trend.at_s
     if span_s < HARDLY_S:
         return load
-    noise = (trend.spread * load / span_s) ** 0.5
+    noise = sqrt(trend.spread * load / span_s)
     return max(load, trend.part / span_s - SURE_SIGMAS * noise)
 
 
@@ -241,5 +241,5 @@ def _spread(trend: Trend, load: float) -> float:
 
 def _is_step(trend: Trend, load: float) -> bool:
     level = max(max(trend.levels), max(line.level for line in trend.lines))
-    noise = (trend.spread * level / BUCKET_S) ** 0.5
+    noise = sqrt(trend.spread * level / BUCKET_S)
     return load > STEP_RATIO * level and load > level + STEP_SIGMAS * noise and load > trend.spread / BUCKET_S
