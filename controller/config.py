@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from controller.replicas.config import ReplicasConfig
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -24,7 +27,7 @@ class ControllerConfig(BaseModel):
     """Failed probes in a row that take a ready endpoint out of service."""
     drain_s: Seconds = 30.0
     """How long an endpoint stays registered as draining after its deployment no longer wants it."""
-    leadership_ttl_s: Seconds = 5.0
+    leadership_ttl_s: Seconds = 4.0
     """How long a dead leader is waited for."""
     host: str = "127.0.0.1"
     """Address of the two ports below; `0.0.0.0` or `::` for others than this machine."""
@@ -32,6 +35,11 @@ class ControllerConfig(BaseModel):
     """`GET /metrics` for Prometheus: replicas wanted and there. 0: any free port. None: off."""
     keda_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """gRPC service for KEDA's `external` and `external-push` triggers. 0: any free port. None: off."""
+    replicas: ReplicasConfig = Field(default_factory=ReplicasConfig)
+    """How patient it is with replicas of scaled deployments."""
+    state_path: Path | None = None
+    """Folder in which pools of processes keep what runs; every controller of the machine uses the same.
+    Default: `replicas` in the state directory."""
 
     @model_validator(mode="after")
     def _leadership_outlives_the_looks(self) -> Self:

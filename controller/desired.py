@@ -59,10 +59,7 @@ class Desired:
     @property
     def name(self) -> str:
         """`<deployment>@<host>:<port>`."""
-        parts = urlsplit(self.server.http)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        return f"{self.deployment.name}@{host}:{port}{parts.path.rstrip('/')}"
+        return endpoint_name(self.deployment.name, self.server)
 
     @property
     def target(self) -> str:
@@ -122,6 +119,14 @@ class Desired:
             return False
         asked, got = self.endpoint(), endpoint
         return all(getattr(asked, field) == getattr(got, field) for field in COMPARED)
+
+
+def endpoint_name(deployment: str, server: ServerRef) -> str:
+    """`<deployment>@<host>:<port>`."""
+    parts = urlsplit(server.http)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{deployment}@{host}:{port}{parts.path.rstrip('/')}"
 
 
 NO_ENGINES: Mapping[str, Engine] = MappingProxyType({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,20 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from controller.actuators.catalogue import Surroundings, actuator_of
+from controller.replicas.calls import follow
+from controller.replicas.fence import Fence
+from controller.replicas.run import Replicas
 from controller.rollouts.run import Rollouts
 from controller.run import Controller
+from controller.scaling.autoscaler import Autoscaler
 from enginehouse.controller_ports import ControllerPorts
-from enginehouse.settings import Settings, load
+from enginehouse.local.state_dir import default_state_dir
+from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
 from inference.introspection import introspect
 from model_registry.connection import connect
+from model_registry.demand.store import DemandStore
 from model_registry.rollout_evidence.store import EvidenceStore
 from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
@@ -42,6 +50,14 @@ async def _run(settings: Settings) -> None:
     redis = connect(settings.registry)
     store = RegistryStore.of(redis, settings.registry)
     session = aiohttp.ClientSession()
+    demand = DemandStore.of(redis, settings.registry)
+    fence = Fence(settings.controller.replicas.margin_s)
+    surroundings = Surroundings(
+        registry=settings.registry.name,
+        folder=settings.controller.state_path or default_state_dir() / "replicas",
+        environment={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        fence=fence.token,
+    )
     controller = Controller(
         store,
         partial(introspect, session=session),
@@ -49,6 +65,14 @@ async def _run(settings: Settings) -> None:
         settings.controller,
         settings.registry.endpoint_ttl_s,
         Rollouts(store, EvidenceStore.of(redis, settings.registry)),
+        Replicas(
+            store,
+            Autoscaler(),
+            demand,
+            partial(actuator_of, surroundings=surroundings),
+            fence,
+            settings.controller.replicas,
+        ),
     )
     ports = ControllerPorts(settings.controller)
 
@@ -62,6 +86,7 @@ async def _run(settings: Settings) -> None:
         await watcher.start()
         await ports.open(watcher.reader(), lambda: controller.leadership is not None)
         supervisor.start("controller", controller.run, restart_after_s=1.0)
+        supervisor.start("calls", partial(follow, demand, controller.look_soon), restart_after_s=1.0)
         await ended.wait()
     finally:
         await ports.close()

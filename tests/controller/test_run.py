@@ -246,7 +246,7 @@ async def test_one_of_many_leads_and_another_takes_over(
 
 
 def test_a_claim_that_lapses_between_two_looks_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"leadership_ttl_s \(5\) must be above 2 x interval_s \(3\)"):
+    with pytest.raises(ValueError, match=r"leadership_ttl_s \(4\) must be above 2 x interval_s \(3\)"):
         ControllerConfig(interval_s=3.0)
 
 

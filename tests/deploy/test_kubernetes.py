@@ -19,7 +19,7 @@ from model_registry.entities import Deployment
 from model_registry.manifests import parse_manifests
 from model_registry.pools import KubernetesActuator, Pool
 from tests.controller.actuators.kubernetes.cluster import NAMESPACE, Cluster
-from tests.controller.actuators.kubernetes.conftest import CHAT, settings_for
+from tests.controller.actuators.kubernetes.conftest import CHAT, leads, settings_for
 from tests.deploy.manifests import (
     FOLDER,
     PodTemplate,
@@ -150,7 +150,7 @@ async def _rights_used(cluster: Cluster, folder: Path) -> set[tuple[str, str, st
     """By what the actuator really asks: API group, resource, verb."""
     cluster.replicas = 2
     await cluster.settle()
-    workload = KubernetesWorkload(settings_for(cluster, folder))
+    workload = KubernetesWorkload(settings_for(cluster, folder), leads)
     for member in await workload.members(CHAT):
         await workload.scale(CHAT, 1, [member.handle])
     await cluster.watched()

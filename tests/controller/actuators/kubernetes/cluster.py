@@ -67,10 +67,13 @@ class Refusal:
 class Cluster:
     """One namespace with one workload `chat` and the Service of its name."""
 
-    def __init__(self, plural: str = "deployments", group: str = "apps/v1", port: int = 8000) -> None:
+    def __init__(
+        self, plural: str = "deployments", group: str = "apps/v1", port: int = 8000, net: str = "10.0.0"
+    ) -> None:
         self.plural = plural
         self.group = group
         self.pod_port = port
+        self.net = net
         self.replicas = 0
         self.version = 100
         self.oldest = 0
@@ -81,6 +84,8 @@ class Cluster:
         self.held = asyncio.Event()
         self.held.set()
         self.on_update: Callable[[], None] = lambda: None
+        self.changed = asyncio.Event()
+        """The number was set."""
         self._born = 0
         self._names: dict[str, None] = {}
         """Slices that there are."""
@@ -121,7 +126,7 @@ class Cluster:
             self._born += 1
             ordinal = self._born if self.plural == "deployments" else self._free_ordinal()
             name = f"chat-7d9f-{ordinal:05d}" if self.plural == "deployments" else f"chat-{ordinal}"
-            self.pods[name] = Pod(name, f"uid-{self._born}", f"10.0.0.{self._born}")
+            self.pods[name] = Pod(name, f"uid-{self._born}", f"{self.net}.{self._born}")
         for pod in self._first_to_go(living)[: max(len(living) - self.replicas, 0)]:
             pod.terminating = True
         await self.publish()
@@ -234,6 +239,7 @@ class Cluster:
             )
         self.replicas = body["spec"]["replicas"]
         self.version += 1
+        self.changed.set()
         return web.json_response(self._scale())
 
     async def _patch_pod(self, request: web.Request) -> web.Response:

@@ -1,0 +1,174 @@
+"""Roster: replicas that somebody else places (Kubernetes), held against their records. Pure.
+
+Their records are made like all others, `starting` and without a handle; each is given to one of the pods that
+appear. A pod that appears without one gets one. A record whose pod is gone is gone, whatever its state.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from types import MappingProxyType
+from typing import NamedTuple
+
+from controller.actuators.port import Member
+from controller.replicas.config import ReplicasConfig
+from controller.replicas.records import moved
+from controller.scaling.wanted import Wanted
+from model_registry.entities import Deployment
+from model_registry.pools import KubernetesActuator, Pool
+from model_registry.replicas import Replica
+
+FOUND = "it was there already"
+TAKEN_DOWN = "whoever places it is taking it down"
+GIVE_BACK_S = 60.0
+"""How long one that should have gone may stay, until it counts again: another one was taken in its place."""
+UP = frozenset({"starting", "ready", "draining"})
+LEAVING = frozenset({"stopping", "failed"})
+
+
+class Entry(NamedTuple):
+    """What is seen of one deployment's workload."""
+
+    members: Sequence[Member]
+    order: tuple[str, ...] | None
+    """Handles in the order in which they go; None: it can be chosen."""
+
+
+Roster = Mapping[str, Entry]
+"""By deployment; those of which nothing certain is known are left out, and stay as they are."""
+
+
+class Sighting(NamedTuple):
+    """What one look has seen of all workloads."""
+
+    roster: Roster
+    problems: Mapping[str, str]
+    """By deployment: why its number is not set, or nothing is known of it."""
+
+
+NOTHING_SEEN = Sighting(MappingProxyType({}), MappingProxyType({}))
+
+
+def is_placed_elsewhere(pool: Pool | None) -> bool:
+    """Whether only the number of its replicas can be set."""
+    return pool is not None and isinstance(pool.actuator, KubernetesActuator)
+
+
+def enrolled(
+    records: Iterable[Replica],
+    roster: Roster,
+    pools: Mapping[str, Pool],
+    deployments: Mapping[str, Deployment],
+    config: ReplicasConfig,
+    now_s: float,
+) -> dict[str, Replica]:
+    """All records by name, those of workloads in line with what is seen. `deployments`: if scaled.
+
+    Of a deployment that is not in the pool any more the records are let go, and the workload keeps the
+    number that it has.
+    """
+    present: dict[str, Replica] = {}
+    own: dict[str, list[Replica]] = {name: [] for name in roster}
+    for one in records:
+        deployment = deployments.get(one.deployment)
+        at_home = deployment is not None and deployment.scaling and deployment.scaling.pool == one.pool
+        if not is_placed_elsewhere(pools.get(one.pool)):
+            present[one.name] = one
+        elif at_home:
+            own.setdefault(one.deployment, []).append(one)
+    for name, replicas in own.items():
+        entry, deployment = roster.get(name), deployments.get(name)
+        if entry is None or deployment is None:
+            present |= {one.name: one for one in replicas}
+        else:
+            kept = {one.name: one for one in _kept(replicas, entry, config, now_s)}
+            present |= kept
+            present |= {one.name: one for one in _joined(kept, entry, deployment, now_s)}
+    return present
+
+
+def _kept(
+    replicas: Sequence[Replica], entry: Entry, config: ReplicasConfig, now_s: float
+) -> Iterator[Replica]:
+    """Those that still stand for something."""
+    members = {member.handle: member for member in entry.members}
+    patience_s = GIVE_BACK_S if entry.order is None else config.drain_s + GIVE_BACK_S
+    for one in replicas:
+        member = None if one.handle is None else members.get(one.handle)
+        if one.handle is None:
+            if one.state not in LEAVING:
+                yield one
+        elif member is None:
+            continue
+        elif member.terminating:
+            yield one if one.state not in {"starting", "ready"} else moved(one, "draining", TAKEN_DOWN, now_s)
+        elif one.state not in LEAVING or now_s - one.since < patience_s:
+            yield one
+
+
+def _joined(
+    kept: Mapping[str, Replica], entry: Entry, deployment: Deployment, now_s: float
+) -> Iterator[Replica]:
+    """Records for the members that have none: those that wait for one first, the oldest at the front."""
+    known = {one.handle for one in kept.values()}
+    waiting = sorted((one for one in kept.values() if one.handle is None), key=lambda one: one.created)
+    for member in entry.members:
+        if member.handle in known or member.terminating:
+            continue
+        if waiting:
+            record = waiting.pop(0)
+        else:
+            record = _found(deployment, kept.keys(), "ready" if member.ready else "starting", now_s)
+        yield record.model_copy(update={"handle": member.handle, "server": member.server})
+
+
+def _found(deployment: Deployment, taken: Iterable[str], state: str, now_s: float) -> Replica:
+    """One that is ready already is recorded as that: its cold start was not seen."""
+    assert deployment.scaling is not None
+    name = f"{deployment.name}.{secrets.token_hex(3)}"
+    while name in taken:
+        name = f"{deployment.name}.{secrets.token_hex(3)}"
+    fields = {"name": name, "deployment": deployment.name, "model": deployment.model, "state": state}
+    times = {"since": now_s, "created": now_s}
+    return Replica.model_validate({**fields, **times, "pool": deployment.scaling.pool, "reason": FOUND})
+
+
+def in_order(
+    wanted: Mapping[str, Wanted], roster: Roster, records: Iterable[Replica]
+) -> Mapping[str, Wanted]:
+    """`wanted`, with those at the front of `leaving` that go whatever is wished."""
+    changed = dict(wanted)
+    for name, entry in roster.items():
+        said = wanted.get(name)
+        if said is None or entry.order is None:
+            continue
+        own = [one for one in records if one.deployment == name and one.state in UP]
+        by_handle = {one.handle: one.name for one in own if one.handle is not None}
+        coming = sorted((one for one in own if one.handle is None), key=lambda one: -one.created)
+        order = [one.name for one in coming]
+        order += [by_handle[handle] for handle in entry.order if handle in by_handle]
+        changed[name] = said._replace(leaving=tuple(order[: max(len(own) - said.replicas, 0)]))
+    return changed
+
+
+class Number(NamedTuple):
+    """What a workload is to be set to."""
+
+    replicas: int
+    leaving: tuple[str, ...]
+    """Handles of those that should go."""
+
+
+def number_of(replicas: Iterable[Replica], entry: Entry) -> Number:
+    """By the records of one deployment. Where the order is fixed, nobody goes before those in front of it."""
+    replicas = list(replicas)
+    staying = sum(one.state in UP for one in replicas)
+    going = [member.handle for member in entry.members if member.terminating]
+    leaving = {one.handle for one in replicas if one.state in LEAVING and one.handle} - set(going)
+    staying -= sum(one.state in UP and one.handle in going for one in replicas)
+    if entry.order is None:
+        return Number(staying, tuple(sorted(leaving)))
+    first = tuple(takewhile(leaving.__contains__, entry.order))
+    return Number(staying + len(leaving) - len(first), first)

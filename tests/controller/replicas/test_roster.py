@@ -1,0 +1,154 @@
+"""Records of replicas that somebody else places follow what is seen, and numbers follow the records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.actuators.port import Member
+from controller.replicas.config import ReplicasConfig
+from controller.replicas.roster import (
+    FOUND,
+    GIVE_BACK_S,
+    TAKEN_DOWN,
+    Entry,
+    Number,
+    enrolled,
+    in_order,
+    number_of,
+)
+from controller.scaling.wanted import Wanted
+from model_registry.entities import Deployment, Scaling, ServerRef
+from model_registry.pools import DryRunActuator, KubernetesActuator, Pool
+from model_registry.replicas import Replica
+
+NOW = 1000.0
+CONFIG = ReplicasConfig(drain_s=300)
+POOLS = {
+    "k": Pool(name="k", actuator=KubernetesActuator(type="kubernetes")),
+    "dry": Pool(name="dry", actuator=DryRunActuator(type="dry-run")),
+}
+CHAT = Deployment(name="chat", model="m", scaling=Scaling(pool="k", max_replicas=9))
+
+
+def record(
+    name: str, state: Any = "ready", handle: str | None = None, age_s: float = 10, **fields: Any
+) -> Replica:
+    times = {"created": NOW - age_s, "since": NOW - age_s}
+    whole = {"name": f"chat.{name}", "deployment": "chat", "model": "m", "pool": "k", "state": state, **times}
+    return Replica(**{**whole, "handle": handle, **fields})
+
+
+def member(handle: str, ready: bool = True, terminating: bool = False) -> Member:
+    return Member(handle, ServerRef(http=f"http://{handle}:8000"), ready and not terminating, terminating)
+
+
+def entry(*members: Member, order: tuple[str, ...] | None = None) -> Entry:
+    return Entry(members, order)
+
+
+def after(records: list[Replica], seen: Entry | None, *deployments: Deployment) -> dict[str, Replica]:
+    roster = {} if seen is None else {"chat": seen}
+    known = {one.name: one for one in deployments or (CHAT,)}
+    return enrolled(records, roster, POOLS, known, CONFIG, NOW)
+
+
+def test_a_pod_that_appears_is_the_replica_that_waits_longest() -> None:
+    records = [record("a", "starting", age_s=5), record("b", "starting", age_s=9), record("c", "ready", "p0")]
+    found = after(records, entry(member("p0"), member("p1", ready=False)))
+    assert found["chat.b"].handle == "p1"
+    assert found["chat.b"].server == ServerRef(http="http://p1:8000")
+    assert found["chat.b"].created == NOW - 9, "its cold start counts from the decision"
+    assert found["chat.a"].handle is None
+    assert found["chat.c"] == records[2]
+
+
+def test_pods_that_were_there_before_are_taken_over() -> None:
+    found = list(
+        after([], entry(member("p0"), member("p1", ready=False), member("p2", terminating=True))).values()
+    )
+    assert [(one.handle, one.state, one.reason) for one in found] == [
+        ("p0", "ready", FOUND),
+        ("p1", "starting", FOUND),
+    ]
+    assert len({one.name for one in found}) == 2
+
+
+def test_a_record_ends_with_its_pod_whatever_its_state() -> None:
+    states = ["starting", "ready", "draining", "stopping", "failed"]
+    records = [record(state, state, f"p-{state}") for state in states]
+    assert after(records, entry()) == {}
+    assert len(after(records, None)) == 5, "while nothing certain is known, all stay"
+
+
+def test_a_pod_that_is_taken_down_drains() -> None:
+    records = [record("a", "starting", "p0"), record("b", "ready", "p1"), record("c", "stopping", "p2")]
+    found = after(records, entry(*(member(f"p{at}", terminating=True) for at in range(3))))
+    assert [(one.state, one.reason) for one in found.values()] == [
+        ("draining", TAKEN_DOWN),
+        ("draining", TAKEN_DOWN),
+        ("stopping", ""),
+    ]
+
+
+def test_what_never_had_a_pod_and_is_not_wanted_any_more_is_gone_at_once() -> None:
+    assert after([record("a", "stopping"), record("b", "failed")], entry()) == {}
+
+
+def test_one_that_should_have_gone_and_stays_counts_again() -> None:
+    """Another one was taken in its place."""
+    young, old = record("a", "stopping", "p0", age_s=10), record("a", "stopping", "p0", age_s=GIVE_BACK_S + 1)
+    assert after([young], entry(member("p0"))) == {"chat.a": young}
+    (again,) = after([old], entry(member("p0"))).values()
+    assert (again.name != old.name, again.handle, again.state) == (True, "p0", "ready")
+    waits = record("a", "stopping", "p0", age_s=CONFIG.drain_s)
+    assert after([waits], entry(member("p0"), order=("p0",))) == {"chat.a": waits}
+
+
+def test_the_pool_of_others_is_left_alone_and_a_deleted_deployment_let_go() -> None:
+    other = record("o", "ready", "x", pool="dry", deployment="other")
+    assert after([other, record("a", "ready", "p0")], None, CHAT).keys() == {"chat.o", "chat.a"}
+    moved = CHAT.model_copy(update={"scaling": Scaling(pool="dry")})
+    for deployments in ([moved], [CHAT.model_copy(update={"name": "z"})]):
+        assert after([other, record("a", "ready", "p0")], None, *deployments) == {"chat.o": other}
+
+
+def test_the_number_is_of_those_that_serve_or_still_have_requests() -> None:
+    records = [
+        record("a", "starting"),
+        record("b", "ready", "p0"),
+        record("c", "draining", "p1"),
+        record("d", "stopping", "p2"),
+        record("e", "failed", "p3"),
+        record("f", "draining", "p4"),
+    ]
+    seen = entry(*(member(f"p{at}") for at in range(4)), member("p4", terminating=True))
+    assert number_of(records, seen) == Number(3, ("p2", "p3"))
+    gone = entry(*(member(f"p{at}", terminating=at == 2) for at in range(4)))
+    assert number_of(records[:5], gone) == Number(3, ("p3",)), "one that is going is counted by nobody"
+
+
+def test_where_the_order_is_fixed_nobody_goes_before_those_in_front() -> None:
+    order = ("p3", "p2", "p1", "p0")
+    seen = entry(*(member(handle) for handle in order), order=order)
+
+    def states(*of: str) -> list[Replica]:
+        return [record(str(at), state, f"p{at}") for at, state in enumerate(of)]
+
+    assert number_of(states("ready", "ready", "stopping", "draining"), seen) == Number(4, ())
+    assert number_of(states("ready", "ready", "stopping", "stopping"), seen) == Number(2, ("p3", "p2"))
+    assert number_of(states("stopping", "ready", "ready", "stopping"), seen) == Number(3, ("p3",))
+
+
+def test_who_leaves_is_by_the_order_where_that_is_fixed() -> None:
+    records = [
+        record("0", handle="p0"),
+        record("1", handle="p1"),
+        record("2", handle="p2"),
+        record("n", "starting"),
+    ]
+    wish = {"chat": Wanted(2, "less", leaving=("chat.0", "chat.1"))}
+    seen = [member(f"p{at}") for at in range(3)]
+    fixed = in_order(wish, {"chat": entry(*seen, order=("p2", "p1", "p0"))}, records)
+    assert fixed["chat"] == Wanted(2, "less", leaving=("chat.n", "chat.2"))
+    assert in_order(wish, {"chat": entry(*seen)}, records) == wish
+    assert in_order({}, {"chat": entry(*seen, order=("p2",))}, records) == {}
