@@ -29,17 +29,19 @@ class ControllerConfig(BaseModel):
     """How long an endpoint stays registered as draining after its deployment no longer wants it."""
     leadership_ttl_s: Seconds = 4.0
     """How long a dead leader is waited for."""
+    replicas: ReplicasConfig = Field(default_factory=ReplicasConfig)
+    """How patient it is with replicas of scaled deployments."""
+    state_path: Path | None = None
+    """Folder in which pools of processes keep what runs; every controller of the machine uses the same.
+    Default: `replicas` in the state directory."""
     host: str = "127.0.0.1"
     """Address of the two ports below; `0.0.0.0` or `::` for others than this machine."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """`GET /metrics` for Prometheus: replicas wanted and there. 0: any free port. None: off."""
     keda_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """gRPC service for KEDA's `external` and `external-push` triggers. 0: any free port. None: off."""
-    replicas: ReplicasConfig = Field(default_factory=ReplicasConfig)
-    """How patient it is with replicas of scaled deployments."""
-    state_path: Path | None = None
-    """Folder in which pools of processes keep what runs; every controller of the machine uses the same.
-    Default: `replicas` in the state directory."""
+    alive_file: Path | None = None
+    """Rewritten every 2 s while the controller is well, for whoever watches over it; None: no such file."""
 
     @model_validator(mode="after")
     def _leadership_outlives_the_looks(self) -> Self:

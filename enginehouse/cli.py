@@ -33,6 +33,7 @@ from enginehouse.commands.quality import quality
 from enginehouse.commands.replay import replay
 from enginehouse.commands.rollout import rollout
 from enginehouse.commands.traces import traces
+from enginehouse.commands.triton import triton
 from enginehouse.commands.tune import tune
 from enginehouse.commands.up import up
 from enginehouse.commands.version import version
@@ -61,6 +62,7 @@ app.command(rich_help_panel=RUN)(up)
 app.command(rich_help_panel=RUN)(gateway)
 app.command(rich_help_panel=RUN)(controller)
 app.command(rich_help_panel=RUN)(builder)
+app.command(rich_help_panel=RUN)(triton)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
 app.command(rich_help_panel=USE)(explain)

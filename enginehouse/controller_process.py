@@ -19,6 +19,7 @@ from controller.rollouts.run import Rollouts
 from controller.run import Controller
 from controller.scaling.autoscaler import Autoscaler
 from enginehouse.controller_ports import ControllerPorts
+from enginehouse.heartbeat import beat, check
 from enginehouse.local.state_dir import default_state_dir
 from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
@@ -82,7 +83,11 @@ async def _run(settings: Settings) -> None:
 
     watcher = Watcher(store, on_change=registry_changed, config=settings.registry)
     supervisor = Supervisor()
+    alive = settings.controller.alive_file
     try:
+        if alive is not None:
+            check(alive)
+            supervisor.start("heartbeat", beat(alive, lambda: supervisor.healthy))
         await watcher.start()
         await ports.open(watcher.reader(), lambda: controller.leadership is not None)
         supervisor.start("controller", controller.run, restart_after_s=1.0)

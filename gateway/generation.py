@@ -410,6 +410,7 @@ class Generation:
             prompt = 0 if entry.api is None else estimated_tokens(entry.api.raw)
         job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, output_tokens=output)
         job.deadline_s = entry.started_s + self._config.request_timeout_s
+        job.on_held = entry.was_held
         if entry.identity is not None:
             policy = entry.identity.policy
             job.tenant, job.weight, job.priority = policy.tenant, policy.weight, policy.priority

@@ -153,6 +153,7 @@ def _status(
         epoch=round(now * 1000) if begins else present.epoch,
         started_at=now if begins else present.started_at,
         since=now if moved else present.since,
+        looked_at=now if active else present.looked_at,
         unready_since=decision.unready_since,
         reason=decision.reason,
         figures=decision.figures,

@@ -101,17 +101,27 @@ def download(url: str, into: Path) -> None:
     filesystem, path = _open(url)
     try:
         if _is_local(filesystem):
-            shutil.copytree(path, into)
+            shutil.copytree(path, into, symlinks=True)
             return
         found = filesystem.find(path)
         if not found:
             raise StoreError(f"{url} holds nothing", "`enginehouse engines list` shows what there is")
         for remote in found:
-            target = into / remote[len(path.rstrip("/")) + 1 :]
+            if remote.endswith("/"):
+                continue  # some consoles make such an object for a folder
+            target = into / _below(remote, path.rstrip("/"), url)
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(remote, str(target))
     except OSError as error:
         raise StoreError(f"{url} cannot be read: {error}", "`enginehouse engines list` shows them") from error
+
+
+def _below(remote: str, path: str, url: str) -> str:
+    """Where an object lies below `path`. Raises StoreError for a key that would lead out of a folder."""
+    below = remote.removeprefix(f"{path}/")
+    if below == remote or not {"", ".", ".."}.isdisjoint(below.split("/")):
+        raise StoreError(f"{url} holds {remote!r}, which is no file below it", "remove it, and publish anew")
+    return below
 
 
 def leftovers(store_url: str, now_s: float | None = None) -> list[str]:
@@ -140,7 +150,7 @@ def _publish_by_rename(folder: Path, root: Path, manifest: Manifest) -> str:
     target = root / folder_name(manifest.name)
     draft = root / f"{_UPLOAD}{secrets.token_hex(6)}"
     try:
-        shutil.copytree(folder, draft, ignore=shutil.ignore_patterns("serve"))
+        shutil.copytree(folder, draft, ignore=shutil.ignore_patterns("serve"), symlinks=True)
         try:
             draft.rename(target)  # refused where another publisher's engine is
         except OSError as error:

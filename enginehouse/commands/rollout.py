@@ -129,7 +129,8 @@ def status(
         import json
 
         told = None if known.status is None else known.status.model_dump(mode="json")
-        typer.echo(json.dumps({"rollout": known.rollout.model_dump(mode="json"), "status": told}, indent=2))
+        shown_as = {"rollout": known.rollout.model_dump(mode="json"), "status": told, "note": known.note}
+        typer.echo(json.dumps(shown_as, indent=2))
         return
     output().print(shown(known))
 

@@ -125,9 +125,7 @@ def _triton(
     pacing: str,
     progress: Progress,
 ) -> TritonProcess:
-    repository = state.servers / server.name
-    models = [under_profile(_models(one, pacing), triton_queue(stack, one)) for one in server.engines]
-    names = build_emulator_repository(repository, models)
+    repository, names = server_repository(stack, server, state, pacing)
     return TritonProcess(
         server.name,
         triton,
@@ -138,6 +136,15 @@ def _triton(
         progress=progress,
         ready_timeout_s=TRITON_READY_TIMEOUT_S,
     )
+
+
+def server_repository(
+    stack: LocalStack, server: ServerEntry, state: StateDir, pacing: str
+) -> tuple[Path, list[str]]:
+    """Write a server's model repository; its folder, and the names of its models."""
+    repository = state.servers / server.name
+    models = [under_profile(_models(one, pacing), triton_queue(stack, one)) for one in server.engines]
+    return repository, build_emulator_repository(repository, models)
 
 
 def triton_queue(stack: LocalStack, entry: EngineEntry) -> TritonQueue:

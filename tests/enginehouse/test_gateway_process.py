@@ -20,7 +20,7 @@ from enginehouse.local.ports import free_port
 from model_registry.config import RegistryConfig
 from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.store import RegistryStore
-from tests.enginehouse.test_commands import _environment
+from tests.command_line import plain_environment
 from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server, store
 
 __all__ = ["config", "redis_client", "redis_server", "store"]
@@ -122,7 +122,7 @@ async def gateway(
     )  # fmt: skip
     await store.register_endpoint(endpoint, ttl_s=600)
     port = free_port()
-    environment = _environment(
+    environment = plain_environment(
         ENGINEHOUSE_REGISTRY__REDIS_URL=redis_server.url,
         ENGINEHOUSE_REGISTRY__NAME=config.name,
         ENGINEHOUSE_GATEWAY__PORT=str(port),
@@ -139,7 +139,7 @@ async def gateway(
             async def ready() -> bool:
                 return await gateway.readiness() == 200
 
-            await eventually(ready, within_s=30)
+            await eventually(ready, within_s=30, every_s=0.05)
             yield gateway
     finally:
         process.kill()
