@@ -1,7 +1,7 @@
 """Roster: replicas that somebody else places (Kubernetes), held against their records. Pure.
 
 Their records are made like all others, `starting` and without a handle; each is given to one of the pods that
-appear. A pod that appears without one gets one. A record whose pod is gone is gone, whatever its state.
+appear. A record whose pod is gone is gone, whatever its state.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ FOUND = "it was there already"
 TAKEN_DOWN = "whoever places it is taking it down"
 GIVE_BACK_S = 60.0
 """How long one that should have gone may stay, until it counts again: another one was taken in its place."""
+SOON_S = 2.0
+"""What is ready so soon after it was asked for was there before; its cold start was not seen."""
 UP = frozenset({"starting", "ready", "draining"})
 LEAVING = frozenset({"stopping", "failed"})
 
@@ -111,21 +113,27 @@ def _kept(
 def _joined(
     kept: Mapping[str, Replica], entry: Entry, deployment: Deployment, now_s: float
 ) -> Iterator[Replica]:
-    """Records for the members that have none: those that wait for one first, the oldest at the front."""
+    """Records for the members that have none: those that wait for one, the oldest at the front.
+
+    Where there is no record at all, what is there is taken over. Else a pod that nobody waits for is left
+    alone: it is one more for a while, as in a rolling update, and will be waited for once another one goes.
+    """
     known = {one.handle for one in kept.values()}
     waiting = sorted((one for one in kept.values() if one.handle is None), key=lambda one: one.created)
-    for member in entry.members:
-        if member.handle in known or member.terminating:
-            continue
+    nameless = [one for one in entry.members if one.handle not in known and not one.terminating]
+    nameless.sort(key=lambda member: not member.ready)
+    for member in nameless:
+        where = {"handle": member.handle, "server": member.server}
         if waiting:
-            record = waiting.pop(0)
-        else:
-            record = _found(deployment, kept.keys(), "ready" if member.ready else "starting", now_s)
-        yield record.model_copy(update={"handle": member.handle, "server": member.server})
+            record = waiting.pop(0).model_copy(update=where)
+            before = member.ready and record.state == "starting" and now_s - record.created < SOON_S
+            yield moved(record, "ready", FOUND, now_s) if before else record
+        elif not kept:
+            state = "ready" if member.ready else "starting"
+            yield _found(deployment, kept.keys(), state, now_s).model_copy(update=where)
 
 
 def _found(deployment: Deployment, taken: Iterable[str], state: str, now_s: float) -> Replica:
-    """One that is ready already is recorded as that: its cold start was not seen."""
     assert deployment.scaling is not None
     name = f"{deployment.name}.{secrets.token_hex(3)}"
     while name in taken:

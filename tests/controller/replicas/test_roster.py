@@ -73,6 +73,18 @@ def test_pods_that_were_there_before_are_taken_over() -> None:
     assert len({one.name for one in found}) == 2
 
 
+def test_one_pod_more_in_a_rolling_update_is_nobody_until_the_old_one_goes() -> None:
+    """Else it would be one too many, and be told to go before it ever served."""
+    old = record("a", "ready", "old")
+    assert after([old], entry(member("old"), member("new", ready=False))) == {"chat.a": old}
+    going = after([old], entry(member("old", terminating=True), member("new")))
+    assert [(one.name, one.state) for one in going.values()] == [("chat.a", "draining")]
+    waits = record("b", "starting", age_s=1)
+    found = after([*going.values(), waits], entry(member("old", terminating=True), member("new")))
+    assert (found["chat.b"].handle, found["chat.b"].state, found["chat.b"].reason) == ("new", "ready", FOUND)
+    assert found["chat.b"].cold_start_s is None, "it was on its way before it was asked for"
+
+
 def test_a_record_ends_with_its_pod_whatever_its_state() -> None:
     states = ["starting", "ready", "draining", "stopping", "failed"]
     records = [record(state, state, f"p-{state}") for state in states]
