@@ -1,7 +1,7 @@
 """Roster: replicas that somebody else places (Kubernetes), held against their records. Pure.
 
 Their records are made like all others, `starting` and without a handle; each is given to one of the pods that
-appear. A record whose pod is gone is gone, whatever its state.
+appear. A record of one that was ready ends with its pod.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from controller.replicas.records import moved
 from controller.scaling.wanted import Wanted
 from model_registry.entities import Deployment
 from model_registry.pools import KubernetesActuator, Pool
-from model_registry.replicas import Replica
+from model_registry.replicas import Replica, ReplicaState
 
 FOUND = "it was there already"
 TAKEN_DOWN = "whoever places it is taking it down"
 GIVE_BACK_S = 60.0
-"""How long one that should have gone may stay, until it counts again: another one was taken in its place."""
+"""How long after its draining one that should have gone may stay, until it counts again. Where there are no
+more pods than should stay it does at once: another one was taken in its place."""
 SOON_S = 2.0
 """What is ready so soon after it was asked for was there before; its cold start was not seen."""
 UP = frozenset({"starting", "ready", "draining"})
@@ -85,27 +86,37 @@ def enrolled(
         if entry is None or deployment is None:
             present |= {one.name: one for one in replicas}
         else:
-            kept = {one.name: one for one in _kept(replicas, entry, config, now_s)}
+            kept = {one.name: one for one in _kept(replicas, entry, deployment, config, now_s)}
             present |= kept
             present |= {one.name: one for one in _joined(kept, entry, deployment, now_s)}
     return present
 
 
 def _kept(
-    replicas: Sequence[Replica], entry: Entry, config: ReplicasConfig, now_s: float
+    replicas: Sequence[Replica], entry: Entry, deployment: Deployment, config: ReplicasConfig, now_s: float
 ) -> Iterator[Replica]:
-    """Those that still stand for something."""
+    """Those that still stand for something, and one in place of each that goes though it was not told to.
+
+    The number counts records: it must not fall because a pod is evicted, which will be made anew.
+    """
     members = {member.handle: member for member in entry.members}
-    patience_s = GIVE_BACK_S if entry.order is None else config.drain_s + GIVE_BACK_S
+    live = {member.handle for member in entry.members if not member.terminating}
+    staying = sum(one.state in UP and (one.state != "draining" or one.handle in live) for one in replicas)
+    taken_in_place = len(live) <= staying
+    patience_s = 0.0 if taken_in_place else config.drain_s + GIVE_BACK_S
+    names = {one.name for one in replicas}
     for one in replicas:
         member = None if one.handle is None else members.get(one.handle)
         if one.handle is None:
             if one.state not in LEAVING:
                 yield one
-        elif member is None:
-            continue
-        elif member.terminating:
-            yield one if one.state not in {"starting", "ready"} else moved(one, "draining", TAKEN_DOWN, now_s)
+        elif member is None or member.terminating:
+            if one.state == "starting":
+                yield one.model_copy(update={"handle": None, "server": None})
+            elif one.state == "ready":
+                yield _new(deployment, names, "starting", f"in place of {one.name}", now_s)
+            if member is not None and one.state != "starting":
+                yield moved(one, "draining", TAKEN_DOWN, now_s) if one.state == "ready" else one
         elif one.state not in LEAVING or now_s - one.since < patience_s:
             yield one
 
@@ -129,18 +140,27 @@ def _joined(
             before = member.ready and record.state == "starting" and now_s - record.created < SOON_S
             yield moved(record, "ready", FOUND, now_s) if before else record
         elif not kept:
-            state = "ready" if member.ready else "starting"
-            yield _found(deployment, kept.keys(), state, now_s).model_copy(update=where)
+            state: ReplicaState = "ready" if member.ready else "starting"
+            yield _new(deployment, kept.keys(), state, FOUND, now_s).model_copy(update=where)
 
 
-def _found(deployment: Deployment, taken: Iterable[str], state: str, now_s: float) -> Replica:
+def _new(
+    deployment: Deployment, taken: Iterable[str], state: ReplicaState, reason: str, now_s: float
+) -> Replica:
     assert deployment.scaling is not None
     name = f"{deployment.name}.{secrets.token_hex(3)}"
     while name in taken:
         name = f"{deployment.name}.{secrets.token_hex(3)}"
-    fields = {"name": name, "deployment": deployment.name, "model": deployment.model, "state": state}
-    times = {"since": now_s, "created": now_s}
-    return Replica.model_validate({**fields, **times, "pool": deployment.scaling.pool, "reason": FOUND})
+    return Replica(
+        name=name,
+        deployment=deployment.name,
+        model=deployment.model,
+        pool=deployment.scaling.pool,
+        state=state,
+        since=now_s,
+        created=now_s,
+        reason=reason,
+    )
 
 
 def in_order(
@@ -153,6 +173,7 @@ def in_order(
         if said is None or entry.order is None:
             continue
         own = [one for one in records if one.deployment == name and one.state in UP]
+        own = [one for one in own if one.handle is None or one.handle in entry.order]
         by_handle = {one.handle: one.name for one in own if one.handle is not None}
         coming = sorted((one for one in own if one.handle is None), key=lambda one: -one.created)
         order = [one.name for one in coming]

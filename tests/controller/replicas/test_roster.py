@@ -78,42 +78,60 @@ def test_one_pod_more_in_a_rolling_update_is_nobody_until_the_old_one_goes() -> 
     old = record("a", "ready", "old")
     assert after([old], entry(member("old"), member("new", ready=False))) == {"chat.a": old}
     going = after([old], entry(member("old", terminating=True), member("new")))
-    assert [(one.name, one.state) for one in going.values()] == [("chat.a", "draining")]
-    waits = record("b", "starting", age_s=1)
-    found = after([*going.values(), waits], entry(member("old", terminating=True), member("new")))
-    assert (found["chat.b"].handle, found["chat.b"].state, found["chat.b"].reason) == ("new", "ready", FOUND)
-    assert found["chat.b"].cold_start_s is None, "it was on its way before it was asked for"
+    old, new = sorted(going.values(), key=lambda one: one.state)
+    assert (old.name, old.state, old.handle) == ("chat.a", "draining", "old")
+    assert (new.state, new.handle, new.reason) == ("ready", "new", FOUND)
+    assert new.cold_start_s is None, "it was on its way before it was asked for"
 
 
-def test_a_record_ends_with_its_pod_whatever_its_state() -> None:
+def test_a_record_ends_with_its_pod_and_one_that_was_not_told_to_go_is_replaced() -> None:
     states = ["starting", "ready", "draining", "stopping", "failed"]
-    records = [record(state, state, f"p-{state}") for state in states]
-    assert after(records, entry()) == {}
+    records = [record(state, state, f"p-{state}", server=ServerRef(http="http://x")) for state in states]
+    found = after(records, entry())
+    anew = found.pop("chat.starting")
+    assert (anew.handle, anew.server, anew.created) == (None, None, records[0].created)
+    (replacement,) = found.values()
+    assert (replacement.state, replacement.handle) == ("starting", None)
+    assert replacement.reason == "in place of chat.ready"
+    assert number_of([anew, replacement], entry()) == Number(2, ()), "an eviction changes no number"
     assert len(after(records, None)) == 5, "while nothing certain is known, all stay"
 
 
-def test_a_pod_that_is_taken_down_drains() -> None:
+def test_a_pod_that_is_taken_down_drains_and_is_replaced() -> None:
     records = [record("a", "starting", "p0"), record("b", "ready", "p1"), record("c", "stopping", "p2")]
-    found = after(records, entry(*(member(f"p{at}", terminating=True) for at in range(3))))
-    assert [(one.state, one.reason) for one in found.values()] == [
-        ("draining", TAKEN_DOWN),
-        ("draining", TAKEN_DOWN),
-        ("stopping", ""),
+    seen = entry(*(member(f"p{at}", terminating=True) for at in range(3)))
+    found = after(records, seen)
+    assert [(one.state, one.handle, one.reason.partition(" of ")[0]) for one in found.values()] == [
+        ("starting", None, ""),
+        ("starting", None, "in place"),
+        ("draining", "p1", TAKEN_DOWN),
+        ("stopping", "p2", ""),
     ]
+    assert number_of(found.values(), seen) == Number(2, ())
 
 
 def test_what_never_had_a_pod_and_is_not_wanted_any_more_is_gone_at_once() -> None:
     assert after([record("a", "stopping"), record("b", "failed")], entry()) == {}
 
 
-def test_one_that_should_have_gone_and_stays_counts_again() -> None:
-    """Another one was taken in its place."""
-    young, old = record("a", "stopping", "p0", age_s=10), record("a", "stopping", "p0", age_s=GIVE_BACK_S + 1)
-    assert after([young], entry(member("p0"))) == {"chat.a": young}
-    (again,) = after([old], entry(member("p0"))).values()
-    assert (again.name != old.name, again.handle, again.state) == (True, "p0", "ready")
-    waits = record("a", "stopping", "p0", age_s=CONFIG.drain_s)
-    assert after([waits], entry(member("p0"), order=("p0",))) == {"chat.a": waits}
+def test_one_that_should_have_gone_counts_again_once_another_was_taken_in_its_place() -> None:
+    told, other = record("a", "stopping", "p0"), record("b", "ready", "p1")
+    assert after([told, other], entry(member("p0"), member("p1"))) == {"chat.a": told, "chat.b": other}
+    found = after([told, other], entry(member("p0"), member("p1", terminating=True)))
+    assert sorted((one.state, one.handle) for one in found.values()) == [("draining", "p1"), ("ready", "p0")]
+    assert "chat.a" not in found
+
+
+def test_one_that_nobody_takes_counts_again_in_the_end() -> None:
+    """As where an autoscaler sets the number, and does not."""
+    late = CONFIG.drain_s + GIVE_BACK_S
+    young, old = (record("a", "stopping", "p0", age_s=age_s) for age_s in (late - 1, late + 1))
+    other = record("b", "ready", "p1")
+    seen = entry(member("p0"), member("p1"))
+    assert after([young, other], seen).keys() == {"chat.a", "chat.b"}
+    assert after([old, other], seen).keys() == {"chat.b"}
+    waits = record("c", "starting")
+    assert after([old, other, waits], seen)["chat.c"].handle == "p0"
 
 
 def test_the_pool_of_others_is_left_alone_and_a_deleted_deployment_let_go() -> None:

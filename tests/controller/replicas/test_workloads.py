@@ -142,6 +142,30 @@ async def test_a_pod_with_requests_stays_until_they_have_ended(
         )
 
 
+async def test_a_pod_that_was_drained_serves_again_where_another_was_taken(
+    model_port: int, tmp_path: Path, store: RegistryStore
+) -> None:
+    """One that is not ready just then goes before the one that is marked: so a ReplicaSet has it."""
+    async with house_of("deployments", model_port, tmp_path, store) as house, running(house.controller()):
+        house.scaler.wanted = 2
+        snapshot = await house.comes_to(lambda s: states(s) == ["ready"] * 2 and serving(s) == 2)
+        busy = [endpoint.name for endpoint in snapshot.endpoints["m"]]
+        house.told.endpoints = {name: EndpointDemand(requests=1) for name in busy}
+        house.scaler.wanted = 1
+        snapshot = await house.comes_to(lambda s: states(s) == ["draining", "ready"])
+        (drained,) = [str(one.handle) for one in snapshot.replicas["chat"] if one.state == "draining"]
+        for pod in house.cluster.pods.values():
+            pod.ready = pod.name == drained.partition("/")[0]
+        house.told.endpoints = {}
+
+        def serves_again(snapshot: Snapshot) -> bool:
+            handles = [one.handle for one in snapshot.replicas.get("chat", ())]
+            return states(snapshot) == ["ready"] and handles == [drained] and serving(snapshot) == 1
+
+        await house.comes_to(serves_again)
+        assert list(house.cluster.pods) == [drained.partition("/")[0]]
+
+
 async def test_another_leader_takes_over_what_runs(
     model_port: int, tmp_path: Path, store: RegistryStore
 ) -> None:
