@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from controller.actuators.port import Member
 from controller.replicas.config import ReplicasConfig
+from controller.replicas.placing import target_of
 from controller.replicas.records import moved
 from controller.scaling.wanted import Wanted
 from model_registry.entities import Deployment
@@ -156,6 +157,7 @@ def _new(
         deployment=deployment.name,
         model=deployment.model,
         pool=deployment.scaling.pool,
+        target=target_of(deployment),
         state=state,
         since=now_s,
         created=now_s,

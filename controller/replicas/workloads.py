@@ -69,6 +69,9 @@ class Workloads:
                 members = task.result()
             except ActuatorError as error:
                 problems[name] = str(error)
+            except Exception as error:
+                log.exception("looking at a workload failed unexpectedly", extra={"deployment": name})
+                problems[name] = f"{type(error).__name__}: {error}"
             else:
                 roster[name] = Entry(members, workload.order(members))
         return Sighting(roster, problems)

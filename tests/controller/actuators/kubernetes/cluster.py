@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -188,7 +189,7 @@ class Cluster:
     # -- what it answers ----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Cluster]:
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Cluster]:
         """On a port of its own."""
         app = web.Application(middlewares=[self._guard])
         scale = f"/apis/{self.group}/namespaces/{NAMESPACE}/{self.plural}/chat/scale"
@@ -199,9 +200,10 @@ class Cluster:
         app.router.add_get(slices, self._slices)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
         try:
             await self.publish()
             yield self
