@@ -6,12 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from controller.actuators.docker.pool import DockerPool
 from controller.actuators.dry_run import DryRunPool
 from controller.actuators.kubernetes.workload import KubernetesWorkload
 from controller.actuators.port import Actuator, Workload
 from controller.actuators.process import ProcessPool
 from controller.actuators.triton import TritonPool
-from model_registry.pools import DryRunActuator, KubernetesActuator, Pool, ProcessActuator, TritonActuator
+from model_registry.pools import (
+    DockerActuator,
+    DryRunActuator,
+    KubernetesActuator,
+    Pool,
+    ProcessActuator,
+    TritonActuator,
+)
 
 
 class Surroundings(NamedTuple):
@@ -35,8 +43,9 @@ def actuator_of(pool: Pool, surroundings: Surroundings) -> Actuator | Workload:
             return TritonPool(pool, fence)
         case ProcessActuator():
             return ProcessPool(pool, registry, folder, environment, fence)
+        case DockerActuator():
+            return DockerPool(pool, registry, fence)
         case KubernetesActuator():
             return KubernetesWorkload(pool.actuator, fence)
         case DryRunActuator():
             return DryRunPool(pool)
-    raise NotImplementedError(pool.actuator.type)

@@ -11,9 +11,10 @@ from controller.actuators.port import Found
 from controller.replicas.acts import Backoff, Seen
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.errands import Outcome
+from controller.replicas.placing import undrained
 from controller.replicas.plan import plan
 from controller.replicas.records import adopted, after, progressed
-from controller.replicas.roster import NOTHING_SEEN, Sighting, enrolled, in_order
+from controller.replicas.roster import NOTHING_SEEN, Sighting, enrolled, in_order, patient
 from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
@@ -68,8 +69,7 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
         name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
         for name in deployments
     }
-    wanted = in_order(facts.wanted, roster, present.values())
-    held_up = _plan_all(snapshot, deployments, present, wanted, facts, backoffs, config, now_s)
+    held_up = _plan_all(snapshot, deployments, present, facts, backoffs, config, now_s)
     changes.replicas = list(present.values())
     changes.puts += [one for one in present.values() if before.get(one.name) != one]
     changes.gone += [("Replica", name) for name in sorted(before.keys() - present.keys())]
@@ -118,7 +118,6 @@ def _plan_all(
     snapshot: Snapshot,
     deployments: Mapping[str, Deployment],
     present: dict[str, Replica],
-    wanted: Mapping[str, Wanted],
     facts: Facts,
     backoffs: Mapping[str, Backoff],
     config: ReplicasConfig,
@@ -126,15 +125,17 @@ def _plan_all(
 ) -> dict[str, str]:
     """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
     held_up = dict(facts.sighting.problems)
+    roster = facts.sighting.roster
+    wanted = in_order(facts.wanted, roster, present.values())
     for pool in snapshot.pools.values():
         planned = plan(
             now_s,
-            pool,
+            undrained(pool, snapshot.drains.values()),
             [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name],
             [one for one in present.values() if one.pool == pool.name],
             wanted,
             facts.demand,
-            seen=facts.seen,
+            seen=patient(facts.seen, roster, present.values()),
             backoffs=backoffs,
             config=config,
         )

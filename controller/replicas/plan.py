@@ -212,23 +212,19 @@ class _Planning:
         backoff = self.backoffs.get(name)
         if missing == 0 or backoff is None or backoff.failures == 0:
             return missing
-        wait_s = (backoff.retry_at or 0.0) - self.now_s
-        if wait_s > 0:
-            self.held_up[name] = (
-                f"{backoff.failures} starts failed in a row; the next is tried in {wait_s:.0f} s"
-            )
+        if self.now_s < (backoff.retry_at or 0.0):
+            self.held_up[name] = f"starts failed ({backoff.failures} in a row); the next has to wait"
             return 0
         return 0 if any(one.state == "starting" for one in group.well) else 1
 
     def _replace(self, group: _Group) -> None:
         """Those that do not serve go once others do, or one by one where there is room for no other."""
         serving = sum(self._seen(one).ready for one in group.well)
+        broken = [one for one in group.unwell if not self._seen(one).drained]
         if group.unwell and serving >= group.want:
             self.acts += [Drain(one, self._unwell_why(one)) for one in group.unwell]
-        elif (
-            group.unwell and not group.ending and group.deployment.name in self.held_up and group.missing > 0
-        ):
-            worst = max(group.unwell, key=lambda one: self._seen(one).out_s)
+        elif broken and not group.ending and group.missing > 0 and self._is_full(group):
+            worst = max(broken, key=lambda one: self._seen(one).out_s)
             self.acts.append(GiveUp(worst, self._unwell_why(worst)))
 
     def _is_full(self, group: _Group) -> bool:

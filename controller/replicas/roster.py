@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from types import MappingProxyType
 from typing import NamedTuple
 
 from controller.actuators.port import Member
+from controller.replicas.acts import Seen
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.placing import target_of
 from controller.replicas.records import moved
@@ -182,6 +184,13 @@ def in_order(
         order += [by_handle[handle] for handle in entry.order if handle in by_handle]
         changed[name] = said._replace(leaving=tuple(order[: max(len(own) - said.replicas, 0)]))
     return changed
+
+
+def patient(seen: Mapping[str, Seen], roster: Roster, records: Iterable[Replica]) -> Mapping[str, Seen]:
+    """`seen`, without how long those are not ready that could not be replaced: others would go first."""
+    fixed = {name for name, entry in roster.items() if entry.order is not None}
+    waited_for = {one.name for one in records if one.deployment in fixed and one.state == "ready"}
+    return {name: replace(one, out_s=0.0) if name in waited_for else one for name, one in seen.items()}
 
 
 class Number(NamedTuple):

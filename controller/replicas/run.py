@@ -65,8 +65,8 @@ class Replicas:
         self._fence = fence
         self._config = config or ReplicasConfig()
         self._errands = Errands(fence, self._errand_ended)
-        self._census = Census(self._config)
         self._workloads = Workloads(fence, self._errand_ended)
+        self._census = Census(self._config)
         self._sight = Sight()
         self._actuators: dict[str, tuple[Pool, Actuator | Workload]] = {}
         self._written: dict[str, float] = {}
@@ -81,8 +81,8 @@ class Replicas:
         if token != self._token:
             self._token = token
             await self._errands.drop()
-            await self._census.drop()
             await self._workloads.drop()
+            await self._census.drop()
             self._sight = Sight()
 
     async def act(self, snapshot: Snapshot, leadership: Leadership | None) -> None:

@@ -23,12 +23,13 @@ from model_registry.store import RegistryStore
 from tests.command_line import plain_environment
 from tests.controller.actuators.kubernetes.cluster import Cluster
 from tests.controller.actuators.kubernetes.conftest import settings_for
-from tests.controller.conftest import config, redis_client, redis_server, store
+from tests.controller.conftest import redis_client, redis_server, store
 from tests.controller.replicas.conftest import MODEL
 from tests.controller.replicas.test_workloads import House, model_port
 from tests.model_registry.conftest import RedisServer, eventually, free_port
+from tests.model_registry.patience import patient_config
 
-__all__ = ["config", "model_port", "redis_client", "redis_server", "store"]
+__all__ = ["model_port", "patient_config", "redis_client", "redis_server", "store"]
 
 
 async def _told(keda_port: int, metrics_port: int) -> tuple[bool, int, str]:

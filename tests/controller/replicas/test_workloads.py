@@ -30,6 +30,9 @@ from tests.controller.actuators.kubernetes.conftest import settings_for
 from tests.controller.replicas.conftest import CONTROLLER, FAST, MODEL, ByHand, Told
 from tests.controller.replicas.test_live import running, serving, snapshot_where
 from tests.model_registry.conftest import eventually, until
+from tests.model_registry.patience import patient_config
+
+__all__ = ["patient_config"]
 
 CHAT = Deployment(
     name="chat", model="m", lane="openai-http", scaling=Scaling(pool="k8s", min_replicas=0, max_replicas=8)
