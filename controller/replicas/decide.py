@@ -14,8 +14,17 @@ from controller.replicas.errands import Outcome
 from controller.replicas.placing import undrained
 from controller.replicas.plan import plan
 from controller.replicas.records import adopted, after, progressed
-from controller.replicas.roster import NOTHING_SEEN, Sighting, enrolled, in_order, patient
+from controller.replicas.roster import (
+    NOTHING_SEEN,
+    Sighting,
+    enrolled,
+    foreseen,
+    in_order,
+    is_placed_elsewhere,
+    patient,
+)
 from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.residency.pool import NOTHING_KNOWN, Known
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
@@ -41,6 +50,8 @@ class Facts:
     """By deployment: how long ago its status was written; absent: long ago."""
     sighting: Sighting = NOTHING_SEEN
     """Of the workloads that somebody else places."""
+    known: Known = NOTHING_KNOWN
+    """What residency has learned."""
 
 
 @dataclass(slots=True)
@@ -69,7 +80,8 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
         name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
         for name in deployments
     }
-    held_up = _plan_all(snapshot, deployments, present, facts, backoffs, config, now_s)
+    wanted = in_order(foreseen(facts.wanted, before.values(), there.values()), roster, present.values())
+    held_up = _plan_all(snapshot, deployments, present, wanted, facts, backoffs, config, now_s)
     changes.replicas = list(present.values())
     changes.puts += [one for one in present.values() if before.get(one.name) != one]
     changes.gone += [("Replica", name) for name in sorted(before.keys() - present.keys())]
@@ -79,7 +91,7 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     for name, deployment in deployments.items():
         status = status_of(
             deployment,
-            facts.wanted.get(name),
+            wanted.get(name),
             own[name],
             news.get(name, NO_NEWS),
             snapshot.scaling.get(name),
@@ -118,6 +130,7 @@ def _plan_all(
     snapshot: Snapshot,
     deployments: Mapping[str, Deployment],
     present: dict[str, Replica],
+    wanted: Mapping[str, Wanted],
     facts: Facts,
     backoffs: Mapping[str, Backoff],
     config: ReplicasConfig,
@@ -126,18 +139,23 @@ def _plan_all(
     """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
     held_up = dict(facts.sighting.problems)
     roster = facts.sighting.roster
-    wanted = in_order(facts.wanted, roster, present.values())
     for pool in snapshot.pools.values():
+        homes = [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name]
+        own = [one for one in present.values() if one.pool == pool.name]
+        if is_placed_elsewhere(pool):  # of what is not seen nothing is changed
+            homes = [one for one in homes if one.name in roster]
+            own = [one for one in own if one.deployment in roster]
         planned = plan(
             now_s,
             undrained(pool, snapshot.drains.values()),
-            [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name],
-            [one for one in present.values() if one.pool == pool.name],
+            homes,
+            own,
             wanted,
             facts.demand,
             seen=patient(facts.seen, roster, present.values()),
             backoffs=backoffs,
             config=config,
+            known=facts.known,
         )
         held_up |= planned.held_up
         for one in after(planned.acts, pool, present.keys(), now_s):

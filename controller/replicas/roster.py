@@ -167,6 +167,15 @@ def _new(
     )
 
 
+def foreseen(
+    wanted: Mapping[str, Wanted], before: Iterable[Replica], now: Iterable[Replica]
+) -> dict[str, Wanted]:
+    """`wanted`, without what was decided before it was known that there are replicas at all."""
+    known = {one.deployment for one in before}
+    taken_over = {one.deployment for one in now} - known
+    return {name: said for name, said in wanted.items() if name not in taken_over}
+
+
 def in_order(
     wanted: Mapping[str, Wanted], roster: Roster, records: Iterable[Replica]
 ) -> Mapping[str, Wanted]:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from controller.actuators.port import Member
+from controller.replicas.acts import Seen
 from controller.replicas.config import ReplicasConfig
+from controller.replicas.decide import Facts, decide
 from controller.replicas.roster import (
     FOUND,
     GIVE_BACK_S,
     TAKEN_DOWN,
     Entry,
     Number,
+    Sighting,
     enrolled,
+    foreseen,
     in_order,
     number_of,
+    patient,
 )
 from controller.scaling.wanted import Wanted
-from model_registry.entities import Deployment, Scaling, ServerRef
+from model_registry.demand.demand import Demand
+from model_registry.entities import Deployment, Model, Scaling, ServerRef
 from model_registry.pools import DryRunActuator, KubernetesActuator, Pool
-from model_registry.replicas import Replica
+from model_registry.replicas import Replica, ScalingStatus
+from model_registry.snapshot import Snapshot, Stored
 
 NOW = 1000.0
 CONFIG = ReplicasConfig(drain_s=300)
@@ -169,6 +177,23 @@ def test_where_the_order_is_fixed_nobody_goes_before_those_in_front() -> None:
     assert number_of(states("stopping", "ready", "ready", "stopping"), seen) == Number(3, ("p3",))
 
 
+def test_a_number_that_was_decided_without_knowing_of_any_replica_is_no_number() -> None:
+    """Else the first look at a fleet that runs would take it down to the minimum."""
+    wanted = {"chat": Wanted(0, "nobody asks"), "other": Wanted(2, "load")}
+    there = [record("a", handle="p0")]
+    assert foreseen(wanted, [], there).keys() == {"other"}
+    assert foreseen(wanted, there, there) == wanted
+    assert foreseen(wanted, [], []) == wanted
+
+
+def test_what_cannot_be_replaced_is_waited_for() -> None:
+    seen = {"chat.a": Seen("e", out_s=99), "chat.b": Seen("e", out_s=99), "x": Seen("e", out_s=99)}
+    records = [record("a", handle="p0"), record("b", "draining", "p1")]
+    fixed = patient(seen, {"chat": entry(order=("p1", "p0"))}, records)
+    assert {name: one.out_s for name, one in fixed.items()} == {"chat.a": 0, "chat.b": 99, "x": 99}
+    assert patient(seen, {"chat": entry()}, records) == seen
+
+
 def test_who_leaves_is_by_the_order_where_that_is_fixed() -> None:
     records = [
         record("0", handle="p0"),
@@ -182,3 +207,30 @@ def test_who_leaves_is_by_the_order_where_that_is_fixed() -> None:
     assert fixed["chat"] == Wanted(2, "less", leaving=("chat.n", "chat.2"))
     assert in_order(wish, {"chat": entry(*seen)}, records) == wish
     assert in_order({}, {"chat": entry(*seen, order=("p2",))}, records) == {}
+
+
+def decided(records: list[Replica], roster: Mapping[str, Entry], wanted: int) -> tuple[list[str], str]:
+    """States from then on, and what the status says."""
+    objects: list[Stored] = [Model(name="m", context_length=9), POOLS["k"], CHAT, *records]
+    problems = {} if roster else {"chat": "its pods are not known yet"}
+    facts = Facts(
+        wanted={"chat": Wanted(wanted, "load")},
+        demand=Demand(at_s=NOW, age_s=0.0, workers=1),
+        seen={},
+        outcomes={},
+        orphans=(),
+        figures_age_s={},
+        sighting=Sighting(roster, problems),
+    )
+    changes = decide(Snapshot.of(1, objects), facts, CONFIG, NOW)
+    (status,) = [item for item in changes.puts if isinstance(item, ScalingStatus)]
+    return sorted(one.state for one in changes.replicas), status.reason
+
+
+def test_before_anything_is_known_nothing_is_asked_for() -> None:
+    """A record made then would stand for one of the pods that there are, and the rest would be nobody."""
+    assert decided([], {}, 2) == ([], "its pods are not known yet")
+    assert decided([record("a", handle="p0")], {}, 0) == (["ready"], "its pods are not known yet")
+    three = entry(*(member(f"p{at}") for at in range(3)))
+    assert decided([], {"chat": three}, 1)[0] == ["ready"] * 3, "what runs is taken over before it is judged"
+    assert decided([], {"chat": entry()}, 2) == (["starting"] * 2, "load")
