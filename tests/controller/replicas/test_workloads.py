@@ -68,11 +68,12 @@ class Counted(ByHand):
 class House:
     """A cluster whose own controllers work, and a controller of ours."""
 
-    def __init__(self, cluster: Cluster, folder: Path, store: RegistryStore) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, store: RegistryStore, **fields: str) -> None:
+        """`fields`: of the pool's actuator."""
         self.cluster = cluster
         self.store = store
         self.scaler, self.told = Counted(), Told(store)
-        self.pool = Pool(name="k8s", actuator=settings_for(cluster, folder))
+        self.pool = Pool(name="k8s", actuator=settings_for(cluster, folder, **fields))
         self.folder = folder
 
     def controller(self, config: ReplicasConfig = FAST) -> Controller:
@@ -97,9 +98,11 @@ class House:
 
 
 @asynccontextmanager
-async def house_of(plural: str, model_port: int, folder: Path, store: RegistryStore) -> AsyncIterator[House]:
+async def house_of(
+    plural: str, model_port: int, folder: Path, store: RegistryStore, **fields: str
+) -> AsyncIterator[House]:
     async with Cluster(plural, port=model_port, net="127.1.0").running() as cluster:
-        house = House(cluster, folder, store)
+        house = House(cluster, folder, store, **fields)
         await store.apply([MODEL, house.pool, CHAT])
         working = asyncio.create_task(house.work())
         yield house
@@ -244,6 +247,28 @@ async def test_a_rolling_update_of_one_pod_leaves_nobody_without_one(
 
         await house.comes_to(changed)
         assert house.cluster.replicas == 1
+
+
+async def test_where_an_autoscaler_sets_the_number_replicas_are_followed_and_the_first_to_go_marked(
+    model_port: int, tmp_path: Path, store: RegistryStore
+) -> None:
+    async with (
+        house_of("deployments", model_port, tmp_path, store, scaled_by="autoscaler") as house,
+        running(house.controller()),
+    ):
+        house.scaler.wanted = 2
+        await house.comes_to(lambda s: states(s) == ["starting"] * 2 and s.scaling["chat"].wanted == 2)
+        house.cluster.replicas = 2
+        house.cluster.changed.set()
+        await house.comes_to(lambda s: states(s) == ["ready"] * 2 and serving(s) == 2)
+        house.scaler.wanted = 1
+        await until(lambda: any(pod.annotations for pod in house.cluster.pods.values()))
+        (marked,) = [pod.name for pod in house.cluster.pods.values() if pod.annotations]
+        house.cluster.replicas = 1
+        house.cluster.changed.set()
+        await house.comes_to(lambda s: states(s) == ["ready"] and serving(s) == 1)
+        assert marked not in house.cluster.pods
+        assert not any(method == "PUT" or "/scale" in path for method, path in house.cluster.calls)
 
 
 async def test_what_holds_a_workload_up_is_told(
