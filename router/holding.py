@@ -16,6 +16,7 @@ from model_registry.replicas import ScalingStatus
 from model_registry.snapshot import Snapshot
 from router.config import HoldingConfig
 from router.errors import ColdFullError, ColdModelError
+from tenancy.policy import Selection
 
 if TYPE_CHECKING:
     from router.attempts import Job
@@ -79,13 +80,12 @@ class Holding:
         self._requests: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
 
-    def outlook(self, job: Job) -> Outlook | None:
-        """When an endpoint for `job` should come, though none is up; None: nobody brings one up."""
-        snapshot, model = self._snapshot(), job.wish.model.name
+    def outlook(self, model: str, selection: Selection | None) -> Outlook | None:
+        """When an endpoint should come that `selection` lets serve; None: nobody brings one up."""
+        snapshot = self._snapshot()
         deployments = snapshot.deployments.get(model, ())
         if not deployments:
             return None
-        selection = job.selection
         fits = None if selection is None else lambda one: selection.may_fit(one, snapshot.pools)
         return outlook(time(), deployments, snapshot.scaling, fits)
 

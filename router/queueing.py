@@ -339,7 +339,7 @@ class Queueing:
 
     def _coming(self, job: Job) -> Outlook | None:
         """When an endpoint should come for a job that none which is up may serve; None: it is not held."""
-        return None if self._is_served(job) else self.holding.outlook(job)
+        return None if self._is_served(job) else self.holding.outlook(job.wish.model.name, job.selection)
 
     def _admit_held(self, group: _Group, job: Job, coming: Outlook) -> None:
         try:
