@@ -21,7 +21,7 @@ from enginehouse.errors import SettingsError, report
 from enginehouse.settings import Settings
 from gateway.accounting import Accounts
 from gateway.admin import admin_routes
-from gateway.app import make_app, straight_to
+from gateway.app import make_app
 from gateway.batch_jobs.parts import BatchJobs
 from gateway.builds import build_routes
 from gateway.connections import own_connections
@@ -295,8 +295,7 @@ async def _serve(settings: Settings, seat: WorkerSeat) -> None:
         )
         await runner.setup()
         if runner.server is not None:
-            straight_to(process.generation, runner.server, config.limits.max_body_bytes)
-            own_connections(runner.server)
+            own_connections(runner.server, process.generation.handlers, config.limits.max_body_bytes)
         listening = seat.listen()
         site = web.SockSite(runner, listening, backlog=BACKLOG)
         await site.start()
