@@ -11,9 +11,13 @@ from typing import Any
 
 import openai
 import pytest
+from redis.asyncio import Redis
 
-from bench.tally import Tally
-from model_registry.entities import ApiKey
+from bench.tally import MODEL, Tally
+from model_registry.config import RegistryConfig
+from model_registry.demand.store import DemandStore
+from model_registry.entities import ApiKey, Deployment, Endpoint, Scaling
+from model_registry.pools import DryRunActuator, Pool
 from model_registry.store import RegistryStore
 from tenancy.keys import new_key
 from tests.gateway.batch_jobs.conftest import SLOTS, Fleet, ask_live, row, settled
@@ -55,6 +59,34 @@ async def _counted(fleet: Fleet, rows: int) -> bool:
         'enginehouse_requests_total{model="tally",outcome="ok",profile="throughput"'
     )
     return requests == rows == await fleet.metric('enginehouse_batch_rows_total{outcome="completed"')
+
+
+async def test_rows_have_their_model_brought_up(
+    fleet: Fleet, tally: Tally, store: RegistryStore, redis_client: Redis, config: RegistryConfig
+) -> None:
+    """The controller is told that somebody waits for it, for as long as it is not up."""
+    (endpoint,) = await store.list("Endpoint")
+    assert isinstance(endpoint, Endpoint)
+    deployment = Deployment(
+        name=endpoint.deployment, model=MODEL, lane="openai-http", scaling=Scaling(pool="p")
+    )
+    await store.set_endpoint_state(endpoint.name, "gone", "nobody asked for it")
+    await store.apply([Pool(name="p", actuator=DryRunActuator(type="dry-run")), deployment])
+    demand = DemandStore.of(redis_client, config)
+    job = await fleet.run([row(n) for n in range(5)])
+
+    async def held() -> int:
+        return sum(group.held for group in (await demand.gather()).groups.values())
+
+    assert await eventually(held, within_s=60)
+    assert not tally.asked
+    await store.register_endpoint(endpoint, ttl_s=600)
+    await fleet.until(job.id, "completed")
+
+    async def enough() -> bool:
+        return not await held()
+
+    await eventually(enough)
 
 
 async def test_rows_that_fail_go_to_the_error_file(fleet: Fleet) -> None:
