@@ -52,6 +52,6 @@ def _advice(url: str, status: int, said: str) -> tuple[str, bool] | None:
         return "make it (`docker network create`), or correct the pool's `actuator.network`", True
     if "oci runtime" in said and any(words in said for words in _NO_PROGRAM):
         return "correct the pool's `actuator.command`: its first word is a program of the image", True
-    if "invalid" in said and status == 400:
+    if "invalid" in said and status in (400, 500):
         return "correct the pool's `actuator` fields", True
     return None
