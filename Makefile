@@ -55,14 +55,14 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 TIMED = $(shell grep -rl --include='test_*.py' 'mark\.timed' tests)
 
 .PHONY: test
-# Three at a time, as part of their time is waiting; then, two at a time, those that measure time.
+# Four at a time, as half of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 3 -m "not timed" || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 4 -m "not timed" || status=$$?; \
 	    env "$$mark" $(RUN) -m pytest -n 2 -m timed $(TIMED) || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
@@ -123,7 +123,7 @@ engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, w
 	@$(RUN) -m bench.engines $(ARGS)
 
 .PHONY: rollouts
-rollouts: setup-dev ## Roll out engines with seeded regressions and clean ones: are the first taken back in time?
+rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quick, --faults, --clean 20
 	@$(RUN) -m bench.rollouts $(ARGS)
 
 .PHONY: builder-kills

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,13 +22,19 @@ from model_registry.rollouts import ACTIVE, FINAL, CanaryStep, Rollout, RolloutS
 from model_registry.snapshot import Snapshot, Stored
 
 POLL_S = 1.0
+AWAY_S = 60.0
+LEFT_ALONE_S = 15.0
+"""A leader writes every two seconds, and another one takes over within `controller.leadership_ttl_s`."""
 
 
 class Progress(NamedTuple):
-    """A rollout, and how far it is; None: no controller has looked at it yet."""
+    """A rollout, and how far it is."""
 
     rollout: Rollout
     status: RolloutStatus | None
+    """None: no controller has looked at it yet."""
+    note: str | None = None
+    """Why this may be out of date; None where it is not."""
 
     @property
     def phase(self) -> str:
@@ -127,14 +134,24 @@ async def rollouts(connection: Connection) -> list[Rollout]:
 
 async def progress(connection: Connection, name: str) -> Progress:
     """One rollout. Raises ApiError where there is none."""
-    rollout = Rollout.model_validate((await fetch(connection, "rollout", name)).items[0])
+    known = await fetch(connection, "rollout", name)
+    rollout = Rollout.model_validate(known.items[0])
     try:
         found = (await fetch(connection, "rolloutstatus", name)).items[0]
     except ApiError as error:
         if error.status != 404:
             raise
-        return Progress(rollout, None)
-    return Progress(rollout, RolloutStatus.model_validate(found))
+        return Progress(rollout, None, known.note)
+    status = RolloutStatus.model_validate(found)
+    return Progress(rollout, status, known.note or _left_alone(status, time.time()))
+
+
+def _left_alone(status: RolloutStatus, now: float) -> str | None:
+    """That no controller looks at it, where that is so; `now` in Unix seconds."""
+    if status.phase not in ACTIVE or now - status.looked_at < LEFT_ALONE_S:
+        return None
+    at = time.strftime("%H:%M:%S", time.localtime(status.looked_at))
+    return f"no controller has looked at it since {at}: the share stays as it is until one runs"
 
 
 async def the_one(connection: Connection, name: str | None) -> str:
@@ -162,13 +179,23 @@ async def want(connection: Connection, name: str, wanted: Wanted) -> Progress:
 
 
 async def watched(connection: Connection, name: str) -> AsyncIterator[Progress]:
-    """How it goes on, once a second, to its end."""
+    """How it goes on, once a second, to its end.
+
+    Raises ApiError when no gateway has answered for `AWAY_S`; one may be started anew meanwhile.
+    """
+    known, away_s = await progress(connection, name), 0.0
     while True:
-        known = await progress(connection, name)
         yield known
         if known.over:
             return
         await asyncio.sleep(POLL_S)
+        try:
+            known, away_s = await progress(connection, name), 0.0
+        except ApiError as error:
+            away_s += POLL_S
+            if (error.status is not None and error.status != 503) or away_s >= AWAY_S:
+                raise
+            known = known._replace(note=f"{error}; this is what was last seen")
 
 
 async def _apply(connection: Connection, rollout: Rollout) -> None:

@@ -16,22 +16,24 @@ _RATIOS = ("ttft", "pace", "length")
 
 def one_line(known: Progress) -> str:
     """For a list, or a log."""
-    rollout, status = known
+    rollout, status, note = known
     line = f"{rollout.name}  {rollout.model}: {rollout.stable} -> {rollout.candidate}  {known.phase}"
     if status is None:
         return f"{line}  no controller has looked at it yet"
     if known.phase == "canary":
         line += f" {100 * status.share:.3g} % (step {status.step + 1} of {len(rollout.steps)})"
-    return f"{line}  {status.reason}"
+    return f"{line}  {status.reason}{'' if note is None else f' [{note}]'}"
 
 
 def shown(known: Progress) -> RenderableType:
     """Everything about one."""
-    rollout, status = known
+    rollout, status, note = known
     head = Table.grid(padding=(0, 2))
     head.add_row(
         "rollout", Text(f"{rollout.name}  ({rollout.model}: {rollout.stable} -> {rollout.candidate})")
     )
+    if note is not None:
+        head.add_row("note", Text(note, style="yellow"))
     if status is None:
         head.add_row("phase", "pending: no controller has looked at it yet")
         return head
@@ -52,7 +54,7 @@ def shown(known: Progress) -> RenderableType:
 
 
 def _phase(known: Progress) -> str:
-    rollout, status = known
+    rollout, status, _ = known
     assert status is not None
     wanted = "" if rollout.wanted == "run" or known.over else f", {rollout.wanted} wanted"
     if known.phase != "canary":

@@ -36,7 +36,6 @@ from enginehouse.local.triton_environment import ENV_DIR
 from enginehouse.secret_files import SUFFIX, with_files
 from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.config import GatewayConfig
-from gateway.worker_seat import WORKER_VARIABLE
 from model_registry.config import RegistryConfig
 from model_registry.slices.config import SlicesConfig
 from router.config import RouterConfig
@@ -45,9 +44,7 @@ from telemetry.config import TelemetryConfig
 PREFIX = "ENGINEHOUSE_"
 DELIMITER = "__"
 CONFIG_ENV = "ENGINEHOUSE_CONFIG"
-COMMAND_VARIABLES = frozenset(
-    {URL_ENV, API_KEY_ENV, ADMIN_KEY_ENV, STATE_DIR_ENV, CONFIG_ENV, ENV_DIR, WORKER_VARIABLE}
-)
+COMMAND_VARIABLES = frozenset({URL_ENV, API_KEY_ENV, ADMIN_KEY_ENV, STATE_DIR_ENV, CONFIG_ENV, ENV_DIR})
 """Read by the commands themselves, not as settings."""
 
 _SECRET_NAME = re.compile(r"(password|secret|token|_key)$")
@@ -81,9 +78,10 @@ class Settings(BaseSettings):
             "gateway.first_byte_timeout_s": gateway.first_byte_timeout_s,
             "gateway.idle_timeout_s": gateway.idle_timeout_s,
             "router.no_endpoint_timeout_s": self.router.no_endpoint_timeout_s,
+            "router.holding.max_wait_s": self.router.holding.max_wait_s,
         }
         for name, part_s in parts.items():
-            if part_s >= whole_s:
+            if part_s is not None and part_s >= whole_s:
                 raise ValueError(f"{name} ({part_s:g}) must be below gateway.request_timeout_s ({whole_s:g})")
         return self
 

@@ -176,6 +176,8 @@ class RolloutStatus(Entity):
     """Unix seconds."""
     since: float = 0.0
     """When this phase or step began, Unix seconds."""
+    looked_at: float = 0.0
+    """When a controller last found it under way, Unix seconds."""
     unready_since: float | None = None
     """Since when the candidate has no ready endpoint."""
     reason: str = ""

@@ -39,7 +39,7 @@ from router.capacity import Capacity
 from router.cohorts import Lead
 from router.config import RouterConfig
 from router.deciding import Deciding, Expected
-from router.demand import Demanded, GroupCounts
+from router.demand import Demanded, GroupCounts, Waiting
 from router.errors import AttemptsExhaustedError, NoEndpointsError, NoRoomError
 from router.explain import Considered, Decisions, Explained
 from router.fair_queue import Priority
@@ -142,6 +142,12 @@ class Job(Struct):
     """When it came to the router, by the loop's clock."""
     counts: GroupCounts | None = None
     """Of its model and profile; None: it counts nowhere."""
+    waiting: Waiting | None = None
+    """As it is told to the controller while it waits."""
+    held_s: float = 0.0
+    """How long it has been held, no endpoint being up that could serve it."""
+    on_held: Callable[[], None] | None = None
+    """Called when one is, after it was held."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -178,7 +184,9 @@ class Router:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._budgets: dict[str, RetryBudget] = {}
-        self.queueing = Queueing(config, snapshot, self._decide, self.expected, observer, knobs, capacity)
+        self.queueing = Queueing(
+            config, snapshot, self._decide, self._is_served, self.expected, observer, knobs, capacity
+        )
         self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
@@ -344,7 +352,17 @@ class Router:
         """Keep the latest decision for who asks why."""
         after = None if last is None else last.outcome
         self.decisions.keep(
-            Explained(time(), job.request.id, job.wish, attempt, is_hedge, waited_s, after, job.considered)
+            Explained(
+                time(),
+                job.request.id,
+                job.wish,
+                attempt,
+                is_hedge,
+                waited_s,
+                after,
+                job.considered,
+                job.held_s,
+            )
         )
 
     def demanded(self) -> WorkerDemand:
@@ -391,6 +409,13 @@ class Router:
             and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
+        )
+
+    def _is_served(self, job: Job) -> bool:
+        """Whether an endpoint is up that may serve the job, whatever its load."""
+        return any(
+            one.state == "ready" and one.weight > 0 and self._may_carry(job, one)
+            for one in self._open_to(job, job.refused_by)
         )
 
     async def _with_adapter(self, endpoint: Endpoint, job: Job, answer: Answer, lora: Lora) -> Outcome:
@@ -516,6 +541,7 @@ class Router:
             wished_by=job.wish.reason,
             reason=decision.reason,
             endpoint=name,
+            held_ms=round(job.held_s * 1000, 3) if job.held_s else None,
         )
         if endpoint is not None:
             return endpoint

@@ -6,7 +6,7 @@ spare capacity only and count nowhere. Owned by one event loop; times are of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
@@ -98,8 +98,6 @@ class Demanded:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], GroupCounts] = {}
-        self.on_urgent: Callable[[], None] | None = None
-        """Called when a request begins to be held for a model without an endpoint."""
 
     def arrived(self, model: str, profile: str, prompt_tokens: int) -> GroupCounts:
         """A request is here; `GroupCounts.finished` follows exactly once."""
@@ -156,4 +154,5 @@ def _endpoint(load: EndpointLoad, flying: Reported | None) -> EndpointDemand:
         decode_tokens=0 if flying is None else flying.decode_tokens,
         failed=load.failures,
         ended=load.answers,
+        first_tokens=load.first_tokens,
     )

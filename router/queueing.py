@@ -3,16 +3,19 @@
 A request that finds room goes at once: that path is a few attribute reads. One that begins like another that
 is just being computed waits a moment for that one (`router.siblings`). While the endpoints of its model
 are full it waits in the fair queue of its deployment group (model and profile) until one of their windows has
-room; while there is none at all, in the waiting room. Whatever gives room lets as many go as fit; a slow tick
-makes up for what nobody tells (a breaker that half-opens, a window that grew).
+room. While there is none at all it waits in the waiting room, or, where one is brought up, is held: it keeps
+its turn in that queue (`router.holding`). Whatever gives room lets as many go as fit; a slow tick makes up
+for what nobody tells (a breaker that half-opens, a window that grew).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Set
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct, field
@@ -24,9 +27,10 @@ from router.admission import Drain, Verdict, allowed_ttft_s, service
 from router.capacity import Capacity
 from router.config import RouterConfig
 from router.demand import Waiting
-from router.errors import NoEndpointsError, RouterError
+from router.errors import ColdFullError, ColdModelError, NoEndpointsError, RouterError
 from router.fair_queue import FairQueue
 from router.gate import Forecast, Gate
+from router.holding import Holding, Outlook
 from router.pick import Decision
 from router.places import Place, Places
 from router.profiles import Wish
@@ -60,6 +64,10 @@ class _Waiter(Struct, eq=False):
     failed: set[str]
     done: asyncio.Future[Decision]
     entered_s: float
+    timer: asyncio.TimerHandle | None = None
+    """Ends its waiting."""
+    held_s: float | None = None
+    """Since when it has been held, as `time.monotonic`: the loop's clock can stand still meanwhile."""
     decision: Decision | None = None
     refusal: Verdict | None = None
 
@@ -78,13 +86,18 @@ class _Group(Struct, eq=False):
 
 
 class Queueing:
-    """Places and queues of one gateway process; `decide` picks an endpoint for a job, some being excluded."""
+    """Places and queues of one gateway process.
+
+    `decide` picks an endpoint for a job, some being excluded; `is_served` says whether one is up that may
+    serve it, whatever its load.
+    """
 
     def __init__(
         self,
         config: RouterConfig,
         snapshot: Callable[[], Snapshot],
         decide: Callable[[Job, set[str]], Decision],
+        is_served: Callable[[Job], bool],
         forecast: Forecast,
         observer: QueueObserver,
         knobs: Callable[[str], Knobs] = knobs_of,
@@ -98,6 +111,10 @@ class Queueing:
         self._config = config
         self._snapshot = snapshot
         self._decide = decide
+        self._is_served = is_served
+        self.holding = Holding(config.holding, snapshot)
+        self.on_held: Callable[[], None] | None = None
+        """Called when a request comes to be held for a model for which none was."""
         self._observer = observer
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
@@ -129,14 +146,17 @@ class Queueing:
         model, counts = job.wish.model.name, job.counts
         if counts is None:
             return await self._wait(job, failed)
-        waiting = Waiting(self._loop.time(), _uncached(job))
+        waiting = job.waiting = Waiting(self._loop.time(), _uncached(job))
         self._waits(model, 1)
         counts.enter(waiting)
         try:
-            return await self._wait(job, failed)
+            decision = await self._wait(job, failed)
         finally:
             self._waits(model, -1)
             counts.leave(waiting)
+        if job.held_s > 0 and job.on_held is not None:
+            job.on_held()
+        return decision
 
     def ended(self, job: Job, usage: Usage | None) -> None:
         """The request is over: its place is free, its tenant charged what it used, if that is known."""
@@ -165,6 +185,7 @@ class Queueing:
         self._changed = asyncio.Event()
         self.places.retain(one for group in self._snapshot().endpoints.values() for one in group)
         for group in list(self._groups.values()):
+            self._review(group)
             self._look(group)
 
     def room(self, model: str, profile: str) -> None:
@@ -260,8 +281,10 @@ class Queueing:
         backoff_s = _BACKOFF_S
         while True:
             decision = self._decide(job, failed)
-            if decision.endpoint is not None and job.spare is None:
-                return await self._queue(job, failed)
+            if job.spare is None:
+                coming = None if decision.endpoint is not None else self._coming(job)
+                if decision.endpoint is not None or coming is not None:
+                    return await self._queue(job, failed, coming)
             left_s = deadline_s - self._loop.time()
             if left_s <= 0:
                 return Decision(None, "no_room" if decision.endpoint else decision.reason, {})
@@ -276,13 +299,15 @@ class Queueing:
             if found is not None:
                 return found
 
-    async def _queue(self, job: Job, failed: set[str]) -> Decision:
-        """Wait for room. Whoever leaves while waiting is out of the queue at once."""
+    async def _queue(self, job: Job, failed: set[str], coming: Outlook | None = None) -> Decision:
+        """Wait for room, or for an endpoint that is `coming`. Whoever leaves is out of the queue at once."""
         key = job.wish.model.name, job.wish.profile
         group = self._groups.get(key) or self._open(*key)
         now_s = self._loop.time()
         try:
-            if not job.dispatched:
+            if coming is not None:
+                self._admit_held(group, job, coming)
+            elif not job.dispatched:
                 self._admit(group, job)
             waiter = _Waiter(job, failed, self._loop.create_future(), now_s)
             ticket = self._add(group, waiter, now_s)
@@ -290,21 +315,90 @@ class Queueing:
             self._close_if_empty(group)
             raise
         self._observer.queued(job.wish, job.tokens)
-        limit_s = group.knobs.max_wait_s
-        timer = self._loop.call_later(limit_s, self._timed_out, group, waiter)
         try:
-            self._look(group)
+            if coming is None:
+                self._wait_at_most(group, waiter)
+                self._look(group)
+            else:
+                self._hold(group, waiter)
             return await waiter.done
         finally:
-            timer.cancel()
+            self._unhold(waiter)
+            if waiter.timer is not None:
+                waiter.timer.cancel()
             group.queue.remove(ticket)
             group.waiters.pop(waiter, None)
             self._close_if_empty(group)
             self._observer.unqueued(job.wish, job.tokens, self._loop.time() - now_s)
 
+    def _wait_at_most(self, group: _Group, waiter: _Waiter) -> None:
+        """From now on it waits as long as its profile lets it."""
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        waiter.timer = self._loop.call_later(group.knobs.max_wait_s, self._timed_out, group, waiter)
+
+    def _coming(self, job: Job) -> Outlook | None:
+        """When an endpoint should come for a job that none which is up may serve; None: it is not held."""
+        return None if self._is_served(job) else self.holding.outlook(job)
+
+    def _admit_held(self, group: _Group, job: Job, coming: Outlook) -> None:
+        try:
+            self.holding.admit(job, coming, queue_is_full=group.queue.is_full)
+        except ColdModelError as error:
+            self._observer.refused(job.wish, _reason_of(error))
+            raise
+
+    def _hold(self, group: _Group, waiter: _Waiter) -> None:
+        """No endpoint is up for it: it is held until one is, or for as long as it may be."""
+        job = waiter.job
+        waiter.held_s = monotonic()
+        if job.counts is not None and job.waiting is not None:
+            job.counts.hold(job.waiting, held=True)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        waiter.timer = self._loop.call_later(self.holding.limit_s(job), self._held_too_long, group, waiter)
+        if self.holding.take(job) and self.on_held is not None:
+            self.on_held()
+
+    def _unhold(self, waiter: _Waiter) -> None:
+        """It is held no more, if it was."""
+        if waiter.held_s is None:
+            return
+        job = waiter.job
+        job.held_s += monotonic() - waiter.held_s
+        waiter.held_s = None
+        self.holding.leave(job)
+        if job.counts is not None and job.waiting is not None:
+            job.counts.hold(job.waiting, held=False)
+
+    def _review(self, group: _Group) -> None:
+        """Endpoints came or went, or are expected at another time: what that means for who is held."""
+        for waiter in list(group.waiters):
+            if waiter.held_s is None:
+                continue
+            coming = self._coming(waiter.job)
+            if coming is None:
+                self._unhold(waiter)
+                self._wait_at_most(group, waiter)
+            elif coming.under_way and coming.eta_s > self.holding.limit_s(waiter.job):
+                self._give_up(group, waiter, coming)
+
+    def _held_too_long(self, group: _Group, waiter: _Waiter) -> None:
+        coming = self._coming(waiter.job)
+        if coming is None:
+            self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
+        else:
+            self._give_up(group, waiter, coming)
+
+    def _give_up(self, group: _Group, waiter: _Waiter, coming: Outlook) -> None:
+        error = ColdModelError(waiter.job.wish.model.name, coming.eta_s)
+        self._observer.refused(waiter.job.wish, _reason_of(error))
+        self._fail(group, waiter, error)
+
     def _add(self, group: _Group, waiter: _Waiter, now_s: float) -> Ticket[_Waiter]:
         job, queue = waiter.job, group.queue
-        due_s = now_s + self._gate.allowed_s(job)
+        allowed_s = self._gate.allowed_s(job)
+        due_s = now_s + (allowed_s if math.isfinite(allowed_s) else group.knobs.ttft_target_s)
         if job.dispatched:
             ticket = queue.add_back(waiter, job.tokens, now_s, due_s)
         else:
@@ -427,8 +521,11 @@ class Queueing:
                 self._look(group)
             elif group.deserted_s is None:
                 group.deserted_s = now_s
-            elif now_s - group.deserted_s >= self._config.no_endpoint_timeout_s:
                 for waiter in list(group.waiters):
+                    if waiter.held_s is None and self._coming(waiter.job) is not None:
+                        self._hold(group, waiter)
+            elif now_s - group.deserted_s >= self._config.no_endpoint_timeout_s:
+                for waiter in [one for one in group.waiters if one.held_s is None]:
                     self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
         if self._groups:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
@@ -437,6 +534,10 @@ class Queueing:
 def _need(job: Job) -> Held:
     """What the request takes of a window."""
     return Held(1, job.tokens - job.output_tokens + job.request.max_tokens)
+
+
+def _reason_of(error: ColdModelError) -> str:
+    return "cold_queue_full" if isinstance(error, ColdFullError) else "model_loading"
 
 
 def _uncached(job: Job) -> int:

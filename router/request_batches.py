@@ -9,7 +9,8 @@ out; a call that nobody waits for any more is cancelled. Owned by one event loop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ class _Member(Struct, eq=False):
     done: asyncio.Future[None]
     finished: dict[int, Finished] = field(default_factory=dict)
     """By the number of the request batch."""
+    on_held: Callable[[], None] | None = None
 
 
 class _Part(NamedTuple):
@@ -105,15 +107,19 @@ class RequestBatches:
         trace: RequestTrace,
         lanes: frozenset[str],
         selection: Selection | None = None,
+        on_held: Callable[[], None] | None = None,
     ) -> Embedded:
-        """A vector for each input. Raises what `Router.run` raises; cancelling it takes its inputs back."""
+        """A vector for each input. Raises what `Router.run` raises; cancelling it takes its inputs back.
+
+        `on_held`: as of `Job`.
+        """
         key = wish.model.name, wish.profile, lanes, selection
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = _Queue(wish, lanes, selection)
         queue.wish = wish
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        member = _Member(trace, [b""] * len(inputs), len(inputs), done)
+        member = _Member(trace, [b""] * len(inputs), len(inputs), done, on_held=on_held)
         queue.waiting += [_Part(member, place, one) for place, one in enumerate(inputs)]
         try:
             self._dispatch(queue)
@@ -202,7 +208,9 @@ class RequestBatches:
         )
         tokens = sum(len(one.ids) for one in inputs)
         trace = SharedTrace(traces)
-        return Job(request, queue.wish, tokens, trace, queue.lanes, selection=queue.selection, blamed=blamed)
+        job = Job(request, queue.wish, tokens, trace, queue.lanes, selection=queue.selection, blamed=blamed)
+        job.on_held = partial(_were_held, group)
+        return job
 
 
 def _may_be_one_inputs_fault(error: Exception, trouble: _Trouble) -> bool:
@@ -210,6 +218,12 @@ def _may_be_one_inputs_fault(error: Exception, trouble: _Trouble) -> bool:
     if not isinstance(cause, RequestRefusedError):
         trouble.failures_left -= 1
     return isinstance(cause, _ONE_INPUTS_FAULT) and trouble.failures_left >= 0
+
+
+def _were_held(group: list[_Part]) -> None:
+    for part in group:
+        if part.member.on_held is not None:
+            part.member.on_held()
 
 
 def _fail(group: list[_Part], error: Exception) -> None:

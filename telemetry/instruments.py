@@ -101,7 +101,7 @@ class Instruments:
         )
         self.refusals = Counter(
             "enginehouse_refusals_total",
-            "Requests refused because the capacity was taken (429), by reason.",
+            "Requests refused because capacity was taken (429) or not up in time (503), by reason.",
             (*by_model, "reason"),
             registry=registry,
         )

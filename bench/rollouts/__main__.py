@@ -21,12 +21,15 @@ from typing import Any
 from bench.build import BenchError
 from bench.rollouts.cases import CROSSINGS, REGRESSIONS, Case, clean
 from bench.rollouts.clients import Clients
+from bench.rollouts.faults import FAULTS, Fault
+from bench.rollouts.faults import faults as under_fault
 from bench.rollouts.fleet import Fleet, fleet
 from enginehouse.errors import CommandError
 from model_registry.rollouts import CanaryStep, Limits, Rollout, ShadowPlan
 
 MOST_EXPOSED = 0.05
 CASE_TIMEOUT_S = 180.0
+CLEAN_WITHIN_S = 25 * 60.0
 QUICK_CLEAN, ALL_CLEAN = 2, 20
 STEPS = tuple(
     CanaryStep(share=share, min_samples=samples, min_s=1)
@@ -34,8 +37,19 @@ STEPS = tuple(
 )
 
 
-async def campaign(cases: Mapping[str, Case]) -> dict[str, Any]:
-    """Every case, one after the other; the processes it starts have ended when it returns."""
+async def campaign(cases: Mapping[str, Case | Fault], within_s: float | None = None) -> dict[str, Any]:
+    """Every case, one after the other; the processes it starts have ended when it returns.
+
+    Raises BenchError when `within_s` are over before.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            return await _campaign(cases)
+    except TimeoutError as error:
+        raise BenchError(f"{len(cases)} cases were not done within {within_s:g} s") from error
+
+
+async def _campaign(cases: Mapping[str, Case | Fault]) -> dict[str, Any]:
     began_s = time.monotonic()
     task = asyncio.current_task()
     assert task is not None
@@ -43,14 +57,19 @@ async def campaign(cases: Mapping[str, Case]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="enginehouse-rollouts-") as folder:
         _say(began_s, "starting Redis, Triton, an OpenAI-HTTP server, controller and two gateways")
-        async with fleet(Path(folder)) as running:
+        beside = any(isinstance(case, Fault) for case in cases.values())
+        async with fleet(Path(folder), beside=beside) as running:
             for name, case in cases.items():
-                told[name] = await _case(running, name, case)
+                if isinstance(case, Fault):
+                    told[name] = await under_fault(running, name, case)
+                else:
+                    told[name] = await _case(running, name, case)
                 _say(began_s, f"{name}: {json.dumps(told[name])}")
     return {
         "took_s": round(time.monotonic() - began_s, 1),
-        "regressions": sum(not case.promoted for case in cases.values()),
-        "clean": sum(case.promoted for case in cases.values()),
+        "regressions": sum(isinstance(case, Case) and not case.promoted for case in cases.values()),
+        "clean": sum(isinstance(case, Case) and case.promoted for case in cases.values()),
+        "faults": sum(isinstance(case, Fault) for case in cases.values()),
         "failed_requests": sum(one["failed"] for one in told.values()),
         "requests": sum(one["requests"] for one in told.values()),
         "cases": told,
@@ -100,9 +119,15 @@ def _say(began_s: float, text: str) -> None:
     print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
 
 
-def _cases(only: list[str] | None, *, quick: bool) -> dict[str, Case]:
-    count = QUICK_CLEAN if quick else ALL_CLEAN - len(CROSSINGS)
-    known = {**REGRESSIONS, **CROSSINGS, **dict(clean(number) for number in range(1, count + 1))}
+def _cases(options: argparse.Namespace) -> dict[str, Case | Fault]:
+    if options.faults:
+        known: dict[str, Case | Fault] = dict(FAULTS)
+    elif options.clean:
+        known = dict(clean(number) for number in range(1, options.clean + 1))
+    else:
+        count = QUICK_CLEAN if options.quick else ALL_CLEAN - len(CROSSINGS)
+        known = {**REGRESSIONS, **CROSSINGS, **dict(clean(number) for number in range(1, count + 1))}
+    only = options.only
     unknown = set(only or ()) - known.keys()
     if unknown:
         raise BenchError(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -112,11 +137,14 @@ def _cases(only: list[str] | None, *, quick: bool) -> dict[str, Case]:
 def main() -> int:
     """Run what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m bench.rollouts", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="each regression, and few clean ones")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="each regression, and few clean ones")
+    which.add_argument("--clean", type=int, metavar="N", help="N clean ones alone, within 25 minutes")
+    which.add_argument("--faults", action="store_true", help="clean ones with a fault in the middle of each")
     parser.add_argument("--only", action="append", metavar="CASE", help="this case only; may repeat")
     options = parser.parse_args()
     try:
-        result = asyncio.run(campaign(_cases(options.only, quick=options.quick)))
+        result = asyncio.run(campaign(_cases(options), CLEAN_WITHIN_S if options.clean else None))
     except (BenchError, CommandError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

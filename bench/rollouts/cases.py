@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from emulator.engine import EngineLimits
 from emulator.triton.repository import EmulatorModels, EngineSpec, LlmApiModels, TrtEngineModels
@@ -24,6 +24,10 @@ KINDS = 20
 MARK = "lot {} of the depot"
 
 
+ServerName = Literal["triton", "beside", "upstream"]
+"""`beside`: a second Triton, which can be killed alone; `upstream`: an OpenAI-HTTP server."""
+
+
 class Case(NamedTuple):
     """One candidate."""
 
@@ -31,8 +35,7 @@ class Case(NamedTuple):
     """Its model's name on its server."""
     promoted: bool
     """It is no worse."""
-    upstream: bool = False
-    """On the OpenAI-HTTP server, in place of Triton."""
+    server: ServerName = "triton"
     limits: Mapping[str, Any] = {}
 
 
@@ -40,14 +43,14 @@ _CROSSING = {"pace": {"harmless": 1.0, "harmful": 4.0}, "ttft": {"harmless": 1.0
 """Another server has other costs beside its steps, which on a CPU depend on what else it does: these cases
 are about answers."""
 REGRESSIONS: dict[str, Case] = {
-    "wrong-template": Case("template", False, upstream=True, limits=_CROSSING),
-    "other-stop": Case("stops", False, upstream=True, limits=_CROSSING),
+    "wrong-template": Case("template", False, server="upstream", limits=_CROSSING),
+    "other-stop": Case("stops", False, server="upstream", limits=_CROSSING),
     "slower-20": Case("slower", False),
     "wrong-5": Case("wrong", False),
 }
 CROSSINGS: dict[str, Case] = {
     "to-llmapi": Case("llmapi", True, limits=_CROSSING),
-    "to-openai-http": Case("plain", True, upstream=True, limits=_CROSSING),
+    "to-openai-http": Case("plain", True, server="upstream", limits=_CROSSING),
 }
 
 
@@ -66,6 +69,13 @@ def triton_models(folder: Path) -> list[EmulatorModels]:
     named = {"stable": usual, "twin": usual, "slower": slower, "wrong": wrong}
     bare = [TrtEngineModels(engine, name=name) for name, engine in named.items()]
     return [*bare, LlmApiModels(usual, name="llmapi")]
+
+
+def models_beside(folder: Path) -> list[EmulatorModels]:
+    """The engine in the second Triton."""
+    limits = EngineLimits(max_batch_size=SLOTS, max_seq_len=1024, max_input_len=900)
+    pacing = str(_pacing(folder, "beside", STEP_MS))
+    return [TrtEngineModels(EngineSpec(weights_folder(WEIGHTS), limits, pacing=pacing), name="twin")]
 
 
 def upstream_models(folder: Path) -> dict[str, Path]:

@@ -32,6 +32,8 @@ class Clients:
         """By the gateways' own account of each answer."""
         self.took_s: dict[str, list[float]] = {"candidate": [], "stable": []}
         self.failed: Counter[str] = Counter()
+        self.moved = 0
+        """Sent to the next gateway, since one ends or does not listen: as any load balancer does."""
 
     async def _ask(self) -> None:
         number = next(self._numbers)
@@ -50,8 +52,15 @@ class Clients:
             async with self._session.post(url, json=body, headers=self._headers) as response:
                 text = await response.text()
                 decision = response.headers.get("x-enginehouse-decision", "")
+        except aiohttp.ClientConnectorError:
+            self.moved += 1
+            await asyncio.sleep(0.01)
+            return
         except aiohttp.ClientError as error:
             self.failed[type(error).__name__] += 1
+            return
+        if response.status == 503 and '"draining"' in text:
+            self.moved += 1
             return
         if response.status != 200 or (stream and not text.endswith("data: [DONE]\n\n")):
             self.failed[f"{response.status} {text[-160:]}"] += 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,18 @@ from typing import Any
 import aiohttp
 
 from bench.build import BenchError
-from bench.rollouts.cases import SLOTS, WEIGHTS, Case, triton_models, upstream_models, upstream_pacing
-from emulator.triton.repository import build_emulator_repository
+from bench.rollouts.cases import (
+    SLOTS,
+    WEIGHTS,
+    Case,
+    ServerName,
+    models_beside,
+    triton_models,
+    upstream_models,
+    upstream_pacing,
+)
+from emulator.triton.repository import EmulatorModels, build_emulator_repository
+from enginehouse.connection import Connection
 from enginehouse.local.model_servers import http_probe, weights_folder
 from enginehouse.local.ports import free_port
 from enginehouse.local.redis import redis_service, redis_url, require_redis
@@ -24,6 +36,7 @@ from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import ensure_environment
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
+from model_registry.engines import Engine
 from model_registry.entities import ApiKey, Deployment, Model, ServerRef, Tenant
 from model_registry.rollouts import FINAL, Rollout, RolloutStatus
 from model_registry.store import RegistryStore
@@ -48,25 +61,61 @@ class Fleet:
         self.key = key
         self.gateways: list[str] = []
         self.services: dict[str, Service] = {}
-        self.servers: dict[bool, ServerRef] = {}
-        """By whether it is the upstream."""
+        self.servers: dict[ServerName, ServerRef] = {}
+        self.admin_key = ""
+        self.environment: dict[str, str] = {}
+        """Of gateways and controllers."""
 
-    async def deploy(self, name: str, case: Case) -> str:
-        """A model of its own with its stable deployment and the candidate, ready; the model's name."""
+    def connections(self) -> list[Connection]:
+        """To each gateway's admin API."""
+        return [Connection(root, None, self.admin_key) for root in self.gateways]
+
+    async def kill(self, name: str) -> None:
+        """A service and all that it started, by SIGKILL; returns when it is gone."""
+        service = self.services[name]
+        if service.pid is None:
+            raise BenchError(f"{name} does not run, and cannot be killed")
+        os.kill(service.pid, signal.SIGKILL)
+        await service.wait()
+
+    async def end(self, name: str) -> None:
+        """As an operator would."""
+        await self.services[name].stop(STOP_S)
+
+    async def start_again(self, name: str) -> None:
+        """At the same address; returns when it serves."""
+        await _start(self.services, self.services[name])
+
+    async def start_controller(self, name: str) -> None:
+        """One more, standing by."""
+        await _start(self.services, _enginehouse(name, self.folder, self.environment, "controller"))
+
+    async def deploy(self, name: str, case: Case, engines: Mapping[str, Engine] = {}) -> str:
+        """A model of its own with its stable deployment and the candidate, ready; the model's name.
+
+        `engines`: by side, those that the deployments name.
+        """
         model = f"m-{name}"
         deployed: dict[str, Any] = {"model": model, "max_concurrency": SLOTS}
+        named = {side: engine.name for side, engine in engines.items()}
         await self.store.apply(
             [
+                *engines.values(),
                 Model(name=model, context_length=1024, tokenizer=str(weights_folder(WEIGHTS))),
                 Deployment(
-                    name=f"stable-{name}", target="stable", servers=(self.servers[False],), **deployed
+                    name=f"stable-{name}",
+                    target="stable",
+                    servers=(self.servers["triton"],),
+                    engine=named.get("stable"),
+                    **deployed,
                 ),
                 Deployment(
                     name=f"candidate-{name}",
                     target=case.target,
-                    lane="openai-http" if case.upstream else "auto",
-                    servers=(self.servers[case.upstream],),
+                    lane="openai-http" if case.server == "upstream" else "auto",
+                    servers=(self.servers[case.server],),
                     weight=0,
+                    engine=named.get("candidate"),
                     **deployed,
                 ),
             ]
@@ -99,8 +148,11 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(folder: Path) -> AsyncIterator[Fleet]:
-    """Everything, ready, until the block ends. Raises CommandError or BenchError where it cannot start."""
+async def fleet(folder: Path, *, beside: bool = False) -> AsyncIterator[Fleet]:
+    """Everything, ready, until the block ends. Raises CommandError or BenchError where it cannot start.
+
+    `beside`: a second Triton, too.
+    """
     async with AsyncExitStack() as stack:
         connector = aiohttp.TCPConnector(limit=0)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
@@ -115,18 +167,26 @@ async def fleet(folder: Path) -> AsyncIterator[Fleet]:
         key, digest = new_key()
         running = Fleet(folder, session, RegistryStore.of(client, config), key)
         running.services = services
-        await running.store.apply([Tenant(name="t"), ApiKey(name="k", tenant="t", sha256=digest)])
-        await _start_all(running, config.redis_url)
+        running.admin_key, admin = new_key()
+        await running.store.apply(
+            [
+                Tenant(name="t"),
+                ApiKey(name="k", tenant="t", sha256=digest),
+                ApiKey(name="admin", tenant="t", sha256=admin, admin=True),
+            ]
+        )
+        await _start_all(running, config.redis_url, beside=beside)
         yield running
 
 
-async def _start_all(running: Fleet, url: str) -> None:
+async def _start_all(running: Fleet, url: str, *, beside: bool) -> None:
     folder = running.folder
-    names = await asyncio.to_thread(build_emulator_repository, folder / "repository", triton_models(folder))
-    triton = TritonProcess(
-        "triton", await ensure_environment(), folder / "repository", folder / "triton.log", load=names
-    )
-    environment = {
+    tritons: dict[ServerName, TritonProcess] = {
+        "triton": await _triton("triton", folder, triton_models(folder))
+    }
+    if beside:
+        tritons["beside"] = await _triton("beside", folder, models_beside(folder))
+    environment = running.environment = {
         "ENGINEHOUSE_REGISTRY__REDIS_URL": url,
         "ENGINEHOUSE_GATEWAY__HOST": "127.0.0.1",
         "ENGINEHOUSE_GATEWAY__WORKERS": "1",
@@ -139,12 +199,12 @@ async def _start_all(running: Fleet, url: str) -> None:
     upstream_port = free_port()
     upstream = f"http://127.0.0.1:{upstream_port}"
     words = ["--port", str(upstream_port), "--pacing", str(upstream_pacing(folder))]
-    for name, model_dir in upstream_models(folder).items():
-        words += ["--name", name, "--model-dir", str(model_dir)]
+    for model, model_dir in upstream_models(folder).items():
+        words += ["--name", model, "--model-dir", str(model_dir)]
     command = [sys.executable, "-m", "emulator.openai_server", *words]
     probe = http_probe(f"{upstream}/health")
     services: list[Service] = [
-        triton,
+        *tritons.values(),
         CommandService("upstream", command, folder / "upstream.log", _ONE_THREAD, probe),
         _enginehouse("controller", folder, environment, "controller"),
         *(
@@ -155,10 +215,17 @@ async def _start_all(running: Fleet, url: str) -> None:
     async with asyncio.TaskGroup() as group:
         for service in services:
             group.create_task(_start(running.services, service))
-    running.servers = {
-        False: ServerRef(http=triton.http_url, grpc=triton.grpc_url, metrics=triton.metrics_url),
-        True: ServerRef(http=upstream),
-    }
+    running.servers = {"upstream": ServerRef(http=upstream)}
+    for name, triton in tritons.items():
+        running.servers[name] = ServerRef(
+            http=triton.http_url, grpc=triton.grpc_url, metrics=triton.metrics_url
+        )
+
+
+async def _triton(name: str, folder: Path, models: Sequence[EmulatorModels]) -> TritonProcess:
+    repository = folder / f"{name}-repository"
+    names = await asyncio.to_thread(build_emulator_repository, repository, models)
+    return TritonProcess(name, await ensure_environment(), repository, folder / f"{name}.log", load=names)
 
 
 async def _start(services: dict[str, Service], service: Service) -> None:

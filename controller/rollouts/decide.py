@@ -28,6 +28,7 @@ class Facts:
     candidate_ready: bool = True
     """It has a ready endpoint."""
     stable_ready: bool = True
+    """Without it there is nothing to compare with, and nothing to go back to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,15 @@ def _pending(rollout: Rollout, facts: Facts) -> Decision:
         return Decision("promoted", "promoted by an operator, untried")
     if rollout.wanted == "pause":
         return Decision("pending", "paused by an operator")
+    if not facts.stable_ready:
+        return Decision("pending", _stable_away(rollout))
     if rollout.shadow is None:
         return Decision("canary", "begins without copies", 0, rollout.steps[0].share)
     return Decision("shadow", "copies of requests go to the candidate")
+
+
+def _stable_away(rollout: Rollout) -> str:
+    return f"{rollout.stable} has no ready endpoint, and the candidate nothing to be compared with"
 
 
 def _seen(rollout: Rollout, status: RolloutStatus, gathered: Gathered) -> Decision:
@@ -118,11 +125,15 @@ def _under_way(
     if gathered.age_s is None or gathered.age_s > STALE_S:
         age = "no gateway has reported yet" if gathered.age_s is None else f"{gathered.age_s:.0f} s old"
         return replace(here, reason=f"waits for evidence: {age}")
+    unready = here.unready_since is not None
+    if not facts.stable_ready and not unready:
+        return replace(here, reason=_stable_away(rollout))
     proven = [figure for figure in here.figures if figure.alarm >= 1.0]
     if proven:
-        reason = "; ".join(told(figure) for figure in proven)
+        also = [f"{rollout.candidate} has no ready endpoint"] if unready else []
+        reason = "; ".join([*(told(figure) for figure in proven), *also])
         return replace(here, phase="rolled_back", share=0.0, reason=reason)
-    if here.unready_since is not None:
+    if unready:
         return replace(here, reason=f"{rollout.candidate} has no ready endpoint")
     if rollout.wanted == "pause":
         return replace(here, reason="paused by an operator")

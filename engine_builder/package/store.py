@@ -60,7 +60,7 @@ def publish(folder: Path, store_url: str) -> str:
         return _publish_by_upload(folder, filesystem, root, manifest, store_url)
     except OSError as error:
         raise StoreError(
-            f"{store_url} cannot be written: {error}", "check its free space and permissions"
+            f"{store_url} cannot be written: {_reason(error)}", "check its free space and permissions"
         ) from error
 
 
@@ -101,17 +101,30 @@ def download(url: str, into: Path) -> None:
     filesystem, path = _open(url)
     try:
         if _is_local(filesystem):
-            shutil.copytree(path, into)
+            shutil.copytree(path, into, symlinks=True)
             return
         found = filesystem.find(path)
         if not found:
             raise StoreError(f"{url} holds nothing", "`enginehouse engines list` shows what there is")
         for remote in found:
-            target = into / remote[len(path.rstrip("/")) + 1 :]
+            if remote.endswith("/"):
+                continue  # some consoles make such an object for a folder
+            target = into / _below(remote, path.rstrip("/"), url)
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(remote, str(target))
     except OSError as error:
-        raise StoreError(f"{url} cannot be read: {error}", "`enginehouse engines list` shows them") from error
+        raise StoreError(
+            f"{url} cannot be copied to {into.parent}: {_reason(error)}",
+            "check free space and permissions there; `enginehouse engines list` shows what there is",
+        ) from error
+
+
+def _below(remote: str, path: str, url: str) -> str:
+    """Where an object lies below `path`. Raises StoreError for a key that would lead out of a folder."""
+    below = remote.removeprefix(f"{path}/")
+    if below == remote or not {"", ".", ".."}.isdisjoint(below.split("/")):
+        raise StoreError(f"{url} holds {remote!r}, which is no file below it", "remove it, and publish anew")
+    return below
 
 
 def leftovers(store_url: str, now_s: float | None = None) -> list[str]:
@@ -140,7 +153,7 @@ def _publish_by_rename(folder: Path, root: Path, manifest: Manifest) -> str:
     target = root / folder_name(manifest.name)
     draft = root / f"{_UPLOAD}{secrets.token_hex(6)}"
     try:
-        shutil.copytree(folder, draft, ignore=shutil.ignore_patterns("serve"))
+        shutil.copytree(folder, draft, ignore=shutil.ignore_patterns("serve"), symlinks=True)
         try:
             draft.rename(target)  # refused where another publisher's engine is
         except OSError as error:
@@ -196,6 +209,14 @@ def _manifests(filesystem: Any, root: str) -> Iterator[str]:
     for folder in level:
         if filesystem.exists(f"{folder}/{MANIFEST_FILE}"):
             yield f"{folder}/{MANIFEST_FILE}"
+
+
+def _reason(error: OSError) -> str:
+    """In one line: copies of folders fail with all their files."""
+    if not isinstance(error, shutil.Error) or not isinstance(error.args[0], list):
+        return str(error)
+    (*_, first), *others = error.args[0]
+    return f"{first}, and {len(others)} more" if others else str(first)
 
 
 def _name(entry: dict[str, Any]) -> str:

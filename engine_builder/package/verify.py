@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ class Flaw(NamedTuple):
 
     path: str
     what: str
-    """`missing`, `changed`, `not part of the engine` or `a link to a folder`, of which none is compared."""
+    """`missing`, `changed`, `not part of the engine` or `a link`: what it leads to may change at any time."""
 
 
 def verify(folder: Path, trust: Trust, progress: Progress | None = None) -> tuple[Manifest, list[Flaw]]:
@@ -39,27 +39,31 @@ def verify(folder: Path, trust: Trust, progress: Progress | None = None) -> tupl
     """
     manifest = signed_manifest(folder, trust)
     flaws, done, total = [], 0, sum(entry.size for entry in manifest.files.values())
+    own = {MANIFEST_FILE, SIGNATURE_FILE, *manifest.files}
+    served = f"{SERVE_DIR}/"
+    links = {path for path in _below(folder) if (folder / path).is_symlink() and not path.startswith(served)}
     for path, entry in manifest.files.items():
         file = folder / path
-        if not file.is_file():
+        if path in links:
+            pass
+        elif not file.is_file():
             flaws.append(Flaw(path, "missing"))
         elif file.stat().st_size != entry.size or digest_of(file) != entry:
             flaws.append(Flaw(path, "changed"))
         done += entry.size
         if progress is not None:
             progress(done, total)
-    flaws += [
-        Flaw(path.relative_to(folder).as_posix(), "a link to a folder")
-        for path in folder.rglob("*")
-        if path.is_symlink() and path.is_dir()
-    ]
-    own = {MANIFEST_FILE, SIGNATURE_FILE, *manifest.files}
+    flaws += [Flaw(path, "a link") for path in sorted(links)]
     flaws += [
         Flaw(path, "not part of the engine")
         for path in files_below(folder)
-        if path not in own and not path.startswith(f"{SERVE_DIR}/")
+        if path not in own and path not in links and not path.startswith(served)
     ]
     return manifest, flaws
+
+
+def _below(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def signed_manifest(folder: Path, trust: Trust) -> Manifest:

@@ -21,9 +21,10 @@ import aiohttp
 
 from enginehouse.errors import ProcessError
 from enginehouse.local.ports import free_port
-from enginehouse.local.process_record import end_session, free_shm, session_pids
+from enginehouse.local.process_record import end_session, free_shm
 from enginehouse.local.service import log_tail
 from enginehouse.local.triton_environment import TritonEnvironment, libpython
+from telemetry.process_stat import session_pids
 
 HOST = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from controller.rollouts.run import Rollouts
+from enginehouse import rolling_out
 from enginehouse.cli import app
+from enginehouse.connection import Connection
+from enginehouse.errors import ApiError
 from enginehouse.rolling_out import Progress
 from enginehouse.rollout_view import one_line, shown
 from model_registry.config import RegistryConfig
@@ -105,6 +109,9 @@ async def test_what_cannot_be_begun_is_said_with_what_to_do(admin: Admin, store:
     assert "has weight 0" in idle
     assert "cannot be told" in await refused(admin, "pause")
     assert "no Rollout named 'x'" in await refused(admin, "status", "x")
+    for odd in ("../tenant/acme", "", "a/../b"):
+        assert "names nothing" in await refused(admin, "status", odd)
+    await refused(admin, "start", "-m", "chat", "--candidate", "new", "--shadow-seconds", "inf")
 
 
 async def test_a_manifest_is_applied_as_any(admin: Admin, store: RegistryStore) -> None:
@@ -117,6 +124,44 @@ async def test_a_manifest_is_applied_as_any(admin: Admin, store: RegistryStore) 
     assert (await store.load()).rollouts["r"].limits.pace.harmful == 0.4
     assert "old" in await run(admin, "get", "rollouts")
     assert await run(admin, "describe", "rollout", "r")
+
+
+async def test_what_may_be_out_of_date_is_said(
+    admin: Admin, store: RegistryStore, config: RegistryConfig
+) -> None:
+    """No controller runs, or the registry is away: the last status is not shown as if it were today's."""
+    await deployed(store, "old", "new")
+    evidence = EvidenceStore.of(store._redis, config)
+    await run(admin, "rollout", "start", "-m", "chat", "--candidate", "new")
+    await controlled(store, evidence)
+    for _ in range(2):
+        assert json.loads(await run(admin, "rollout", "status", "--json"))["note"] is None
+        await controlled(store, evidence)
+    status = (await store.load()).rollout_statuses["old-to-new"]
+    left = status.model_copy(update={"looked_at": status.looked_at - 60})
+    await store.rewrite(lambda _snapshot, _now: ([left], []))
+    assert "no controller has looked at it since" in await run(admin, "rollout", "status")
+    noted = Progress((await store.load()).rollouts["old-to-new"], status, "the registry is away")
+    assert one_line(noted).endswith("[the registry is away]")
+
+
+async def test_watching_outlasts_a_gateway_that_is_started_anew(
+    admin: Admin, store: RegistryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deployed(store, "old", "new")
+    await run(admin, "rollout", "start", "-m", "chat", "--candidate", "new")
+    connection = Connection(str(admin.make_url("")).rstrip("/"), None, ADMIN)
+    monkeypatch.setattr(rolling_out, "POLL_S", 0.01)
+    monkeypatch.setattr(rolling_out, "AWAY_S", 0.03)
+    looks = rolling_out.watched(connection, "old-to-new")
+    assert (await anext(looks)).note is None
+    await admin.server.close()
+    away = await anext(looks)
+    assert away.note is not None
+    assert away.note.endswith("this is what was last seen")
+    with pytest.raises(ApiError):
+        async for _ in looks:
+            pass
 
 
 def test_a_pending_one_can_be_shown() -> None:

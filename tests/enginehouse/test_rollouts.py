@@ -21,7 +21,7 @@ from model_registry.config import RegistryConfig
 from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.rollouts import CanaryStep, Limit, Limits, RateLimit, Rollout, RolloutStatus, ShadowPlan
 from model_registry.store import RegistryStore
-from tests.enginehouse.test_commands import _environment
+from tests.command_line import plain_environment
 from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server, store
 
 __all__ = ["config", "redis_client", "redis_server", "store"]
@@ -35,14 +35,14 @@ class Engines:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     async def start(self, name: str) -> str:
         ready = self._folder / f"{name}.json"
         command = [sys.executable, "-m", "emulator.openai_server", "--name", "m", "--ready-file", str(ready)]
         command += ["--model-dir", MODEL_DIR, "--fault-file", str(self._folder / f"{name}.fault")]
         with (self._folder / f"{name}.log").open("wb") as log:
-            self._processes.append(subprocess.Popen(command, stdout=log, stderr=log))  # noqa: ASYNC220
+            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: ASYNC220
 
         async def written() -> bool:
             return ready.exists()
@@ -53,10 +53,16 @@ class Engines:
     def fail(self, name: str) -> None:
         (self._folder / f"{name}.fault").write_text('{"fault": "error_before"}')
 
+    def recover(self, name: str) -> None:
+        (self._folder / f"{name}.fault").unlink()
+
+    def kill(self, name: str) -> None:
+        self._processes[name].kill()
+        self._processes[name].wait()
+
     def stop(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
+        for name in self._processes:
+            self.kill(name)
 
 
 class Clients:
@@ -125,7 +131,7 @@ async def clients(
         ]
     )
     port = free_port()
-    environment = _environment(
+    environment = plain_environment(
         ENGINEHOUSE_REGISTRY__REDIS_URL=redis_server.url,
         ENGINEHOUSE_REGISTRY__NAME=config.name,
         ENGINEHOUSE_GATEWAY__PORT=str(port),
@@ -206,6 +212,21 @@ async def test_a_candidate_that_is_no_worse_takes_over_and_a_broken_one_does_not
         status = await ended(store, "back")
         assert status.phase == "rolled_back", status.reason
         assert "shadow.errors" in status.reason
+        assert status.exposed == 0.0
+
+        engines.recover("stable")
+        long = swapped.shadow.model_copy(update={"min_s": 600}) if swapped.shadow is not None else None
+        await store.apply([swapped.model_copy(update={"run": 2, "shadow": long, "unready_s": 1.0})])
+
+        async def copies() -> bool:
+            found = await store.get("RolloutStatus", "back")
+            return isinstance(found, RolloutStatus) and found.phase == "shadow" and found.samples > 0
+
+        await eventually(copies, within_s=20)
+        engines.kill("stable")
+        status = await ended(store, "back")
+        assert status.phase == "rolled_back", status.reason
+        assert "shadow.errors" in status.reason or "no ready endpoint" in status.reason
         assert status.exposed == 0.0
     assert set(clients.endings) == {"whole"}, clients.endings
     weights = {one.name: one.weight for one in (await store.load()).deployments["m"]}

@@ -19,7 +19,7 @@ from inference.schema import Schema, Tensor
 from inference.sink import Call, FinishReason
 from model_registry.entities import Endpoint, Model
 from model_registry.knobs import BUILT_IN, Knobs
-from model_registry.snapshot import Snapshot
+from model_registry.snapshot import Snapshot, Stored
 from router.attempts import Finished, Job, Outcome, Router
 from router.config import RouterConfig
 from router.errors import NoEndpointsError, QueueFullError, QueueTimeoutError
@@ -168,14 +168,16 @@ class Observed:
 class Fleet:
     """Engines behind one router."""
 
-    def __init__(self, knobs: Mapping[str, Knobs]) -> None:
+    def __init__(self, knobs: Mapping[str, Knobs], config: RouterConfig | None = None) -> None:
         self.engines: list[Engine] = []
         self.endpoints: list[Endpoint] = []
+        self.others: list[Stored] = []
+        """What else is in the registry."""
         self.snapshot = Snapshot.of(1, [MODEL])
         self.observed = Observed()
         self.clients = ModelClients(Timeouts(connect_s=1, first_byte_s=5, idle_s=5))
         self.router = Router(
-            RouterConfig(no_endpoint_timeout_s=0.3),
+            config or RouterConfig(no_endpoint_timeout_s=0.3),
             self.clients,
             lambda: self.snapshot,
             self.observed,
@@ -204,7 +206,7 @@ class Fleet:
 
     def register(self, *endpoints: Endpoint) -> None:
         self.endpoints = list(endpoints)
-        self.snapshot = Snapshot.of(self.snapshot.version + 1, [MODEL, *endpoints])
+        self.snapshot = Snapshot.of(self.snapshot.version + 1, [MODEL, *endpoints, *self.others])
         self.router.registry_changed()
 
     def ask(
@@ -215,8 +217,9 @@ class Fleet:
         profile: str = "balanced",
         priority: Priority = "standard",
         max_tokens: int = 1,
+        **more: Any,
     ) -> asyncio.Task[Finished]:
-        """A request in a task of its own."""
+        """A request in a task of its own; `more` of its job."""
         request = InferenceRequest(
             id="r", model="m", stream=True, max_tokens=max_tokens, prompt_ids=[first_id] * 1000, end_id=2
         )
@@ -229,6 +232,7 @@ class Fleet:
             weight=weight,
             priority=priority,
             output_tokens=1,
+            **more,
         )
         task = asyncio.create_task(self.router.run(job, Collected()))
         self.tasks.append(task)

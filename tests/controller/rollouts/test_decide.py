@@ -142,6 +142,37 @@ def test_a_candidate_that_is_gone_is_waited_for_and_then_left() -> None:
     assert (back.phase, back.unready_since) == ("canary", None)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        status("pending"),
+        status("shadow", since=NOW - 61),
+        status("canary", step=1, share=0.5, since=NOW - 11),
+    ],
+    ids=lambda before: before.phase,
+)
+def test_without_the_stable_one_nothing_moves(before: RolloutStatus) -> None:
+    """Neither on, since there is nothing to compare with, nor back, since nobody is there to serve."""
+    away = Facts(stable_ready=False)
+    for ours in ({}, {"wrong": 60}):
+        found = gathered(steps={0: served(300), 1: served(60)}, **ours)
+        stays = decide(rollout(), before, found, away, NOW)
+        assert (stays.phase, stays.step, stays.share) == (before.phase, before.step, before.share)
+        assert stays.reason.startswith("a has no ready endpoint")
+        moves = decide(rollout(), before, found, Facts(), NOW)
+        assert (moves.phase, moves.step) != (before.phase, before.step)
+    assert decide(rollout(wanted="promote"), before, gathered(), away, NOW).phase == "promoted"
+    if before.phase != "pending":
+        assert (
+            decide(rollout(), before, gathered(), Facts("refused", True, False), NOW).phase == "rolled_back"
+        )
+
+
+def test_going_back_says_that_the_candidate_is_gone_too() -> None:
+    gone = decide(rollout(), status("shadow"), gathered(wrong=60), Facts(candidate_ready=False), NOW)
+    assert (gone.phase, gone.reason.rpartition("; ")[2]) == ("rolled_back", "b has no ready endpoint")
+
+
 def test_what_an_operator_wants_happens() -> None:
     for phase in ("shadow", "canary"):
         wanted = {

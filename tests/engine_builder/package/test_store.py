@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from engine_builder.errors import StoreError
+from engine_builder.errors import PackageError, StoreError
 from engine_builder.package import (
     Trust,
     engine_of,
@@ -26,6 +26,7 @@ from engine_builder.package import (
 )
 from engine_builder.package.garbage import collect
 from tests.engine_builder.packages import BUILT_AT, SIGNER, real_package
+from tests.enginehouse.test_written import no_room_beyond
 
 TRUST = Trust.of(SIGNER)
 
@@ -88,6 +89,40 @@ def test_a_published_engine_is_listed_fetched_and_removed(
     assert list_published(store_url) == []
     with pytest.raises(StoreError):
         fetch(url, tmp_path / "again", TRUST)
+
+
+@pytest.mark.parametrize("key", ["../../escaped", "/escaped", "engine/../../../escaped", "./escaped"])
+def test_a_key_of_an_object_store_leads_nowhere_else(folder: Path, tmp_path: Path, key: str) -> None:
+    url = publish(folder, f"memory://{uuid.uuid4().hex}/engines")
+    objects = fsspec.filesystem("memory")
+    path = objects._strip_protocol(url)
+    objects.store[f"{path}/{key}"] = objects.store[f"{path}/manifest.json"]
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match="is no file below it"):
+        fetch(url, tmp_path / "served" / "here", TRUST)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == before
+    remove(url)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    """A copy of a folder fails with a list of all its files."""
+    url = publish(folder, str(tmp_path / "store"))
+    for copy in (lambda: fetch(url, tmp_path / "served", TRUST), lambda: publish(folder, f"{tmp_path}/b")):
+        with no_room_beyond(10), pytest.raises(StoreError, match=r"File too large.*, and \d+ more$"):
+            copy()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "store"]
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_a_link_in_a_store_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    """Its target may be anything, also what is changed once the engine was verified."""
+    url = Path(publish(folder, str(tmp_path / "store")))
+    original = url / "engine" / "rank0.engine"
+    original.rename(tmp_path / "outside")
+    original.symlink_to(tmp_path / "outside")
+    with pytest.raises(PackageError, match=r"engine/rank0.engine \(a link\)"):
+        fetch(str(url), tmp_path / "served", TRUST)
+    assert not (tmp_path / "served").exists()
 
 
 def test_the_same_engine_is_published_once_whatever_its_bytes(

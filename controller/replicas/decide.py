@@ -1,0 +1,219 @@
+"""Decide: every replica record and status that the next version of the registry should hold. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from controller.actuators.port import Found
+from controller.replicas.acts import Backoff, Seen
+from controller.replicas.config import ReplicasConfig
+from controller.replicas.errands import Outcome
+from controller.replicas.members import (
+    Crew,
+    Number,
+    allowed,
+    followed,
+    hint,
+    in_their_order,
+    number_of,
+)
+from controller.replicas.placing import undrained
+from controller.replicas.plan import plan
+from controller.replicas.records import adopted, after, progressed
+from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.residency.pool import NOTHING_KNOWN, Known
+from controller.scaling.wanted import Wanted
+from model_registry.demand.demand import Demand
+from model_registry.entities import Deployment
+from model_registry.kinds import Ref
+from model_registry.pools import Pool
+from model_registry.replicas import Replica
+from model_registry.snapshot import Snapshot, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a decision rests on beside the registry."""
+
+    wanted: Mapping[str, Wanted]
+    """By deployment."""
+    demand: Demand
+    seen: Mapping[str, Seen]
+    """By replica."""
+    outcomes: Mapping[str, Outcome]
+    """By replica: what errands came to."""
+    orphans: Sequence[tuple[str, Found]]
+    """With our mark and without a record, with their pool."""
+    figures_age_s: Mapping[str, float]
+    """By deployment: how long ago its status was written; absent: long ago."""
+    crews: Mapping[str, Crew] = field(default_factory=dict)
+    """By deployment of a workload, where its members are known."""
+    workloads: frozenset[str] = frozenset()
+    """Pools whose replicas somebody else places."""
+    known: Known = NOTHING_KNOWN
+    """What residency has learned."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What to store and what to delete."""
+
+    puts: list[Stored] = field(default_factory=list)
+    gone: list[Ref] = field(default_factory=list)
+    replicas: list[Replica] = field(default_factory=list)
+    """All that there are from then on."""
+    numbers: dict[str, Number] = field(default_factory=dict)
+    """By deployment of a workload."""
+
+
+def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: float) -> Changes:
+    """`now_s`: Redis time."""
+    changes = Changes()
+    before = {one.name: one for one in chain(*snapshot.replicas.values())}
+    present, news = _progress(before, facts, now_s)
+    deployments = {one.name: one for one in chain(*snapshot.deployments.values()) if one.scaling is not None}
+    for pool_name, found in facts.orphans:
+        pool = snapshot.pools.get(pool_name)
+        if pool is not None and found.replica not in before:
+            present[found.replica] = adopted(found, pool, deployments, now_s)
+    backoffs = {
+        name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
+        for name in deployments
+    }
+    held_up = _plan_all(snapshot, deployments, present, facts, backoffs, config, now_s)
+    for pool in snapshot.pools.values():
+        if pool.name in facts.workloads:
+            changes.numbers |= _follow(pool, deployments, present, facts, config, now_s)
+    changes.replicas = list(present.values())
+    changes.puts += [one for one in present.values() if before.get(one.name) != one]
+    changes.gone += [("Replica", name) for name in sorted(before.keys() - present.keys())]
+    own: defaultdict[str, list[Replica]] = defaultdict(list)
+    for one in present.values():
+        own[one.deployment].append(one)
+    for name, deployment in deployments.items():
+        status = status_of(
+            deployment,
+            facts.wanted.get(name),
+            own[name],
+            news.get(name, NO_NEWS),
+            snapshot.scaling.get(name),
+            backoffs[name],
+            held_up.get(name),
+            now_s,
+        )
+        if is_worth_writing(snapshot.scaling.get(name), status, facts.figures_age_s.get(name, 1e9)):
+            changes.puts.append(status)
+    changes.gone += [("ScalingStatus", name) for name in sorted(snapshot.scaling.keys() - deployments.keys())]
+    return changes
+
+
+def _progress(
+    before: Mapping[str, Replica], facts: Facts, now_s: float
+) -> tuple[dict[str, Replica], dict[str, News]]:
+    """The records as they are now, and what has become of starts, by deployment."""
+    present: dict[str, Replica] = {}
+    news: dict[str, News] = {}
+    for name, replica in before.items():
+        seen = facts.seen.get(name, Seen())
+        became = progressed(replica, facts.outcomes.get(name), seen, now_s)
+        if became is None:
+            continue
+        present[name] = became
+        if replica.state == "starting" and became.state in {"ready", "failed"}:
+            told = news.get(replica.deployment, NO_NEWS)
+            took = () if became.cold_start_s is None else (became.cold_start_s,)
+            news[replica.deployment] = News(
+                (*told.cold_starts_s, *took), told.failed + (became.state == "failed")
+            )
+    return present, news
+
+
+def _plan_all(
+    snapshot: Snapshot,
+    deployments: Mapping[str, Deployment],
+    present: dict[str, Replica],
+    facts: Facts,
+    backoffs: Mapping[str, Backoff],
+    config: ReplicasConfig,
+    now_s: float,
+) -> dict[str, str]:
+    """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
+    held_up: dict[str, str] = {}
+    for pool in snapshot.pools.values():
+        if pool.name in facts.workloads:
+            continue
+        planned = plan(
+            now_s,
+            undrained(pool, snapshot.drains.values()),
+            [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name],
+            [one for one in present.values() if one.pool == pool.name],
+            facts.wanted,
+            facts.demand,
+            seen=facts.seen,
+            backoffs=backoffs,
+            config=config,
+            known=facts.known,
+        )
+        held_up |= planned.held_up
+        for one in after(planned.acts, pool, present.keys(), now_s):
+            present[one.name] = one
+    return held_up
+
+
+def _follow(
+    pool: Pool,
+    deployments: Mapping[str, Deployment],
+    present: dict[str, Replica],
+    facts: Facts,
+    config: ReplicasConfig,
+    now_s: float,
+) -> dict[str, Number]:
+    """Puts what the members of a pool's workloads come to into `present`; returns what to set them to.
+
+    Of a deployment that was deleted the records go; its workload stays as it is.
+    """
+    numbers: dict[str, Number] = {}
+    own: defaultdict[str, list[Replica]] = defaultdict(list)
+    for one in [one for one in present.values() if one.pool == pool.name]:
+        deployment = deployments.get(one.deployment)
+        if deployment is None or deployment.scaling is None or deployment.scaling.pool != pool.name:
+            del present[one.name]
+        else:
+            own[one.deployment].append(one)
+    for name, crew in facts.crews.items():
+        deployment = deployments.get(name)
+        if deployment is None or deployment.scaling is None or deployment.scaling.pool != pool.name:
+            continue
+        records, grew = followed(own[name], crew, deployment, pool, present.keys(), now_s)
+        for gone in {one.name for one in own[name]} - {one.name for one in records}:
+            del present[gone]
+        present.update({one.name: one for one in records})
+        said = facts.wanted.get(name)
+        if said is None or grew:
+            continue  # the number was decided without knowing of these
+        if not crew.sets_number:
+            numbers[name] = hint(said, crew, records)
+            continue
+        planned = plan(
+            now_s,
+            pool.model_copy(update={"max_replicas": None}),
+            [deployment],
+            records,
+            {name: in_their_order(said, crew, records)},
+            facts.demand,
+            seen={one.name: _patient(one, facts.seen.get(one.name)) for one in records},
+            config=config,
+        )
+        acts, more = allowed(planned.acts, crew, records)
+        present.update({one.name: one for one in after(acts, pool, present.keys(), now_s)})
+        numbers[name] = number_of((one for one in present.values() if one.deployment == name), more)
+    return numbers
+
+
+def _patient(record: Replica, seen: Seen | None) -> Seen:
+    """Whether a member works is for its workload to find out."""
+    known = seen or Seen()
+    return replace(known, lost=False, out_s=0.0 if record.state == "ready" else known.out_s)
