@@ -160,8 +160,9 @@ class Check:
         for victim in self._victims():
             with self.step(f"{victim.service} crashed and healed"):
                 traffic.since()
+                killed_s = time.monotonic()
                 self._kill_process(victim)
-                crashes[victim.service] = self._healed(victim, client, traffic, restarted_by_docker=True)
+                crashes[victim.service] = self._healed(victim, client, traffic, killed_s, by_docker=True)
         unseen = {name: crashes[name] for name in UNSEEN if crashes.get(name, {}).get("failed")}
         if unseen:
             raise StepError(f"requests failed that need nothing of what died: {unseen}")
@@ -172,9 +173,10 @@ class Check:
         for victim in self._victims():
             with self.step(f"{victim.service} killed and brought back"):
                 traffic.since()
+                killed_s = time.monotonic()
                 run(["docker", "kill", victim.id])
                 self._compose("up", "-d", "--no-recreate", "--scale", "gateway=3", timeout_s=UP_TIMEOUT_S)
-                kills[victim.service] = self._healed(victim, client, traffic, restarted_by_docker=False)
+                kills[victim.service] = self._healed(victim, client, traffic, killed_s, by_docker=False)
 
     def _victims(self) -> list[Container]:
         """One container of each service that stays."""
@@ -182,10 +184,12 @@ class Check:
         return list({one.service: one for one in running}.values())
 
     def _healed(
-        self, victim: Container, client: Client, traffic: Traffic, *, restarted_by_docker: bool
+        self, victim: Container, client: Client, traffic: Traffic, killed_s: float, *, by_docker: bool
     ) -> dict[str, Any]:
+        """Seconds until it was well again, and what clients saw meanwhile. Raises StepError."""
+
         def again() -> bool:
-            restarts = victim.restarts + 1 if restarted_by_docker else 0
+            restarts = victim.restarts + 1 if by_docker else 0
             return any(
                 one.well and one.started_at != victim.started_at and one.restarts >= restarts
                 for one in self._compose.of(victim.service)
@@ -193,7 +197,8 @@ class Check:
             )
 
         try:
-            back_s = wait_until(f"{victim.name} well again", again, HEAL_TIMEOUT_S)
+            wait_until(f"{victim.name} well again", again, HEAL_TIMEOUT_S)
+            back_s = time.monotonic() - killed_s
             wait_until(f"an answer after {victim.name} came back", client.answers, 30)
         except StepError as error:
             raise StepError(f"{error}: {self._compose('logs', '--tail', '20', victim.service)}") from error

@@ -138,7 +138,11 @@ async def test_one_that_never_listens_is_given_up(daemon: Daemon) -> None:
         ({"gpus": 1}, r"could not select device driver.*NVIDIA Container Toolkit.*gpus` to 0", True),
         ({"network": "nowhere"}, r"network nowhere not found.*docker network create", True),
         ({"image": NO_PROGRAM}, r"executable file not found.*actuator.command", True),
-        ({"url": "unix:///nowhere/docker.sock"}, r"is a daemon running at .*DOCKER_HOST", False),
+        (
+            {"url": "unix:///nowhere/docker.sock"},
+            r"/nowhere/docker.sock.*is a daemon running there.*DOCKER_HOST",
+            False,
+        ),
     ],
 )
 async def test_a_refusal_says_what_to_do(
