@@ -366,6 +366,7 @@ class Router:
             and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
+            and endpoint.weight > 0
         )
 
     async def _with_adapter(self, endpoint: Endpoint, job: Job, answer: Answer, lora: Lora) -> Outcome:
