@@ -6,11 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from controller.actuators.docker.pool import DockerPool
 from controller.actuators.dry_run import DryRunPool
 from controller.actuators.port import Actuator, Workload
 from controller.actuators.process import ProcessPool
 from controller.actuators.triton import TritonPool
-from model_registry.pools import DryRunActuator, Pool, ProcessActuator, TritonActuator
+from model_registry.pools import (
+    DockerActuator,
+    DryRunActuator,
+    KubernetesActuator,
+    Pool,
+    ProcessActuator,
+    TritonActuator,
+)
 
 
 class Surroundings(NamedTuple):
@@ -34,6 +42,11 @@ def actuator_of(pool: Pool, surroundings: Surroundings) -> Actuator | Workload:
             return TritonPool(pool, fence)
         case ProcessActuator():
             return ProcessPool(pool, registry, folder, environment, fence)
+        case DockerActuator():
+            return DockerPool(pool, registry, fence)
+        case KubernetesActuator():
+            from controller.actuators.kubernetes.workload import KubernetesWorkload  # its client is large
+
+            return KubernetesWorkload(pool.actuator)
         case DryRunActuator():
             return DryRunPool(pool)
-    raise NotImplementedError(pool.actuator.type)

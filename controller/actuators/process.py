@@ -17,7 +17,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from controller.actuators.port import ActuatorError, Found, Running
-from controller.actuators.process_place import LAUNCH, LOCK_FD, MARK, BusyError, Plan, ProcessPlace
+from controller.actuators.process_place import (
+    LAUNCH,
+    LOCK_FD,
+    MARK,
+    TOKEN,
+    BusyError,
+    Plan,
+    ProcessPlace,
+)
 from controller.replicas.placing import target_of
 from model_registry.entities import Deployment, ServerRef
 from model_registry.leadership import boot_s
@@ -163,9 +171,8 @@ class ProcessPool:
     def _spawn(self, place: ProcessPlace, program: str, words: Mapping[str, str], lock: int) -> None:
         arguments = [_filled(word, words) for word in self._spec.command[1:]]
         given = {name: _filled(value, words) for name, value in self._spec.environment.items()}
-        environment = {**self._environment, **given, MARK: place.mark}
+        environment = {**self._environment, **given, MARK: place.mark, TOKEN: str(self._fence())}
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._fence()
         pid = os.posix_spawn(
             "/bin/sh",
             ["sh", "-c", LAUNCH, str(place.pid_file), program, *arguments],

@@ -24,6 +24,8 @@ LOCK_FD = 9
 """Of the lock in the server."""
 MARK = "EH_REPLICA"
 """Environment variable of the server and of all it starts: registry, pool and replica."""
+TOKEN = "EH_TOKEN"  # noqa: S105 - a number
+"""Environment variable of the server: the claim by which its leader started it."""
 LAUNCH = 'read -r stat < /proc/$$/stat && printf "%s\\n" "$stat" > "$0" && exec "$@"'
 """For `sh -c`; `$0` is the `.pid` file. Process and start time stay what they are across `exec`."""
 

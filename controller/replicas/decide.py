@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from controller.actuators.port import Found
 from controller.replicas.acts import Backoff, Seen
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.errands import Outcome
+from controller.replicas.members import (
+    Crew,
+    Number,
+    allowed,
+    followed,
+    hint,
+    in_their_order,
+    number_of,
+)
 from controller.replicas.plan import plan
 from controller.replicas.records import adopted, after, progressed
 from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
@@ -19,6 +28,7 @@ from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
 from model_registry.kinds import Ref
+from model_registry.pools import Pool
 from model_registry.replicas import Replica
 from model_registry.snapshot import Snapshot, Stored
 
@@ -40,6 +50,10 @@ class Facts:
     """By deployment: how long ago its status was written; absent: long ago."""
     known: Known = NOTHING_KNOWN
     """What residency has learned."""
+    crews: Mapping[str, Crew] = field(default_factory=dict)
+    """By deployment of a workload, where its members are known."""
+    workloads: frozenset[str] = frozenset()
+    """Pools whose replicas somebody else places."""
 
 
 @dataclass(slots=True)
@@ -50,6 +64,8 @@ class Changes:
     gone: list[Ref] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
     """All that there are from then on."""
+    numbers: dict[str, Number] = field(default_factory=dict)
+    """By deployment of a workload."""
 
 
 def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: float) -> Changes:
@@ -67,6 +83,9 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
         for name in deployments
     }
     held_up = _plan_all(snapshot, deployments, present, facts, backoffs, config, now_s)
+    for pool in snapshot.pools.values():
+        if pool.name in facts.workloads:
+            changes.numbers |= _follow(pool, deployments, present, facts, config, now_s)
     changes.replicas = list(present.values())
     changes.puts += [one for one in present.values() if before.get(one.name) != one]
     changes.gone += [("Replica", name) for name in sorted(before.keys() - present.keys())]
@@ -123,6 +142,8 @@ def _plan_all(
     """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
     held_up: dict[str, str] = {}
     for pool in snapshot.pools.values():
+        if pool.name in facts.workloads:
+            continue
         planned = plan(
             now_s,
             pool,
@@ -139,3 +160,59 @@ def _plan_all(
         for one in after(planned.acts, pool, present.keys(), now_s):
             present[one.name] = one
     return held_up
+
+
+def _follow(
+    pool: Pool,
+    deployments: Mapping[str, Deployment],
+    present: dict[str, Replica],
+    facts: Facts,
+    config: ReplicasConfig,
+    now_s: float,
+) -> dict[str, Number]:
+    """Puts what the members of a pool's workloads come to into `present`; returns what to set them to.
+
+    Of a deployment that was deleted the records go; its workload stays as it is.
+    """
+    numbers: dict[str, Number] = {}
+    own: defaultdict[str, list[Replica]] = defaultdict(list)
+    for one in [one for one in present.values() if one.pool == pool.name]:
+        deployment = deployments.get(one.deployment)
+        if deployment is None or deployment.scaling is None or deployment.scaling.pool != pool.name:
+            del present[one.name]
+        else:
+            own[one.deployment].append(one)
+    for name, crew in facts.crews.items():
+        deployment = deployments.get(name)
+        if deployment is None or deployment.scaling is None or deployment.scaling.pool != pool.name:
+            continue
+        records, grew = followed(own[name], crew, deployment, pool, present.keys(), now_s)
+        for gone in {one.name for one in own[name]} - {one.name for one in records}:
+            del present[gone]
+        present.update({one.name: one for one in records})
+        said = facts.wanted.get(name)
+        if said is None or grew:
+            continue  # the number was decided without knowing of these
+        if not crew.sets_number:
+            numbers[name] = hint(said, crew, records)
+            continue
+        planned = plan(
+            now_s,
+            pool.model_copy(update={"max_replicas": None}),
+            [deployment],
+            records,
+            {name: in_their_order(said, crew, records)},
+            facts.demand,
+            seen={one.name: _patient(one, facts.seen.get(one.name)) for one in records},
+            config=config,
+        )
+        acts, more = allowed(planned.acts, crew, records)
+        present.update({one.name: one for one in after(acts, pool, present.keys(), now_s)})
+        numbers[name] = number_of((one for one in present.values() if one.deployment == name), more)
+    return numbers
+
+
+def _patient(record: Replica, seen: Seen | None) -> Seen:
+    """Whether a member works is for its workload to find out."""
+    known = seen or Seen()
+    return replace(known, lost=False, out_s=0.0 if record.state == "ready" else known.out_s)

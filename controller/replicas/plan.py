@@ -221,11 +221,8 @@ class _Planning:
         backoff = self.backoffs.get(name)
         if missing == 0 or backoff is None or backoff.failures == 0:
             return missing
-        wait_s = (backoff.retry_at or 0.0) - self.now_s
-        if wait_s > 0:
-            self.held_up[name] = (
-                f"{backoff.failures} starts failed in a row; the next is tried in {wait_s:.0f} s"
-            )
+        if self.now_s < (backoff.retry_at or 0.0):
+            self.held_up[name] = f"starts failed ({backoff.failures} in a row); the next has to wait"
             return 0
         return 0 if any(one.state == "starting" for one in group.well) else 1
 
@@ -234,9 +231,7 @@ class _Planning:
         serving = sum(self._seen(one).ready for one in group.well)
         if group.unwell and serving >= group.want:
             self.acts += [Drain(one, self._unwell_why(one)) for one in group.unwell]
-        elif (
-            group.unwell and not group.ending and group.deployment.name in self.held_up and group.missing > 0
-        ):
+        elif group.unwell and not group.ending and group.missing > 0 and self._is_full(group):
             worst = max(group.unwell, key=lambda one: self._seen(one).out_s)
             self.acts.append(GiveUp(worst, self._unwell_why(worst)))
 

@@ -19,6 +19,7 @@ from controller.replicas.decide import Changes, Facts, decide
 from controller.replicas.errands import Errands
 from controller.replicas.fence import Fence
 from controller.replicas.sight import Sight
+from controller.replicas.workloads import Of, Workloads
 from controller.residency.residency import Residency, Rooms
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
@@ -65,6 +66,7 @@ class Replicas:
         self._fence = fence
         self._config = config or ReplicasConfig()
         self._errands = Errands(fence, self._errand_ended)
+        self._workloads = Workloads(fence, self._errand_ended)
         self._census = Census(self._config)
         self._sight = Sight()
         self._residency = Residency()
@@ -81,6 +83,7 @@ class Replicas:
         if token != self._token:
             self._token = token
             await self._errands.drop()
+            await self._workloads.drop()
             await self._census.drop()
             await self._residency.drop()
             self._sight = Sight()
@@ -103,13 +106,18 @@ class Replicas:
             orphans=self._census.orphans(replicas),
             figures_age_s={name: boot_s() - at_s for name, at_s in self._written.items()},
             known=known,
+            crews=self._workloads.crews,
+            workloads=frozenset(
+                name for name, (_, one) in self._actuators.items() if isinstance(one, Workload)
+            ),
         )
         changes = await self._record(snapshot, facts, leadership)
         if changes is not None:
             self._errands.recorded(facts.outcomes)
-            self._tend(snapshot, changes.replicas)
+            self._tend(snapshot, changes)
             self._residency.recycle(snapshot.pools, changes.replicas, known, rooms)
         self._census.look(self._addressed())
+        self._workloads.look(self._placed_elsewhere(snapshot))
 
     async def close(self) -> None:
         """Let go of everything; replicas stay."""
@@ -161,11 +169,14 @@ class Replicas:
             if kind == "Replica":
                 log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
-    def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:
+    def _tend(self, snapshot: Snapshot, changes: Changes) -> None:
         deployments = {one.name: one for one in chain(*snapshot.deployments.values())}
-        self._errands.knows(one.name for one in replicas)
+        self._errands.knows(one.name for one in changes.replicas)
+        placed_elsewhere = self._placed_elsewhere(snapshot)
+        for name, number in changes.numbers.items():
+            self._workloads.ask_for(name, placed_elsewhere[name], number)
         addressed = self._addressed()
-        for replica in replicas:
+        for replica in changes.replicas:
             actuator = addressed.get(replica.pool)
             if actuator is not None:
                 self._errands.tend(replica, actuator, deployments.get(replica.deployment))
@@ -185,6 +196,15 @@ class Replicas:
             for name, (_, actuator) in self._actuators.items()
             if not isinstance(actuator, Workload)
         }
+
+    def _placed_elsewhere(self, snapshot: Snapshot) -> dict[str, Of]:
+        """Deployments of workloads."""
+        found: dict[str, Of] = {}
+        for deployment in chain(*snapshot.deployments.values()):
+            known = None if deployment.scaling is None else self._actuators.get(deployment.scaling.pool)
+            if known is not None and isinstance(known[1], Workload):
+                found[deployment.name] = Of(deployment, known[1])
+        return found
 
     def _errand_ended(self) -> None:
         self.on_news()

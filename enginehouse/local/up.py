@@ -165,7 +165,7 @@ class LocalRun:
         before = self._state.applied()
         self._state.remember_applied(before | names)
         pacing = Pacing.load(self._options.pacing)
-        text = stack_manifest(self._stack, servers.placement, pacing)
+        text = stack_manifest(self._stack, servers.placement, pacing, servers.address)
         path.write_text(text)
         await apply_files(connection, [ManifestFile(str(path), text)], dry_run=False)
         for kind, name in sorted(before - names):

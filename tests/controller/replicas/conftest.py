@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.scale import tiny_server
 from controller.actuators.catalogue import Surroundings, actuator_of
 from controller.config import ControllerConfig
 from controller.replicas.config import ReplicasConfig
@@ -30,7 +33,7 @@ from tests.controller.conftest import RedisServer, config, redis_client, redis_s
 
 __all__ = ["RedisServer", "config", "redis_client", "redis_server", "store"]
 
-TINY = Path(__file__).with_name("tiny_server.py")
+TINY = Path(tiny_server.__file__)
 FAST = ReplicasConfig(
     margin_s=0.3, drain_s=20, settle_s=0, replace_after_s=1.0, retry_s=0.2, look_s=0.1, orphan_s=0.2
 )
@@ -71,8 +74,8 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "state"
-        self.starts = folder / "starts"
-        self.pool = self.pool_of(sys.executable, "-S", "-E", str(TINY), "{http_port}", str(self.starts))
+        self.acts = folder / "acts"
+        self.pool = self.pool_of(sys.executable, "-S", "-E", str(TINY), "{http_port}", str(self.acts))
         scaling = Scaling(pool="p", min_replicas=0, max_replicas=5)
         self.deployment = Deployment(name="d", model="m", lane="openai-http", scaling=scaling)
 
@@ -84,8 +87,12 @@ class Processes:
 
     def pids(self) -> list[int]:
         """Of every server that was started and runs."""
-        lines = self.starts.read_text().splitlines() if self.starts.exists() else []
-        return [pid for line in lines if stat_of(pid := int(line.split()[1])) is not None]
+        return [pid for act in self.done() if act["act"] == "start" and stat_of(pid := act["pid"])]
+
+    def done(self) -> list[dict[str, Any]]:
+        """All that was done to servers, as they tell it."""
+        lines = self.acts.read_text().splitlines() if self.acts.exists() else []
+        return [json.loads(line) for line in lines]
 
     def replicas(self, fence: Fence, scaler: ByHand, told: Told, store: RegistryStore) -> Replicas:
         surroundings = Surroundings("test", self.state, dict(os.environ), fence.token)
