@@ -115,7 +115,7 @@ class Replicas:
         if changes is not None:
             self._errands.recorded(facts.outcomes)
             self._tend(snapshot, changes)
-            self._residency.recycle(snapshot.pools, changes.replicas, known, rooms)
+            self._residency.recycle(snapshot.pools, changes.replicas, rooms)
         self._census.look(self._addressed())
         self._workloads.look(self._placed_elsewhere(snapshot))
 
