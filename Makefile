@@ -130,6 +130,10 @@ rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quic
 builder-kills: setup-dev ## Kill builders fifty times: is every engine published once and whole?
 	@$(RUN) -m bench.builder_kills $(ARGS)
 
+.PHONY: compose-check
+compose-check: setup-dev ## Build the containers, bring them up, use, scale and kill each of them, take them down
+	@$(RUN) -m bench.containers $(ARGS)
+
 .PHONY: planner
 planner: setup-dev ## Plan the examples by measured kernel tables (makes .planner first, 850 MB)
 	@tools/setup-beside.sh planner

@@ -12,6 +12,7 @@ import aiohttp
 import uvloop
 
 from controller.actuators.catalogue import Surroundings, actuator_of
+from controller.probing import Probing
 from controller.replicas.calls import follow
 from controller.replicas.fence import Fence
 from controller.replicas.run import Replicas
@@ -24,6 +25,7 @@ from enginehouse.local.state_dir import default_state_dir
 from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
 from inference.introspection import introspect
+from inference.probe import probe_inference
 from model_registry.connection import connect
 from model_registry.demand.store import DemandStore
 from model_registry.rollout_evidence.store import EvidenceStore
@@ -74,6 +76,7 @@ async def _run(settings: Settings) -> None:
             fence,
             settings.controller.replicas,
         ),
+        Probing(probe_inference, settings.controller, demand.gather),
     )
     ports = ControllerPorts(settings.controller)
 

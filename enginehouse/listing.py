@@ -85,6 +85,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "cold_start_s",
         "reason",
     ),
+    "Drain": ("name", "server", "endpoint", "reason"),
     "RolloutStatus": ("name", "phase", "step", "share", "samples", "needed", "exposed", "reason"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {

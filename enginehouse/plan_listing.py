@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from engine_builder.amounts import parameters_told
 from engine_builder.charts import round_up
 from engine_builder.plan import Finding, LanePlan, Option, Plan, advice
 from engine_builder.plan.choice import Point
@@ -49,7 +50,7 @@ def listing(plan: Plan) -> Iterator[RenderableType]:
 def _engines(plan: Plan) -> Table:
     ask, shape = plan.ask, plan.checkpoint.shape
     table = Table(
-        title=f"{plan.spec.name}: {shape.architecture}, {shape.parameters / 1e9:.1f} B parameters, on "
+        title=f"{plan.spec.name}: {shape.architecture}, {parameters_told(shape.parameters)} parameters, on "
         f"{plan.spec.gpu_class}; {ask.prompt_tokens:,} tokens in, {ask.output_tokens:,} out; first within "
         f"{ask.ttft_s:g} s, {ask.itl_s * 1e3:g} ms between two",
         title_justify="left",

@@ -154,4 +154,5 @@ def _endpoint(load: EndpointLoad, flying: Reported | None) -> EndpointDemand:
         decode_tokens=0 if flying is None else flying.decode_tokens,
         failed=load.failures,
         ended=load.answers,
+        first_tokens=load.first_tokens,
     )

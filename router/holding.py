@@ -57,8 +57,9 @@ def _of(now_s: float, guessed_s: float, status: ScalingStatus | None) -> Outlook
     learned_s = None if status is None else status.cold_start_s
     cold_start_s = guessed_s if learned_s is None else learned_s
     expected_at = None if status is None else status.expected_at
-    if expected_at is None:
-        return Outlook(cold_start_s, under_way=False)
+    if expected_at is None:  # where starts have failed, the next one begins later
+        retry_at = None if status is None else status.retry_at
+        return Outlook(max(0.0, (retry_at or now_s) - now_s) + cold_start_s, under_way=False)
     eta_s = expected_at - now_s
     return Outlook(eta_s if eta_s > 0 else max(1.0, _LATE_SHARE * cold_start_s), under_way=True)
 

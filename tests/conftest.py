@@ -13,10 +13,14 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 gc.disable()  # until all tests are collected: half of that time went into going through what stays anyway
+
+settings.register_profile("house", deadline=None)  # 200 ms for an example measure the machine
+settings.load_profile("house")
 
 _OWN_SERVERS = ("tests/stack/test_dialects.py", "tests/stack/test_fallback.py")
 

@@ -7,10 +7,14 @@ loaded already is taken over. Servers of one GPU load one model at a time, whoev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 from controller.actuators.port import ActuatorError, Found, Running
+from controller.actuators.triton_memory import ServerMemory
 from controller.replicas.placing import target_of
+from controller.residency.pool import Memory
 from inference.control import TritonControl
 from inference.errors import InferenceError
 from model_registry.entities import Deployment, ServerRef
@@ -20,6 +24,7 @@ from model_registry.replicas import Replica
 POLL_S = 0.1
 LOAD_TIMEOUT_S = 1800.0
 UNLOAD_TIMEOUT_S = 120.0
+RECYCLE_TIMEOUT_S = 300.0
 BUSY = frozenset({"LOADING", "UNLOADING"})
 
 
@@ -33,7 +38,12 @@ class TritonPool:
         self._servers = {server.http: server for server in pool.actuator.servers}
         self._fence = fence
         self._controls: dict[str, TritonControl] = {}
-        self._loading = {gpu_of(server): asyncio.Lock() for server in pool.actuator.servers}
+        gpus = [gpu_of(server) for server in pool.actuator.servers]
+        self._loading = {gpu: asyncio.Lock() for gpu in gpus}
+        self._memories = {
+            server.http: ServerMemory(self._control(server.http), alone=gpus.count(gpu_of(server)) == 1)
+            for server in pool.actuator.servers
+        }
 
     async def start(self, replica: Replica, deployment: Deployment) -> Running:
         """Load it, or find it loaded, and return when the server calls it ready. Raises ActuatorError."""
@@ -43,27 +53,37 @@ class TritonPool:
         target = replica.target or target_of(deployment)
         control = self._control(server.http)
         parameters = {} if deployment.scaling is None else deployment.scaling.load
+        took_mib: int | None = None
         try:
             async with self._loading[gpu_of(server)]:
                 if not await self._is_loaded(control, target):
                     await self._quiet(gpu_of(server))
+                    memory = self._memories[server.http]
+                    before_mib = await memory.look()
                     self._fence()
                     await control.load(target, parameters, LOAD_TIMEOUT_S)
+                    declared = None if deployment.scaling is None else deployment.scaling.memory_mib
+                    took_mib = await memory.loaded(target, before_mib, declared)
         except InferenceError as error:
             raise ActuatorError(f"{target!r} was not loaded on {server.http}: {error}") from error
         where = ServerRef.model_validate(server.model_dump(include=set(ServerRef.model_fields)))
-        return Running(where, handle_of(server.http, target))
+        return Running(where, handle_of(server.http, target), took_mib)
 
     async def stop(self, replica: Replica, deployment: Deployment | None) -> None:
         """Unload it and return when it has left the server's memory. Raises ActuatorError."""
         if replica.place is None:
             return
         target = replica.target or (replica.model if deployment is None else target_of(deployment))
-        control = self._control(replica.place)
+        control, server = self._control(replica.place), self._servers.get(replica.place)
         try:
-            if any(one.name == target and one.state in {"READY", *BUSY} for one in await control.index()):
-                self._fence()
-                await control.unload(target, with_dependents=True, timeout_s=UNLOAD_TIMEOUT_S)
+            async with nullcontext() if server is None else self._loading[gpu_of(server)]:
+                if any(one.name == target and one.state in {"READY", *BUSY} for one in await control.index()):
+                    memory = self._memories.get(replica.place)
+                    before_mib = None if memory is None else await memory.look()
+                    self._fence()
+                    await control.unload(target, with_dependents=True, timeout_s=UNLOAD_TIMEOUT_S)
+                    if memory is not None:
+                        await memory.unloaded(target, before_mib, replica.memory_mib)
         except InferenceError as error:
             raise ActuatorError(f"{target!r} was not unloaded from {replica.place}: {error}") from error
 
@@ -75,9 +95,43 @@ class TritonPool:
                 index = await self._control(http).index()
             except InferenceError as error:
                 raise ActuatorError(f"{http} does not tell what it has loaded: {error}") from error
+            await self._memories[http].look()
             loaded = sorted({one.name for one in index if one.state in {"READY", "LOADING"}})
             found += [Found("", handle_of(http, name)) for name in loaded]
         return found
+
+    @property
+    def memories(self) -> Mapping[str, Memory]:
+        """By server, as last measured."""
+        return {http: one.memory for http, one in self._memories.items()}
+
+    async def recycle(self, http: str) -> None:
+        """Restart a server by the pool's `recycle` and return when it is back. Raises ActuatorError."""
+        assert isinstance(self._pool.actuator, TritonActuator)
+        command = [part.replace("{http}", http) for part in self._pool.actuator.recycle]
+        self._fence()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            raise ActuatorError(f"{command[0]!r} cannot be run: {error}") from error
+        try:
+            async with asyncio.timeout(RECYCLE_TIMEOUT_S):
+                _, told = await process.communicate()
+                if process.returncode:
+                    words = told.decode(errors="replace").strip()[-200:]
+                    raise ActuatorError(f"{command[0]!r} ended with status {process.returncode}: {words}")
+                while True:
+                    if await self._control(http).live():
+                        break
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError as error:
+            raise ActuatorError(f"{http} was not back {RECYCLE_TIMEOUT_S:g} s after its restart") from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+        self._memories[http].restarted()
 
     async def close(self) -> None:
         """Close the connections; models stay loaded."""
@@ -108,7 +162,9 @@ class TritonPool:
             return False
 
     def _control(self, http: str) -> TritonControl:
-        return self._controls.setdefault(http, TritonControl(ServerRef(http=http)))
+        server = self._servers.get(http)
+        ref = ServerRef(http=http, metrics=None if server is None else server.metrics)
+        return self._controls.setdefault(http, TritonControl(ref))
 
 
 def gpu_of(server: PoolServer) -> str:

@@ -20,9 +20,11 @@ from controller.replicas.members import (
     in_their_order,
     number_of,
 )
+from controller.replicas.placing import undrained
 from controller.replicas.plan import plan
 from controller.replicas.records import adopted, after, progressed
 from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.residency.pool import NOTHING_KNOWN, Known
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
@@ -51,6 +53,8 @@ class Facts:
     """By deployment of a workload, where its members are known."""
     workloads: frozenset[str] = frozenset()
     """Pools whose replicas somebody else places."""
+    known: Known = NOTHING_KNOWN
+    """What residency has learned."""
 
 
 @dataclass(slots=True)
@@ -143,7 +147,7 @@ def _plan_all(
             continue
         planned = plan(
             now_s,
-            pool,
+            undrained(pool, snapshot.drains.values()),
             [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name],
             [one for one in present.values() if one.pool == pool.name],
             facts.wanted,
@@ -151,6 +155,7 @@ def _plan_all(
             seen=facts.seen,
             backoffs=backoffs,
             config=config,
+            known=facts.known,
         )
         held_up |= planned.held_up
         for one in after(planned.acts, pool, present.keys(), now_s):

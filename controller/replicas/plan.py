@@ -24,6 +24,7 @@ from controller.replicas.acts import (
 )
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.placing import Full, place_for, target_of
+from controller.residency.pool import NOTHING_KNOWN, Known, is_packed, resident
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
@@ -56,9 +57,13 @@ def plan(
     seen: Mapping[str, Seen],
     backoffs: Mapping[str, Backoff] = NO_BACKOFF,
     config: ReplicasConfig = DEFAULTS,
+    known: Known = NOTHING_KNOWN,
 ) -> Planned:
-    """`deployments` and `replicas`: those of the pool; `seen`: by replica; `now_s`: Redis time."""
-    return _Planning(now_s, pool, replicas, wanted, demand, seen, backoffs, config).of(deployments)
+    """`deployments` and `replicas`: those of the pool; `seen`: by replica; `now_s`: Redis time.
+
+    `known`: what residency has learned; it decides where servers have memory budgets.
+    """
+    return _Planning(now_s, pool, replicas, wanted, demand, seen, backoffs, config, known).of(deployments)
 
 
 @dataclass(slots=True)
@@ -89,6 +94,7 @@ class _Planning:
     seen: Mapping[str, Seen]
     backoffs: Mapping[str, Backoff]
     config: ReplicasConfig
+    known: Known
     acts: list[Act] = field(default_factory=list)
     held_up: dict[str, str] = field(default_factory=dict)
     occupied: list[Replica] = field(default_factory=list)
@@ -104,6 +110,9 @@ class _Planning:
             for one in sorted(deployments, key=lambda one: one.name)
             if one.scaling is not None
         ]
+        if is_packed(self.pool):
+            self._pack(groups, moved)
+            return Planned(tuple(self.acts), self.held_up)
         for group in groups:
             self._take_back(group)
         self._start(groups)
@@ -220,10 +229,11 @@ class _Planning:
     def _replace(self, group: _Group) -> None:
         """Those that do not serve go once others do, or one by one where there is room for no other."""
         serving = sum(self._seen(one).ready for one in group.well)
+        broken = [one for one in group.unwell if not self._seen(one).drained]
         if group.unwell and serving >= group.want:
             self.acts += [Drain(one, self._unwell_why(one)) for one in group.unwell]
-        elif group.unwell and not group.ending and group.missing > 0 and self._is_full(group):
-            worst = max(group.unwell, key=lambda one: self._seen(one).out_s)
+        elif broken and not group.ending and group.missing > 0 and self._is_full(group):
+            worst = max(broken, key=lambda one: self._seen(one).out_s)
             self.acts.append(GiveUp(worst, self._unwell_why(worst)))
 
     def _is_full(self, group: _Group) -> bool:
@@ -257,6 +267,31 @@ class _Planning:
     def _why(self, group: _Group) -> str:
         said = self.wanted.get(group.deployment.name)
         return f"{group.want} wanted" if said is None else f"{group.want} wanted: {said.reason}"
+
+    def _pack(self, groups: Sequence[_Group], moved: set[str]) -> None:
+        """Where memory decides: what does not serve goes, and comes again when it is asked for."""
+        unwell = [one for group in groups for one in group.unwell]
+        self.acts += [GiveUp(one, self._unwell_why(one)) for one in unwell]
+        if self._stale():
+            return
+        waits = {group.deployment.name for group in groups if not self._may_retry(group.deployment.name)}
+        acts = resident(
+            self.now_s,
+            self.pool,
+            [group.deployment for group in groups],
+            self.replicas,
+            self.wanted,
+            self.demand,
+            seen=self.seen,
+            known=self.known,
+            waits=waits,
+        )
+        busy = moved | {one.name for one in unwell}
+        self.acts += [act for act in acts if isinstance(act, Start) or act.replica.name not in busy]
+
+    def _may_retry(self, name: str) -> bool:
+        backoff = self.backoffs.get(name)
+        return backoff is None or backoff.failures == 0 or (backoff.retry_at or 0.0) <= self.now_s
 
     # -- facts ---------------------------------------------------------------------------------------------
 

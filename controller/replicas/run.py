@@ -20,6 +20,7 @@ from controller.replicas.errands import Errands
 from controller.replicas.fence import Fence
 from controller.replicas.sight import Sight
 from controller.replicas.workloads import Of, Workloads
+from controller.residency.residency import Residency, Rooms
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.errors import RegistryBusyError, RegistryUnavailableError
@@ -68,6 +69,7 @@ class Replicas:
         self._workloads = Workloads(fence, self._errand_ended)
         self._census = Census(self._config)
         self._sight = Sight()
+        self._residency = Residency()
         self._actuators: dict[str, tuple[Pool, Actuator | Workload]] = {}
         self._written: dict[str, float] = {}
         self._token: int | None = None
@@ -83,6 +85,7 @@ class Replicas:
             await self._errands.drop()
             await self._workloads.drop()
             await self._census.drop()
+            await self._residency.drop()
             self._sight = Sight()
 
     async def act(self, snapshot: Snapshot, leadership: Leadership | None) -> None:
@@ -93,6 +96,8 @@ class Replicas:
         demand = await self._reports.gather()
         replicas = list(chain(*snapshot.replicas.values()))
         await self._equip(snapshot)
+        rooms = {name: one for name, (_, one) in self._actuators.items() if isinstance(one, Rooms)}
+        known = self._residency.look(demand.at_s, snapshot, demand, rooms)
         facts = Facts(
             wanted=self._scaler.look(demand.at_s, snapshot, demand),
             demand=demand,
@@ -104,11 +109,13 @@ class Replicas:
             workloads=frozenset(
                 name for name, (_, one) in self._actuators.items() if isinstance(one, Workload)
             ),
+            known=known,
         )
         changes = await self._record(snapshot, facts, leadership)
         if changes is not None:
             self._errands.recorded(facts.outcomes)
             self._tend(snapshot, changes)
+            self._residency.recycle(snapshot.pools, changes.replicas, known, rooms)
         self._census.look(self._addressed())
         self._workloads.look(self._placed_elsewhere(snapshot))
 

@@ -70,7 +70,7 @@ def status_of(
         since=now_s if changed else present.since,
         cold_start_s=cold_start_s,
         expected_at=_expected_at(replicas, cold_start_s or deployment.scaling.cold_start_s, now_s),
-        memory_mib=present.memory_mib,
+        memory_mib=max((one.memory_mib or 0 for one in replicas), default=0) or present.memory_mib,
         failures=backoff.failures,
         retry_at=backoff.retry_at,
         signals=present.signals if wanted is None else wanted.signals,

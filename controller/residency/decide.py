@@ -8,12 +8,13 @@ is room for it; on each GPU one copy is loaded at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from heapq import nlargest
 from typing import NamedTuple
 
 from controller.residency.rooms import Copy, Evict, Load, ModelNeed, ServerRoom
-from controller.residency.value import NOTHING_KNOWN, Outlook, absence_s, density
+from controller.residency.value import Outlook, absence_s, density
 
 Act = Load | Evict
 
@@ -23,6 +24,10 @@ EVICT_AHEAD_S = 2.0
 """How long before its GPU can load again a copy goes to make room; until then it may yet be of use."""
 WORTH = 2.0
 """A load that nobody waits for has to save so many times the waiting that its victims will cost."""
+SETTLE_S = 3.0
+"""How long reports of requests in flight may lag."""
+TRIED = 3
+"""Models that are looked at, of those nobody waits for; the rest is worth less still."""
 SURPLUS = 0.1
 """Share of its value that a copy keeps when there are more of its model than the load asks for."""
 
@@ -79,10 +84,11 @@ class _Round:
         now_s: float,
         servers: Sequence[ServerRoom],
         models: Sequence[ModelNeed],
-        outlooks: Mapping[str, Outlook],
+        outlook: Callable[[str], Outlook],
     ) -> None:
+        self.now_s = now_s
         self.needs = {need.name: need for need in models}
-        self.outlooks = outlooks
+        self.outlook = cache(outlook)
         gpus = {server.gpu or server.name: _Gpu() for server in servers}
         self.rooms = [_Room(server, gpus[server.gpu or server.name]) for server in servers]
         self.copies: Counter[str] = Counter()
@@ -95,9 +101,6 @@ class _Round:
                     left_s = self._load_s(copy.model) - (now_s - copy.since_s)
                     room.gpu.free_in_s = max(room.gpu.free_in_s, left_s, UNLOAD_S)
         self.acts: list[Act] = []
-
-    def outlook(self, model: str) -> Outlook:
-        return self.outlooks.get(model, NOTHING_KNOWN)
 
     def _load_s(self, model: str) -> float:
         need = self.needs.get(model)
@@ -114,7 +117,8 @@ class _Round:
         return worth * SURPLUS if self.copies[copy.model] > max(1, need.wanted) else worth
 
     def _may_go(self, copy: Copy) -> bool:
-        if copy.state != "ready" or copy.busy:
+        """A copy that has just come up is about to be busy: those who waited for it have not been counted."""
+        if copy.state != "ready" or copy.busy or self.now_s - copy.since_s < SETTLE_S:
             return False
         need = self.needs.get(copy.model)
         if need is None:
@@ -123,6 +127,8 @@ class _Round:
 
     def _victims(self, room: _Room, missing_mib: float) -> tuple[Copy, ...] | None:
         """Those whose going costs least for what they free; None: not even all that may go are enough."""
+        if missing_mib <= 1e-9:
+            return ()
         going = [c for c in room.server.copies if c.replica not in room.gone and self._may_go(c)]
         going.sort(key=lambda copy: (self._worth_s(copy) / max(copy.mib, 1e-9), copy.replica))
         chosen: list[Copy] = []
@@ -138,6 +144,18 @@ class _Round:
                 chosen.remove(copy)
                 missing_mib += copy.mib
         return tuple(chosen)
+
+    def density(self, need: ModelNeed) -> float:
+        """Waiting that a copy saves, per MiB."""
+        return density(self.outlook(need.name), need.load_s, need.mib)
+
+    def further_s(self, need: ModelNeed) -> float:
+        """Waiting that one more copy saves, where there is one."""
+        return _waited_s(need) + SURPLUS * max(1.0, self.outlook(need.name).rate) * need.load_s
+
+    def is_any_idle(self) -> bool:
+        """Whether any GPU could load at once."""
+        return any(room.gpu.free_in_s <= 0 and room.server.open for room in self.rooms)
 
     # Bringing copies in ------------------------------------------------------------------------
 
@@ -158,7 +176,7 @@ class _Round:
     def bring(self, need: ModelNeed, gain_s: float, reason: str) -> bool:
         """Load a copy, or make room for it, unless that costs more than `gain_s`; False: nothing was done."""
         option = min(self._options(need), default=None)
-        if option is None or option.loss_s > gain_s:
+        if option is None or gain_s <= 0 or option.loss_s > gain_s:
             return False
         room = option.room
         for copy in option.victims if room.gpu.free_in_s <= EVICT_AHEAD_S else ():
@@ -181,28 +199,29 @@ def place(
     now_s: float,
     servers: Sequence[ServerRoom],
     models: Sequence[ModelNeed],
-    outlooks: Mapping[str, Outlook],
+    outlook: Callable[[str], Outlook],
 ) -> tuple[Act, ...]:
     """What to begin now: every `Load` fits beside all that is there, what is leaving included.
 
-    First come the copies that a deployment has whatever the load, then those that are asked for, by how many
-    wait and how long; then, into room that is free or clearly worth less, what is likely to be asked for.
+    `outlook`: what is expected of a model's requests. First come the copies that a deployment has whatever
+    the load, then those that are asked for, by how many wait and how long; then, into room that is free or
+    clearly worth less, what is likely to be asked for.
     """
-    round_ = _Round(now_s, servers, models, outlooks)
+    round_ = _Round(now_s, servers, models, outlook)
     for need in sorted(models, key=_promise):
         for _ in range(need.least - round_.copies[need.name]):
             round_.bring(need, float("inf"), "kept in memory")
     for need in sorted(models, key=_urgency):
-        missing = max(need.wanted, need.waiting > 0) - round_.copies[need.name]
-        for _ in range(missing):
-            if not round_.bring(need, _patience_s(need), _asked_for(need)):
-                break
-    absent = [need for need in models if not round_.copies[need.name]]
-    ranked = sorted(((density(round_.outlook(n.name), n.load_s, n.mib), n) for n in absent), reverse=True)
-    for worth, need in takewhile(lambda one: one[0] > 0, ranked):
-        if all(room.gpu.free_in_s > 0 for room in round_.rooms):
-            break
-        round_.bring(need, worth * need.mib / WORTH, "likely to be asked for")
+        if need.waiting and not round_.copies[need.name]:
+            round_.bring(need, _patience_s(need), _asked_for(need))
+        elif round_.copies[need.name]:
+            for _ in range(need.wanted - round_.copies[need.name]):
+                if not round_.bring(need, round_.further_s(need), f"{need.wanted} copies wanted"):
+                    break
+    if round_.is_any_idle():
+        absent = [need for need in models if not round_.copies[need.name]]
+        for need in nlargest(TRIED, absent, key=round_.density):
+            round_.bring(need, round_.density(need) * need.mib / WORTH, "likely to be asked for")
     return tuple(round_.acts)
 
 
@@ -221,8 +240,8 @@ def _waited_s(need: ModelNeed) -> float:
 
 def _patience_s(need: ModelNeed) -> float:
     """What its load saves those who wait: it grows with their number and time, so that all get their turn."""
-    return max(1, need.waiting) * (need.load_s + need.oldest_s)
+    return need.waiting * (need.load_s + need.oldest_s)
 
 
 def _asked_for(need: ModelNeed) -> str:
-    return f"{need.waiting} waiting for {need.oldest_s:.1f} s" if need.waiting else "asked for"
+    return f"{need.waiting} waiting for up to {need.oldest_s:.1f} s"

@@ -19,7 +19,6 @@ class Outlook(NamedTuple):
 
 HORIZON_S = 300.0
 """How far ahead a load that nobody has asked for yet may pay."""
-NOTHING_KNOWN = Outlook()
 
 
 def absence_s(outlook: Outlook, load_s: float) -> float:

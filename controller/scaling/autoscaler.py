@@ -6,176 +6,143 @@ It keeps what `decide` leaves for the next look, by group: the deployments of on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import ceil
-from statistics import fmean
 from typing import NamedTuple
 
 from controller.scaling.budget import Claim, shared
-from controller.scaling.capacity import Capacity, capacity_of, lengths_of
-from controller.scaling.counts import Counts, follow
-from controller.scaling.decide import Decision, Limits, Memory, Seen, decide
+from controller.scaling.capacity import lengths_of
+from controller.scaling.counts import Counts, Since, follow
+from controller.scaling.decide import Decision, Memory, Seen, decide
+from controller.scaling.groups import Group, group_of, scaled
 from controller.scaling.leaving import leaving
+from controller.scaling.lending import Side, lent
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand, GroupDemand
-from model_registry.entities import Deployment, Scaling
-from model_registry.replicas import Replica, Signal
+from model_registry.replicas import Signal
 from model_registry.snapshot import Snapshot
-
-UP = frozenset({"starting", "ready"})
-
-
-class Member(NamedTuple):
-    """One scaled deployment of a group."""
-
-    deployment: Deployment
-    scaling: Scaling
-    replicas: Sequence[Replica]
-    capacity: Capacity
-    cost: float
-    """Of one replica for an hour."""
-
-    @property
-    def up(self) -> int:
-        """Replicas that are ready or on their way."""
-        return sum(one.state in UP for one in self.replicas)
 
 
 @dataclass(slots=True)
-class _Group:
+class _History:
     counts: Counts | None = None
     memory: Memory = field(default_factory=Memory)
+
+
+class _Decided(NamedTuple):
+    """About one group."""
+
+    group: Group
+    seen: Seen
+    decision: Decision
 
 
 class Autoscaler:
     """Remembers one history per group; a new leader begins with none, and holds what there is meanwhile."""
 
     def __init__(self) -> None:
-        self._groups: dict[str, _Group] = {}
+        self._histories: dict[str, _History] = {}
 
     def look(self, now_s: float, snapshot: Snapshot, demand: Demand) -> dict[str, Wanted]:
         """For every deployment with `scaling`. `now_s`: on the clock of the demand."""
-        groups = dict(_groups(snapshot))
-        for name in self._groups.keys() - groups.keys():
-            del self._groups[name]
-        wanted: dict[str, Wanted] = {}
+        groups = dict(scaled(snapshot))
+        for name in self._histories.keys() - groups.keys():
+            del self._histories[name]
+        decided: dict[str, _Decided] = {}
         for name, deployments in groups.items():
-            wanted.update(self._look(name, deployments, now_s, snapshot, demand))
-        return _within_pools(wanted, snapshot)
-
-    def _look(
-        self, name: str, deployments: Sequence[Deployment], now_s: float, snapshot: Snapshot, demand: Demand
-    ) -> Iterator[tuple[str, Wanted]]:
-        group = self._groups.setdefault(name, _Group())
-        known = demand.groups.get(name, GroupDemand())
-        fresh = demand.age_s is not None
-        since = None
-        if fresh:
-            guess = lengths_of(next((d.card for d in deployments if d.card is not None), None))
-            group.counts, since = follow(group.counts, demand.at_s, known, guess)
-        members, standing = _members(deployments, group.counts, snapshot)
-        if not members:
-            return
-        first = members[0].capacity
-        seen = Seen(
-            demand.age_s,
-            None if since is None else since.arrivals * first.request_s,
-            known.waiting * first.request_s,
-            _requests(deployments, demand) / first.batch,
-            known.waiting + _requests(deployments, demand),
-            known.held,
-        )
-        limits = Limits(
-            standing + sum(one.scaling.min_replicas for one in members),
-            standing + sum(one.scaling.max_replicas for one in members),
-            max(one.scaling.idle_s for one in members),
-            max(_cold_start_s(one, snapshot) for one in members),
-        )
-        up = standing + sum(one.up for one in members)
-        decision, group.memory = decide(now_s, seen, up, limits, group.memory)
-        signals = tuple(_signals(decision, seen, first, demand.age_s))
-        for member, replicas in _split(members, decision.replicas - standing):
-            yield (
-                member.deployment.name,
-                Wanted(
-                    replicas,
-                    decision.reason,
-                    signals,
-                    leaving(member.deployment, member.replicas, demand),
-                ),
-            )
+            history = self._histories.setdefault(name, _History())
+            known, since = demand.groups.get(name, GroupDemand()), None
+            if demand.age_s is not None:
+                guess = lengths_of(next((one.card for one in deployments if one.card is not None), None))
+                history.counts, since = follow(history.counts, known, guess)
+            lengths = None if history.counts is None else history.counts.lengths
+            group = group_of(deployments, lengths, snapshot)
+            seen = _seen(group, known, since, history.counts, demand)
+            decision, history.memory = decide(now_s, seen, group.fleet, group.limits, history.memory)
+            decided[name] = _Decided(group, seen, decision)
+        return _within_pools(dict(_wanted(_after_lending(decided, snapshot), demand)), snapshot)
 
 
-def _groups(snapshot: Snapshot) -> Iterator[tuple[str, Sequence[Deployment]]]:
-    for model, deployments in snapshot.deployments.items():
-        by_profile: defaultdict[str, list[Deployment]] = defaultdict(list)
-        for deployment in deployments:
-            by_profile[deployment.profile].append(deployment)
-        for profile, of_profile in by_profile.items():
-            if any(one.scaling is not None for one in of_profile):
-                yield f"{model}:{profile}", of_profile
-
-
-def _members(
-    deployments: Sequence[Deployment], counts: Counts | None, snapshot: Snapshot
-) -> tuple[list[Member], int]:
-    """The scaled ones, the cheapest per request first; and replicas of the others, which stay as they are."""
-    members: list[Member] = []
-    standing = 0
-    for one in deployments:
-        if one.scaling is None:
-            standing += len(one.servers) if one.weight else 0
-            continue
-        lengths = lengths_of(one.card) if counts is None else counts.lengths
-        capacity = capacity_of(one, snapshot.knobs(one.profile), lengths)
-        pool = snapshot.pools.get(one.scaling.pool)
-        cost = 1.0 if pool is None else pool.cost_per_hour
-        members.append(Member(one, one.scaling, snapshot.replicas.get(one.name, ()), capacity, cost))
-    members.sort(key=lambda one: (one.cost * one.capacity.request_s, one.deployment.name))
-    return members, standing
-
-
-def _split(members: Sequence[Member], replicas: int) -> Iterator[tuple[Member, int]]:
-    """So many replicas of the first member's capacity, over all: everyone's least, then the cheapest."""
-    unit = members[0].capacity.requests_per_s
-    left = replicas - sum(one.scaling.min_replicas * one.capacity.requests_per_s / unit for one in members)
-    for one in members:
-        worth = one.capacity.requests_per_s / unit
-        more = min(one.scaling.max_replicas - one.scaling.min_replicas, max(0, ceil(left / worth - 1e-9)))
-        left -= more * worth
-        yield one, one.scaling.min_replicas + more
-
-
-def _requests(deployments: Sequence[Deployment], demand: Demand) -> int:
-    """In flight at endpoints of these deployments."""
-    names = {one.name for one in deployments}
-    return sum(one.requests for name, one in demand.endpoints.items() if name.rpartition("@")[0] in names)
-
-
-def _cold_start_s(member: Member, snapshot: Snapshot) -> float:
-    """The mean of the starts that are still to be seen, else what was learned, else the guess."""
-    seen = [one.cold_start_s for one in member.replicas if one.cold_start_s is not None]
-    if seen:
-        return fmean(seen)
-    status = snapshot.scaling.get(member.deployment.name)
-    if status is not None and status.cold_start_s is not None:
-        return status.cold_start_s
-    return member.scaling.cold_start_s
-
-
-def _signals(decision: Decision, seen: Seen, capacity: Capacity, age_s: float | None) -> Iterator[Signal]:
-    yield Signal(name="load", value=decision.rate, unit="replicas", source="gateways", age_s=age_s)
-    yield Signal(name="waiting", value=seen.backlog, unit="replica-seconds", source="gateways", age_s=age_s)
-    yield Signal(name="in_flight", value=seen.busy, unit="replicas", source="gateways", age_s=age_s)
-    yield Signal(name="held", value=seen.held, unit="requests", source="gateways", age_s=age_s)
-    yield Signal(
-        name="capacity",
-        value=capacity.requests_per_s,
-        unit="requests/s per replica",
-        source="card",
-        age_s=None,
+def _seen(
+    group: Group, known: GroupDemand, since: Since | None, counts: Counts | None, demand: Demand
+) -> Seen:
+    unit = group.unit
+    requests = sum(
+        one.requests for name, one in demand.endpoints.items() if name.rpartition("@")[0] in group.names
     )
+    if since is None or counts is None:
+        return Seen(demand.age_s, requests=known.waiting + requests, held=known.held)
+    answers = since.arrivals * counts.lengths.output
+    told = unit.attainable  # else more replicas would make no answer come in time
+    return Seen(
+        demand.age_s,
+        unit.work_s(since.prompt_tokens, answers),
+        unit.work_s(known.waiting_tokens, known.waiting * counts.lengths.output),
+        requests / unit.batch,
+        known.waiting + requests,
+        known.held,
+        since.answered if told else 0,
+        since.late if told else 0,
+    )
+
+
+def _after_lending(decided: Mapping[str, _Decided], snapshot: Snapshot) -> Mapping[str, _Decided]:
+    """Model by model, for the groups whose deployments all lend."""
+    models: defaultdict[str, dict[str, Side]] = defaultdict(dict)
+    for name, one in decided.items():
+        model, _, profile = name.rpartition(":")
+        if all(member.scaling.lends for member in one.group.members):
+            models[model][profile] = _side(one, profile, snapshot)
+    changed = dict(decided)
+    for model, sides in models.items():
+        for profile, new in lent(sides).items():
+            name = f"{model}:{profile}"
+            if new.reason:
+                before = decided[name].decision
+                reason = f"{before.reason}; {new.reason}"
+                changed[name] = decided[name]._replace(
+                    decision=before._replace(replicas=new.wanted, reason=reason)
+                )
+    return changed
+
+
+def _side(one: _Decided, profile: str, snapshot: Snapshot) -> Side:
+    knobs, fleet = snapshot.knobs(profile), one.group.fleet
+    return Side(
+        one.decision.replicas,
+        fleet.ready,
+        fleet.up,
+        one.group.limits.least,
+        one.seen.held,
+        max(one.decision.load, one.decision.expected) / one.decision.fill,
+        one.group.unit.requests_per_s,
+        knobs.spills_to,
+        knobs.spill_when_full,
+    )
+
+
+def _wanted(decided: Mapping[str, _Decided], demand: Demand) -> Iterator[tuple[str, Wanted]]:
+    for group, seen, decision in decided.values():
+        signals = tuple(_signals(group, seen, decision))
+        for member, replicas in group.split(decision.replicas):
+            going = leaving(member.deployment, member.replicas, demand)
+            yield member.deployment.name, Wanted(replicas, decision.reason, signals, going)
+
+
+def _signals(group: Group, seen: Seen, decision: Decision) -> Iterator[Signal]:
+    def of(name: str, value: float, unit: str, source: str = "gateways") -> Signal:
+        age_s = seen.age_s if source == "gateways" else None
+        return Signal(name=name, value=round(value, 4), unit=unit, source=source, age_s=age_s)
+
+    yield of("load", decision.load, "replicas")
+    yield of("expected_load", decision.expected, "replicas")
+    yield of("waiting", seen.backlog, "replica-seconds")
+    yield of("in_flight", seen.busy, "replicas")
+    yield of("held", seen.held, "requests")
+    yield of("late", seen.late / seen.answered if seen.answered else 0.0, "of first tokens")
+    yield of("fill", decision.fill, "of the card's capacity")
+    yield of("capacity", group.unit.requests_per_s, "requests/s per replica", "card")
+    yield of("cold_start", group.limits.cold_start_s, "s", "controller")
 
 
 def _within_pools(wanted: Mapping[str, Wanted], snapshot: Snapshot) -> dict[str, Wanted]:

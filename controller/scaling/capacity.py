@@ -25,6 +25,10 @@ COMMON_OUTPUT_TOKENS = 256
 """Of requests that nothing is known of yet."""
 
 
+LEAST_WAIT = 0.25
+"""Part of the target for the first token that requests may wait, however long their prompts take."""
+
+
 class Lengths(NamedTuple):
     """Mean tokens of a group's requests."""
 
@@ -38,6 +42,12 @@ class Capacity(NamedTuple):
     requests_per_s: float
     batch: int
     """Requests under way then."""
+    prompt_token_s: float
+    """The part of one replica's time that one token of a prompt takes."""
+    output_token_s: float
+    """And one of an answer."""
+    wait_s: float
+    """How long a request may wait and still get its first token in time."""
     attainable: bool
     """Whether the targets can be kept at all; if not, it is what the engine can compute."""
 
@@ -45,6 +55,10 @@ class Capacity(NamedTuple):
     def request_s(self) -> float:
         """The part of one replica's time that one request takes."""
         return 1 / self.requests_per_s
+
+    def work_s(self, prompt_tokens: float, output_tokens: float) -> float:
+        """What so many tokens take of one replica's time."""
+        return prompt_tokens * self.prompt_token_s + output_tokens * self.output_token_s
 
 
 def lengths_of(card: GoodputCard | None) -> Lengths:
@@ -68,7 +82,17 @@ def capacity_of(deployment: Deployment, knobs: Knobs, lengths: Lengths) -> Capac
     ask = Ask(max(1, round(lengths.prompt)), max(1, round(lengths.output)), ttft_s, itl_s)
     best = within(card, ask)
     found = best or load(card, ask, max(1, most(card, ask)))
-    return Capacity(found.requests_per_s * _measured_part(card), found.batch, best is not None)
+    part = _measured_part(card)
+    step_s = card.step_base_s + card.step_per_request_s * found.batch
+    alone_s = card.overhead_s + ask.prompt_tokens / card.prefill_tokens_per_s
+    return Capacity(
+        found.requests_per_s * part,
+        found.batch,
+        1 / (card.prefill_tokens_per_s * part),
+        step_s / (found.batch * part),
+        max(LEAST_WAIT * ttft_s, ttft_s - alone_s),
+        best is not None,
+    )
 
 
 def _measured_part(card: GoodputCard) -> float:

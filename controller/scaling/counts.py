@@ -16,7 +16,6 @@ GUESSED = 4.0
 class Counts(NamedTuple):
     """As of one look, and the lengths learned until then."""
 
-    at_s: float
     group: GroupDemand
     lengths: Lengths
     prompts: float = GUESSED
@@ -28,18 +27,20 @@ class Since(NamedTuple):
     """What has come since the look before."""
 
     arrivals: int
-    seconds: float
+    prompt_tokens: int
+    answered: int
+    """Requests that got a first token."""
+    late: int
+    """Those of them that got it later than their profile's target."""
 
 
-def follow(
-    before: Counts | None, at_s: float, group: GroupDemand, guess: Lengths
-) -> tuple[Counts, Since | None]:
+def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[Counts, Since | None]:
     """The counts from now on, and what has come; None where there is nothing to compare with.
 
     Counts that have fallen began anew: what they hold has come since.
     """
     if before is None:
-        return Counts(at_s, group, guess), None
+        return Counts(group, guess), None
     arrivals, prompts = _more(before.group, group, "arrivals"), _more(before.group, group, "prompt_tokens")
     ended, outputs = _more(before.group, group, "ended"), _more(before.group, group, "output_tokens")
     stand_for = min(REMEMBERED, before.prompts + arrivals), min(REMEMBERED, before.outputs + ended)
@@ -47,7 +48,8 @@ def follow(
         _moved(before.lengths.prompt, prompts, arrivals, stand_for[0]),
         _moved(before.lengths.output, outputs, ended, stand_for[1]),
     )
-    return Counts(at_s, group, lengths, *stand_for), Since(arrivals, at_s - before.at_s)
+    answered, late = _more(before.group, group, "first_tokens"), _more(before.group, group, "ttft_missed")
+    return Counts(group, lengths, *stand_for), Since(arrivals, prompts, answered, late)
 
 
 def _more(before: GroupDemand, now: GroupDemand, name: str) -> int:

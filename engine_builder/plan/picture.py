@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine_builder.amounts import parameters_told
 from engine_builder.charts import Series, chart
 from engine_builder.plan.choice import Point
 from engine_builder.plan.planning import Plan
@@ -13,7 +14,7 @@ def picture(plan: Plan) -> str:
     """A line for each lane that differs, and one where the target between two tokens is missed."""
     ask, shape = plan.ask, plan.checkpoint.shape
     asked = f"{ask.prompt_tokens:,} + {ask.output_tokens:,} tokens, first within {ask.ttft_s:g} s"
-    model = f"{shape.architecture}, {shape.parameters / 1e9:.1f} B"
+    model = f"{shape.architecture}, {parameters_told(shape.parameters)}"
     title = f"{model}, on {plan.spec.gpu_class}: {asked} ({plan.model.source})"
     return chart(
         title,

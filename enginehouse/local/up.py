@@ -24,7 +24,13 @@ from enginehouse.local.manifest import names_of, stack_manifest
 from enginehouse.local.model_servers import FallbackServers, ModelServers, TritonServers
 from enginehouse.local.ports import free_port, reserved_port
 from enginehouse.local.process_record import Leftovers, ProcessRecord, end_leftovers
-from enginehouse.local.processes import FrontSettings, controller_service, environment, gateway_service
+from enginehouse.local.processes import (
+    FrontSettings,
+    builder_service,
+    controller_service,
+    environment,
+    gateway_service,
+)
 from enginehouse.local.progress import Steps
 from enginehouse.local.ready import describe_ready, each_answers, names_to_ask
 from enginehouse.local.redis import redis_service, redis_url, require_redis
@@ -123,6 +129,8 @@ class LocalRun:
         variables = environment(state, redis_port, front)
         starting = [(service, Stage.MODEL_SERVERS) for service in servers.services]
         starting += [(controller_service(state, variables), Stage.CONTROLLER)]
+        if self._stack.builder:
+            starting += [(builder_service(state, variables), Stage.CONTROLLER)]
         starting += [(gateway_service(state, variables, root), Stage.GATEWAY)]
         await self._all(starting, steps)
         with steps.step("models"):

@@ -197,7 +197,9 @@ def test_the_outlook_is_of_the_soonest_deployment() -> None:
     fixed = Deployment(name="g", model="m", servers=(ServerRef(http="http://a:1"),))
     due = ScalingStatus(name="e", model="m", pool="p", expected_at=105.0)
     late = ScalingStatus(name="d", model="m", pool="p", expected_at=99.0, cold_start_s=8.0)
+    failed = ScalingStatus(name="d", model="m", pool="p", failures=1, retry_at=120.0)
     assert outlook(100.0, [fixed, off], {}) is None
+    assert outlook(100.0, [COLD], {"d": failed}) == Outlook(60.0, under_way=False)
     assert outlook(100.0, [COLD, other], {}) == Outlook(40.0, under_way=False)
     assert outlook(100.0, [COLD, other], {"e": due}) == Outlook(5.0, under_way=True)
     assert outlook(100.0, [COLD, other], {"d": late}) == Outlook(2.0, under_way=True)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.residency.decide import Act, place
+from controller.residency.decide import Act
+from controller.residency.decide import place as place_by
 from controller.residency.rooms import Copy, Evict, Load, ModelNeed, ServerRoom
 from controller.residency.value import Outlook
 
 NOW_S = 1000.0
 LIKELY, UNLIKELY = Outlook(0.9, 0.1), Outlook(0.01, 0.001)
+
+
+def place(
+    now_s: float, servers: Sequence[ServerRoom], models: Sequence[ModelNeed], outlooks: Mapping[str, Outlook]
+) -> Sequence[Act]:
+    """With nothing expected of models that `outlooks` leaves out."""
+    return place_by(now_s, servers, models, lambda model: outlooks.get(model, Outlook()))
 
 
 def need(name: str, mib: float = 10, **more: float) -> ModelNeed:
@@ -59,6 +67,17 @@ def test_room_is_made_once_and_waited_for() -> None:
     """While a victim leaves, no other goes, and nothing is loaded before it has left."""
     held = server(copy("a", state="leaving"), copy("b"), copy("c"))
     assert place(NOW_S, [held], [need("a"), need("b"), need("c"), asked_for("d")], {}) == ()
+
+
+def test_a_copy_that_has_just_come_up_stays() -> None:
+    """Requests that waited for it are on their way there, though no report tells of them yet."""
+    held = server(copy("a", since_s=NOW_S - 1), budget=10)
+    assert place(NOW_S, [held], [need("a"), asked_for("b", waiting=5)], {}) == ()
+
+
+def test_a_model_that_was_used_lately_is_not_brought_back_before_it_is_asked_for() -> None:
+    """Its deployment still wants a replica; others that need the room would go round in circles."""
+    assert place(NOW_S, [server(copy("a"), budget=10)], [need("a"), need("b", wanted=1)], {"a": LIKELY}) == ()
 
 
 def test_busy_pinned_and_waited_for_copies_stay() -> None:
