@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -142,6 +142,7 @@ def _plan_all(
 ) -> dict[str, str]:
     """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
     held_up: dict[str, str] = {}
+    moving = set(_moving(deployments, present.values(), facts.wanted))
     for pool in snapshot.pools.values():
         if pool.name in facts.workloads:
             continue
@@ -156,11 +157,23 @@ def _plan_all(
             backoffs=backoffs,
             config=config,
             known=facts.known,
+            moving=moving,
         )
         held_up |= planned.held_up
         for one in after(planned.acts, pool, present.keys(), now_s):
             present[one.name] = one
     return held_up
+
+
+def _moving(
+    deployments: Mapping[str, Deployment], replicas: Iterable[Replica], wanted: Mapping[str, Wanted]
+) -> Iterator[str]:
+    """Deployments that have replicas in a pool they left, and not what they want in the new one."""
+    ready = Counter((one.deployment, one.pool) for one in replicas if one.state == "ready")
+    for name, deployment in deployments.items():
+        said, scaling = wanted.get(name), deployment.scaling
+        if scaling is not None and said is not None and ready[name, scaling.pool] < said.replicas:
+            yield name
 
 
 def _follow(
