@@ -108,6 +108,12 @@ def test_none_only_after_nobody_asked_for_long() -> None:
     assert "held" in decision.reason
 
 
+def test_what_is_held_when_a_leader_begins_brings_one_at_once() -> None:
+    limits = LIMITS._replace(least=0)
+    assert decide(0.0, Seen(1.0, None, requests=2, held=2), Fleet(0), limits, Memory())[0].replicas == 1
+    assert decide(0.0, Seen(60.0, None, requests=2, held=2), Fleet(0), limits, Memory())[0].replicas == 0
+
+
 def test_lateness_falls_with_room_and_rises_with_spread() -> None:
     assert late(10, 10.5, 0.2, 2) == 1
     assert late(10, 0, 0.2, 2) == 0
