@@ -1,8 +1,8 @@
 """A small OpenAI-HTTP server for pools of processes: `tiny_server.py PORT ACTS`.
 
-It answers `/v1/models` and every request with one token, and writes what is done to it into ACTS, a JSON line each: its start, with the token
-of the leader by which it was started, and its end, with the process that asked for it. Times are those of
-`CLOCK_BOOTTIME`.
+It answers `/v1/models`, and every request with one token. It writes what is done to it into ACTS, a JSON line
+each: its start, with the token of the leader by which it was started, and its end, with the process that
+asked for it. Times are those of `CLOCK_BOOTTIME`.
 """
 
 from __future__ import annotations
