@@ -1,14 +1,13 @@
-# One image for every process of the house, and two more targets beside it:
+# One image for every process of the house, and a target beside it:
 #
 #   docker build -t enginehouse .                           gateway, controller, up, builds without a GPU
 #   docker build -t enginehouse-triton --target triton .    the same and a Triton Inference Server for CPU engines
-#   docker build -t enginehouse-builder --target builder .  builder, in the image that has TensorRT-LLM's programs
 #
+# A builder runs where TensorRT-LLM's programs are: deploy/compose/gpu/Dockerfile.
 # The command says what runs: docker run enginehouse gateway. Needs neither root nor a writable root file system;
 # /tmp and, where named, the mounted folders are all that is written to. docs/containers.md has the rest.
 
 ARG BASE=debian:12.12-slim
-ARG TENSORRT_LLM=nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3
 
 # What all stages stand on. Python is Debian's own, whose shared libpython Triton's backend loads.
 FROM ${BASE} AS python
@@ -24,7 +23,7 @@ ENV PATH=/opt/enginehouse/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/enginehouse
 
-# The locked packages; made anew only when the lock changes.
+# The locked packages, and the command that points at the folder: made anew only when they change.
 FROM python AS packages
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*
 COPY requirements/image.lock requirements/image.lock
@@ -37,59 +36,46 @@ RUN python3 -m venv .venv \
 FROM packages AS triton-environment
 COPY requirements/triton.lock requirements/triton.lock
 COPY enginehouse/__init__.py enginehouse/errors.py enginehouse/
-COPY enginehouse/local/__init__.py enginehouse/local/triton_environment.py enginehouse/local/install_triton.py enginehouse/local/
+COPY enginehouse/local/__init__.py enginehouse/local/triton_environment.py enginehouse/local/install_triton.py \
+     enginehouse/local/
 RUN ENGINEHOUSE_TRITON_ENV=/opt/enginehouse/.triton .venv/bin/python -m enginehouse.local.install_triton \
     && .triton/bin/python3 -m compileall -q -j 0 .triton/lib
 
-FROM packages AS house
-COPY . .
+FROM packages AS environment
+COPY pyproject.toml README.md LICENSE ./
+COPY enginehouse/__init__.py enginehouse/
 RUN .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps -e . \
-    && .venv/bin/python -m pip uninstall --yes --quiet pip \
-    && .venv/bin/python -m compileall -q -j 0 -x '[.](venv|triton)' .
+    && .venv/bin/python -m pip uninstall --yes --quiet pip
 
-FROM ${TENSORRT_LLM} AS builder
-ENV PATH=/opt/enginehouse/.venv/bin:$PATH \
-    PYTHONUNBUFFERED=1
-WORKDIR /opt/enginehouse
-COPY requirements/image.lock requirements/image.lock
-# Its Python has no ensurepip; what TensorRT-LLM needs stays apart from what we need.
-RUN python3 -m venv --without-pip .venv \
-    && python3 -m pip --python .venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes \
-       -r requirements/image.lock
+# Compiled here, since nothing can be written where it runs.
+FROM python AS source
 COPY . .
-RUN python3 -m pip --python .venv/bin/python install --no-cache-dir --disable-pip-version-check \
-       --no-build-isolation --no-deps -e . \
-    && groupadd --gid 10001 house \
-    && useradd --uid 10001 --gid house --create-home --shell /usr/sbin/nologin house \
-    && install -d -o house -g house /engines /var/lib/enginehouse/builds
-USER 10001:10001
-STOPSIGNAL SIGTERM
-ENTRYPOINT ["enginehouse"]
-CMD ["builder"]
+RUN PYTHONDONTWRITEBYTECODE= python3 -m compileall -q -j 0 .
 
-FROM python AS enginehouse-files
-COPY --from=house /opt/enginehouse /opt/enginehouse
+FROM python AS base
+COPY --from=environment /opt/enginehouse/.venv .venv
 
-FROM enginehouse-files AS triton
-ENV ENGINEHOUSE_TRITON_ENV=/opt/enginehouse/.triton
-COPY --from=triton-environment /opt/enginehouse/.triton /opt/enginehouse/.triton
+FROM base AS triton
+COPY --from=triton-environment /opt/enginehouse/.triton .triton
+COPY --from=source /opt/enginehouse .
 USER 10001:10001
 STOPSIGNAL SIGTERM
 EXPOSE 8000 8001 8002
-HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=4 \
-    CMD ["python", "-m", "enginehouse.containers.probe", "http://127.0.0.1:8000/v2/health/ready"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=180s --retries=4 \
+    CMD ["python", "-S", "-m", "enginehouse.containers.probe", "http://127.0.0.1:8000/v2/health/ready"]
 LABEL org.opencontainers.image.title="Enginehouse Triton" \
       org.opencontainers.image.description="Triton Inference Server with CPU engines that speak TensorRT-LLM's schemas" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENTRYPOINT ["enginehouse"]
 CMD ["triton"]
 
-FROM enginehouse-files AS enginehouse
+FROM base AS enginehouse
+COPY --from=source /opt/enginehouse .
 USER 10001:10001
 STOPSIGNAL SIGTERM
 EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "enginehouse.containers.probe"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=180s --retries=3 \
+    CMD ["python", "-S", "-m", "enginehouse.containers.probe"]
 LABEL org.opencontainers.image.title="Enginehouse" \
       org.opencontainers.image.description="One OpenAI-compatible endpoint in front of a fleet of Triton-hosted engines" \
       org.opencontainers.image.licenses="Apache-2.0"

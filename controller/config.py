@@ -23,6 +23,12 @@ class ControllerConfig(BaseModel):
     """How long a model server may take to say that it is ready."""
     introspection_timeout_s: Seconds = 10.0
     """How long a model server may take to describe its models."""
+    infer_probe_s: Seconds | None = 30.0
+    """A server that says it is ready is asked for one token when nobody has seen an answer of it for so long,
+    and before it takes requests at all; sooner where gateways see its requests fail or wait. None: never."""
+    infer_probe_timeout_s: Seconds = 5.0
+    """How long that may take, beside the prompts that wait there; and so long after a failure it is asked
+    again, once it is out of service for that."""
     unhealthy_after: Annotated[int, Field(gt=0)] = 2
     """Failed probes in a row that take a ready endpoint out of service."""
     drain_s: Seconds = 30.0

@@ -21,6 +21,7 @@ from itertools import chain
 from controller.config import ControllerConfig
 from controller.desired import Desired, desired_endpoints, endpoint_name
 from controller.observe import Health, Introspect, Observation, Observer
+from controller.probing import Probing
 from controller.reconcile import Action, Register, reconcile
 from controller.replicas.run import Replicas
 from controller.rollouts.run import Rollouts
@@ -56,8 +57,9 @@ class Controller:
         endpoint_ttl_s: float = 10.0,
         rollouts: Rollouts | None = None,
         replicas: Replicas | None = None,
+        probing: Probing | None = None,
     ) -> None:
-        """`rollouts` and `replicas`: None leaves them alone."""
+        """`rollouts` and `replicas`: None leaves them alone. `probing`: None takes servers at their word."""
         self._store = store
         self._config = config or ControllerConfig()
         self._ttl_s = endpoint_ttl_s
@@ -66,7 +68,8 @@ class Controller:
         self._replicas = replicas
         if replicas is not None:
             replicas.on_news = self.look_soon
-        self._observer = Observer(introspect, health, self._config)
+        self._probing = probing
+        self._observer = Observer(introspect, health, self._config, probing)
         self._failures: Counter[str] = Counter()
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._away = False
@@ -133,9 +136,18 @@ class Controller:
 
     async def _reconcile(self) -> None:
         snapshot = await self._store.load()
-        desired = desired_endpoints(_deployments(snapshot), snapshot.engines, snapshot.replicas)
+        desired = desired_endpoints(
+            _deployments(snapshot),
+            snapshot.engines,
+            snapshot.replicas,
+            snapshot.drains.values(),
+            snapshot.models,
+        )
         registered = {e.name: e for group in snapshot.endpoints.values() for e in group}
-        observations = await self._observer.observe_all(desired, registered, self._config.interval_s)
+        if self._probing is not None:
+            await self._probing.hear(desired)
+        looked_at = {name: wanted for name, wanted in desired.items() if wanted.drained is None}
+        observations = await self._observer.observe_all(looked_at, registered, self._config.interval_s)
         self._count_failures(desired, observations)
         actions = reconcile(desired, observations, registered, self._failures, self._config.unhealthy_after)
         if not await self._lead():
@@ -143,7 +155,14 @@ class Controller:
         for action in actions:
             await self._perform(action, registered.get(action.name))
         renewal = await self._store.renew(
-            [*(name for name in desired if not _is_draining(registered.get(name))), *_draining(snapshot)],
+            [
+                *(
+                    name
+                    for name, one in desired.items()
+                    if one.drained or not _is_draining(registered.get(name))
+                ),
+                *_draining(snapshot),
+            ],
             self._ttl_s,
             leadership=self.leadership,
         )
@@ -151,8 +170,18 @@ class Controller:
             log.info("endpoint gone", extra={"endpoint": name, "reason": "not renewed"})
         if self._rollouts is not None:
             await self._rollouts.act(snapshot, self.leadership)
-        if self._replicas is not None:
+        await self._act_on_replicas(snapshot)
+
+    async def _act_on_replicas(self, snapshot: Snapshot) -> None:
+        """Last, and apart: endpoints of what serves are renewed whatever becomes of this."""
+        if self._replicas is None:
+            return
+        try:
             await self._replicas.act(snapshot, self.leadership)
+        except (RegistryUnavailableError, LeadershipLostError):
+            raise
+        except Exception:
+            log.exception("acting on replicas failed unexpectedly")
 
     def _count_failures(self, desired: dict[str, Desired], observations: dict[str, Observation]) -> None:
         for name in self._failures.keys() - desired.keys():

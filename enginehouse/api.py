@@ -49,6 +49,8 @@ class AdminClient:
         return await self._call("DELETE", path)
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
+        if not {"", ".", ".."}.isdisjoint(path.partition("?")[0].split("/")):
+            raise ApiError(f"{path!r} names nothing", "names begin and end with a letter or a digit")
         url = f"{self._connection.admin_url}/{path}"
         with _reachable(self._connection.root):
             async with self._session.request(method, url, json=body) as response:

@@ -17,6 +17,7 @@ from enginehouse import builds_api
 from enginehouse.build_here import PlannedStep, as_document, build_here, dry_run, recipe_here
 from enginehouse.build_specs import spec_of_file, spec_of_registry
 from enginehouse.build_there import engine_of, follow, outcome
+from enginehouse.build_waiting import somebody_can, why_it_waits
 from enginehouse.building import HouseParts, Parts, Recipe
 from enginehouse.connection import Connection, locate
 from enginehouse.engine_places import EnginePlaces
@@ -39,6 +40,7 @@ class Asked:
     dry_run: bool
     cache: Path | None
     store: str | None
+    wait_s: float
     json: bool
 
 
@@ -71,8 +73,12 @@ def run_build(
     build = asyncio.run(builds_api.ask(connection, recipe.asked(asked.store or "", by)))
     if asked.detach:
         _print(_json(build) if asked.json else build.id)
+        if build.state == "queued":
+            builders = asyncio.run(builds_api.builders(connection))
+            if not somebody_can(build.asked, builders):
+                sys.stderr.write(f"note: {why_it_waits(build.asked, builders)}\n")
         return
-    build = follow(connection, build)
+    build = follow(connection, build, asked.wait_s)
     outcome(build)
     _print(_engine(asyncio.run(engine_of(connection, build)), asked))
 

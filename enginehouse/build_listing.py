@@ -14,8 +14,9 @@ from rich.text import Text
 
 from enginehouse import builds_api
 from enginehouse.build_view import spelled
+from enginehouse.build_waiting import somebody_can, why_it_waits
 from enginehouse.connection import Connection
-from model_registry.build_jobs.entities import EngineBuild
+from model_registry.build_jobs.entities import BuilderSeen, EngineBuild
 
 _LOOK_EVERY_S = 0.5
 
@@ -37,7 +38,16 @@ def as_table(builds: Sequence[EngineBuild]) -> RenderableType:
     return table
 
 
-def described(build: EngineBuild) -> str:
+def waiting(builds: Sequence[EngineBuild], builders: Sequence[BuilderSeen]) -> list[str]:
+    """Why those that are queued wait; a line for each reason, none where builders will do it."""
+    why: dict[str, list[str]] = {}
+    for build in builds:
+        if build.state == "queued" and not somebody_can(build.asked, builders):
+            why.setdefault(why_it_waits(build.asked, builders), []).append(build.id)
+    return [f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}: {reason}" for reason, ids in why.items()]
+
+
+def described(build: EngineBuild, builders: Sequence[BuilderSeen]) -> str:
     """One build with all there is to know."""
     asked, at = build.asked, build.progress
     where = f"{asked.gpus} x {asked.gpu_class}" if asked.gpus else "any machine"
@@ -52,6 +62,8 @@ def described(build: EngineBuild) -> str:
         f"attempts: {build.attempts}",
         f"builder:  {build.worker or 'none yet'}",
     ]
+    if build.state == "queued":
+        lines.append(f"waits:    {why_it_waits(asked, builders)}")
     if _at(build):
         left = "" if at.eta_s is None else f", about {spelled(at.eta_s)} left"
         lines.append(

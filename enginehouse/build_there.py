@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from collections.abc import Callable
 from typing import cast, get_args
 
 from engine_builder.build import Phase, Progress
 from enginehouse import builds_api
 from enginehouse.build_here import explained
 from enginehouse.build_view import BuildView
+from enginehouse.build_waiting import somebody_can, why_it_waits
 from enginehouse.connection import Connection
 from enginehouse.errors import ApiError, CommandError
 from enginehouse.objects import fetch
@@ -21,16 +24,15 @@ _AWAY_S = 60.0
 """How long a gateway may be away while a build is followed."""
 
 
-def follow(connection: Connection, build: EngineBuild) -> EngineBuild:
-    """Show a build until it has ended. On Ctrl-C, ask whether it is to be cancelled, too."""
+def follow(connection: Connection, build: EngineBuild, wait_s: float) -> EngineBuild:
+    """Show a build until it has ended. On Ctrl-C, ask whether it is to be cancelled, too.
+
+    Raises CommandError when for `wait_s` no builder runs that can do it.
+    """
     with BuildView(build.asked.engine) as view:
         view.say(f"{build.id} is {build.state}; `enginehouse builds logs -f {build.id}` follows it elsewhere")
-        if build.state == "queued":
-            view.say(
-                "it waits for a builder that can do it: `enginehouse builder` runs one, --local builds here"
-            )
         try:
-            return asyncio.run(_until_ended(connection, build, view))
+            return asyncio.run(_until_ended(connection, build, view, Waiting(connection, wait_s, view.say)))
         except KeyboardInterrupt:
             pass
     if _wants_cancel():
@@ -57,11 +59,46 @@ async def engine_of(connection: Connection, build: EngineBuild) -> Engine:
     return Engine.model_validate(found.items[0])
 
 
-async def _until_ended(connection: Connection, build: EngineBuild, view: BuildView) -> EngineBuild:
+class Waiting:
+    """While a build is queued: says why, and gives up when nobody is there to do it."""
+
+    def __init__(self, connection: Connection, wait_s: float, say: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._wait_s = wait_s
+        self._say = say
+        self._said = False
+        self._nobody_since_s: float | None = None
+
+    async def look(self, build: EngineBuild) -> None:
+        """Raises CommandError."""
+        if build.state != "queued":
+            self._nobody_since_s = None
+            return
+        builders, now_s = await builds_api.builders(self._connection), time.monotonic()
+        if somebody_can(build.asked, builders):
+            self._nobody_since_s = None
+            return
+        why = why_it_waits(build.asked, builders)
+        if not self._said:
+            self._said = True
+            self._say(f"{why}. It is waited for {self._wait_s:.0f} s (--wait)")
+        if self._nobody_since_s is None:
+            self._nobody_since_s = now_s
+        if now_s - self._nobody_since_s >= self._wait_s:
+            raise CommandError(
+                f"{build.id} has waited for {self._wait_s:.0f} s, and nobody can do it",
+                f"{why}\nit stays queued until one runs; `enginehouse builds cancel {build.id}` ends it",
+            )
+
+
+async def _until_ended(
+    connection: Connection, build: EngineBuild, view: BuildView, waiting: Waiting
+) -> EngineBuild:
     after, away_s = builds_api.FIRST, 0.0
     while True:
         try:
             followed = await builds_api.follow(connection, build.id, after)
+            await waiting.look(followed.build)
         except ApiError as error:
             if error.status is not None and error.status < 500:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -9,7 +10,8 @@ import msgspec
 
 from enginehouse.api import AdminClient
 from enginehouse.connection import Connection
-from model_registry.build_jobs.entities import AskedBuild, EngineBuild, LogLine
+from enginehouse.errors import ApiError
+from model_registry.build_jobs.entities import AskedBuild, BuilderSeen, EngineBuild, LogLine
 
 FIRST = "0-0"
 """The cursor before the first line of a log."""
@@ -50,6 +52,18 @@ async def follow(connection: Connection, build_id: str, after: str = FIRST) -> F
         answer = await api.get(f"builds/{quote(build_id)}/log?after={after}")
     lines = msgspec.convert(answer["lines"], list[LogLine])
     return Followed(_build(answer["build"]), lines, str(answer["after"]))
+
+
+async def builders(connection: Connection) -> list[BuilderSeen]:
+    """Builders that are there or were, the last seen first; none known to an older gateway."""
+    async with AdminClient(connection) as api:
+        try:
+            answer = await api.get("builders")
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return []
+    return msgspec.convert(answer["builders"], list[BuilderSeen])
 
 
 async def cancel(connection: Connection, build_id: str) -> EngineBuild:

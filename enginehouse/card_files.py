@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from enginehouse.errors import CommandError
+from enginehouse.written import write_text
 from model_registry.cards import GoodputCard
 from model_registry.entities import Deployment
 from model_registry.manifests import to_yaml
@@ -80,7 +81,4 @@ def write_manifest(deployment: Deployment, path: Path | None) -> None:
     if path is None:
         sys.stdout.write(text)
         return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"--out {path}: {error.strerror}.", "Name a file that can be written.") from error
+    write_text(path, text, "--out")

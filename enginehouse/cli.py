@@ -20,6 +20,7 @@ from enginehouse.commands.config import config
 from enginehouse.commands.controller import controller
 from enginehouse.commands.delete import delete
 from enginehouse.commands.doctor import doctor
+from enginehouse.commands.drain import drain
 from enginehouse.commands.engines import engines
 from enginehouse.commands.explain import explain
 from enginehouse.commands.gateway import gateway
@@ -31,6 +32,7 @@ from enginehouse.commands.plan import plan
 from enginehouse.commands.preflight import preflight
 from enginehouse.commands.quality import quality
 from enginehouse.commands.replay import replay
+from enginehouse.commands.restart import restart
 from enginehouse.commands.rollout import rollout
 from enginehouse.commands.traces import traces
 from enginehouse.commands.triton import triton
@@ -73,6 +75,8 @@ app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
 app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
+app.command(rich_help_panel=REGISTRY)(drain)
+app.command(rich_help_panel=REGISTRY)(restart)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=ENGINES)(plan)
@@ -98,3 +102,16 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not _interrupted(error):
+            raise
+        sys.exit(INTERRUPTED)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C came while a module was imported: extensions make errors of their own of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -12,6 +12,7 @@ import aiohttp
 import uvloop
 
 from controller.actuators.catalogue import Surroundings, actuator_of
+from controller.probing import Probing
 from controller.replicas.calls import follow
 from controller.replicas.fence import Fence
 from controller.replicas.run import Replicas
@@ -20,10 +21,11 @@ from controller.run import Controller
 from controller.scaling.autoscaler import Autoscaler
 from enginehouse.controller_ports import ControllerPorts
 from enginehouse.heartbeat import beat, check
-from enginehouse.local.state_dir import default_state_dir
+from enginehouse.local.state_dir import REPLICAS, default_state_dir
 from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
 from inference.introspection import introspect
+from inference.probe import probe_inference
 from model_registry.connection import connect
 from model_registry.demand.store import DemandStore
 from model_registry.rollout_evidence.store import EvidenceStore
@@ -55,7 +57,7 @@ async def _run(settings: Settings) -> None:
     fence = Fence(settings.controller.replicas.margin_s)
     surroundings = Surroundings(
         registry=settings.registry.name,
-        folder=settings.controller.state_path or default_state_dir() / "replicas",
+        folder=settings.controller.state_path or default_state_dir() / REPLICAS,
         environment={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
         fence=fence.token,
     )
@@ -74,6 +76,7 @@ async def _run(settings: Settings) -> None:
             fence,
             settings.controller.replicas,
         ),
+        Probing(probe_inference, settings.controller, demand.gather),
     )
     ports = ControllerPorts(settings.controller)
 

@@ -21,12 +21,12 @@ from enginehouse.errors import SettingsError, report
 from enginehouse.settings import Settings
 from gateway.accounting import Accounts
 from gateway.admin import admin_routes
-from gateway.app import make_app, straight_to
+from gateway.app import make_app
 from gateway.batch_jobs.parts import BatchJobs
 from gateway.builds import build_routes
 from gateway.connections import own_connections
 from gateway.decisions import decision_routes
-from gateway.demand import DemandReports
+from gateway.demand import DemandReports, demand_routes
 from gateway.discovery import Discovery, Readiness
 from gateway.forecasts import forecast_routes
 from gateway.generation import Generation
@@ -115,9 +115,8 @@ class GatewayProcess:
             capacity=capacity,
         )
         self._exchange_gossip(settings.slices.report_s)
-        self.demand = DemandReports(
-            DemandStore.of(self._redis, settings.registry), self.router.demanded, self.exchange.name
-        )
+        self.demand_store = DemandStore.of(self._redis, settings.registry)
+        self.demand = DemandReports(self.demand_store, self.router.demanded, self.exchange.name)
         self.router.queueing.on_held = self.demand.urgent
         self._kv_source = TrtllmServe()
         self.kv_reading = KvReading(
@@ -227,6 +226,7 @@ class GatewayProcess:
         self.metrics.slices(self.worker, self.capacity.units(), self.limits.units())
         self.metrics.renewals(self.exchange.lost_reports, self.exchange.connected)
         self.metrics.rollouts({model: one.status.share for model, one in self.snapshot().rolling.items()})
+        self.metrics.held(self.router.queueing.holding.requests())
         feeds = self.router.deciding.kv_feeds
         for endpoint in self._endpoints() if feeds else ():
             if (feed := feeds.of(endpoint)) is not None and feed.heard_s > 0:
@@ -278,6 +278,7 @@ async def _serve(settings: Settings, seat: WorkerSeat) -> None:
             *admin,
             *decisions,
             *forecasts,
+            *demand_routes(process.demand_store, process.snapshot),
             *builds,
             *process.batch_jobs.routes,
         ]
@@ -294,8 +295,7 @@ async def _serve(settings: Settings, seat: WorkerSeat) -> None:
         )
         await runner.setup()
         if runner.server is not None:
-            straight_to(process.generation, runner.server, config.limits.max_body_bytes)
-            own_connections(runner.server)
+            own_connections(runner.server, process.generation.handlers, config.limits.max_body_bytes)
         listening = seat.listen()
         site = web.SockSite(runner, listening, backlog=BACKLOG)
         await site.start()

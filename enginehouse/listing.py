@@ -74,7 +74,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "ApiKey": ("name", "tenant", "models", "profiles", "expires_at", "admin", "disabled", "revoked"),
     "Rollout": ("name", "model", "stable", "candidate", "wanted", "run"),
     "Pool": ("name", "actuator", "gpu_class", "max_replicas", "cost_per_hour", "labels", "description"),
-    "Replica": ("name", "state", "place", "server", "handle", "cold_start_s", "memory_mib", "reason"),
+    "Replica": ("name", "state", "server", "handle", "cold_start_s", "memory_mib", "reason"),
     "ScalingStatus": (
         "name",
         "pool",
@@ -85,6 +85,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "cold_start_s",
         "reason",
     ),
+    "Drain": ("name", "server", "endpoint", "reason"),
     "RolloutStatus": ("name", "phase", "step", "share", "samples", "needed", "exposed", "reason"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {

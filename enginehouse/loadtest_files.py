@@ -13,7 +13,7 @@ from engine_builder.loadtest.outcomes import Interval, Outcome, Run, Targets, fi
 from enginehouse.errors import CommandError
 from enginehouse.local.state_dir import default_state_dir
 from enginehouse.targets import Target, engine_of
-from enginehouse.written import write_text
+from enginehouse.written import WRONG_SHAPE, why_wrong, write_text
 
 VERSION = 1
 
@@ -82,9 +82,9 @@ def read(path: Path) -> Result:
         raise CommandError(
             f"--baseline {path}: {error.strerror}.", "Name a file that can be read."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except WRONG_SHAPE as error:
         raise CommandError(
-            f"--baseline {path}: is not a result of `enginehouse loadtest`: {error!r}",
+            f"--baseline {path}: is not a result of `enginehouse loadtest`: {why_wrong(error)}",
             "name a file that --out or --save has written",
         ) from error
 

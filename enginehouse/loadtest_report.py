@@ -11,6 +11,7 @@ from rich.table import Table
 from engine_builder.charts import Series, chart, shares
 from engine_builder.loadtest.outcomes import FIGURES, Interval, fell_behind, figures, ratios
 from engine_builder.loadtest.regression import Worse
+from enginehouse.errors import CommandError
 from enginehouse.loadtest_files import Result
 
 _FEW = 100
@@ -55,6 +56,13 @@ def remarks(results: Sequence[Result]) -> Iterator[str]:
                 yield f"{head}{count} x {error}"
             if len(level.run.outcomes) < _FEW:
                 yield f"{head}under {_FEW} requests: its 99th percentiles are hardly more than its slowest"
+
+
+def check_answered(results: Sequence[Result]) -> None:
+    """Raises CommandError where there was not one answer."""
+    outcomes = (one for result in results for level in result.levels for one in level.run.outcomes)
+    if all(one.error is not None for one in outcomes):
+        raise CommandError("no request was answered", "the lines above say why")
 
 
 def picture(results: Sequence[Result]) -> str:

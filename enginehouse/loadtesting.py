@@ -185,7 +185,7 @@ def _plans(wanted: Wanted) -> dict[float, list[Planned]]:
             raise CommandError(
                 f"at {rate:g} requests/s nothing would be sent in {wanted.seconds:g} s",
                 "give more --seconds or a higher --rate"
-                + (", or let longer requests in: --most-tokens" if wanted.trace else ""),
+                + (", or let longer requests in: --max-tokens" if wanted.trace else ""),
             )
     return found
 

@@ -20,6 +20,7 @@ from enginehouse.console import output
 from enginehouse.errors import CommandError
 from enginehouse.manifests import read_manifests
 from enginehouse.plan_listing import as_json, listing
+from enginehouse.written import write_text
 from model_registry.engine_specs import EngineSpec
 from model_registry.errors import ManifestErrors
 from model_registry.manifests import parse_manifests, to_yaml
@@ -58,9 +59,9 @@ def show(asked: Asked) -> None:
             for part in listing(one):
                 output().print(part)
     if asked.picture is not None:
-        _write(asked.picture, picture(plans[0]), "--picture")
+        write_text(asked.picture, picture(plans[0]), "--picture")
     if asked.out is not None:
-        _write(asked.out, to_yaml(resolved), "--out")
+        write_text(asked.out, to_yaml(resolved), "--out")
 
 
 def _plan(spec: EngineSpec, model: PerformanceModel, most_gpus: int) -> Plan:
@@ -115,12 +116,3 @@ def _model(by: str) -> PerformanceModel:
             return KernelTables.load()
     except BuilderError as error:
         raise CommandError(str(error), error.remedy) from error
-
-
-def _write(path: Path, text: str, option: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommandError(
-            f"{option} {path}: {error.strerror}.", "Name a file that can be written."
-        ) from error

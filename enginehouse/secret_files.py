@@ -36,7 +36,7 @@ def secret(variable: str, environment: Mapping[str, str]) -> str | None:
 
 
 def with_files(environment: Mapping[str, str], variables: Iterable[str]) -> dict[str, str]:
-    """`environment`, and the values of those of `variables` (in capitals) that are set by file.
+    """`environment`, with the values of those of `variables` (in capitals) that are set by file in its stead.
 
     Raises SettingsError for a file that cannot be read, and for a variable that is set both ways.
     """
@@ -49,4 +49,5 @@ def with_files(environment: Mapping[str, str], variables: Iterable[str]) -> dict
         if variable in set_here:
             raise SettingsError(f"{variable} and {variable}{SUFFIX} are both set", "unset one of them")
         found[variable] = read_secret(name, path)
+        del found[name]
     return found

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from engine_builder.tuning.space import Knob, Measured, Setting, Space, Trial
 from enginehouse.errors import CommandError
 from enginehouse.tuned_deployment import Original
+from enginehouse.written import WRONG_SHAPE, why_wrong, write_text
 
 VERSION = 1
 
@@ -46,15 +47,7 @@ class Journal(NamedTuple):
             },
             indent=1,
         )
-        draft = path.with_name(f"{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
-        except OSError as error:
-            raise CommandError(
-                f"--journal {path}: {error.strerror}.", "Name a file that can be written."
-            ) from error
+        write_text(path, text, "--journal")
 
     @classmethod
     def read(cls, path: Path) -> Journal:
@@ -78,9 +71,9 @@ class Journal(NamedTuple):
             )
         except OSError as error:
             raise CommandError(f"{path}: {error.strerror}.", "Name a journal that can be read.") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except WRONG_SHAPE as error:
             raise CommandError(
-                f"{path} is not a journal of `enginehouse tune`: {error!r}",
+                f"{path} is not a journal of `enginehouse tune`: {why_wrong(error)}",
                 "name one that it has written, or begin a new search without --resume",
             ) from error
 

@@ -5,6 +5,7 @@ GET  /admin/v1/builds              ?limit=   the newest first
 GET  /admin/v1/builds/{id}
 GET  /admin/v1/builds/{id}/log     ?after=   the lines after a cursor, and the next cursor
 POST /admin/v1/builds/{id}/cancel
+GET  /admin/v1/builders            those that are there or were, the last seen first
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from model_registry.snapshot import Snapshot
 _MOST = 1000
 _LIMIT = 50
 _CURSOR = re.compile(r"\d{1,20}-\d{1,20}")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,7 +59,12 @@ def build_routes(builds: BuildStore, snapshot: Callable[[], Snapshot]) -> list[w
         require_admin(snapshot(), request)
         return _json({"build": await builds.cancel(request.match_info["id"])})
 
+    async def builders(request: web.Request) -> web.Response:
+        require_admin(snapshot(), request)
+        return _json({"builders": await builds.builders()})
+
     return [
+        web.get("/admin/v1/builders", builders),
         web.post("/admin/v1/builds", ask),
         web.get("/admin/v1/builds", newest),
         web.get("/admin/v1/builds/{id}", one),
@@ -76,6 +83,8 @@ async def _asked(request: web.Request) -> AskedBuild:
         first = error.errors()[0]
         where = ".".join(["spec", *map(str, first["loc"])])
         raise bad_request(f"{where}: {first['msg']}", where) from error
+    if not _NAME.fullmatch(asked.engine):
+        raise bad_request("engine must be a name: 1-128 of A-Z a-z 0-9 . _ / -", "engine")
     if not _DIGEST.fullmatch(asked.digest):
         raise bad_request("digest must be the engine's SHA-256, 64 digits of 0-9 a-f", "digest")
     return asked

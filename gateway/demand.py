@@ -11,9 +11,14 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
+from aiohttp import web
+
+from gateway.admin import require_admin
 from model_registry.demand.demand import WorkerDemand, since
 from model_registry.demand.store import DemandStore
 from model_registry.errors import RegistryError
+from model_registry.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 REPORT_S = 1.0
@@ -78,3 +83,13 @@ class DemandReports:
         name = f"{self._worker}.{self._renamed}" if self._renamed else self._worker
         told, known = since(demand, self._base), self._told is not None
         return await self._store.report(name, told, urgent, known=known, ends=ends)
+
+
+def demand_routes(store: DemandStore, snapshot: Callable[[], Snapshot]) -> list[web.AbstractRouteDef]:
+    """`GET /admin/v1/demand`: what all gateways have told, added up."""
+
+    async def demand(request: web.Request) -> web.Response:
+        require_admin(snapshot(), request)
+        return web.Response(body=msgspec.json.encode(await store.gather()), content_type="application/json")
+
+    return [web.get("/admin/v1/demand", demand)]

@@ -45,6 +45,7 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("pool", "hash", "operators", "never", "name -> JSON document"),
     KeySpec("replica", "hash", "leading controller", "when stopped", "name -> JSON document"),
     KeySpec("scalingstatus", "hash", "leading controller", "with the deployment", "name -> JSON document"),
+    KeySpec("drain", "hash", "operators", "never", "name -> JSON document"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from model_registry.drains import Drain
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
 from model_registry.entities import (
@@ -47,6 +48,7 @@ Stored = (
     | Pool
     | Replica
     | ScalingStatus
+    | Drain
 )
 
 
@@ -86,6 +88,7 @@ class Snapshot:
     """By deployment, every state."""
     scaling: Mapping[str, ScalingStatus]
     """By deployment."""
+    drains: Mapping[str, Drain]
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
@@ -145,6 +148,7 @@ class Snapshot:
             pools=_of_kind(Pool, items),
             replicas=_groups(replicas),
             scaling=_of_kind(ScalingStatus, items),
+            drains=_of_kind(Drain, items),
             stale=stale,
         )
 
@@ -188,6 +192,7 @@ class Snapshot:
         for replicas in self.replicas.values():
             yield from replicas
         yield from self.scaling.values()
+        yield from self.drains.values()
 
 
 def _lanes(

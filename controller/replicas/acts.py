@@ -62,6 +62,8 @@ class Seen:
     """For how long the endpoint has been seen not ready."""
     reason: str | None = None
     """The endpoint's."""
+    drained: bool = False
+    """An operator drains it: it serves nobody new, and finishes what it has."""
     lost: bool = False
     """The actuator does not find it."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from model_registry.drains import Drain
 from model_registry.entities import Deployment
 from model_registry.pools import Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica
@@ -29,9 +30,21 @@ def place_for(pool: Pool, deployment: Deployment, replicas: Sequence[Replica]) -
         for server in triton.servers
         if not any(one.place == server.http and (one.target or one.model) == target for one in replicas)
     ]
+    if not triton.servers:
+        raise Full(f"every server of pool {pool.name!r} is drained")
     if not lacking:
         raise Full(f"every server of pool {pool.name!r} has {target!r}")
     return min(lacking, key=lambda server: _load(triton, server, replicas)).http
+
+
+def undrained(pool: Pool, drains: Iterable[Drain]) -> Pool:
+    """The pool with the servers on which something may be placed: those that no operator drains."""
+    urls = {drain.server.rstrip("/") for drain in drains if drain.server is not None}
+    actuator = pool.actuator
+    if not urls or not isinstance(actuator, TritonActuator):
+        return pool
+    servers = tuple(one for one in actuator.servers if one.http.rstrip("/") not in urls)
+    return pool.model_copy(update={"actuator": actuator.model_copy(update={"servers": servers})})
 
 
 def target_of(deployment: Deployment) -> str:

@@ -35,6 +35,7 @@ class Sight:
                 ready=ready,
                 out_s=now_s - out.get(replica.name, now_s),
                 reason=None if endpoint is None else endpoint.reason,
+                drained=endpoint is not None and endpoint.state == "draining" and replica.state == "ready",
                 lost=replica.name in lost,
             )
         self._out_since = out

@@ -46,9 +46,11 @@ NOTHING_KNOWN = Known()
 
 
 def is_packed(pool: Pool) -> bool:
-    """Whether residency decides what its servers hold: all have a budget."""
+    """Whether residency decides what its servers hold: all have a budget, and not all are drained."""
     triton = pool.actuator
-    return isinstance(triton, TritonActuator) and all(one.memory_mib is not None for one in triton.servers)
+    if not isinstance(triton, TritonActuator) or not triton.servers:
+        return False
+    return all(one.memory_mib is not None for one in triton.servers)
 
 
 def leaking(pool: Pool, memories: Mapping[str, Memory]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from secrets import token_hex
 from engine_builder.build.job import Job
 from engine_builder.config import BuilderConfig
 from engine_builder.errors import BuilderError, BuildStoppedError, ClaimLostError, NoRoomError, StepError
-from model_registry.build_jobs.entities import Able, BuildClaim, BuildError
+from model_registry.build_jobs.entities import PRESENT_S, Able, BuildClaim, BuildError
 from model_registry.build_jobs.errors import BuildClaimLostError
 from model_registry.build_jobs.store import BuildStore
 from model_registry.engines import Engine
@@ -63,6 +63,22 @@ class Builder:
 
     async def run(self, *, once: bool = False) -> bool:
         """Work until `end`; with `once` until there is no work. Returns whether every build went well."""
+        present = asyncio.create_task(self._say_present())
+        try:
+            return await self._look_for_work(once=once)
+        finally:
+            present.cancel()
+            await asyncio.gather(present, return_exceptions=True)
+
+    async def _say_present(self) -> None:
+        """So that those who wait for a builder can be told whether there is any."""
+        while True:
+            with suppress(RegistryUnavailableError):
+                build = "" if self.job is None else self.job.claim.build.id
+                await self._builds.present(self.name, self._able, build)
+            await asyncio.sleep(PRESENT_S)
+
+    async def _look_for_work(self, *, once: bool) -> bool:
         well = True
         while not self._ending.is_set():
             claim = await self._claim()

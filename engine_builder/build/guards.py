@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_builder.amounts import bytes_told
 from engine_builder.errors import NoRoomError, StepError
 from engine_builder.steps.step import Step
 
@@ -90,22 +91,18 @@ class Guards:
         free = self.disk(folder)
         if free < needed:
             raise NoRoomError(
-                f"step {step.name!r} needs {in_gib(needed)} free at {folder}, and {in_gib(free)} are",
-                "make room (`enginehouse builds gc --max-gib N` removes what was not used lately), or name a "
-                f"cache on another disk by --cache; {in_gib(self.min_free_disk_bytes)} of it are the floor "
-                "that builder.min_free_disk_gib sets",
+                f"step {step.name!r} needs {bytes_told(needed)} free at {folder}, and {bytes_told(free)} are",
+                "make room (`enginehouse builds gc --max-gib N` removes what was not used lately), or name "
+                f"a cache on another disk by --cache; {bytes_told(self.min_free_disk_bytes)} of it are "
+                "the floor that builder.min_free_disk_gib sets",
             )
 
     def _memory(self, step: Step, needed: int) -> None:
         free = self.memory()
         if free is not None and free < needed:
             raise NoRoomError(
-                f"step {step.name!r} needs {in_gib(needed)} of memory, and {in_gib(free)} are free",
-                f"end other programs, or build on a larger machine; {in_gib(self.min_free_memory_bytes)} of "
-                "it are the floor that builder.min_free_memory_gib sets",
+                f"step {step.name!r} needs {bytes_told(needed)} of memory, and {bytes_told(free)} are free",
+                "end other programs, or build on a larger machine; "
+                f"{bytes_told(self.min_free_memory_bytes)} of it are the floor that "
+                "builder.min_free_memory_gib sets",
             )
-
-
-def in_gib(number: int) -> str:
-    """`1.5 GiB`."""
-    return f"{number / (1 << 30):.1f} GiB"

@@ -60,7 +60,7 @@ def publish(folder: Path, store_url: str) -> str:
         return _publish_by_upload(folder, filesystem, root, manifest, store_url)
     except OSError as error:
         raise StoreError(
-            f"{store_url} cannot be written: {error}", "check its free space and permissions"
+            f"{store_url} cannot be written: {_reason(error)}", "check its free space and permissions"
         ) from error
 
 
@@ -113,7 +113,10 @@ def download(url: str, into: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(remote, str(target))
     except OSError as error:
-        raise StoreError(f"{url} cannot be read: {error}", "`enginehouse engines list` shows them") from error
+        raise StoreError(
+            f"{url} cannot be copied to {into.parent}: {_reason(error)}",
+            "check free space and permissions there; `enginehouse engines list` shows what there is",
+        ) from error
 
 
 def _below(remote: str, path: str, url: str) -> str:
@@ -206,6 +209,14 @@ def _manifests(filesystem: Any, root: str) -> Iterator[str]:
     for folder in level:
         if filesystem.exists(f"{folder}/{MANIFEST_FILE}"):
             yield f"{folder}/{MANIFEST_FILE}"
+
+
+def _reason(error: OSError) -> str:
+    """In one line: copies of folders fail with all their files."""
+    if not isinstance(error, shutil.Error) or not isinstance(error.args[0], list):
+        return str(error)
+    (*_, first), *others = error.args[0]
+    return f"{first}, and {len(others)} more" if others else str(first)
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -109,7 +109,7 @@ def _lengths(spec: EngineSpec, shape: Shape) -> Iterator[Finding]:
             "positions",
             "workload",
             f"requests of {asked} tokens are longer than the model's {shape.max_positions} positions",
-            "lower workload.input_tokens or workload.output_tokens (plan: --input-tokens, --output-tokens)",
+            "lower workload.input_tokens or workload.output_tokens (plan: --prompt-tokens, --output-tokens)",
         )
 
 

@@ -58,7 +58,7 @@ def _prompts(path: Path, lines: list[str]) -> Iterator[Prompt]:
             continue
         try:
             yield _prompt(json.loads(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise BuilderError(
                 f"--prompts {path}, line {number}: {error}",
                 'each line is an object such as {"prompt": "2 + 2?", "answer": "4"}; '

@@ -32,15 +32,19 @@ def list_builds(
     import asyncio
 
     from enginehouse import builds_api
-    from enginehouse.build_listing import as_json, as_table
+    from enginehouse.build_listing import as_json, as_table, waiting
     from enginehouse.connection import locate
     from enginehouse.console import output
 
-    found = asyncio.run(builds_api.newest(locate(url, key, state_dir), limit))
+    connection = locate(url, key, state_dir)
+    found = asyncio.run(builds_api.newest(connection, limit))
     if json:
         typer.echo(as_json(found))
-    else:
-        output().print(as_table(found))
+        return
+    output().print(as_table(found))
+    if any(one.state == "queued" for one in found):
+        for line in waiting(found, asyncio.run(builds_api.builders(connection))):
+            typer.echo(line, err=True)
 
 
 @builds.command()
@@ -61,8 +65,12 @@ def show(
     from enginehouse.build_listing import as_json, described
     from enginehouse.connection import locate
 
-    found = asyncio.run(builds_api.get(locate(url, key, state_dir), build))
-    typer.echo(as_json(found) if json else described(found))
+    connection = locate(url, key, state_dir)
+    found = asyncio.run(builds_api.get(connection, build))
+    if json:
+        typer.echo(as_json(found))
+    else:
+        typer.echo(described(found, asyncio.run(builds_api.builders(connection))))
 
 
 @builds.command()
@@ -112,7 +120,7 @@ def gc(
 
     Example: enginehouse builds gc --max-gib 200
     """
-    from engine_builder.build.guards import in_gib
+    from engine_builder.amounts import bytes_told
     from enginehouse.build_here import reported
     from enginehouse.building import open_cache
     from enginehouse.settings import load
@@ -120,6 +128,5 @@ def gc(
     with reported(), open_cache(load(config).settings.builder, cache) as opened:
         found = opened.collect(int(max_gib * (1 << 30)))
     in_use = f"; {found.in_use} more are in use" if found.in_use else ""
-    typer.echo(
-        f"removed {found.removed} steps, {in_gib(found.freed_bytes)}; {in_gib(found.kept_bytes)} stay{in_use}"
-    )
+    freed, kept = bytes_told(found.freed_bytes), bytes_told(found.kept_bytes)
+    typer.echo(f"removed {found.removed} steps, {freed}; {kept} stay{in_use}")

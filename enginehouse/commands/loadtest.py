@@ -23,7 +23,11 @@ def loadtest(
     rate: Annotated[
         list[float] | None,
         typer.Option(
-            "--rate", "-r", min=0.001, help="Requests per second; may repeat. Default: 1, or the trace's."
+            "--rate",
+            "-r",
+            min=0.001,
+            max=100_000,
+            help="Requests per second; may repeat. Default: 1, or the trace's.",
         ),
     ] = None,
     seconds: Annotated[
@@ -44,9 +48,9 @@ def loadtest(
             help="Arrivals and lengths of a trace: Mooncake's jsonl, Azure's csv, or `mooncake`, `azure`.",
         ),
     ] = None,
-    most_tokens: Annotated[
+    max_tokens: Annotated[
         int | None,
-        typer.Option("--most-tokens", min=2, help="Leave out a trace's requests that have more."),
+        typer.Option("--max-tokens", min=2, help="Leave out a trace's requests that have more."),
     ] = None,
     ttft_s: Annotated[
         float | None, typer.Option("--ttft", min=0.001, help="For goodput. Default: the profile's target.")
@@ -54,8 +58,8 @@ def loadtest(
     itl_s: Annotated[
         float | None, typer.Option("--itl", min=0.0001, help="For goodput. Default: the profile's target.")
     ] = None,
-    most_at_once: Annotated[
-        int, typer.Option("--most-at-once", min=1, help="Requests under way; more wait, which counts.")
+    max_at_once: Annotated[
+        int, typer.Option("--max-at-once", min=1, help="Requests under way; more wait, which counts.")
     ] = 2048,
     driver: Annotated[
         Literal["auto", "own", "aiperf"],
@@ -85,7 +89,7 @@ def loadtest(
     """Measure a model or endpoint under load: TTFT, ITL, throughput, goodput, errors.
 
     Requests are sent when they are due, whatever became of those before. A server by URL gets the key in
-    OPENAI_API_KEY. Exit status 1: worse than --baseline, beyond chance.
+    OPENAI_API_KEY. Exit status 1: worse than --baseline, beyond chance; or nothing was answered.
 
     Examples:
 
@@ -111,7 +115,7 @@ def loadtest(
     from enginehouse.errors import CommandError
     from enginehouse.loadtesting import Wanted, load_test, regressions
     from enginehouse.targets import target as named
-    from enginehouse.written import write_text
+    from enginehouse.written import check_writable, write_text
 
     targets = [named(target, "--model", url, key, state_dir)]
     if against is not None:
@@ -122,10 +126,11 @@ def loadtest(
         most_worse = share(max_regression, "--max-regression")
     except BuilderError as error:
         raise CommandError(str(error), error.remedy) from error
+    check_writable((out, "--out"), (picture, "--picture"))
     before = None if baseline is None else loadtest_files.read(baseline)
     wanted = Wanted(
-        tuple(targets), tuple(rate or ()), seconds, arrivals, lengths, answers, trace, most_tokens,
-        ttft_s, itl_s, most_at_once, driver, tokenizer, rounds, seed,
+        tuple(targets), tuple(rate or ()), seconds, arrivals, lengths, answers, trace, max_tokens,
+        ttft_s, itl_s, max_at_once, driver, tokenizer, rounds, seed,
     )  # fmt: skip
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
@@ -145,6 +150,7 @@ def loadtest(
         output().print(*loadtest_report.tables(results))
     for line in loadtest_report.remarks(results):
         typer.echo(line, err=json_output)
+    loadtest_report.check_answered(results)
     if save:
         typer.echo(f"kept: {asyncio.run(loadtest_files.save(targets[0], results[0]))}", err=json_output)
     if before is not None:

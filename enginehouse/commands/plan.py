@@ -32,7 +32,7 @@ def plan(
         typer.Option("--profile", help="latency, balanced or throughput: targets and choice."),
     ] = None,
     input_tokens: Annotated[
-        int | None, typer.Option("--input-tokens", min=1, help="Tokens of a usual prompt.")
+        int | None, typer.Option("--prompt-tokens", min=1, help="Tokens of a usual prompt.")
     ] = None,
     output_tokens: Annotated[
         int | None, typer.Option("--output-tokens", min=2, help="Tokens of a usual answer.")
@@ -68,7 +68,7 @@ def plan(
 
     Examples:
 
-      enginehouse plan --checkpoint ./llama-8b --gpu-class h100-sxm --input-tokens 2048 --output-tokens 512
+      enginehouse plan --checkpoint ./llama-8b --gpu-class h100-sxm --prompt-tokens 2048 --output-tokens 512
 
       enginehouse plan -f examples/engines/llama-3-8b-fp8.yaml --ttft 0.5 --itl 0.03 --requests-per-s 40
 

@@ -71,7 +71,7 @@ def quality(
     from enginehouse.errors import CommandError
     from enginehouse.quality_gate import compare_targets, keep
     from enginehouse.targets import target
-    from enginehouse.written import write_text
+    from enginehouse.written import check_writable, write_text
 
     sides = (
         target(baseline, "--baseline", url, key, state_dir),
@@ -81,6 +81,7 @@ def quality(
         asked = sets.shipped() if prompts is None else sets.read(prompts)
     except BuilderError as error:
         raise CommandError(str(error), error.remedy) from error
+    check_writable((out, "--out"))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("prompts answered by both", total=len(asked))

@@ -37,7 +37,8 @@ def start(
         int | None, typer.Option("--step-samples", min=1, help="Requests the candidate serves in each step.")
     ] = None,
     step_seconds: Annotated[
-        float | None, typer.Option("--step-seconds", min=0, help="How long each step lasts at least.")
+        float | None,
+        typer.Option("--step-seconds", min=0, max=604_800, help="How long each step lasts at least."),
     ] = None,
     shadow_share: Annotated[
         float | None,
@@ -48,7 +49,9 @@ def start(
     ] = None,
     shadow_seconds: Annotated[
         float | None,
-        typer.Option("--shadow-seconds", min=0, help="How long they are made before it, at least."),
+        typer.Option(
+            "--shadow-seconds", min=0, max=604_800, help="How long they are made before it, at least."
+        ),
     ] = None,
     no_shadow: Annotated[
         bool, typer.Option("--no-shadow", help="No copies: begin with the first step.")

@@ -40,8 +40,8 @@ def tune(
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.2, max=3600, help="Of one measurement.")
     ] = 20.0,
-    most_trials: Annotated[int, typer.Option("--max-trials", min=1, help="Measurements at most.")] = 60,
-    most_minutes: Annotated[
+    max_trials: Annotated[int, typer.Option("--max-trials", min=1, help="Measurements at most.")] = 60,
+    max_minutes: Annotated[
         float, typer.Option("--max-minutes", min=0.01, help="Time for all of them, about.")
     ] = 60.0,
     deployment: Annotated[
@@ -99,7 +99,7 @@ def tune(
     from enginehouse.interrupted import until_done
     from enginehouse.tuning import Wanted, knobs_given, restore_from, tune_deployment
     from enginehouse.tuning_report import as_json, summary, svg, table
-    from enginehouse.written import write_text
+    from enginehouse.written import check_writable, write_text
 
     connection = locate(url, key, state_dir)
     if restore is not None:
@@ -115,7 +115,7 @@ def tune(
         prompt_tokens,
         output_tokens,
         seconds,
-        Budget(most_trials, 60 * most_minutes),
+        Budget(max_trials, 60 * max_minutes),
         journal or Path(f"tune-{model.replace(':', '-').replace('/', '-')}.json"),
         resume,
         force,
@@ -123,6 +123,7 @@ def tune(
         gpu_class,
         gpus,
     )
+    check_writable((out, "--out"), (picture, "--picture"))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("asking the registry", total=None)

@@ -34,6 +34,9 @@ def up(
     stack: Annotated[
         Path | None, typer.Option("--stack", help="YAML that replaces the demo's servers and models.")
     ] = None,
+    builder: Annotated[
+        bool, typer.Option("--builder", help="Run a builder of emulated engines, too.")
+    ] = False,
     demo: Annotated[bool, typer.Option("--demo", hidden=True)] = False,
     since: Annotated[float | None, typer.Option("--since", hidden=True)] = None,
     no_chat: Annotated[bool, typer.Option("--no-chat", help="With make demo: show no answer.")] = False,
@@ -47,6 +50,8 @@ def up(
       enginehouse up
 
       enginehouse up --port 0 --ready-file ready.json --state-dir /tmp/house
+
+      enginehouse up --builder
 
       enginehouse up --workers 2 --pacing h100-sxm-llama-3.1-8b-fp8
     """
@@ -63,6 +68,7 @@ def up(
             pacing,
             trace_ratio,
             stack,
+            builder,
             demo and not no_chat,
             since,
         )

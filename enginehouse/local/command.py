@@ -36,6 +36,7 @@ class UpArguments:
     pacing: str
     trace_ratio: float | None
     stack: Path | None
+    builder: bool
     demo: bool
     since: float | None
 
@@ -43,8 +44,11 @@ class UpArguments:
 def run_up(arguments: UpArguments) -> None:
     """Serve until asked to stop."""
     gateway = load().settings.gateway
+    stack = read_stack(arguments.stack) if arguments.stack else DEMO_STACK
+    if arguments.builder:
+        stack = stack.model_copy(update={"builder": True})
     options = UpOptions(
-        stack=read_stack(arguments.stack) if arguments.stack else DEMO_STACK,
+        stack=stack,
         state_dir=arguments.state_dir or default_state_dir(),
         host=arguments.host or gateway.host,
         port=gateway.port if arguments.port is None else arguments.port,

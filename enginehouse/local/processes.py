@@ -1,4 +1,4 @@
-"""The gateway and the controller of a local stack, as processes of their own."""
+"""The gateway, the controller and the builder of a local stack, as processes of their own."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ def _unless_set(preferences: Mapping[str, str], given: Mapping[str, str]) -> dic
 def controller_service(state: StateDir, variables: Mapping[str, str]) -> CommandService:
     """`enginehouse controller`."""
     return CommandService("controller", _command("controller"), state.log("controller"), variables)
+
+
+def builder_service(state: StateDir, variables: Mapping[str, str]) -> CommandService:
+    """`enginehouse builder`, of engines that this machine can serve."""
+    command = [*_command("builder"), "--runtime", "emulated"]
+    return CommandService("builder", command, state.log("builder"), variables)
 
 
 def gateway_service(state: StateDir, variables: Mapping[str, str], root: str) -> CommandService:

@@ -33,6 +33,9 @@ ENGINE_MEMORY_BYTES = 120 * MIB
 TEXT_MODELS_MEMORY_BYTES = 120 * MIB
 """The stub processes of preprocessing, postprocessing and BLS."""
 
+BUILDER_MEMORY_BYTES = 150 * MIB
+"""A builder with a double at work."""
+
 TEXT_MODELS = ("ensemble", "preprocessing", "postprocessing", "tensorrt_llm_bls")
 
 
@@ -136,6 +139,8 @@ class LocalStack(_Value):
     deployments: Annotated[tuple[DeploymentEntry, ...], Field(min_length=1)]
     adapters: tuple[AdapterEntry, ...] = ()
     pools: tuple[PoolEntry, ...] = ()
+    builder: bool = False
+    """Run a builder, too, which makes emulated engines."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -336,4 +341,5 @@ def needed_memory_bytes(stack: LocalStack, workers: int = 1) -> int:
         + len(stack.servers) * SERVER_MEMORY_BYTES
         + len(engines) * ENGINE_MEMORY_BYTES
         + sum(TEXT_MODELS_MEMORY_BYTES for engine in engines if engine.text_models)
+        + (BUILDER_MEMORY_BYTES if stack.builder else 0)
     )

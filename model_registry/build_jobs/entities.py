@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -12,6 +12,11 @@ from model_registry.engine_specs import Runtime
 BuildState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 BUILD_STATES: tuple[BuildState, ...] = get_args(BuildState)
 ENDED: frozenset[BuildState] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+PRESENT_S = 3.0
+"""How often a builder says that it is there."""
+GONE_S = 5 * PRESENT_S
 
 
 class AskedBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +32,7 @@ class AskedBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store_url: str
     gpu_class: str = ""
     """That its programs must run on; empty: any machine will do."""
-    gpus: int = 0
+    gpus: Annotated[int, msgspec.Meta(ge=0)] = 0
     """That the step with the most takes."""
     asked_by: str = ""
 
@@ -113,6 +118,22 @@ class Able(NamedTuple):
         if asked.runtime == "emulated" or not asked.gpus:
             return True
         return asked.gpus <= self.gpus and self.gpu_class in {None, asked.gpu_class}
+
+
+class BuilderSeen(msgspec.Struct, frozen=True):
+    """A builder, as it last said of itself."""
+
+    name: str
+    able: Able
+    build: str
+    """What it works on; empty: it looks for work."""
+    age_s: float
+    """Since it said so."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it still does, as far as can be told."""
+        return self.age_s < GONE_S
 
 
 class LogLine(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("builds-open", "zset", "with the build's end", "builds by when they may be claimed, ms"),
     KeySpec("builds-by-digest", "hash", "with the build's end", "engine digest -> its build that goes on"),
     KeySpec("builds-ended", "zset", "with the builds", "ended builds by when they are forgotten, ms"),
+    KeySpec("builders", "hash", "with age", "builder -> when it was there, ms; what it can do, and does"),
     KeySpec("build:<id>", "hash", "swept", "one build: what was asked, state, holder, progress, times"),
     KeySpec("build-log:<id>", "stream", "capped, and swept", "the last lines of its steps"),
 )
@@ -40,6 +41,7 @@ class Keys:
         self.open = self._prefix + "builds-open"
         self.by_digest = self._prefix + "builds-by-digest"
         self.ended = self._prefix + "builds-ended"
+        self.builders = self._prefix + "builders"
 
     def build(self, build_id: str) -> str:
         """One build's hash."""

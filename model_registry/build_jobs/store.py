@@ -7,7 +7,7 @@ have happened, and all of them may be said again.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from secrets import token_hex
 from typing import Any, NamedTuple, Self
 
@@ -18,6 +18,7 @@ from model_registry.build_jobs.entities import (
     AskedBuild,
     BuildClaim,
     BuildError,
+    BuilderSeen,
     BuildProgress,
     BuildState,
     EngineBuild,
@@ -32,6 +33,16 @@ from model_registry.connection import RedisClient, answer
 LOG_LINES = 2000
 """Of a build, kept in Redis; builders have the rest on disk."""
 _AT_ONCE = 100
+_BUILDERS_S = 7 * 24 * 3600.0
+"""How long it is known that there was a builder."""
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """By a builder."""
+
+    at_ms: int
+    able: Able
+    build: str
 
 
 class Terms(NamedTuple):
@@ -96,6 +107,18 @@ class BuildStore:
         lines = [LogLine(fields["step"], fields["text"]) for _, fields in found]
         return LogPage(lines, str(found[-1][0]) if found else after)
 
+    async def builders(self) -> list[BuilderSeen]:
+        """Those that are there or were, the last seen first."""
+        async with answer(self._answer_within_s):
+            found: Any = await self._redis.hgetall(self._keys.builders)
+        now_ms, seen = await self._now_ms(), []
+        for name, document in found.items():
+            with suppress(msgspec.DecodeError):  # of a builder of another release
+                said = msgspec.json.decode(document, type=_Said)
+                age_s = max(0, now_ms - said.at_ms) / 1000
+                seen.append(BuilderSeen(str(name), said.able, said.build, age_s))
+        return sorted(seen, key=lambda one: one.age_s)
+
     async def cancel(self, build_id: str) -> EngineBuild:
         """Ask for its end. Raises UnknownBuildError, BuildOverError."""
         keys = self._keys.of(build_id)
@@ -107,6 +130,12 @@ class BuildStore:
         return await self.get(build_id)
 
     # -- for builders -------------------------------------------------------------------------------------
+
+    async def present(self, worker: str, able: Able, build: str = "") -> None:
+        """`worker` is there and can do this; `build`: what it works on."""
+        said = _Said(await self._now_ms(), able, build)
+        async with answer(self._answer_within_s):
+            await self._redis.hset(self._keys.builders, worker, _json(said))
 
     async def claim(self, worker: str, able: Able, lease_s: float) -> BuildClaim | None:
         """The oldest build that `worker` can do and nobody holds, for `lease_s`; None when there is none."""
@@ -160,15 +189,17 @@ class BuildStore:
             if not await self._scripts.run("forget", self._keys.of(build_id), build_id):
                 break
             gone += 1
+        long_gone = [one.name for one in await self.builders() if one.age_s > _BUILDERS_S]
+        if long_gone:
+            async with answer(self._answer_within_s):
+                await self._redis.hdel(self._keys.builders, *long_gone)
         return gone
 
     # -- inner --------------------------------------------------------------------------------------------
 
     async def _claimable(self) -> AsyncGenerator[EngineBuild]:
         """All that nobody holds, the oldest first, by pages: nobody may be able to do the first of them."""
-        async with answer(self._answer_within_s):
-            now: Any = await self._redis.time()
-        now_ms, start = int(now[0]) * 1000 + int(now[1]) // 1000, 0
+        now_ms, start = await self._now_ms(), 0
         while True:
             async with answer(self._answer_within_s):
                 ids: Any = await self._redis.zrangebyscore(
@@ -179,6 +210,11 @@ class BuildStore:
             if len(ids) < _AT_ONCE:
                 return
             start += _AT_ONCE
+
+    async def _now_ms(self) -> int:
+        async with answer(self._answer_within_s):
+            now: Any = await self._redis.time()
+        return int(now[0]) * 1000 + int(now[1]) // 1000
 
     async def _read(self, ids: Iterable[str]) -> list[EngineBuild]:
         wanted = list(ids)

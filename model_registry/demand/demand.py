@@ -55,6 +55,8 @@ class EndpointDemand(Struct, frozen=True, kw_only=True):
     """Count: attempts that failed for the endpoint's reasons."""
     ended: int = 0
     """Count: attempts that ended well."""
+    first_tokens: int = 0
+    """Count: answers that were seen to begin."""
     queue_s: float = 0.0
     """Count: sum of the times in the engine's own queue, where it tells."""
     queued: int = 0
@@ -93,7 +95,7 @@ COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "first_tokens",
             "ttft_missed",
         ),
-        "endpoints": ("failed", "ended", "queue_s", "queued"),
+        "endpoints": ("failed", "ended", "first_tokens", "queue_s", "queued"),
     }
 )
 """Fields that only grow."""

@@ -123,6 +123,21 @@ async def test_builds_are_listed_shown_and_read(fleet: Fleet) -> None:
     assert log[-1].startswith("publish | published at ")
 
 
+async def test_a_build_that_nobody_can_do_says_so_and_is_not_waited_for_without_end(fleet: Fleet) -> None:
+    """Whoever looks is told how to start a builder; the build itself stays."""
+    detached = await fleet.build("--detach")
+    assert "no builder has looked for builds here yet" in detached.stderr
+    assert "`enginehouse builder` runs one, --local" in detached.stderr
+    waited = await fleet.build("--wait", "0")
+    assert "has waited for 0 s, and nobody can do it" in str(waited.exception)
+    build = detached.stdout.strip()
+    assert "waits:    no builder has looked" in (await fleet.command("builds", "show", build)).stdout
+    listed = await fleet.command("builds", "list")
+    assert f"{build}: no builder has looked" in listed.stderr
+    assert await fleet.builder(), "which is left in the queue for the first that comes"
+    assert "no builder has looked" not in (await fleet.command("builds", "list")).stderr
+
+
 async def test_a_build_is_cancelled_by_command(fleet: Fleet) -> None:
     """One that waits at once; one that has ended is left alone."""
     build = (await fleet.build("--detach")).stdout.strip()

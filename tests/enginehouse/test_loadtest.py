@@ -38,11 +38,13 @@ class Streams:
         self.arrived = 0
         self.takes_s = 0.0
         self.refuses = False
+        self.answers = 1_000_000
+        """Requests beyond so many are refused."""
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.arrived += 1
-        if self.refuses:
+        if self.refuses or self.arrived > self.answers:
             return web.json_response({"error": {"message": "full"}}, status=503)
         if self.hold:
             await self.released.wait()
@@ -120,6 +122,22 @@ async def invoke(*arguments: str) -> Result:
 QUICK = (
     "--rate", "40", "--seconds", "2", "--prompt-tokens", "20-40", "--driver", "own", "--output-tokens", "4",
 )  # fmt: skip
+
+
+async def test_a_run_without_one_answer_has_failed(tmp_path: Path) -> None:
+    """And one whose result could not be written does not begin."""
+    streams = Streams()
+    async with streams.serving() as of:
+        nowhere = await invoke("-m", of.name, *QUICK, "-o", str(tmp_path))
+        assert "is a folder" in str(nowhere.exception)
+        assert (await invoke("-m", of.name, *QUICK, "--rate", "inf")).exit_code == 2
+        assert streams.arrived == 0
+        async with LoadClient(of, 10) as client:
+            await client.calibrate()
+        streams.answers, streams.arrived = streams.arrived, 0
+        full = await invoke("-m", of.name, *QUICK)
+        assert "x full (HTTP 503)" in full.output
+        assert "no request was answered" in str(full.exception)
 
 
 async def test_two_targets_in_turns_and_a_kept_result(tmp_path: Path) -> None:

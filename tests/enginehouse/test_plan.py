@@ -95,7 +95,7 @@ def test_options_replace_what_a_manifest_says() -> None:
     asked = ("-f", str(ROOT / "examples" / "engines" / "llama-3-8b-vllm.yaml"))
     plain, other = (
         figures(*asked),
-        figures(*asked, "--input-tokens", "512", "--itl", "0.02", "--profile", "latency"),
+        figures(*asked, "--prompt-tokens", "512", "--itl", "0.02", "--profile", "latency"),
     )
     assert plain["ask"]["prompt_tokens"] == 4096
     assert other["ask"] == {"prompt_tokens": 512, "output_tokens": 1024, "ttft_s": 1.0, "itl_s": 0.02}
@@ -122,7 +122,7 @@ def test_all_specs_of_a_folder_are_planned(tmp_path: Path) -> None:
         (["--precision", "fp8", "--gpu-class", "a100-sxm-80gb"], "SM 80.*has no FP8 units", "int8-sq"),
         (["--precision", "fp7", "--gpu-class", "h100-sxm"], "precision: Input should be", "--help"),
         (["--gpu-class", "h1000"], "no figures of", "h100-sxm"),
-        (["--input-tokens", "9000", "--gpu-class", "h100-sxm"], "8192 positions", "--input-tokens"),
+        (["--prompt-tokens", "9000", "--gpu-class", "h100-sxm"], "8192 positions", "--prompt-tokens"),
         ([], "needs --gpu-class", "h100-sxm"),
     ],
 )
@@ -163,4 +163,4 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="does not exist"):
         planned("--checkpoint", str(tmp_path / "none"), "--gpu-class", "l4")
     with pytest.raises(CommandError, match="--out"):
-        planned("-f", "examples/engines/llama-3-8b.yaml", "--out", str(tmp_path / "no" / "file.yaml"))
+        planned("-f", "examples/engines/llama-3-8b.yaml", "--out", str(path / "below.yaml"))

@@ -109,6 +109,9 @@ async def test_what_cannot_be_begun_is_said_with_what_to_do(admin: Admin, store:
     assert "has weight 0" in idle
     assert "cannot be told" in await refused(admin, "pause")
     assert "no Rollout named 'x'" in await refused(admin, "status", "x")
+    for odd in ("../tenant/acme", "", "a/../b"):
+        assert "names nothing" in await refused(admin, "status", odd)
+    await refused(admin, "start", "-m", "chat", "--candidate", "new", "--shadow-seconds", "inf")
 
 
 async def test_a_manifest_is_applied_as_any(admin: Admin, store: RegistryStore) -> None:

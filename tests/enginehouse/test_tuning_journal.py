@@ -38,10 +38,13 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["journal.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"enginehouse_tune": 2}', '{"enginehouse_tune": 1}'])
-def test_what_is_no_journal_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"{}", b'{"enginehouse_tune": 2}', b'{"enginehouse_tune": 1}', b"\xff", b"[" * 100_000],
+)
+def test_what_is_no_journal_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "journal.json"
-    path.write_text(text)
+    path.write_bytes(data)
     with pytest.raises(CommandError, match="is not a journal of `enginehouse tune`"):
         Journal.read(path)
     with pytest.raises(CommandError, match="No such file"):

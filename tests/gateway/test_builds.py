@@ -88,6 +88,9 @@ async def test_a_build_is_asked_for_followed_and_cancelled(admin: Admin, builds:
     ("changes", "param"),
     [
         ({"digest": "abc"}, "digest"),
+        ({"engine": ""}, "engine"),
+        ({"engine": "../elsewhere"}, "engine"),
+        ({"gpus": -1}, None),
         ({"spec": {**SPEC, "gpu_class": ""}}, "spec.gpu_class"),
         ({"spec": {**SPEC, "no_such_field": 1}}, "spec.no_such_field"),
         ({"runtime": "other"}, None),
@@ -110,8 +113,25 @@ async def test_what_is_not_there_is_told(admin: Admin, path: str, status: int) -
     await call(admin, "GET", path, status)
 
 
+async def test_builders_that_were_there_are_told(admin: Admin, builds: BuildStore) -> None:
+    assert (await call(admin, "GET", "/../builders"))["builders"] == []
+    await builds.present("a", Able(("emulated",)))
+    await builds.present("b", Able(("tensorrt-llm",), "h100-sxm", 4), "build-1")
+    await builds.present("a", Able(("emulated",)), "build-2")
+    told = (await call(admin, "GET", "/../builders"))["builders"]
+    assert {one["name"]: one["build"] for one in told} == {"a": "build-2", "b": "build-1"}
+    assert all(one["age_s"] < 10 for one in told)
+
+
 @pytest.mark.parametrize("key", [USER, "wrong"], ids=["a user's", "none"])
 async def test_only_admins_may(admin: Admin, key: str) -> None:
     status, headers = 403 if key == USER else 401, {"Authorization": f"Bearer {key}"}
-    for method, path in (("POST", ""), ("GET", ""), ("GET", "/x"), ("GET", "/x/log"), ("POST", "/x/cancel")):
+    for method, path in (
+        ("POST", ""),
+        ("GET", ""),
+        ("GET", "/x"),
+        ("GET", "/x/log"),
+        ("POST", "/x/cancel"),
+        ("GET", "/../builders"),
+    ):
         await call(admin, method, path, status, headers=headers)

@@ -104,11 +104,13 @@ async def test_only_one_builder_wins_a_build(builds: BuildStore) -> None:
     ],
 )
 async def test_builders_take_what_they_can_do(builds: BuildStore, able: Able, fits: bool) -> None:
-    """The runtime, the class of GPUs and how many; an older build that fits nobody is no obstacle."""
+    """The runtime, the class of GPUs and how many; a build that fits nobody is no obstacle."""
     await builds.ask(asked(runtime="tensorrt-llm", gpu_class="h100-sxm", gpus=4))
     await builds.ask(asked("cd" * 32, runtime="tensorrt-llm"))
-    claim = await builds.claim("w", able, LEASE_S)
-    assert (claim is not None and claim.build.asked.digest == DIGEST) is fits
+    taken = set()
+    while (claim := await builds.claim("w", able, LEASE_S)) is not None:
+        taken.add(claim.build.asked.digest)
+    assert (DIGEST in taken) is fits
 
 
 async def test_builds_that_nobody_can_do_do_not_hide_others(
@@ -269,6 +271,7 @@ async def test_every_key_is_catalogued(
     await builds.finish(await claimed(builds), "succeeded")
     await builds.ask(asked())
     await builds.beat(await claimed(builds), LEASE_S, None, [LogLine("a", "b")])
+    await builds.present("w", Able(("emulated",)))
     found = {str(key): str(await redis_client.type(key)) for key in await redis_client.keys("*")}
     prefix = RegistryKeys(config.name).of("")
     rows = {row.suffix.partition(":")[0]: row.type for row in CATALOGUE}

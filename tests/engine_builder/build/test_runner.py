@@ -171,10 +171,10 @@ def test_a_step_that_takes_too_long_is_ended(cache: StepCache, watcher: Watcher)
 
 def test_a_step_begins_only_with_room_for_it(cache: StepCache) -> None:
     """Need, have and remedy are named."""
-    with pytest.raises(NoRoomError, match=r"'a' needs 1025\.0 GiB free at .*, and \d") as full:
+    with pytest.raises(NoRoomError, match=r"'a' needs 1\.0 TiB free at .*, and \d") as full:
         run((sh("a", "true", disk_bytes=1 << 40),), cache, guards=Guards(min_free_disk_bytes=1 << 30))
     assert "--cache" in full.value.remedy
-    with pytest.raises(NoRoomError, match=r"needs 1024\.\d GiB of memory"):
+    with pytest.raises(NoRoomError, match=r"needs 1\.0 TiB of memory"):
         run((sh("a", "true", memory_bytes=1 << 40),), cache, guards=Guards(min_free_disk_bytes=0))
 
 

@@ -26,6 +26,7 @@ from engine_builder.package import (
 )
 from engine_builder.package.garbage import collect
 from tests.engine_builder.packages import BUILT_AT, SIGNER, real_package
+from tests.enginehouse.test_written import no_room_beyond
 
 TRUST = Trust.of(SIGNER)
 
@@ -101,6 +102,16 @@ def test_a_key_of_an_object_store_leads_nowhere_else(folder: Path, tmp_path: Pat
         fetch(url, tmp_path / "served" / "here", TRUST)
     assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == before
     remove(url)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    """A copy of a folder fails with a list of all its files."""
+    url = publish(folder, str(tmp_path / "store"))
+    for copy in (lambda: fetch(url, tmp_path / "served", TRUST), lambda: publish(folder, f"{tmp_path}/b")):
+        with no_room_beyond(10), pytest.raises(StoreError, match=r"File too large.*, and \d+ more$"):
+            copy()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "store"]
+    assert list((tmp_path / "b").iterdir()) == []
 
 
 def test_a_link_in_a_store_is_not_followed(folder: Path, tmp_path: Path) -> None:

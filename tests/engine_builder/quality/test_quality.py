@@ -157,6 +157,7 @@ def test_the_shipped_set_has_tasks_and_one_right_answer_each() -> None:
     [
         ("{", "line 1"),
         ("[]", "is not an object"),
+        ("[" * 100_000, "line 1"),
         ('{"prompt": "a", "messages": []}', "and not both"),
         ('{"answer": "a"}', "and not both"),
         ('{"prompt": 3}', "needs a text"),
