@@ -113,7 +113,7 @@ class Replicas:
             self._errands.recorded(facts.outcomes)
             self._tend(snapshot, changes.replicas)
             self._workloads.tend(snapshot, self._unaddressed(), facts.sighting.roster, changes.replicas)
-            self._residency.recycle(snapshot.pools, changes.replicas, known, rooms)
+            self._residency.recycle(snapshot.pools, changes.replicas, rooms)
         self._census.look(self._addressed())
 
     async def close(self) -> None:
