@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -139,6 +139,7 @@ def _plan_all(
     """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
     held_up = dict(facts.sighting.problems)
     roster = facts.sighting.roster
+    moving = set(_moving(deployments, present.values(), facts.wanted))
     for pool in snapshot.pools.values():
         homes = [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name]
         own = [one for one in present.values() if one.pool == pool.name]
@@ -156,8 +157,20 @@ def _plan_all(
             backoffs=backoffs,
             config=config,
             known=facts.known,
+            moving=moving,
         )
         held_up |= planned.held_up
         for one in after(planned.acts, pool, present.keys(), now_s):
             present[one.name] = one
     return held_up
+
+
+def _moving(
+    deployments: Mapping[str, Deployment], replicas: Iterable[Replica], wanted: Mapping[str, Wanted]
+) -> Iterator[str]:
+    """Deployments that have replicas in a pool they left, and not what they want in the new one."""
+    ready = Counter((one.deployment, one.pool) for one in replicas if one.state == "ready")
+    for name, deployment in deployments.items():
+        said, scaling = wanted.get(name), deployment.scaling
+        if scaling is not None and said is not None and ready[name, scaling.pool] < said.replicas:
+            yield name
