@@ -19,6 +19,7 @@ from router.holding import Outlook, may_take_s, outlook
 from router.profiles import Wish
 from router.request_batches import Embedded, RequestBatches
 from telemetry.config import TelemetryConfig
+from telemetry.request_trace import RequestTrace
 from telemetry.tracing import Tracing
 from tenancy.policy import Selection
 from tests.model_registry.conftest import until
@@ -88,6 +89,10 @@ async def test_held_requests_go_in_order_when_the_endpoint_comes(fleet: ColdFlee
     assert told == [0, 1, 2]
     explained = fleet.router.decisions.find(None, "m", 10)
     assert [one.held_s > 0 for one in explained] == [True] * 3
+    for job in fleet.jobs:
+        assert isinstance(job.trace, RequestTrace)
+        (route,) = job.trace.routes
+        assert route.attributes["held_ms"] == round(job.held_s * 1000, 3)
     fleet.ask(3)
     await engine.until(4)
     assert fleet.router.decisions.find(None, "m", 1)[0].held_s == 0
