@@ -43,6 +43,7 @@ RUN ENGINEHOUSE_TRITON_ENV=/opt/enginehouse/.triton .venv/bin/python -m engineho
 
 FROM packages AS environment
 COPY pyproject.toml README.md LICENSE ./
+COPY enginehouse/__init__.py enginehouse/
 RUN .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps -e . \
     && .venv/bin/python -m pip uninstall --yes --quiet pip
 
@@ -60,8 +61,8 @@ COPY --from=source /opt/enginehouse .
 USER 10001:10001
 STOPSIGNAL SIGTERM
 EXPOSE 8000 8001 8002
-HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=4 \
-    CMD ["python", "-m", "enginehouse.containers.probe", "http://127.0.0.1:8000/v2/health/ready"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=180s --retries=4 \
+    CMD ["python", "-S", "-m", "enginehouse.containers.probe", "http://127.0.0.1:8000/v2/health/ready"]
 LABEL org.opencontainers.image.title="Enginehouse Triton" \
       org.opencontainers.image.description="Triton Inference Server with CPU engines that speak TensorRT-LLM's schemas" \
       org.opencontainers.image.licenses="Apache-2.0"
@@ -73,8 +74,8 @@ COPY --from=source /opt/enginehouse .
 USER 10001:10001
 STOPSIGNAL SIGTERM
 EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "enginehouse.containers.probe"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=180s --retries=3 \
+    CMD ["python", "-S", "-m", "enginehouse.containers.probe"]
 LABEL org.opencontainers.image.title="Enginehouse" \
       org.opencontainers.image.description="One OpenAI-compatible endpoint in front of a fleet of Triton-hosted engines" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -416,6 +416,7 @@ class Router:
             and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
+            and endpoint.weight > 0
         )
 
     def _is_served(self, job: Job) -> bool:

@@ -36,8 +36,9 @@ from enginehouse.local.ports import free_port
 PROJECT = "enginehouse-check"
 FILE, DEBIAN = "compose.yaml", "deploy/compose/debian.yaml"
 WITH_VARIABLE = ("HOUSE_PORT", "HOUSE_JAEGER_PORT", "HOUSE_PROMETHEUS_PORT", "HOUSE_GRAFANA_PORT")
-BUILD_TIMEOUT_S, UP_TIMEOUT_S, HEAL_TIMEOUT_S = 1200.0, 300.0, 120.0
+BUILD_TIMEOUT_S, UP_TIMEOUT_S, HEAL_TIMEOUT_S = 1200.0, 400.0, 240.0
 SPANS = {"route", "attempt", "first token", "finish"}
+STAYING = {"redis", "gateway", "proxy", "controller", "triton", "collector", "prometheus"}
 UNSEEN = ("redis", "controller", "collector", "prometheus")
 """Whose death no request may notice."""
 
@@ -65,7 +66,7 @@ class Check:
         with self.step("build"):
             compose("build", timeout_s=BUILD_TIMEOUT_S)
         with self.step("up"):
-            compose("up", "-d", timeout_s=UP_TIMEOUT_S)
+            self._up()
             self._all_well(HEAL_TIMEOUT_S)
         with self.step("models registered"):
             client = self._client(self._key())
@@ -101,10 +102,16 @@ class Check:
         if self._debian and not has_image(image):
             run(["tools/base-image.sh", image], timeout_s=600)
 
+    def _up(self) -> None:
+        try:
+            self._compose("up", "-d", timeout_s=UP_TIMEOUT_S)
+        except StepError as error:
+            ill = {one.service for one in self._compose.containers() if not one.well} - {"secrets"}
+            logs = self._compose("logs", "--no-color", "--tail", "8", *sorted(ill)) if ill else ""
+            raise StepError(f"{error}\n{logs}") from error
+
     def _all_well(self, timeout_s: float) -> None:
-        services = set(self._compose("config", "--services").split()) - {"secrets", "register"}
-        if self._debian:
-            services -= {"jaeger", "grafana"}
+        services = STAYING if self._debian else {*STAYING, "jaeger", "grafana"}
 
         def well() -> bool:
             now = [one for one in self._compose.containers() if one.service in services]
@@ -120,7 +127,7 @@ class Check:
         def ended() -> bool:
             return all(one.status == "exited" for one in self._compose.of("register"))
 
-        wait_until("the job `register` at its end", ended, 180)
+        wait_until("the job `register` at its end", ended, 300)
         said = self._compose("logs", "--no-color", "register")
         found = re.search(r"^.*\bkey: (\S+)", said, re.MULTILINE)
         if found is None:
@@ -153,8 +160,9 @@ class Check:
         for victim in self._victims():
             with self.step(f"{victim.service} crashed and healed"):
                 traffic.since()
+                killed_s = time.monotonic()
                 self._kill_process(victim)
-                crashes[victim.service] = self._healed(victim, client, traffic, restarted_by_docker=True)
+                crashes[victim.service] = self._healed(victim, client, traffic, killed_s, by_docker=True)
         unseen = {name: crashes[name] for name in UNSEEN if crashes.get(name, {}).get("failed")}
         if unseen:
             raise StepError(f"requests failed that need nothing of what died: {unseen}")
@@ -165,9 +173,10 @@ class Check:
         for victim in self._victims():
             with self.step(f"{victim.service} killed and brought back"):
                 traffic.since()
+                killed_s = time.monotonic()
                 run(["docker", "kill", victim.id])
                 self._compose("up", "-d", "--no-recreate", "--scale", "gateway=3", timeout_s=UP_TIMEOUT_S)
-                kills[victim.service] = self._healed(victim, client, traffic, restarted_by_docker=False)
+                kills[victim.service] = self._healed(victim, client, traffic, killed_s, by_docker=False)
 
     def _victims(self) -> list[Container]:
         """One container of each service that stays."""
@@ -175,10 +184,12 @@ class Check:
         return list({one.service: one for one in running}.values())
 
     def _healed(
-        self, victim: Container, client: Client, traffic: Traffic, *, restarted_by_docker: bool
+        self, victim: Container, client: Client, traffic: Traffic, killed_s: float, *, by_docker: bool
     ) -> dict[str, Any]:
+        """Seconds until it was well again, and what clients saw meanwhile. Raises StepError."""
+
         def again() -> bool:
-            restarts = victim.restarts + 1 if restarted_by_docker else 0
+            restarts = victim.restarts + 1 if by_docker else 0
             return any(
                 one.well and one.started_at != victim.started_at and one.restarts >= restarts
                 for one in self._compose.of(victim.service)
@@ -186,7 +197,8 @@ class Check:
             )
 
         try:
-            back_s = wait_until(f"{victim.name} well again", again, HEAL_TIMEOUT_S)
+            wait_until(f"{victim.name} well again", again, HEAL_TIMEOUT_S)
+            back_s = time.monotonic() - killed_s
             wait_until(f"an answer after {victim.name} came back", client.answers, 30)
         except StepError as error:
             raise StepError(f"{error}: {self._compose('logs', '--tail', '20', victim.service)}") from error

@@ -26,18 +26,17 @@ from controller.actuators.process_place import (
     Plan,
     ProcessPlace,
 )
-from controller.replicas.placing import target_of
+from controller.actuators.words import PORTS, filled, words_of
 from model_registry.entities import Deployment, ServerRef
 from model_registry.leadership import boot_s
 from model_registry.pools import Pool, ProcessActuator
 from model_registry.replicas import Replica
-from telemetry.process_stat import boot_id, signal_each
+from telemetry.process_stat import boot_id, signal_each, wait_gone
 
 POLL_S = 0.05
 BUSY_S = 2.0
 """How long another controller is waited for that is starting or stopping the same replica."""
 KILLED_S = 5.0
-PORTS = ("http_port", "grpc_port", "metrics_port")
 
 
 class ProcessPool:
@@ -159,7 +158,7 @@ class ProcessPool:
                     replica.deployment, token, boot_id(), ports["http_port"], *map(ports.get, PORTS[1:])
                 )
                 place.write(plan)
-                self._spawn(place, program, _words(replica, deployment, ports), lock)
+                self._spawn(place, program, words_of(replica, deployment, ports), lock)
         except BusyError:
             raise ActuatorError("another controller is starting it") from None
         deadline_s = boot_s() + BUSY_S
@@ -169,8 +168,8 @@ class ProcessPool:
             await asyncio.sleep(POLL_S / 10)
 
     def _spawn(self, place: ProcessPlace, program: str, words: Mapping[str, str], lock: int) -> None:
-        arguments = [_filled(word, words) for word in self._spec.command[1:]]
-        given = {name: _filled(value, words) for name, value in self._spec.environment.items()}
+        arguments = [filled(word, words) for word in self._spec.command[1:]]
+        given = {name: filled(value, words) for name, value in self._spec.environment.items()}
         environment = {**self._environment, **given, MARK: place.mark, TOKEN: str(self._fence())}
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         pid = os.posix_spawn(
@@ -242,21 +241,22 @@ class ProcessPool:
             self._children.discard(pid)
 
 
-def _words(replica: Replica, deployment: Deployment, ports: Mapping[str, int]) -> dict[str, str]:
-    return {
-        "replica": replica.name,
-        "deployment": deployment.name,
-        "model": deployment.model,
-        "target": target_of(deployment),
-        **{name: str(port) for name, port in ports.items()},
-    }
+def end_all(folder: Path, grace_s: float) -> list[str]:
+    """End every replica that any controller has started with its state in `folder`; returns their names.
 
-
-def _filled(text: str, words: Mapping[str, str]) -> str:
-    """Braces around anything else stay: an argument may be JSON."""
-    for word, value in words.items():
-        text = text.replace(f"{{{word}}}", value)
-    return text
+    For when no controller runs any more. Blocks while they end.
+    """
+    places = [one for one in ProcessPlace.everywhere(folder) if one.members()]
+    leaders = [leader for one in places if (leader := one.leader()) is not None]
+    signal_each(leaders, signal.SIGTERM)
+    wait_gone(leaders, grace_s)
+    left = [stat for one in places for stat in one.members()]
+    signal_each(left, signal.SIGKILL)
+    wait_gone(left, KILLED_S)
+    for place in ProcessPlace.everywhere(folder):
+        if not place.members():
+            place.forget()
+    return [one.replica for one in places]
 
 
 def _said(place: ProcessPlace) -> str:

@@ -1,20 +1,22 @@
 """`python -m enginehouse.containers.probe [URL|FILE]`: is a container's process well? Exit status 0 or 1.
 
 A URL has to answer 200. A file has to be young: a process that lives rewrites it (`enginehouse.heartbeat`).
-Standard library alone, since it runs every few seconds.
+It runs every few seconds in every container, so it imports next to nothing: a tenth of a second for an HTTP
+client would be a tenth of a core for ten containers.
 """
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 DEFAULT = "http://127.0.0.1:8080/readyz"
 TIMEOUT_S = 3.0
 MAX_AGE_S = 15.0
+OK = 200
 
 
 def problem(subject: str, now_s: float) -> str | None:
@@ -23,15 +25,20 @@ def problem(subject: str, now_s: float) -> str | None:
 
 
 def _of_url(url: str) -> str | None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    parts = urlsplit(url)
+    host, path = parts.hostname or "", parts.path or "/"
+    request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
     try:
-        with opener.open(url, timeout=TIMEOUT_S) as response:
-            return None if response.status == 200 else f"{url} answers {response.status}"
-    except urllib.error.HTTPError as error:
-        said = error.read(300).decode(errors="replace")
-        return f"{url} answers {error.code}: {said}"
-    except (OSError, ValueError) as error:
+        with socket.create_connection((host, parts.port or 80), TIMEOUT_S) as connection:
+            connection.sendall(request.encode())
+            answer = connection.makefile("rb").read(4096).decode(errors="replace")
+    except OSError as error:
         return f"{url}: {error}"
+    words = answer.split(maxsplit=2)
+    if len(words) < 2 or not words[1].isdigit():
+        return f"{url}: no answer in HTTP"
+    said = answer.partition("\r\n\r\n")[2][:300]
+    return None if int(words[1]) == OK else f"{url} answers {words[1]}: {said}"
 
 
 def _of_file(path: Path, now_s: float) -> str | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from controller.actuators.words import PORTS, filled, words_of
 from model_registry.entities import Deployment, ServerRef
 from model_registry.pools import DockerActuator
 from model_registry.replicas import Replica
@@ -17,7 +18,6 @@ REPLICA_LABEL = "enginehouse.replica"
 DEPLOYMENT_LABEL = "enginehouse.deployment"
 GPUS_LABEL = "enginehouse.gpus"
 HANDLE_LENGTH = 12
-PORTS = ("http_port", "grpc_port", "metrics_port")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_.-]+")
 
 
@@ -82,13 +82,7 @@ def description(
     controller to say.
     """
     ports = {name: port for name in PORTS if (port := getattr(spec, name)) is not None}
-    words = {
-        **{name: str(port) for name, port in ports.items()},
-        "replica": replica.name,
-        "deployment": deployment.name,
-        "model": deployment.model,
-        "target": deployment.target or deployment.model,
-    }
+    words = words_of(replica, deployment, ports)
     exposed = [f"{port}/tcp" for port in ports.values()]
     host: dict[str, Any] = {
         "Binds": list(spec.volumes),
@@ -108,13 +102,13 @@ def description(
         labels[GPUS_LABEL] = ",".join(str(gpu) for gpu in gpus)
     body: dict[str, Any] = {
         "Image": spec.image,
-        "Env": [f"{name}={_filled(value, words)}" for name, value in spec.environment.items()],
+        "Env": [f"{name}={filled(value, words)}" for name, value in spec.environment.items()],
         "Labels": labels,
         "ExposedPorts": {port: {} for port in exposed},
         "HostConfig": host,
     }
     if spec.command:
-        body["Cmd"] = [_filled(argument, words) for argument in spec.command]
+        body["Cmd"] = [filled(argument, words) for argument in spec.command]
     return body
 
 
@@ -146,10 +140,3 @@ def _bound(host: str) -> str:
         return host if ipaddress.ip_address(host).is_loopback else ""
     except ValueError:
         return "127.0.0.1" if host == "localhost" else ""
-
-
-def _filled(text: str, words: Mapping[str, str]) -> str:
-    """Braces around anything else stay: an argument may be JSON."""
-    for word, value in words.items():
-        text = text.replace(f"{{{word}}}", value)
-    return text

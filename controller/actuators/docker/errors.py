@@ -22,21 +22,21 @@ class DockerApiError(ActuatorError):
         self.status = status
 
 
-def error_of(verb: str, url: str, status: int, message: str) -> DockerApiError:
+def error_of(verb: str, status: int, message: str) -> DockerApiError:
     """What a refusal means; `verb`: what was asked, `message`: the daemon's own words."""
     said = message.strip()[:500]
-    advice = _advice(url, status, said.lower())
+    advice = _advice(status, said.lower())
     if advice is not None:
         remedy, final = advice
         return DockerApiError(f"Docker cannot {verb}: {said}; {remedy}", status, final=final)
     return DockerApiError(f"Docker answered {status} to {verb}: {said}", status)
 
 
-def _advice(url: str, status: int, said: str) -> tuple[str, bool] | None:
+def _advice(status: int, said: str) -> tuple[str, bool] | None:
     """Remedy, and whether asking again cannot help."""
     if status == UNREACHABLE:
         return (
-            f"is a daemon running at {url}, and may this user open its socket? "
+            "is a daemon running there, and may this user open its socket? "
             "`actuator.url` of the pool, or DOCKER_HOST, names another one"
         ), False
     if status == 404 and _NO_IMAGE in said:
@@ -52,6 +52,6 @@ def _advice(url: str, status: int, said: str) -> tuple[str, bool] | None:
         return "make it (`docker network create`), or correct the pool's `actuator.network`", True
     if "oci runtime" in said and any(words in said for words in _NO_PROGRAM):
         return "correct the pool's `actuator.command`: its first word is a program of the image", True
-    if "invalid" in said and status == 400:
+    if "invalid" in said and status in (400, 500):
         return "correct the pool's `actuator` fields", True
     return None

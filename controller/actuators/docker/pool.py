@@ -25,7 +25,7 @@ from controller.actuators.docker.container import (
     free_gpus,
     server_of,
 )
-from controller.actuators.docker.errors import DockerApiError, error_of
+from controller.actuators.docker.errors import UNREACHABLE, DockerApiError, error_of
 from controller.actuators.port import ActuatorError, Found, Running
 from model_registry.entities import Deployment, ServerRef
 from model_registry.pools import DockerActuator, Pool
@@ -237,11 +237,11 @@ class DockerPool:
                 yield docker
         except DockerError as error:
             if error.status not in but:
-                raise error_of(verb, docker.docker_host, error.status, str(error.message)) from error
+                raise error_of(verb, error.status, str(error.message)) from error
         except TimeoutError as error:
-            raise error_of(verb, docker.docker_host, 900, "no answer in time") from error
+            raise error_of(verb, UNREACHABLE, "no answer in time") from error
         except aiohttp.ClientError as error:
-            raise error_of(verb, docker.docker_host, 900, str(error)) from error
+            raise error_of(verb, UNREACHABLE, str(error)) from error
 
     def _client(self) -> Docker:
         if self._opened is None:
@@ -255,6 +255,6 @@ class DockerPool:
             try:
                 self._opened = Docker(self._spec.url)
             except (AssertionError, ValueError) as error:
-                where = self._spec.url or "DOCKER_HOST or a local socket"
-                raise error_of("be reached", where, 900, str(error) or "no daemon found") from error
+                where = self._spec.url or "neither DOCKER_HOST nor a local socket"
+                raise error_of("be reached", UNREACHABLE, f"{where}: {error}") from error
         return self._opened
