@@ -69,7 +69,7 @@ async def drains(store: RegistryStore) -> list[Drain]:
 @pytest.mark.parametrize("target", ["http://b:8000", "b:8000", "http://b:8000/"])
 async def test_a_server_is_drained_and_taken_back(admin: Admin, store: RegistryStore, target: str) -> None:
     assert await run(admin, "drain", target, "--reason", "new driver") == (
-        "http://b:8000/ drains: 1 endpoints\n"
+        "http://b:8000/ drains: 1 endpoint\n"
     )
     assert await drains(store) == [Drain(name="b-8000", server=SERVERS[1], reason="new driver")]
     assert "new driver" in await run(admin, "get", "drains")
