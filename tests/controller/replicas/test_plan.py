@@ -222,7 +222,7 @@ def test_a_triton_holds_a_model_once_and_the_emptiest_is_taken() -> None:
         pool=TRITONS,
     )
     assert result.acts == ()
-    assert result.held_up == {"d": "every server of pool 'p' has 'm', or is drained"}
+    assert result.held_up == {"d": "every server of pool 'p' has 'm'"}
 
 
 def test_after_a_failure_starts_wait_and_then_come_one_at_a_time() -> None:
