@@ -34,7 +34,8 @@ SERVERS = ("http://a:8000", "http://b:8000/")
 
 @pytest.fixture
 def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    return DemandStore.of(redis_client, config)
+    patient = config.model_copy(update={"command_timeout_s": 10.0})
+    return DemandStore.of(redis_client, patient)
 
 
 @pytest.fixture
