@@ -126,6 +126,10 @@ engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, w
 rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quick, --faults, --clean 20
 	@$(RUN) -m bench.rollouts $(ARGS)
 
+.PHONY: scale
+scale: setup-dev ## Scale live: a tenfold step, to zero and back, and leaders killed and frozen meanwhile (20 min)
+	@$(RUN) -m bench.scale $(ARGS)
+
 .PHONY: builder-kills
 builder-kills: setup-dev ## Kill builders fifty times: is every engine published once and whole?
 	@$(RUN) -m bench.builder_kills $(ARGS)

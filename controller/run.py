@@ -170,8 +170,18 @@ class Controller:
             log.info("endpoint gone", extra={"endpoint": name, "reason": "not renewed"})
         if self._rollouts is not None:
             await self._rollouts.act(snapshot, self.leadership)
-        if self._replicas is not None:
+        await self._act_on_replicas(snapshot)
+
+    async def _act_on_replicas(self, snapshot: Snapshot) -> None:
+        """Last, and apart: endpoints of what serves are renewed whatever becomes of this."""
+        if self._replicas is None:
+            return
+        try:
             await self._replicas.act(snapshot, self.leadership)
+        except (RegistryUnavailableError, LeadershipLostError):
+            raise
+        except Exception:
+            log.exception("acting on replicas failed unexpectedly")
 
     def _count_failures(self, desired: dict[str, Desired], observations: dict[str, Observation]) -> None:
         for name in self._failures.keys() - desired.keys():

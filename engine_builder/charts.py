@@ -12,6 +12,8 @@ _COLOURS = ("#3b6ea5", "#c05a2a", "#4a8f4a", "#8a5aa5", "#777777", "#b08a1e")
 _WIDTH, _HEIGHT = 560, 320
 _LEFT, _TOP, _RIGHT, _BOTTOM = 70, 40, 24, 52
 _MOST_POINTS = 400
+_ROUND = (1, 1.5, 2, 2.5, 3, 4, 5, 10)
+"""Ends of axes whose fifths are easily read."""
 
 
 class Series(NamedTuple):
@@ -47,7 +49,8 @@ def chart(title: str, x_name: str, y_name: str, series: Sequence[Series]) -> str
     for step in range(6):
         x, y = at(x_most * step / 5, y_most * step / 5)
         lines += [
-            f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>',
+            f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_grey(step)}"/>',
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_TOP + _HEIGHT}" stroke="{_grey(step)}"/>',
             f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_figure(y_most * step / 5)}</text>',
             _centred(x, _TOP + _HEIGHT + 18, _figure(x_most * step / 5)),
         ]
@@ -75,6 +78,11 @@ def shares(name: str, values: Iterable[float]) -> Series:
     return Series(name, points, marks=False)
 
 
+def _grey(step: int) -> str:
+    """Of the axes, and of the lines beside them."""
+    return "#dddddd" if step else "#888888"
+
+
 def _centred(x: float, y: float, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(text)}</text>'
 
@@ -90,7 +98,7 @@ def _mark(x: float, y: float, colour: str, note: str) -> str:
 
 def _thinned(places: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
     step = max(1, len(places) // _MOST_POINTS)
-    return [*places[::step], places[-1]]
+    return [*places[:-1:step], places[-1]]
 
 
 def round_up(most: float) -> float:
@@ -98,4 +106,4 @@ def round_up(most: float) -> float:
     if most <= 0 or not math.isfinite(most):
         return 1.0
     power = 10.0 ** math.floor(math.log10(most))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= most * (1 - 1e-9))
+    return next(factor * power for factor in _ROUND if factor * power >= most * (1 - 1e-9))

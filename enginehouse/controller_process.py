@@ -21,7 +21,7 @@ from controller.run import Controller
 from controller.scaling.autoscaler import Autoscaler
 from enginehouse.controller_ports import ControllerPorts
 from enginehouse.heartbeat import beat, check
-from enginehouse.local.state_dir import default_state_dir
+from enginehouse.local.state_dir import REPLICAS, default_state_dir
 from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
 from inference.introspection import introspect
@@ -57,7 +57,7 @@ async def _run(settings: Settings) -> None:
     fence = Fence(settings.controller.replicas.margin_s)
     surroundings = Surroundings(
         registry=settings.registry.name,
-        folder=settings.controller.state_path or default_state_dir() / "replicas",
+        folder=settings.controller.state_path or default_state_dir() / REPLICAS,
         environment={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
         fence=fence.token,
     )

@@ -226,6 +226,7 @@ class GatewayProcess:
         self.metrics.slices(self.worker, self.capacity.units(), self.limits.units())
         self.metrics.renewals(self.exchange.lost_reports, self.exchange.connected)
         self.metrics.rollouts({model: one.status.share for model, one in self.snapshot().rolling.items()})
+        self.metrics.held(self.router.queueing.holding.requests())
         feeds = self.router.deciding.kv_feeds
         for endpoint in self._endpoints() if feeds else ():
             if (feed := feeds.of(endpoint)) is not None and feed.heard_s > 0:

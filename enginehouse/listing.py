@@ -74,7 +74,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "ApiKey": ("name", "tenant", "models", "profiles", "expires_at", "admin", "disabled", "revoked"),
     "Rollout": ("name", "model", "stable", "candidate", "wanted", "run"),
     "Pool": ("name", "actuator", "gpu_class", "max_replicas", "cost_per_hour", "labels", "description"),
-    "Replica": ("name", "state", "place", "server", "handle", "cold_start_s", "memory_mib", "reason"),
+    "Replica": ("name", "state", "server", "handle", "cold_start_s", "memory_mib", "reason"),
     "ScalingStatus": (
         "name",
         "pool",

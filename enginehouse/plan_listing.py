@@ -15,7 +15,7 @@ from engine_builder.charts import round_up
 from engine_builder.plan import Finding, LanePlan, Option, Plan, advice
 from engine_builder.plan.choice import Point
 from engine_builder.plan.memory import GIB
-from engine_builder.plan.picture import label
+from engine_builder.plan.picture import label, span
 from model_registry.engine_specs import EngineSpec
 
 PLOT_WIDTH, PLOT_HEIGHT = 72, 14
@@ -137,9 +137,7 @@ def _plot(plan: Plan) -> Iterator[RenderableType]:
     yield Text(f"{'':10}0{most_user / 2:>{PLOT_WIDTH // 2},.0f}{most_user:>{PLOT_WIDTH // 2},.0f}")
     for (lane, front), mark in zip(fronts, MARKS, strict=False):
         name = plan.name_of(lane)
-        yield Text(
-            f"  {mark} {name}: {label(front[0])} to {label(front[-1])}" if front else f"  {mark} {name}: none"
-        )
+        yield Text(f"  {mark} {name}: {span(front)}")
 
 
 def as_json(plan: Plan, resolved: EngineSpec) -> dict[str, Any]:

@@ -129,12 +129,13 @@ class TritonControl:
     ) -> None:
         """Load or reload `model` and return when it is ready. Needs explicit model control.
 
-        Raises InferenceError with the server's reason, ServerTimeoutError when late.
+        Raises InferenceError with the server's reason, ServerTimeoutError when late, ServerUnreachableError
+        when the server was restarted meanwhile and knows nothing of it.
         """
         body = {"parameters": dict(parameters)} if parameters else {}
         path = f"/v2/repository/models/{quote(model, safe='')}/load"
         await self._json("POST", path, body, timeout_s)
-        await self._wait_until(lambda: self.model_ready(model), timeout_s, f"{model} is not ready")
+        await self._wait_until(lambda: self._has_come_up(model), timeout_s, f"{model} is not ready")
 
     async def unload(self, model: str, with_dependents: bool = False, timeout_s: float = 60.0) -> None:
         """Unload `model` and return when it has left the server's memory."""
@@ -187,6 +188,13 @@ class TritonControl:
             return False
         models = listed if isinstance(listed, list) else []
         return any(isinstance(model, dict) and model.get("owned_by") == EMULATOR for model in models)
+
+    async def _has_come_up(self, model: str) -> bool:
+        if await self.model_ready(model):
+            return True
+        if await self._is_gone(model):
+            raise ServerUnreachableError(f"{model} was loaded on {self._base} and is not there any more")
+        return False
 
     async def _is_gone(self, model: str) -> bool:
         states = [entry.state for entry in await self.index() if entry.name == model]

@@ -44,6 +44,7 @@ from router.errors import AttemptsExhaustedError, NoEndpointsError, NoRoomError
 from router.explain import Considered, Decisions, Explained
 from router.fair_queue import Priority
 from router.hedger import Hedger
+from router.holding import Outlook
 from router.ledger import EndpointLoad
 from router.paces import Paces
 from router.pick import Candidate, Decision, pick
@@ -216,6 +217,12 @@ class Router:
         ]
         limits = [most_inputs(Schema.from_dict(dict(one.server_schema))) for one in endpoints]
         return len(endpoints), min((limit for limit in limits if limit is not None), default=None)
+
+    def coming(self, model: str, selection: Selection | None) -> Outlook | None:
+        """When a model should come that has no endpoint which is ready; None: it has, or nobody brings it."""
+        endpoints = self._snapshot().endpoints.get(model, ())
+        up = any(one.state == "ready" and (selection is None or selection.fits(one)) for one in endpoints)
+        return None if up else self.queueing.holding.outlook(model, selection)
 
     async def run(self, job: Job, answer: Answer) -> Finished:
         """Push the answer of `job` into `answer`, wherever it comes from.
@@ -409,6 +416,7 @@ class Router:
             and (job.selection is None or job.selection.fits(endpoint))
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
+            and endpoint.weight > 0
         )
 
     def _is_served(self, job: Job) -> bool:

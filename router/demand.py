@@ -1,20 +1,23 @@
 """Demand: what one gateway process counts of its requests, by model and profile, for the controller.
 
 A request pays a look-up and a few additions; gauges are read when they are reported. Rows of batch jobs use
-spare capacity only and count nowhere. Owned by one event loop; times are of its clock.
+spare capacity only and count nowhere, but that a model which is not up is wanted for them. Owned by one event
+loop; times are of its clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from inference.request import Usage
 from model_registry.demand.demand import EndpointDemand, GroupDemand, WorkerDemand
 from model_registry.entities import Deployment
 from model_registry.snapshot import Snapshot
 from router.ledger import EndpointLoad, Reported
+from router.profiles import stand_ins
 
 
 class Waiting(Struct, eq=False):
@@ -98,6 +101,8 @@ class Demanded:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], GroupCounts] = {}
+        self.for_rows: Collection[tuple[str, str]] = ()
+        """Models that are not up and that batch jobs wait for, each with the profile of who may serve it."""
 
     def arrived(self, model: str, profile: str, prompt_tokens: int) -> GroupCounts:
         """A request is here; `GroupCounts.finished` follows exactly once."""
@@ -124,16 +129,30 @@ class Demanded:
         self, loads: Mapping[str, EndpointLoad], in_flight: Mapping[str, Reported], now_s: float
     ) -> WorkerDemand:
         """What this process has to tell; `loads` and `in_flight`: of endpoints, by name."""
+        groups = {key: group.told(now_s) for key, group in self._groups.items()}
+        for key in self.for_rows:
+            told = groups.get(key, GroupDemand())
+            groups[key] = replace(told, waiting=told.waiting + 1, held=told.held + 1)
         return WorkerDemand(
-            groups={
-                f"{model}:{profile}": group.told(now_s) for (model, profile), group in self._groups.items()
-            },
+            groups={f"{model}:{profile}": told for (model, profile), told in groups.items()},
             endpoints={
                 name: _endpoint(load, in_flight.get(name))
                 for name, load in loads.items()
                 if load.requests or load.answers or load.failures
             },
         )
+
+
+def wanted_for_rows(snapshot: Snapshot, models: Collection[str], profile: str) -> set[tuple[str, str]]:
+    """Of `models`, which rows of batch jobs wait for under `profile`, those to be brought up. Pure."""
+    found = set()
+    for model in models:
+        if any(one.state == "ready" for one in snapshot.endpoints.get(model, ())):
+            continue
+        scaled = [one.profile for one in snapshot.deployments.get(model, ()) if one.scaling and one.weight]
+        if scaled:
+            found.add((model, next(one for one in stand_ins(profile, scaled) if one in scaled)))
+    return found
 
 
 def _target_s(deployment: Deployment) -> float:

@@ -16,9 +16,11 @@ from model_registry.replicas import ScalingStatus
 from model_registry.snapshot import Snapshot
 from router.config import HoldingConfig
 from router.errors import ColdFullError, ColdModelError
+from tenancy.policy import Selection
 
 if TYPE_CHECKING:
     from router.attempts import Job
+    from router.waiting import Waiter
 
 _LATE_SHARE = 0.25
 """Part of a cold start that one which is late is taken to last on."""
@@ -73,19 +75,29 @@ def may_take_s(now_s: float, deadline_s: float | None, max_wait_s: float | None)
 class Holding:
     """What is held in one gateway process, and how much more may be."""
 
-    def __init__(self, config: HoldingConfig, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        config: HoldingConfig,
+        snapshot: Callable[[], Snapshot],
+        is_served: Callable[[Job], bool],
+    ) -> None:
+        """`is_served`: whether an endpoint is up that may serve a job, whatever its load."""
         self._config = config
         self._snapshot = snapshot
+        self._is_served = is_served
         self._requests: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
 
-    def outlook(self, job: Job) -> Outlook | None:
-        """When an endpoint for `job` should come, though none is up; None: nobody brings one up."""
-        snapshot, model = self._snapshot(), job.wish.model.name
+    def coming(self, job: Job) -> Outlook | None:
+        """When an endpoint should come for a job that none which is up may serve; None: it is not held."""
+        return None if self._is_served(job) else self.outlook(job.wish.model.name, job.selection)
+
+    def outlook(self, model: str, selection: Selection | None) -> Outlook | None:
+        """When an endpoint should come that `selection` lets serve; None: nobody brings one up."""
+        snapshot = self._snapshot()
         deployments = snapshot.deployments.get(model, ())
         if not deployments:
             return None
-        selection = job.selection
         fits = None if selection is None else lambda one: selection.may_fit(one, snapshot.pools)
         return outlook(time(), deployments, snapshot.scaling, fits)
 
@@ -111,16 +123,25 @@ class Holding:
         if coming.eta_s > self.limit_s(job):
             raise ColdModelError(model, coming.eta_s)
 
-    def take(self, job: Job) -> bool:
-        """`job` is held from now on; `leave` follows exactly once. Whether it is the model's only one."""
-        model = job.wish.model.name
+    def begin(self, waiter: Waiter) -> bool:
+        """It is held from now on; `end` follows. Whether it is its model's only one."""
+        job, model = waiter.job, waiter.job.wish.model.name
+        waiter.held_s = monotonic()
+        if job.counts is not None and job.waiting is not None:
+            job.counts.hold(job.waiting, held=True)
         self._requests[model] += 1
         self._tokens[model] += job.tokens
         return self._requests[model] == 1
 
-    def leave(self, job: Job) -> None:
-        """It is held no more."""
-        model = job.wish.model.name
+    def end(self, waiter: Waiter) -> None:
+        """It is held no more, if it was."""
+        if waiter.held_s is None:
+            return
+        job, model = waiter.job, waiter.job.wish.model.name
+        job.held_s += monotonic() - waiter.held_s
+        waiter.held_s = None
+        if job.counts is not None and job.waiting is not None:
+            job.counts.hold(job.waiting, held=False)
         self._requests[model] -= 1
         self._tokens[model] -= job.tokens
         if self._requests[model] == 0:
@@ -129,3 +150,7 @@ class Holding:
     def requests(self) -> Mapping[str, int]:
         """Those held, by model."""
         return self._requests
+
+
+def reason_of(error: ColdModelError) -> str:
+    return "cold_queue_full" if isinstance(error, ColdFullError) else "model_loading"

@@ -15,28 +15,26 @@ import math
 from collections import Counter
 from collections.abc import Callable, Set
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Protocol
-
-from msgspec import Struct, field
 
 from inference.request import Usage
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
-from router.admission import Drain, Verdict, allowed_ttft_s, service
+from router.admission import Verdict, allowed_ttft_s, service
 from router.capacity import Capacity
 from router.config import RouterConfig
 from router.demand import Waiting
-from router.errors import ColdFullError, ColdModelError, NoEndpointsError, RouterError
+from router.errors import ColdModelError, NoEndpointsError, RouterError
 from router.fair_queue import FairQueue
 from router.gate import Forecast, Gate
-from router.holding import Holding, Outlook
+from router.holding import Holding, Outlook, reason_of
 from router.pick import Decision
 from router.places import Place, Places
 from router.profiles import Wish
 from router.siblings import Siblings
 from router.tenant_turns import Answer, Ticket
 from router.under_way import UnderWay
+from router.waiting import Group, Waiter, need_of, settle, uncached_of
 from router.window import Held
 
 if TYPE_CHECKING:
@@ -55,34 +53,6 @@ class QueueObserver(Protocol):
     def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
 
     def refused(self, wish: Wish, reason: str) -> None: ...
-
-
-class _Waiter(Struct, eq=False):
-    """One request that waits, and the future that ends its waiting."""
-
-    job: Job
-    failed: set[str]
-    done: asyncio.Future[Decision]
-    entered_s: float
-    timer: asyncio.TimerHandle | None = None
-    """Ends its waiting."""
-    held_s: float | None = None
-    """Since when it has been held, as `time.monotonic`: the loop's clock can stand still meanwhile."""
-    decision: Decision | None = None
-    refusal: Verdict | None = None
-
-
-class _Group(Struct, eq=False):
-    """What waits for one model under one profile."""
-
-    model: str
-    profile: str
-    knobs: Knobs
-    queue: FairQueue[_Waiter]
-    drain: Drain = field(default_factory=Drain)
-    waiters: dict[_Waiter, Ticket[_Waiter]] = field(default_factory=dict)
-    deserted_s: float | None = None
-    """Since when the model has no endpoint that is ready."""
 
 
 class Queueing:
@@ -111,14 +81,13 @@ class Queueing:
         self._config = config
         self._snapshot = snapshot
         self._decide = decide
-        self._is_served = is_served
-        self.holding = Holding(config.holding, snapshot)
+        self.holding = Holding(config.holding, snapshot, is_served)
         self.on_held: Callable[[], None] | None = None
         """Called when a request comes to be held for a model for which none was."""
         self._observer = observer
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
-        self._groups: dict[tuple[str, str], _Group] = {}
+        self._groups: dict[tuple[str, str], Group] = {}
         self._under_way: dict[str, UnderWay] = {}
         """By model; of requests that use spare capacity only there are none."""
         self._siblings = Siblings(knobs, self._release)
@@ -146,7 +115,7 @@ class Queueing:
         model, counts = job.wish.model.name, job.counts
         if counts is None:
             return await self._wait(job, failed)
-        waiting = job.waiting = Waiting(self._loop.time(), _uncached(job))
+        waiting = job.waiting = Waiting(self._loop.time(), uncached_of(job))
         self._waits(model, 1)
         counts.enter(waiting)
         try:
@@ -184,6 +153,9 @@ class Queueing:
         self._changed.set()
         self._changed = asyncio.Event()
         self.places.retain(one for group in self._snapshot().endpoints.values() for one in group)
+        for model, requests in self.waiting.items():
+            if requests:  # slots of an endpoint that has just come are asked for at once
+                self.places.wanted(self._snapshot().endpoints.get(model, ()), requests)
         for group in list(self._groups.values()):
             self._review(group)
             self._look(group)
@@ -210,7 +182,7 @@ class Queueing:
         job.behind = None
         if self._groups and job.spare is None and (job.wish.model.name, job.wish.profile) in self._groups:
             return None
-        need, places = _need(job), self.places
+        need, places = need_of(job), self.places
         excluded = failed | self._closed(job, need) if places.full or places.bounded else failed
         decision = self._decide(job, excluded)
         if decision.endpoint is None:
@@ -282,7 +254,7 @@ class Queueing:
         while True:
             decision = self._decide(job, failed)
             if job.spare is None:
-                coming = None if decision.endpoint is not None else self._coming(job)
+                coming = None if decision.endpoint is not None else self.holding.coming(job)
                 if decision.endpoint is not None or coming is not None:
                     return await self._queue(job, failed, coming)
             left_s = deadline_s - self._loop.time()
@@ -309,7 +281,7 @@ class Queueing:
                 self._admit_held(group, job, coming)
             elif not job.dispatched:
                 self._admit(group, job)
-            waiter = _Waiter(job, failed, self._loop.create_future(), now_s)
+            waiter = Waiter(job, failed, self._loop.create_future(), now_s)
             ticket = self._add(group, waiter, now_s)
         except BaseException:
             self._close_if_empty(group)
@@ -323,7 +295,7 @@ class Queueing:
                 self._hold(group, waiter)
             return await waiter.done
         finally:
-            self._unhold(waiter)
+            self.holding.end(waiter)
             if waiter.timer is not None:
                 waiter.timer.cancel()
             group.queue.remove(ticket)
@@ -331,71 +303,53 @@ class Queueing:
             self._close_if_empty(group)
             self._observer.unqueued(job.wish, job.tokens, self._loop.time() - now_s)
 
-    def _wait_at_most(self, group: _Group, waiter: _Waiter) -> None:
+    def _wait_at_most(self, group: Group, waiter: Waiter) -> None:
         """From now on it waits as long as its profile lets it."""
         if waiter.timer is not None:
             waiter.timer.cancel()
         waiter.timer = self._loop.call_later(group.knobs.max_wait_s, self._timed_out, group, waiter)
 
-    def _coming(self, job: Job) -> Outlook | None:
-        """When an endpoint should come for a job that none which is up may serve; None: it is not held."""
-        return None if self._is_served(job) else self.holding.outlook(job)
-
-    def _admit_held(self, group: _Group, job: Job, coming: Outlook) -> None:
+    def _admit_held(self, group: Group, job: Job, coming: Outlook) -> None:
         try:
             self.holding.admit(job, coming, queue_is_full=group.queue.is_full)
         except ColdModelError as error:
-            self._observer.refused(job.wish, _reason_of(error))
+            self._observer.refused(job.wish, reason_of(error))
             raise
 
-    def _hold(self, group: _Group, waiter: _Waiter) -> None:
+    def _hold(self, group: Group, waiter: Waiter) -> None:
         """No endpoint is up for it: it is held until one is, or for as long as it may be."""
-        job = waiter.job
-        waiter.held_s = monotonic()
-        if job.counts is not None and job.waiting is not None:
-            job.counts.hold(job.waiting, held=True)
         if waiter.timer is not None:
             waiter.timer.cancel()
-        waiter.timer = self._loop.call_later(self.holding.limit_s(job), self._held_too_long, group, waiter)
-        if self.holding.take(job) and self.on_held is not None:
+        limit_s = self.holding.limit_s(waiter.job)
+        waiter.timer = self._loop.call_later(limit_s, self._held_too_long, group, waiter)
+        if self.holding.begin(waiter) and self.on_held is not None:
             self.on_held()
 
-    def _unhold(self, waiter: _Waiter) -> None:
-        """It is held no more, if it was."""
-        if waiter.held_s is None:
-            return
-        job = waiter.job
-        job.held_s += monotonic() - waiter.held_s
-        waiter.held_s = None
-        self.holding.leave(job)
-        if job.counts is not None and job.waiting is not None:
-            job.counts.hold(job.waiting, held=False)
-
-    def _review(self, group: _Group) -> None:
+    def _review(self, group: Group) -> None:
         """Endpoints came or went, or are expected at another time: what that means for who is held."""
         for waiter in list(group.waiters):
             if waiter.held_s is None:
                 continue
-            coming = self._coming(waiter.job)
+            coming = self.holding.coming(waiter.job)
             if coming is None:
-                self._unhold(waiter)
+                self.holding.end(waiter)
                 self._wait_at_most(group, waiter)
             elif coming.under_way and coming.eta_s > self.holding.limit_s(waiter.job):
                 self._give_up(group, waiter, coming)
 
-    def _held_too_long(self, group: _Group, waiter: _Waiter) -> None:
-        coming = self._coming(waiter.job)
+    def _held_too_long(self, group: Group, waiter: Waiter) -> None:
+        coming = self.holding.coming(waiter.job)
         if coming is None:
             self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
         else:
             self._give_up(group, waiter, coming)
 
-    def _give_up(self, group: _Group, waiter: _Waiter, coming: Outlook) -> None:
+    def _give_up(self, group: Group, waiter: Waiter, coming: Outlook) -> None:
         error = ColdModelError(waiter.job.wish.model.name, coming.eta_s)
-        self._observer.refused(waiter.job.wish, _reason_of(error))
+        self._observer.refused(waiter.job.wish, reason_of(error))
         self._fail(group, waiter, error)
 
-    def _add(self, group: _Group, waiter: _Waiter, now_s: float) -> Ticket[_Waiter]:
+    def _add(self, group: Group, waiter: Waiter, now_s: float) -> Ticket[Waiter]:
         job, queue = waiter.job, group.queue
         allowed_s = self._gate.allowed_s(job)
         due_s = now_s + (allowed_s if math.isfinite(allowed_s) else group.knobs.ttft_target_s)
@@ -416,7 +370,7 @@ class Queueing:
         group.waiters[waiter] = ticket
         return ticket
 
-    def _admit(self, group: _Group, job: Job) -> None:
+    def _admit(self, group: Group, job: Job) -> None:
         """Let the request into the queue. Raises the refusal where it may not come in."""
         queue = group.queue
         verdict = self._gate.into_queue(job, queue, group.drain)
@@ -428,7 +382,7 @@ class Queueing:
         if verdict.action == "refuse":
             raise self._refusal(job, verdict)
 
-    def _look(self, group: _Group) -> None:
+    def _look(self, group: Group) -> None:
         """Let as many go as there is room for."""
         while group.waiters:
             endpoints = self._snapshot().endpoints.get(group.model, ())
@@ -447,15 +401,15 @@ class Queueing:
             group.drain.left(ticket.tokens, now_s)
             job = waiter.job
             if not job.dispatched:
-                job.charge = partial(_settle, group.queue, ticket)
-            self._go(job, waiter.decision, _need(job))
+                job.charge = partial(settle, group.queue, ticket)
+            self._go(job, waiter.decision, need_of(job))
             waiter.done.set_result(waiter.decision)
 
-    def _may_go(self, waiter: _Waiter) -> Answer:
+    def _may_go(self, waiter: Waiter) -> Answer:
         """Whether a request that is at the head of its tenant goes now; keeps the decision with it."""
         if waiter.done.done():
             return "go"  # its client has left: out of the way
-        job, need = waiter.job, _need(waiter.job)
+        job, need = waiter.job, need_of(waiter.job)
         waited_s = self._loop.time() - waiter.entered_s
         if waiter.failed and waited_s > _MAX_BACKOFF_S:
             waiter.failed.clear()
@@ -471,17 +425,17 @@ class Queueing:
             waiter.refusal = self._gate.at_endpoint(job, decision.endpoint.name, waited_s)
         return "go"
 
-    def _timed_out(self, group: _Group, waiter: _Waiter) -> None:
+    def _timed_out(self, group: Group, waiter: Waiter) -> None:
         """It waited as long as its profile lets it: 429 where capacity exists, 503 where it does not."""
         if self._decide(waiter.job, set()).endpoint is None:
             self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
             return
         self._refuse(group, waiter, self._gate.timed_out(group.queue, group.drain))
 
-    def _refuse(self, group: _Group, waiter: _Waiter, verdict: Verdict) -> None:
+    def _refuse(self, group: Group, waiter: Waiter, verdict: Verdict) -> None:
         self._fail(group, waiter, self._refusal(waiter.job, verdict))
 
-    def _fail(self, group: _Group, waiter: _Waiter, error: RouterError) -> None:
+    def _fail(self, group: Group, waiter: Waiter, error: RouterError) -> None:
         """Take a request out of the queue and tell it why."""
         ticket = group.waiters.pop(waiter, None)
         if ticket is not None:
@@ -493,9 +447,9 @@ class Queueing:
         self._observer.refused(job.wish, verdict.reason)
         return self._gate.error(job, verdict)
 
-    def _open(self, model: str, profile: str) -> _Group:
+    def _open(self, model: str, profile: str) -> Group:
         knobs = self._knobs(profile)
-        group = _Group(
+        group = Group(
             model,
             profile,
             knobs,
@@ -507,7 +461,7 @@ class Queueing:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
         return group
 
-    def _close_if_empty(self, group: _Group) -> None:
+    def _close_if_empty(self, group: Group) -> None:
         if not group.waiters and self._groups.get((group.model, group.profile)) is group:
             del self._groups[group.model, group.profile]
 
@@ -522,38 +476,13 @@ class Queueing:
             elif group.deserted_s is None:
                 group.deserted_s = now_s
                 for waiter in list(group.waiters):
-                    if waiter.held_s is None and self._coming(waiter.job) is not None:
+                    if waiter.held_s is None and self.holding.coming(waiter.job) is not None:
                         self._hold(group, waiter)
             elif now_s - group.deserted_s >= self._config.no_endpoint_timeout_s:
                 for waiter in [one for one in group.waiters if one.held_s is None]:
                     self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
         if self._groups:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
-
-
-def _need(job: Job) -> Held:
-    """What the request takes of a window."""
-    return Held(1, job.tokens - job.output_tokens + job.request.max_tokens)
-
-
-def _reason_of(error: ColdModelError) -> str:
-    return "cold_queue_full" if isinstance(error, ColdFullError) else "model_loading"
-
-
-def _uncached(job: Job) -> int:
-    """Of its prompt, at the endpoint that has most of it, as far as that was looked at."""
-    candidates = () if job.considered is None else job.considered.candidates
-    cached = max((one.view.cached_tokens for one in candidates), default=0)
-    return max(1, job.tokens - job.output_tokens - cached)
-
-
-def _settle(queue: FairQueue[_Waiter], ticket: Ticket[_Waiter], usage: Usage | None) -> None:
-    """Charge what the request used; where a server does not tell that, the estimate stands."""
-    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
-        queue.settle(ticket, ticket.cost)
-        return
-    uncached = usage.prompt_tokens - (usage.cached_tokens or 0)
-    queue.settle(ticket, service(uncached, usage.completion_tokens))
 
 
 def _nothing(job: Job, reason: str) -> NoEndpointsError:

@@ -27,7 +27,7 @@ from inference.request import EmbeddingInput, InferenceRequest, Usage
 from inference.sink import Call, Delta, FinishReason, TokenScore
 from router.attempts import Finished, Job, Outcome, Router
 from router.batch_choice import choose
-from router.errors import AttemptsExhaustedError, RouterError
+from router.errors import AttemptsExhaustedError, ColdFullError, RouterError
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
@@ -111,13 +111,14 @@ class RequestBatches:
     ) -> Embedded:
         """A vector for each input. Raises what `Router.run` raises; cancelling it takes its inputs back.
 
-        `on_held`: as of `Job`.
+        `on_held`: as of `Job`. ColdFullError where the model is not up and as many requests wait as may.
         """
         key = wish.model.name, wish.profile, lanes, selection
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = _Queue(wish, lanes, selection)
         queue.wish = wish
+        self._refuse_beyond_bound(queue)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         member = _Member(trace, [b""] * len(inputs), len(inputs), done, on_held=on_held)
         queue.waiting += [_Part(member, place, one) for place, one in enumerate(inputs)]
@@ -130,6 +131,16 @@ class RequestBatches:
             if not queue.waiting and not queue.running:
                 self._queues.pop(key, None)
         return Embedded(member.vectors, list(member.finished.values()))
+
+    def _refuse_beyond_bound(self, queue: _Queue) -> None:
+        """What waits here to be joined is held as well, where the request batches before it are."""
+        if not queue.waiting:
+            return
+        coming = self._router.coming(queue.wish.model.name, queue.selection)
+        if coming is None:
+            return
+        if len({id(part.member) for part in queue.waiting}) >= self._router.config.holding.max_requests:
+            raise ColdFullError(queue.wish.model.name, coming.eta_s)
 
     def _take_back(self, queue: _Queue, member: _Member) -> None:
         """Forget the inputs of a request that has ended, and cancel what nobody waits for."""

@@ -29,7 +29,7 @@ class Card(NamedTuple):
     unload_s: float = 1.0
     service_s: float = 5.0
     """Of one request, during which its copy cannot go."""
-    look_s: float = 10.0
+    look_s: float = 30.0
     """How often the controller decides though nothing has happened, and 1 s while something is held up."""
 
 
@@ -80,6 +80,7 @@ class _Run:
         self.ahead = ahead
         self.card, self.foresight = card, foresight
         self.models = [name_of(number) for number in range(work.of_models)]
+        self.idle = {model: ModelNeed(model, 1.0, card.load_s) for model in self.models}
         self.servers = [_Server(f"gpu{number}") for number in range(card.gpus)]
         self.where: dict[str, _Server] = {}
         """Of models that are ready or coming."""
@@ -109,7 +110,8 @@ class _Run:
             self.decide(now_s)
 
     def look(self, now_s: float) -> None:
-        self.decide(now_s)
+        if self.ahead or self.held:
+            self.decide(now_s)
         stuck = any(model not in self.where for model in self.held)
         self.at(now_s + (1.0 if stuck else self.card.look_s), self.look)
 
@@ -138,15 +140,10 @@ class _Run:
         ]
 
     def _needs(self, now_s: float) -> list[ModelNeed]:
-        needs = []
-        for model in self.models:
-            held = self.held.get(model)
-            if held:
-                need = ModelNeed(model, 1.0, self.card.load_s, 1, waiting=len(held), oldest_s=now_s - held[0])
-            else:
-                need = ModelNeed(model, 1.0, self.card.load_s)
-            needs.append(need)
-        return needs
+        needs = dict(self.idle)
+        for model, since_s in self.held.items():
+            needs[model] = needs[model]._replace(waiting=len(since_s), oldest_s=now_s - since_s[0])
+        return list(needs.values())
 
     def _load(self, now_s: float, act: Load) -> None:
         server = next(one for one in self.servers if one.name == act.server)

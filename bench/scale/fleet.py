@@ -33,7 +33,7 @@ TENANT = "house"
 SERVERS = 4
 SLOTS = 4
 STEP_MS = 50.0
-LOAD_S = 5.0
+LOAD_S = 25.0
 TTFT_S = 1.5
 GATEWAYS = 2
 CONTEXT = 1024
@@ -61,7 +61,7 @@ class Fleet:
             "max_replicas": SERVERS,
             "ttft_s": TTFT_S,
             "itl_s": 2 * STEP_MS / 1e3,
-            "cold_start_s": 2 * LOAD_S,
+            "cold_start_s": LOAD_S,
             **scaling,
         }
         version = await self._store.apply(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from controller.actuators.docker.pool import DockerPool
 from controller.actuators.dry_run import DryRunPool
+from controller.actuators.kubernetes.workload import KubernetesWorkload
 from controller.actuators.port import Actuator, Workload
 from controller.actuators.process import ProcessPool
 from controller.actuators.triton import TritonPool
@@ -45,8 +46,6 @@ def actuator_of(pool: Pool, surroundings: Surroundings) -> Actuator | Workload:
         case DockerActuator():
             return DockerPool(pool, registry, fence)
         case KubernetesActuator():
-            from controller.actuators.kubernetes.workload import KubernetesWorkload  # its client is large
-
-            return KubernetesWorkload(pool.actuator)
+            return KubernetesWorkload(pool.actuator, fence)
         case DryRunActuator():
             return DryRunPool(pool)

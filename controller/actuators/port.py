@@ -80,18 +80,14 @@ class Member(NamedTuple):
 class Workload(Protocol):
     """Of one pool, where only the number can be set and somebody else (Kubernetes) places replicas."""
 
-    @property
-    def sets_number(self) -> bool:
-        """False where another autoscaler sets the number, and `scale` only says who should go first."""
-
-    def leavers(self, members: Sequence[Member], count: int, preferred: Sequence[str]) -> tuple[str, ...]:
-        """Handles of those that go when the number falls by `count`, in that order. Pure.
-
-        `preferred` go first as far as that can be told.
-        """
+    def order(self, members: Sequence[Member]) -> tuple[str, ...] | None:
+        """Handles in the order in which they go when the number falls; None: `scale` may choose. Pure."""
 
     async def scale(self, deployment: Deployment, replicas: int, leaving: Sequence[str]) -> None:
-        """Set the number; `leaving`: handles of those that should go first. Raises ActuatorError."""
+        """Set the number; `leaving`: handles of those that should go first. Raises ActuatorError.
+
+        Where another autoscaler sets it, only say who should go first.
+        """
 
     async def members(self, deployment: Deployment) -> Sequence[Member]:
         """Those that are there. Raises ActuatorError."""

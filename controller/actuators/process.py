@@ -31,7 +31,7 @@ from model_registry.entities import Deployment, ServerRef
 from model_registry.leadership import boot_s
 from model_registry.pools import Pool, ProcessActuator
 from model_registry.replicas import Replica
-from telemetry.process_stat import boot_id, signal_each
+from telemetry.process_stat import boot_id, signal_each, wait_gone
 
 POLL_S = 0.05
 BUSY_S = 2.0
@@ -239,6 +239,24 @@ class ProcessPool:
                 if os.waitpid(pid, os.WNOHANG) == (0, 0):
                     continue
             self._children.discard(pid)
+
+
+def end_all(folder: Path, grace_s: float) -> list[str]:
+    """End every replica that any controller has started with its state in `folder`; returns their names.
+
+    For when no controller runs any more. Blocks while they end.
+    """
+    places = [one for one in ProcessPlace.everywhere(folder) if one.members()]
+    leaders = [leader for one in places if (leader := one.leader()) is not None]
+    signal_each(leaders, signal.SIGTERM)
+    wait_gone(leaders, grace_s)
+    left = [stat for one in places for stat in one.members()]
+    signal_each(left, signal.SIGKILL)
+    wait_gone(left, KILLED_S)
+    for place in ProcessPlace.everywhere(folder):
+        if not place.members():
+            place.forget()
+    return [one.replica for one in places]
 
 
 def _said(place: ProcessPlace) -> str:

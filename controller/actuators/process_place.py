@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from telemetry.process_stat import ProcessStat, all_stats, boot_id, stat_in, stat_of
@@ -62,6 +62,15 @@ class ProcessPlace:
     def all_in(folder: Path) -> list[str]:
         """Replicas that have left something there."""
         return sorted(unquote(path.stem) for path in folder.glob("*.json"))
+
+    @classmethod
+    def everywhere(cls, folder: Path) -> list[Self]:
+        """Of all pools of all registries that keep theirs in `folder`."""
+        paths = sorted(folder.glob("*/*/*.json"))
+        return [
+            cls(path.parent, unquote(path.parts[-3]), unquote(path.parts[-2]), unquote(path.stem))
+            for path in paths
+        ]
 
     def plan(self) -> Plan | None:
         """What was to be started; None where nothing was."""

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 
 from controller.actuators.port import Found
 from controller.replicas.acts import Backoff, Seen
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.errands import Outcome
-from controller.replicas.members import (
-    Crew,
-    Number,
-    allowed,
-    followed,
-    hint,
-    in_their_order,
-    number_of,
-)
 from controller.replicas.placing import undrained
 from controller.replicas.plan import plan
 from controller.replicas.records import adopted, after, progressed
+from controller.replicas.roster import (
+    NOTHING_SEEN,
+    Sighting,
+    enrolled,
+    foreseen,
+    in_order,
+    is_placed_elsewhere,
+    patient,
+)
 from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
 from controller.residency.pool import NOTHING_KNOWN, Known
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
 from model_registry.kinds import Ref
-from model_registry.pools import Pool
 from model_registry.replicas import Replica
 from model_registry.snapshot import Snapshot, Stored
 
@@ -49,10 +48,8 @@ class Facts:
     """With our mark and without a record, with their pool."""
     figures_age_s: Mapping[str, float]
     """By deployment: how long ago its status was written; absent: long ago."""
-    crews: Mapping[str, Crew] = field(default_factory=dict)
-    """By deployment of a workload, where its members are known."""
-    workloads: frozenset[str] = frozenset()
-    """Pools whose replicas somebody else places."""
+    sighting: Sighting = NOTHING_SEEN
+    """Of the workloads that somebody else places."""
     known: Known = NOTHING_KNOWN
     """What residency has learned."""
 
@@ -65,16 +62,16 @@ class Changes:
     gone: list[Ref] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
     """All that there are from then on."""
-    numbers: dict[str, Number] = field(default_factory=dict)
-    """By deployment of a workload."""
 
 
 def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: float) -> Changes:
     """`now_s`: Redis time."""
     changes = Changes()
     before = {one.name: one for one in chain(*snapshot.replicas.values())}
-    present, news = _progress(before, facts, now_s)
     deployments = {one.name: one for one in chain(*snapshot.deployments.values()) if one.scaling is not None}
+    roster = facts.sighting.roster
+    there = enrolled(before.values(), roster, snapshot.pools, deployments, config, now_s)
+    present, news = _progress(there, facts, now_s)
     for pool_name, found in facts.orphans:
         pool = snapshot.pools.get(pool_name)
         if pool is not None and found.replica not in before:
@@ -83,10 +80,8 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
         name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
         for name in deployments
     }
-    held_up = _plan_all(snapshot, deployments, present, facts, backoffs, config, now_s)
-    for pool in snapshot.pools.values():
-        if pool.name in facts.workloads:
-            changes.numbers |= _follow(pool, deployments, present, facts, config, now_s)
+    wanted = in_order(foreseen(facts.wanted, before.values(), there.values()), roster, present.values())
+    held_up = _plan_all(snapshot, deployments, present, wanted, facts, backoffs, config, now_s)
     changes.replicas = list(present.values())
     changes.puts += [one for one in present.values() if before.get(one.name) != one]
     changes.gone += [("Replica", name) for name in sorted(before.keys() - present.keys())]
@@ -96,7 +91,7 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     for name, deployment in deployments.items():
         status = status_of(
             deployment,
-            facts.wanted.get(name),
+            wanted.get(name),
             own[name],
             news.get(name, NO_NEWS),
             snapshot.scaling.get(name),
@@ -135,27 +130,34 @@ def _plan_all(
     snapshot: Snapshot,
     deployments: Mapping[str, Deployment],
     present: dict[str, Replica],
+    wanted: Mapping[str, Wanted],
     facts: Facts,
     backoffs: Mapping[str, Backoff],
     config: ReplicasConfig,
     now_s: float,
 ) -> dict[str, str]:
     """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
-    held_up: dict[str, str] = {}
+    held_up = dict(facts.sighting.problems)
+    roster = facts.sighting.roster
+    moving = set(_moving(deployments, present.values(), facts.wanted))
     for pool in snapshot.pools.values():
-        if pool.name in facts.workloads:
-            continue
+        homes = [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name]
+        own = [one for one in present.values() if one.pool == pool.name]
+        if is_placed_elsewhere(pool):  # of what is not seen nothing is changed
+            homes = [one for one in homes if one.name in roster]
+            own = [one for one in own if one.deployment in roster]
         planned = plan(
             now_s,
             undrained(pool, snapshot.drains.values()),
-            [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name],
-            [one for one in present.values() if one.pool == pool.name],
-            facts.wanted,
+            homes,
+            own,
+            wanted,
             facts.demand,
-            seen=facts.seen,
+            seen=patient(facts.seen, roster, present.values()),
             backoffs=backoffs,
             config=config,
             known=facts.known,
+            moving=moving,
         )
         held_up |= planned.held_up
         for one in after(planned.acts, pool, present.keys(), now_s):
@@ -163,57 +165,12 @@ def _plan_all(
     return held_up
 
 
-def _follow(
-    pool: Pool,
-    deployments: Mapping[str, Deployment],
-    present: dict[str, Replica],
-    facts: Facts,
-    config: ReplicasConfig,
-    now_s: float,
-) -> dict[str, Number]:
-    """Puts what the members of a pool's workloads come to into `present`; returns what to set them to.
-
-    Of a deployment that was deleted the records go; its workload stays as it is.
-    """
-    numbers: dict[str, Number] = {}
-    own: defaultdict[str, list[Replica]] = defaultdict(list)
-    for one in [one for one in present.values() if one.pool == pool.name]:
-        deployment = deployments.get(one.deployment)
-        if deployment is None or deployment.scaling is None or deployment.scaling.pool != pool.name:
-            del present[one.name]
-        else:
-            own[one.deployment].append(one)
-    for name, crew in facts.crews.items():
-        deployment = deployments.get(name)
-        if deployment is None or deployment.scaling is None or deployment.scaling.pool != pool.name:
-            continue
-        records, grew = followed(own[name], crew, deployment, pool, present.keys(), now_s)
-        for gone in {one.name for one in own[name]} - {one.name for one in records}:
-            del present[gone]
-        present.update({one.name: one for one in records})
-        said = facts.wanted.get(name)
-        if said is None or grew:
-            continue  # the number was decided without knowing of these
-        if not crew.sets_number:
-            numbers[name] = hint(said, crew, records)
-            continue
-        planned = plan(
-            now_s,
-            pool.model_copy(update={"max_replicas": None}),
-            [deployment],
-            records,
-            {name: in_their_order(said, crew, records)},
-            facts.demand,
-            seen={one.name: _patient(one, facts.seen.get(one.name)) for one in records},
-            config=config,
-        )
-        acts, more = allowed(planned.acts, crew, records)
-        present.update({one.name: one for one in after(acts, pool, present.keys(), now_s)})
-        numbers[name] = number_of((one for one in present.values() if one.deployment == name), more)
-    return numbers
-
-
-def _patient(record: Replica, seen: Seen | None) -> Seen:
-    """Whether a member works is for its workload to find out."""
-    known = seen or Seen()
-    return replace(known, lost=False, out_s=0.0 if record.state == "ready" else known.out_s)
+def _moving(
+    deployments: Mapping[str, Deployment], replicas: Iterable[Replica], wanted: Mapping[str, Wanted]
+) -> Iterator[str]:
+    """Deployments that have replicas in a pool they left, and not what they want in the new one."""
+    ready = Counter((one.deployment, one.pool) for one in replicas if one.state == "ready")
+    for name, deployment in deployments.items():
+        said, scaling = wanted.get(name), deployment.scaling
+        if scaling is not None and said is not None and ready[name, scaling.pool] < said.replicas:
+            yield name

@@ -30,8 +30,10 @@ def place_for(pool: Pool, deployment: Deployment, replicas: Sequence[Replica]) -
         for server in triton.servers
         if not any(one.place == server.http and (one.target or one.model) == target for one in replicas)
     ]
+    if not triton.servers:
+        raise Full(f"every server of pool {pool.name!r} is drained")
     if not lacking:
-        raise Full(f"every server of pool {pool.name!r} has {target!r}, or is drained")
+        raise Full(f"every server of pool {pool.name!r} has {target!r}")
     return min(lacking, key=lambda server: _load(triton, server, replicas)).http
 
 

@@ -6,7 +6,7 @@ heard: while reports are stale there are as many replicas as there were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -58,12 +58,15 @@ def plan(
     backoffs: Mapping[str, Backoff] = NO_BACKOFF,
     config: ReplicasConfig = DEFAULTS,
     known: Known = NOTHING_KNOWN,
+    moving: Collection[str] = (),
 ) -> Planned:
     """`deployments` and `replicas`: those of the pool; `seen`: by replica; `now_s`: Redis time.
 
-    `known`: what residency has learned; it decides where servers have memory budgets.
+    `known`: what residency has learned; it decides where servers have memory budgets. `moving`: deployments
+    that left for another pool, where they do not have what they want yet.
     """
-    return _Planning(now_s, pool, replicas, wanted, demand, seen, backoffs, config, known).of(deployments)
+    planning = _Planning(now_s, pool, replicas, wanted, demand, seen, backoffs, config, known, moving)
+    return planning.of(deployments)
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ class _Planning:
     backoffs: Mapping[str, Backoff]
     config: ReplicasConfig
     known: Known
+    moving: Collection[str]
     acts: list[Act] = field(default_factory=list)
     held_up: dict[str, str] = field(default_factory=dict)
     occupied: list[Replica] = field(default_factory=list)
@@ -133,7 +137,7 @@ class _Planning:
                     yield Stop(replica, reason)
             case "ready" if seen.lost:
                 yield GiveUp(replica, LOST)
-            case "ready" if homeless:
+            case "ready" if homeless and replica.deployment not in self.moving:
                 yield Drain(replica, NOT_WANTED)
             case "starting" if homeless:
                 yield Stop(replica, NOT_WANTED)

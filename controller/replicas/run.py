@@ -19,7 +19,7 @@ from controller.replicas.decide import Changes, Facts, decide
 from controller.replicas.errands import Errands
 from controller.replicas.fence import Fence
 from controller.replicas.sight import Sight
-from controller.replicas.workloads import Of, Workloads
+from controller.replicas.workloads import Workloads
 from controller.residency.residency import Residency, Rooms
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
@@ -105,19 +105,16 @@ class Replicas:
             outcomes=self._errands.outcomes,
             orphans=self._census.orphans(replicas),
             figures_age_s={name: boot_s() - at_s for name, at_s in self._written.items()},
-            crews=self._workloads.crews,
-            workloads=frozenset(
-                name for name, (_, one) in self._actuators.items() if isinstance(one, Workload)
-            ),
+            sighting=await self._workloads.see(snapshot, self._unaddressed()),
             known=known,
         )
         changes = await self._record(snapshot, facts, leadership)
         if changes is not None:
             self._errands.recorded(facts.outcomes)
-            self._tend(snapshot, changes)
-            self._residency.recycle(snapshot.pools, changes.replicas, known, rooms)
+            self._tend(snapshot, changes.replicas)
+            self._workloads.tend(snapshot, self._unaddressed(), facts.sighting.roster, changes.replicas)
+            self._residency.recycle(snapshot.pools, changes.replicas, rooms)
         self._census.look(self._addressed())
-        self._workloads.look(self._placed_elsewhere(snapshot))
 
     async def close(self) -> None:
         """Let go of everything; replicas stay."""
@@ -169,14 +166,11 @@ class Replicas:
             if kind == "Replica":
                 log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
-    def _tend(self, snapshot: Snapshot, changes: Changes) -> None:
+    def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:
         deployments = {one.name: one for one in chain(*snapshot.deployments.values())}
-        self._errands.knows(one.name for one in changes.replicas)
-        placed_elsewhere = self._placed_elsewhere(snapshot)
-        for name, number in changes.numbers.items():
-            self._workloads.ask_for(name, placed_elsewhere[name], number)
+        self._errands.knows(one.name for one in replicas)
         addressed = self._addressed()
-        for replica in changes.replicas:
+        for replica in replicas:
             actuator = addressed.get(replica.pool)
             if actuator is not None:
                 self._errands.tend(replica, actuator, deployments.get(replica.deployment))
@@ -197,14 +191,12 @@ class Replicas:
             if not isinstance(actuator, Workload)
         }
 
-    def _placed_elsewhere(self, snapshot: Snapshot) -> dict[str, Of]:
-        """Deployments of workloads."""
-        found: dict[str, Of] = {}
-        for deployment in chain(*snapshot.deployments.values()):
-            known = None if deployment.scaling is None else self._actuators.get(deployment.scaling.pool)
-            if known is not None and isinstance(known[1], Workload):
-                found[deployment.name] = Of(deployment, known[1])
-        return found
+    def _unaddressed(self) -> dict[str, Workload]:
+        return {
+            name: actuator
+            for name, (_, actuator) in self._actuators.items()
+            if isinstance(actuator, Workload)
+        }
 
     def _errand_ended(self) -> None:
         self.on_news()

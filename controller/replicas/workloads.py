@@ -1,103 +1,143 @@
-"""Workloads: looks at the members of each, and sets its number, in the background; one of each at a time."""
+"""Workloads: where somebody else (Kubernetes) places replicas, what is seen of them and set.
+
+Nothing here holds up a look: members that are not told in time are not known this time, and numbers are set
+by tasks of their own, one for a deployment at most. No number is set before its members were seen.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from controller.actuators.port import ActuatorError, Workload
 from controller.replicas.fence import Fence, NotLeadingError
-from controller.replicas.members import Crew, Number
+from controller.replicas.roster import NOTHING_SEEN, Entry, Number, Roster, Sighting, number_of
 from model_registry.entities import Deployment
 from model_registry.leadership import boot_s
+from model_registry.replicas import Replica
+from model_registry.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 10.0
-"""How often a number is set anew that somebody may have changed."""
+SIGHT_S = 0.2
+"""How long a look waits for what is not known yet."""
+RESYNC_S = 15.0
+"""How often a number is looked at though nothing changed: somebody else may have set it."""
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
+UNKNOWN = "its pods are not known yet"
 
 
-class Of(NamedTuple):
-    """One deployment and who runs it."""
-
-    deployment: Deployment
-    workload: Workload
+class _Set(NamedTuple):
+    number: Number
+    at_s: float
+    """When it was set, or is to be tried again."""
+    retry_s: float = 0.0
+    """0: it was set."""
+    error: str = ""
 
 
 class Workloads:
     """Of one controller while it leads."""
 
     def __init__(self, fence: Fence, ended: Callable[[], None]) -> None:
-        """`ended` is called when members have changed."""
+        """`ended` is called whenever a number has been set."""
         self._fence = fence
         self._ended = ended
-        self._looks: dict[str, asyncio.Task[None]] = {}
-        self._settings: dict[str, asyncio.Task[None]] = {}
-        self._set: dict[str, tuple[Number, float]] = {}
-        self._crews: dict[str, Crew] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._set: dict[str, _Set] = {}
 
-    @property
-    def crews(self) -> Mapping[str, Crew]:
-        """By deployment, where its members are known."""
-        return dict(self._crews)
+    async def see(self, snapshot: Snapshot, pools: Mapping[str, Workload]) -> Sighting:
+        """Every scaled deployment of `pools`."""
+        asked = {
+            asyncio.create_task(workload.members(deployment)): (deployment.name, workload)
+            for deployment, workload in _theirs(snapshot, pools)
+        }
+        if not asked:
+            return NOTHING_SEEN
+        await asyncio.wait(asked, timeout=SIGHT_S)
+        roster: dict[str, Entry] = {}
+        problems = {name: one.error for name, one in self._set.items() if one.error}
+        for task, (name, workload) in asked.items():
+            if not task.done():
+                task.cancel()
+                problems[name] = UNKNOWN
+                continue
+            try:
+                members = task.result()
+            except ActuatorError as error:
+                problems[name] = str(error)
+            except Exception as error:
+                log.exception("looking at a workload failed unexpectedly", extra={"deployment": name})
+                problems[name] = f"{type(error).__name__}: {error}"
+            else:
+                roster[name] = Entry(members, workload.order(members))
+        return Sighting(roster, problems)
 
-    def look(self, all_of_them: Mapping[str, Of]) -> None:
-        """Begin a look at each that none is under way of; forget all others."""
-        for gone in self._crews.keys() - all_of_them.keys():
-            del self._crews[gone]
-        for name, one in all_of_them.items():
-            if name not in self._looks:
-                self._looks[name] = asyncio.create_task(self._look(name, one), name=f"members of {name}")
-
-    def ask_for(self, name: str, one: Of, number: Number) -> None:
-        """Set the number, unless that was done lately or is under way."""
-        known = self._set.get(name)
-        if name in self._settings or (
-            known is not None and known[0] == number and boot_s() - known[1] < AGAIN_S
-        ):
-            return
-        self._settings[name] = asyncio.create_task(self._scale(name, one, number), name=f"scale {name}")
+    def tend(
+        self, snapshot: Snapshot, pools: Mapping[str, Workload], roster: Roster, replicas: Iterable[Replica]
+    ) -> None:
+        """See to it that numbers are as the records say; `replicas`: all that are recorded now."""
+        records = list(replicas)
+        for deployment, workload in _theirs(snapshot, pools):
+            name = deployment.name
+            entry = roster.get(name)
+            if entry is None or name in self._tasks:
+                continue
+            number = number_of((one for one in records if one.deployment == name), entry)
+            if self._is_due(name, number):
+                task = asyncio.create_task(self._scale(workload, deployment, number), name=f"scale {name}")
+                self._tasks[name] = task
+                task.add_done_callback(lambda _, name=name: self._over(name))  # type: ignore[misc]
 
     async def drop(self) -> None:
-        """Forget everything: another controller leads."""
-        tasks = [*self._looks.values(), *self._settings.values()]
+        """Let go of everything: another controller goes on with it."""
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for memory in (self._looks, self._settings, self._set, self._crews):
-            memory.clear()
+        self._tasks.clear()
+        self._set.clear()
 
-    async def _look(self, name: str, one: Of) -> None:
-        before = self._crews.get(name)
-        try:
-            members = tuple(await one.workload.members(one.deployment))
-        except ActuatorError as error:
-            self._crews.pop(name, None)
-            log.warning("a workload could not be looked at", extra={"deployment": name, "error": str(error)})
-        except Exception:
-            self._crews.pop(name, None)
-            log.exception("looking at a workload failed unexpectedly", extra={"deployment": name})
-        else:
-            self._crews[name] = Crew(members, one.workload.leavers, one.workload.sets_number)
-            if before is not None and before.members != members:
-                self._ended()
-        finally:
-            self._looks.pop(name, None)
+    def _is_due(self, name: str, number: Number) -> bool:
+        last = self._set.get(name)
+        if last is None:
+            return True
+        if last.retry_s:
+            return boot_s() >= last.at_s
+        return number != last.number or boot_s() - last.at_s >= RESYNC_S
 
-    async def _scale(self, name: str, one: Of, number: Number) -> None:
+    def _over(self, name: str) -> None:
+        self._tasks.pop(name, None)
+        self._ended()
+
+    async def _scale(self, workload: Workload, deployment: Deployment, number: Number) -> None:
+        name = deployment.name
         try:
-            token = self._fence.token()
-            await one.workload.scale(one.deployment, number.replicas, number.leaving)
-            self._set[name] = number, boot_s()
-            what = {"deployment": name, "replicas": number.replicas, "leaving": number.leaving}
-            log.debug("workload set", extra={**what, "token": token})
+            self._fence.token()
+            await workload.scale(deployment, number.replicas, number.leaving)
         except NotLeadingError as error:
-            log.warning("workload not set", extra={"deployment": name, "error": str(error)})
+            log.warning("number not set", extra={"deployment": name, "error": str(error)})
         except ActuatorError as error:
-            log.warning("workload not set", extra={"deployment": name, "error": str(error)})
-        except Exception:
-            log.exception("setting a workload failed unexpectedly", extra={"deployment": name})
-        finally:
-            self._settings.pop(name, None)
+            self._again(name, number, str(error))
+        except Exception as error:
+            log.exception("setting a number failed unexpectedly", extra={"deployment": name})
+            self._again(name, number, f"{type(error).__name__}: {error}")
+        else:
+            self._set[name] = _Set(number, boot_s())
+
+    def _again(self, name: str, number: Number, error: str) -> None:
+        last = self._set.get(name)
+        wait_s = min(2 * last.retry_s, LAST_RETRY_S) if last and last.retry_s else FIRST_RETRY_S
+        self._set[name] = _Set(number, boot_s() + wait_s, wait_s, error)
+        log.warning("number not set", extra={"deployment": name, "error": error, "retry_s": wait_s})
+
+
+def _theirs(snapshot: Snapshot, pools: Mapping[str, Workload]) -> list[tuple[Deployment, Workload]]:
+    return [
+        (one, pools[one.scaling.pool])
+        for one in chain(*snapshot.deployments.values())
+        if one.scaling is not None and one.scaling.pool in pools
+    ]

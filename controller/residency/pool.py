@@ -46,16 +46,18 @@ NOTHING_KNOWN = Known()
 
 
 def is_packed(pool: Pool) -> bool:
-    """Whether residency decides what its servers hold: all have a budget."""
+    """Whether residency decides what its servers hold: all have a budget, and not all are drained."""
     triton = pool.actuator
-    return isinstance(triton, TritonActuator) and all(one.memory_mib is not None for one in triton.servers)
+    if not isinstance(triton, TritonActuator) or not triton.servers:
+        return False
+    return all(one.memory_mib is not None for one in triton.servers)
 
 
-def leaking(pool: Pool, known: Known) -> dict[str, float]:
+def leaking(pool: Pool, memories: Mapping[str, Memory]) -> dict[str, float]:
     """Servers that keep more than `leak_mib` of models that have left, and how much."""
     if not isinstance(pool.actuator, TritonActuator):
         return {}
-    kept = {one.http: known.memories.get(one.http, NOT_MEASURED).kept_mib for one in pool.actuator.servers}
+    kept = {one.http: memories.get(one.http, NOT_MEASURED).kept_mib for one in pool.actuator.servers}
     return {http: mib for http, mib in kept.items() if mib > pool.actuator.leak_mib}
 
 
@@ -73,7 +75,7 @@ def resident(
 ) -> tuple[Act, ...]:
     """`Start` and `Drain` for one pool. `waits`: deployments whose last start failed and is not tried yet."""
     assert isinstance(pool.actuator, TritonActuator)
-    ill = leaking(pool, known) if pool.actuator.recycle else {}
+    ill = leaking(pool, known.memories) if pool.actuator.recycle else {}
     drained = [
         Drain(one, f"its server keeps {ill[one.place]:.0f} MiB of what has left it, and is restarted")
         for one in replicas

@@ -64,14 +64,14 @@ class Residency:
         return Known(outlooks, memories, snapshot.scaling)
 
     def recycle(
-        self, pools: Mapping[str, Pool], replicas: Sequence[Replica], known: Known, rooms: Mapping[str, Rooms]
+        self, pools: Mapping[str, Pool], replicas: Sequence[Replica], rooms: Mapping[str, Rooms]
     ) -> None:
         """Begin to restart the servers that leak, once nothing is on them."""
         for name, actuator in rooms.items():
             pool = pools.get(name)
             if pool is None or not isinstance(pool.actuator, TritonActuator):
                 continue
-            for http, mib in leaking(pool, known).items():
+            for http, mib in leaking(pool, actuator.memories).items():
                 self._tell(http, mib, restarts=bool(pool.actuator.recycle))
                 is_empty = not any(one.place == http for one in replicas)
                 if pool.actuator.recycle and is_empty and http not in self._recycling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,27 @@ def _document(
                 yield Complaint(f"{above}{key}", message)
     for complaint in _missing(here, set(document)):
         yield Complaint(f"{above}{complaint.name}", complaint.message)
+
+
+def allowed(option: Option, value: str) -> str | None:
+    """What may stand in place of a value that may not; None: it may."""
+    if option.choices:
+        return None if value in option.choices else f"one of {', '.join(option.choices)}"
+    if option.kind == "bool":
+        return None if value in _TRUTHS else "true or false"
+    if option.pattern:
+        return None if re.fullmatch(option.pattern, value) else option.note
+    if option.kind == "int":
+        fits = _is_number(value, "int") and (option.least is None or int(value) >= option.least)
+        return None if fits else _whole(option.least)
+    if option.kind == "float":
+        fits = _is_number(value, "float") and (not option.share or 0 < float(value) <= 1)
+        return None if fits else "above 0 and at most 1" if option.share else "a number"
+    return None
+
+
+def _whole(least: int | None) -> str:
+    return "a whole number" if least is None else f"a whole number of at least {least}"
 
 
 def _judge(option: Option, values: list[str]) -> Iterator[str]:

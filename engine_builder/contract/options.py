@@ -35,6 +35,12 @@ class Option:
     note: str = ""
     keys: str = ""
     """Of a map: the table of its keys."""
+    least: int | None = None
+    """Of a whole number."""
+    share: bool = False
+    """A number above 0 and at most 1."""
+    pattern: str = ""
+    """Regular expression of a text; `note` says it in words."""
 
     def in_version(self, version: str) -> bool:
         """Whether that version has it."""
@@ -53,6 +59,8 @@ class Absent:
     reason: str
     since: str = ""
     """First version without it; empty: it was never there."""
+    remedy: str = ""
+    """What to do about it, in the imperative; empty: leave it out."""
 
     def covers(self, name: str, version: str) -> bool:
         """Whether this is about that name in that version."""
@@ -83,6 +91,10 @@ class Table:
         return next(
             (option for option in self.options if name == option.name or name in option.aliases), None
         )
+
+    def absence(self, name: str) -> Absent | None:
+        """What is known of a name that is not there, in any version."""
+        return next((one for one in self.absent if fnmatch.fnmatchcase(name, one.name)), None)
 
     def why_absent(self, name: str, version: str) -> str | None:
         """The reason why a name is not there; None where nothing is known of it."""

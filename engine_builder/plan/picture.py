@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from engine_builder.amounts import parameters_told
 from engine_builder.charts import Series, chart
@@ -27,12 +27,12 @@ def picture(plan: Plan) -> str:
 def _fronts(plan: Plan) -> Iterator[Series]:
     for lane in plan.distinct:
         front = plan.front(lane)
-        splits = f": {label(front[0])} to {label(front[-1])}" if front else ": no first token in time"
         notes = [
             f"{label(one)}, {one.batch} at once, {one.user:.0f} tokens/s a user, {one.gpu:,.0f} a GPU"
             for one in front
         ]
-        yield Series(plan.name_of(lane) + splits, [(one.user, one.gpu) for one in front], notes=notes)
+        points = [(one.user, one.gpu) for one in front]
+        yield Series(f"{plan.name_of(lane)}: {span(front)}", points, notes=notes)
 
 
 def _target(plan: Plan) -> Iterator[Series]:
@@ -42,6 +42,14 @@ def _target(plan: Plan) -> Iterator[Series]:
         user = 1 / plan.ask.itl_s
         name = f"target: {plan.ask.itl_s * 1e3:g} ms between two tokens, or less"
         yield Series(name, [(user, 0.0), (user, most)], marks=False)
+
+
+def span(front: Sequence[Point]) -> str:
+    """From which engine to which a front leads."""
+    if not front:
+        return "no first token in time"
+    ends = dict.fromkeys((label(front[0]), label(front[-1])))
+    return " to ".join(ends)
 
 
 def label(point: Point) -> str:

@@ -6,36 +6,17 @@ spent its start on loading.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from engine_builder.contract.documents import MODEL_YAML, TRITON_CONFIG
+from engine_builder.preflight.parameters import instead
 from engine_builder.preflight.problems import Look, Problem
 from engine_builder.preflight.subject import Model, Subject, is_unfilled
 from engine_builder.repository.writer import VERSION
-
-KNOWN = frozenset(
-    {"model", "tokenizer", "tokenizer_mode", "skip_tokenizer_init", "trust_remote_code", "revision"}
-    | {"tokenizer_revision", "tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size"}
-    | {"gpus_per_node", "moe_tensor_parallel_size", "moe_expert_parallel_size", "moe_cluster_parallel_size"}
-    | {"enable_attention_dp", "dtype", "enable_lora", "lora_config", "kv_cache_config", "load_format"}
-    | {"enable_chunked_prefill", "guided_decoding_backend", "scheduler_config", "cache_transceiver_config"}
-    | {"peft_cache_config", "speculative_config", "max_batch_size", "max_input_len", "max_seq_len"}
-    | {"max_beam_width", "max_num_tokens", "num_postprocess_workers", "reasoning_parser", "backend"}
-    | {"otlp_traces_endpoint", "return_perf_metrics", "perf_metrics_max_requests", "orchestrator_type"}
-    | {"env_overrides", "cuda_graph_config", "attn_backend", "moe_config", "torch_compile_config"}
-    | {"disable_overlap_scheduler", "enable_iter_perf_stats", "print_iter_log", "sampler_type"}
-    | {"stream_interval", "allreduce_strategy", "garbage_collection_gen0_threshold", "triton_config"}
-)
-_OF_ENGINES = frozenset(
-    {"build_config", "quant_config", "calib_config", "enable_build_cache", "fast_build", "workspace"}
-    | {"batching_type", "normalize_log_probs", "embedding_parallel_mode"}
-)
-"""Arguments of the TensorRT backend, which `llmapi` models do not have since 1.0."""
-_TRITON = frozenset({"max_batch_size", "decoupled", "cancellation_check_period_ms"})
 
 
 def find(subject: Subject) -> Iterator[Problem]:
@@ -54,13 +35,9 @@ def find(subject: Subject) -> Iterator[Problem]:
 
 
 def _arguments(model: Model, settings: Mapping[str, Any]) -> Iterator[Problem]:
-    for name in sorted(set(settings) - KNOWN):
-        if name in _OF_ENGINES:
-            remedy = "remove it: the PyTorch backend takes the checkpoint as it is"
-        else:
-            near = difflib.get_close_matches(name, KNOWN, 1, 0.75)
-            remedy = f"rename it to {near[0]}" if near else "remove it"
-        yield Problem(f"{model.name}/model.yaml: LLM() has no argument {name}", remedy)
+    for name in sorted(map(str, settings)):
+        if MODEL_YAML.find(name) is None:
+            yield Problem(f"{model.name}/model.yaml: LLM() has no argument {name}", instead(MODEL_YAML, name))
     backend = settings.get("backend", "pytorch")
     if backend not in ("pytorch", "_autodeploy"):
         yield Problem(
@@ -80,10 +57,10 @@ def _triton(model: Model, triton: Any) -> Iterator[Problem]:
     if not isinstance(triton, dict):
         yield Problem(f"{model.name}/model.yaml has no triton_config", "add triton_config: {decoupled: true}")
         return
-    for name in sorted(set(triton) - _TRITON):
-        yield Problem(
-            f"{model.name}/model.yaml: triton_config has no {name}", f"use {', '.join(sorted(_TRITON))}"
-        )
+    for name in sorted(map(str, triton)):
+        if TRITON_CONFIG.find(name) is None:
+            known = ", ".join(sorted(option.name for option in TRITON_CONFIG.options))
+            yield Problem(f"{model.name}/model.yaml: triton_config has no {name}", f"use {known}")
     if triton.get("decoupled") is not True:
         yield Problem(
             f"{model.name}/model.yaml: triton_config.decoupled is not true, so the model cannot stream",

@@ -7,127 +7,23 @@ a decoding mode that is none, with a line in its log at most.
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
+from engine_builder.contract.check import allowed
+from engine_builder.contract.documents import TENSORRT_LLM_PARAMETERS
+from engine_builder.contract.options import Option, Table, text
 from engine_builder.preflight.problems import Look, Problem
 from engine_builder.preflight.subject import EMULATOR, Model, Subject
 from engine_builder.repository.lookahead import Lookahead, sizes_for
 
-DECODING_MODES = (
-    "top_k",
-    "top_p",
-    "top_k_top_p",
-    "beam_search",
-    "medusa",
-    "redrafter",
-    "lookahead",
-    "eagle",
-)
-Accepts = Callable[[str], str | None]
-"""Takes a value; says what is allowed where it is not."""
-
-
-def _choice(*allowed: str) -> Accepts:
-    return lambda value: None if value in allowed else f"one of {', '.join(allowed)}"
-
-
-def _flag(value: str) -> str | None:
-    return None if value in {"True", "true", "TRUE", "1", "False", "false", "FALSE", "0"} else "true or false"
-
-
-def _integer(least: int) -> Accepts:
-    def accepts(value: str) -> str | None:
-        fits = bool(re.fullmatch(r"-?\d+", value)) and int(value) >= least
-        return None if fits else f"a whole number of at least {least}"
-
-    return accepts
-
-
-def _share(value: str) -> str | None:
-    try:
-        fits = 0 < float(value) <= 1
-    except ValueError:
-        fits = False
-    return None if fits else "above 0 and at most 1"
-
-
-def _pattern(pattern: str, told: str) -> Accepts:
-    return lambda value: None if re.fullmatch(pattern, value) else told
-
-
-def _any(value: str) -> str | None:  # noqa: ARG001
-    return None
-
-
-_GPUS = _pattern(r"\d+(,\d+)*(;\d+(,\d+)*)*", "numbers with commas, `;` between instances: 0,1;2,3")
-KNOWN: Mapping[str, Accepts] = {
-    "gpt_model_type": _choice("inflight_fused_batching", "inflight_batching", "V1", "v1"),
-    "gpt_model_path": _any,
-    "encoder_model_path": _any,
-    "max_beam_width": _integer(1),
-    "FORCE_CPU_ONLY_INPUT_TENSORS": _choice("yes", "no"),
-    "batch_scheduler_policy": _choice("guaranteed_no_evict", "max_utilization"),
-    "max_tokens_in_paged_kv_cache": _integer(1),
-    "kv_cache_free_gpu_mem_fraction": _share,
-    "cross_kv_cache_fraction": _share,
-    "kv_cache_host_memory_bytes": _integer(0),
-    "kv_cache_onboard_blocks": _flag,
-    "enable_kv_cache_reuse": _flag,
-    "max_attention_window_size": _pattern(r"\d+(,\d+)*", "numbers with commas, one for each layer in turn"),
-    "sink_token_length": _integer(0),
-    "enable_chunked_context": _flag,
-    "exclude_input_in_output": _flag,
-    "normalize_log_probs": _flag,
-    "cancellation_check_period_ms": _integer(1),
-    "stats_check_period_ms": _integer(1),
-    "recv_poll_period_ms": _integer(0),
-    "iter_stats_max_iterations": _integer(0),
-    "request_stats_max_iterations": _integer(0),
-    "gpu_device_ids": _GPUS,
-    "participant_ids": _GPUS,
-    "num_nodes": _integer(1),
-    "executor_worker_path": _any,
-    "decoding_mode": _choice(*DECODING_MODES),
-    "medusa_choices": _any,
-    "eagle_choices": _any,
-    "lookahead_window_size": _integer(1),
-    "lookahead_ngram_size": _integer(1),
-    "lookahead_verification_set_size": _integer(1),
-    "lora_cache_optimal_adapter_size": _integer(1),
-    "lora_cache_max_adapter_size": _integer(1),
-    "lora_cache_gpu_memory_fraction": _share,
-    "lora_cache_host_memory_bytes": _integer(0),
-    "lora_prefetch_dir": _any,
-    "gpu_weights_percent": _share,
-    "multi_block_mode": _flag,
-    "enable_context_fmha_fp32_acc": _flag,
-    "cuda_graph_mode": _flag,
-    "cuda_graph_cache_size": _integer(0),
-    "speculative_decoding_fast_logits": _flag,
-    "guided_decoding_backend": _choice("xgrammar"),
-    "xgrammar_tokenizer_info_path": _any,
-    "tokenizer_dir": _any,
-}
-_NOT_READ: Mapping[str, str] = {
-    "worker_path": "rename it to executor_worker_path",
-    "enable_trt_overlap": "remove it: the runtime has no such switch any more",
-    "max_num_sequences": "remove it: the engine's max_batch_size rules",
-    "max_batch_size": "remove it: the engine's max_batch_size rules",
-    "max_num_tokens": "remove it: the engine's max_num_tokens rules",
-    "max_queue_size": "move it to dynamic_batching.default_queue_policy.max_queue_size",
-    "max_queue_delay_microseconds": "move it to dynamic_batching",
-    "max_kv_cache_length": "rename it to max_attention_window_size",
-}
-"""What older releases read, or users expect."""
 _RENAMED_VALUES: Mapping[tuple[str, str], str] = {
     ("decoding_mode", "top_p_top_k"): "set decoding_mode to top_k_top_p",
     ("batch_scheduler_policy", "guaranteed_completion"): "set batch_scheduler_policy to guaranteed_no_evict",
 }
-_FLAGS: Mapping[str, tuple[str, ...]] = {
-    "preprocessing": ("add_special_tokens",),
-    "postprocessing": ("skip_special_tokens",),
-    "tensorrt_llm_bls": ("accumulate_tokens",),
+_FLAGS: Mapping[str, tuple[Option, ...]] = {
+    "preprocessing": (text("add_special_tokens", kind="bool"),),
+    "postprocessing": (text("skip_special_tokens", kind="bool"),),
+    "tensorrt_llm_bls": (text("accumulate_tokens", kind="bool"),),
 }
 
 
@@ -135,30 +31,28 @@ def names(subject: Subject) -> Iterator[Problem]:
     """Parameters that nothing reads."""
     for model in subject.of_role("tensorrt_llm"):
         for name in sorted(model.config.parameters):
-            if name in KNOWN or name.startswith(EMULATOR):
-                continue
-            near = difflib.get_close_matches(name, KNOWN, 1, 0.75)
-            otherwise = f"rename it to {near[0]}" if near else "remove it"
-            yield Problem(
-                f"{model.name}: parameter {name} is not read by the backend", _NOT_READ.get(name, otherwise)
-            )
+            if not name.startswith(EMULATOR) and TENSORRT_LLM_PARAMETERS.find(name) is None:
+                yield Problem(
+                    f"{model.name}: parameter {name} is not read by the backend",
+                    instead(TENSORRT_LLM_PARAMETERS, name),
+                )
 
 
 def values(subject: Subject) -> Iterator[Problem]:
     """Values that the backend refuses, or passes over for its default."""
     for model in subject.models.values():
         if model.role == "tensorrt_llm":
-            for name, accepts in KNOWN.items():
-                if name != "decoding_mode":
-                    yield from _complaint(model, name, accepts)
-        for name in _FLAGS.get(model.role or "", ()):
-            yield from _complaint(model, name, _flag)
+            for option in TENSORRT_LLM_PARAMETERS.options:
+                if option.name != "decoding_mode":
+                    yield from _complaint(model, option)
+        for flag in _FLAGS.get(model.role or "", ()):
+            yield from _complaint(model, flag)
 
 
 def decoding_mode(subject: Subject) -> Iterator[Problem]:
     """A decoding mode that is none, lacks what it needs, or is not what the engine was built for."""
     for model in subject.of_role("tensorrt_llm"):
-        wrong = list(_complaint(model, "decoding_mode", KNOWN["decoding_mode"]))
+        wrong = list(_complaint(model, _option("decoding_mode")))
         yield from wrong
         mode = model.parameter("decoding_mode")
         if wrong or mode is None:
@@ -241,7 +135,7 @@ def orchestrator(subject: Subject) -> Iterator[Problem]:
     for model in subject.of_role("tensorrt_llm"):
         for name in ("gpu_device_ids", "participant_ids"):
             value = model.parameter(name)
-            if value is None or not isinstance(world, int) or KNOWN[name](value) is not None:
+            if value is None or not isinstance(world, int) or allowed(_option(name), value) is not None:
                 continue
             wrong = [part for part in value.split(";") if len(part.split(",")) != world]
             if wrong:
@@ -252,11 +146,26 @@ def orchestrator(subject: Subject) -> Iterator[Problem]:
                 )
 
 
-def _complaint(model: Model, name: str, accepts: Accepts) -> Iterator[Problem]:
-    value = model.parameter(name)
-    allowed = None if value is None else accepts(value)
-    if value is not None and allowed is not None:
-        remedy = _RENAMED_VALUES.get((name, value), f"set {name} to {allowed}")
+def instead(table: Table, name: str) -> str:
+    """What to do about a name that a table does not have."""
+    absent = table.absence(name)
+    if absent is not None and absent.remedy:
+        return absent.remedy
+    near = difflib.get_close_matches(name, [option.name for option in table.options], 1, 0.75)
+    return f"rename it to {near[0]}" if near else "remove it"
+
+
+def _option(name: str) -> Option:
+    found = TENSORRT_LLM_PARAMETERS.find(name)
+    assert found is not None
+    return found
+
+
+def _complaint(model: Model, option: Option) -> Iterator[Problem]:
+    name, value = option.name, model.parameter(option.name)
+    right = None if value is None else allowed(option, value)
+    if value is not None and right is not None:
+        remedy = _RENAMED_VALUES.get((name, value), f"set {name} to {right}")
         yield Problem(f"{model.name}: {name} is {value!r}, which is not allowed", remedy)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from model_registry.entities import Deployment
 from model_registry.manifests import parse_manifests
 from model_registry.pools import KubernetesActuator, Pool
 from tests.controller.actuators.kubernetes.cluster import NAMESPACE, Cluster
-from tests.controller.actuators.kubernetes.conftest import CHAT, settings_for
+from tests.controller.actuators.kubernetes.conftest import CHAT, leads, settings_for
 from tests.deploy.manifests import (
     FOLDER,
     PodTemplate,
@@ -31,7 +32,7 @@ from tests.deploy.manifests import (
     selected,
 )
 
-OURS = {"enginehouse"}
+OURS = {"enginehouse", "enginehouse-triton"}
 MANIFESTS = sorted((FOLDER / "enginehouse").glob("*.yaml"))
 
 
@@ -90,16 +91,20 @@ def test_selectors_find_pods_and_their_ports() -> None:
 
 
 def environment(container: Any) -> dict[str, str]:
-    sample = {"url": "redis://:secret@redis:6379/0"}
-    return {
-        entry["name"]: entry.get("value") or sample[entry["valueFrom"]["secretKeyRef"]["key"]]
-        for entry in container.get("env", ())
-    }
+    return {entry["name"]: entry["value"] for entry in container.get("env", ())}
 
 
-def house(workload: str) -> tuple[PodTemplate, Any, Settings]:
+def house(workload: str, folder: Path) -> tuple[PodTemplate, Any, Settings]:
+    """Its settings, read as in the pod; the Secret's files are in `folder`."""
     (found,) = [(t, c) for t, c in containers() if t.workload == workload]
-    return *found, load(environment=environment(found[1])).settings
+    (mount,) = [m["mountPath"] for m in found[1]["volumeMounts"] if m["name"] == "redis"]
+    (volume,) = [v for v in found[0].spec["volumes"] if v["name"] == "redis"]
+    for item in volume["secret"]["items"]:
+        (folder / item["path"]).write_text("redis://:secret@redis:6379/0\n")
+    variables = {name: value.replace(mount, str(folder)) for name, value in environment(found[1]).items()}
+    settings = load(environment=variables).settings
+    assert settings.registry.redis_url == "redis://:secret@redis:6379/0"
+    return *found, settings
 
 
 def test_commands_of_our_images_exist_with_their_options() -> None:
@@ -112,8 +117,8 @@ def test_commands_of_our_images_exist_with_their_options() -> None:
         commands.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
-def test_the_gateway_listens_where_its_service_and_probes_look() -> None:
-    template, container, settings = house("gateway")
+def test_the_gateway_listens_where_its_service_and_probes_look(tmp_path: Path) -> None:
+    template, container, settings = house("gateway", tmp_path)
     arguments = dict(zip(container["args"][1::2], container["args"][2::2], strict=True))
     assert int(arguments["--port"]) == ports_of(template)["http"]
     assert arguments["--host"] == "0.0.0.0"
@@ -131,13 +136,17 @@ def test_the_gateway_listens_where_its_service_and_probes_look() -> None:
     assert gateway.drain_notice_s > 2 * container["readinessProbe"]["periodSeconds"]
 
 
-def test_the_controller_listens_where_keda_and_prometheus_ask() -> None:
-    template, _, settings = house("controller")
+def test_the_controller_listens_where_keda_and_prometheus_ask(tmp_path: Path) -> None:
+    template, container, settings = house("controller", tmp_path)
     controller, ports = settings.controller, ports_of(template)
     assert controller.host == "0.0.0.0"
     assert (controller.keda_port, controller.metrics_port) == (ports["keda"], ports["metrics"])
     service = named("Service", "enginehouse", "controller")["spec"]["ports"]
     assert {port["targetPort"] for port in service} == set(ports)
+    *program, module, alive = container["livenessProbe"]["exec"]["command"]
+    assert program == ["python", "-m"]
+    assert find_spec(module) is not None
+    assert controller.alive_file == Path(alive)
 
 
 def test_images_of_engines_are_in_the_version_table() -> None:
@@ -150,7 +159,7 @@ async def _rights_used(cluster: Cluster, folder: Path) -> set[tuple[str, str, st
     """By what the actuator really asks: API group, resource, verb."""
     cluster.replicas = 2
     await cluster.settle()
-    workload = KubernetesWorkload(settings_for(cluster, folder))
+    workload = KubernetesWorkload(settings_for(cluster, folder), leads)
     for member in await workload.members(CHAT):
         await workload.scale(CHAT, 1, [member.handle])
     await cluster.watched()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import resource
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,12 @@ from enginehouse.cli import app
 from enginehouse.engine_places import EnginePlaces, told
 from enginehouse.errors import CommandError
 from model_registry.engines import Engine
+from model_registry.entities import Deployment, Model, ServerRef
+from model_registry.rollouts import Rollout
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from tests.engine_builder.packages import emulated_package
+from tests.enginehouse.test_written import no_room_beyond
 from tests.gateway.test_admin import ADMIN, Admin, admin, watcher
 from tests.model_registry.conftest import config, redis_client, redis_server, store
 
@@ -97,6 +99,11 @@ async def test_what_no_deployment_names_goes_with_its_record_when_told_to(
     engine = await store.get("Engine", package.name)
     assert isinstance(engine, Engine)
     assert engine.built_at < datetime.datetime.now(datetime.UTC)
+    await rolled_out(store, package.name)
+    kept = await asyncio.to_thread(run, state, "gc", "--keep-days", "0", "--delete", more=gateway)
+    assert f"{package.name}: kept" in kept, "a rollout's candidate has weight 0 and is in use all the same"
+    assert await store.get("Engine", package.name) is not None
+    await store.delete("Model", "chat", cascade=True)
     dry = await asyncio.to_thread(run, state, "gc", "--keep-days", "0", more=gateway)
     assert f"{package.name}: would be removed: no deployment refers to it" in dry
     assert (state / "engines" / package.name).is_dir()
@@ -106,17 +113,24 @@ async def test_what_no_deployment_names_goes_with_its_record_when_told_to(
     assert await store.get("Engine", package.name) is None
 
 
+async def rolled_out(store: RegistryStore, engine: str) -> None:
+    """A rollout under way, to a deployment of `engine`."""
+    deployed = {"model": "chat", "servers": (ServerRef(http="http://127.0.0.1:1"),)}
+    await store.apply(
+        [
+            Model(name="chat", context_length=100),
+            Deployment(name="old", **deployed),
+            Deployment(name="new", engine=engine, weight=0, **deployed),
+            Rollout(name="r", model="chat", stable="old", candidate="new"),
+        ]
+    )
+
+
 def test_no_room_where_an_engine_is_fetched_to_is_said(package: Path, state: Path, tmp_path: Path) -> None:
     """Nothing is left there. The limit of a file's size stands for a disk that is full."""
     run(state, "publish", str(package))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
-    try:
-        with pytest.raises(CommandError) as caught:
-            run(state, "fetch", package.name, str(tmp_path / "served"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "too large" in str(caught.value)
+    with no_room_beyond(1024), pytest.raises(CommandError, match="too large"):
+        run(state, "fetch", package.name, str(tmp_path / "served"))
     assert not (tmp_path / "served").exists()
 
 

@@ -537,6 +537,15 @@ async def test_what_no_endpoint_can_carry_is_refused_by_name(fleet: Fleet) -> No
     assert fleet.a.asked == fleet.b.asked == []
 
 
+async def test_one_that_stands_by_at_weight_0_is_not_waited_for(fleet: Fleet) -> None:
+    """As a rollout's candidate before its turn: what the client asked for is at fault, and said at once."""
+    *unguided, guided = endpoints(fleet, 1, guided=True)
+    fleet.register(*unguided, guided.model_copy(update={"weight": 0.0}))
+    with pytest.raises(UnsupportedFeatureError) as caught:
+        await fleet.run(Collected(), guide=Guide("json"))
+    assert caught.value.param == "response_format"
+
+
 async def test_who_can_carry_it_is_waited_for(fleet: Fleet) -> None:
     """That it was busy makes no mistake of what the client asked for."""
     fleet.register(*endpoints(fleet, 1, guided=True))

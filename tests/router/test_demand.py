@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from inference.request import Usage
-from model_registry.entities import Deployment, Model, Scaling, ServerRef
+from model_registry.entities import Deployment, Endpoint, Model, Scaling, ServerRef
 from model_registry.snapshot import Snapshot
-from router.demand import Demanded, Waiting
+from router.demand import Demanded, Waiting, wanted_for_rows
 
 MODEL = Model(name="m", context_length=100)
 SCALED = Deployment(name="d", model="m", scaling=Scaling(pool="p", ttft_s=0.5))
@@ -47,3 +47,24 @@ def test_models_that_are_gone_are_forgotten_once_nothing_of_them_is_under_way() 
     group.finished(Usage(10, None))
     demanded.retain(Snapshot.of(1, [MODEL]))
     assert demanded.report({}, {}, 0.0).groups == {}
+
+
+def test_models_that_are_not_up_are_wanted_for_rows_of_batch_jobs() -> None:
+    """Where a deployment scales, under its profile; not where an endpoint is up, or nothing scales."""
+    up = Endpoint(
+        name="d@a:1", deployment="d", model="m", profile="balanced", lane="openai-http", target="m",
+        http="http://a:1", state="ready",
+    )  # fmt: skip
+    down = up.model_copy(update={"state": "unhealthy"})
+    for objects, wanted in (
+        ([SCALED], {("m", "balanced")}),
+        ([SCALED, FIXED, down], {("m", "balanced")}),
+        ([SCALED, up], set()),
+        ([FIXED], set()),
+    ):
+        assert wanted_for_rows(Snapshot.of(1, [MODEL, *objects]), ["m", ""], "throughput") == wanted
+    demanded = Demanded()
+    demanded.arrived("m", "balanced", 10)
+    demanded.for_rows = {("m", "balanced"), ("n", "throughput")}
+    groups = demanded.report({}, {}, 0.0).groups
+    assert [(one.held, one.waiting, one.arrivals) for one in groups.values()] == [(1, 1, 1), (1, 1, 0)]

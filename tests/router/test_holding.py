@@ -9,15 +9,20 @@ from math import ceil
 
 import pytest
 
+from inference.request import EmbeddingInput
 from model_registry.entities import Deployment, Scaling, ServerRef
 from model_registry.pools import DryRunActuator, Pool
 from model_registry.replicas import ScalingStatus
 from router.config import HoldingConfig, RouterConfig
 from router.errors import ColdFullError, ColdModelError, NoEndpointsError
 from router.holding import Outlook, may_take_s, outlook
+from router.profiles import Wish
+from router.request_batches import Embedded, RequestBatches
+from telemetry.config import TelemetryConfig
+from telemetry.tracing import Tracing
 from tenancy.policy import Selection
 from tests.model_registry.conftest import until
-from tests.router.test_queueing import Fleet
+from tests.router.test_queueing import MODEL, Fleet
 
 COLD = Deployment(name="d", model="m", labels={"tier": "gold"}, scaling=Scaling(pool="p", cold_start_s=40))
 POOL = Pool(name="p", actuator=DryRunActuator(type="dry-run"), labels={"region": "eu"})
@@ -218,3 +223,27 @@ def test_the_outlook_is_of_the_soonest_deployment() -> None:
 )
 def test_how_long_one_may_be_held(deadline_s: float | None, max_wait_s: float | None, left_s: float) -> None:
     assert may_take_s(100.0, deadline_s, max_wait_s) == left_s
+
+
+@pytest.mark.parametrize("fleet", [2], indirect=True)
+async def test_embeddings_that_wait_to_be_joined_are_bounded_too(fleet: ColdFleet) -> None:
+    """Two request batches are held, and two requests behind them."""
+    batches = RequestBatches(fleet.router)
+    tracing = Tracing(TelemetryConfig())
+
+    def embed() -> asyncio.Task[Embedded]:
+        wish, inputs = Wish(MODEL, "balanced", "default"), [EmbeddingInput([1, 2])]
+        return asyncio.create_task(
+            batches.embed(wish, inputs, tracing.begin(None, None), frozenset({"encoder"}))
+        )
+
+    asked = [embed() for _ in range(4)]
+    await until(lambda: fleet.held == 2)
+    with pytest.raises(ColdFullError) as refused:
+        await embed()
+    assert 39 <= refused.value.retry_after_s <= 40
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    await until(lambda: fleet.held == 0)
+    tracing.close()

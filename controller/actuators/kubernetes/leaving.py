@@ -17,15 +17,12 @@ GOES_FIRST = "-1000"
 """Below the cost of pods without the annotation, which is 0."""
 
 
-def leaving(kind: str, members: Sequence[Member], count: int, preferred: Sequence[str]) -> tuple[str, ...]:
-    """Handles of the `count` members that go, in that order; `preferred`: as far as the kind can be told."""
-    staying = [member for member in members if not member.terminating]
+def leaving_order(kind: str, members: Sequence[Member]) -> tuple[str, ...] | None:
+    """Handles of those that are not going already, in the order in which they go; None: it can be told."""
     if kind == "Deployment":
-        wish = {handle: place for place, handle in enumerate(preferred)}
-        staying.sort(key=lambda m: (m.ready, wish.get(m.handle, len(wish)), m.handle))
-    else:
-        staying.sort(key=lambda m: _ordinal(m.handle), reverse=True)
-    return tuple(member.handle for member in staying[: max(count, 0)])
+        return None
+    staying = [member.handle for member in members if not member.terminating]
+    return tuple(sorted(staying, key=_ordinal, reverse=True))
 
 
 def _ordinal(handle: str) -> tuple[int, str]:

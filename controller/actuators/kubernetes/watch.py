@@ -75,6 +75,9 @@ class SliceWatch:
                 )
             except ActuatorError as error:
                 self._lose(error)
+            except Exception as error:
+                log.exception("following EndpointSlices failed unexpectedly")
+                self._lose(KubernetesError(f"EndpointSlices could not be followed: {error!r}"))
             await self._pause()
 
     async def _list(self) -> str:

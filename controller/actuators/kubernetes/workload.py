@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from controller.actuators.kubernetes.api import Api
 from controller.actuators.kubernetes.errors import ConflictError, MissingError
-from controller.actuators.kubernetes.leaving import DELETION_COST, GOES_FIRST, leaving
+from controller.actuators.kubernetes.leaving import DELETION_COST, GOES_FIRST, leaving_order
 from controller.actuators.kubernetes.resources import Resource, named, pod, scale_of
 from controller.actuators.kubernetes.slices import Ports, members_of, pod_of
 from controller.actuators.kubernetes.watch import SliceWatch
@@ -25,25 +25,26 @@ ATTEMPTS = 5
 class KubernetesWorkload:
     """Implements `controller.actuators.port.Workload`."""
 
-    def __init__(self, settings: KubernetesActuator, api: Api | None = None) -> None:
-        """`api`: of its own by default."""
+    def __init__(
+        self, settings: KubernetesActuator, fence: Callable[[], int], api: Api | None = None
+    ) -> None:
+        """`fence` is asked before each act, and raises where this controller may not act any more.
+
+        `api`: one of its own by default.
+        """
         self._settings = settings
+        self._fence = fence
         self._api = api or Api(settings.kubeconfig)
         self._ports = Ports(settings.port, settings.grpc_port, settings.metrics_port)
         self._watches: dict[str, SliceWatch] = {}
         self._marked: dict[str, frozenset[str]] = {}
-
-    @property
-    def sets_number(self) -> bool:
-        """False where an autoscaler of the cluster sets it, from what we tell."""
-        return self._settings.scaled_by == "enginehouse"
 
     async def scale(self, deployment: Deployment, replicas: int, leaving: Sequence[str]) -> None:
         """Set the number, on the version of it that was read: somebody else's change is not run over.
 
         Where an autoscaler sets the number, only those that should go first are marked.
         """
-        if not self.sets_number:
+        if self._settings.scaled_by == "autoscaler":
             await self._mark(deployment, leaving)
             return
         scale = self._scale_of(deployment)
@@ -54,6 +55,7 @@ class KubernetesWorkload:
                 return
             if replicas < number:
                 await self._mark(deployment, leaving)
+            self._fence()
             try:
                 await self._api.call("update", scale, {**present, "spec": {"replicas": replicas}})
             except ConflictError as error:
@@ -70,9 +72,9 @@ class KubernetesWorkload:
             self._watches[service] = SliceWatch(self._api, self._settings.namespace, service)
         return members_of(await self._watches[service].slices(), service, self._ports)
 
-    def leavers(self, members: Sequence[Member], count: int, preferred: Sequence[str]) -> tuple[str, ...]:
-        """Those of `members` that Kubernetes takes when the number falls by `count`, in that order."""
-        return leaving(self._settings.kind, members, count, preferred)
+    def order(self, members: Sequence[Member]) -> tuple[str, ...] | None:
+        """Handles in the order in which Kubernetes takes them; None: it can be told."""
+        return leaving_order(self._settings.kind, members)
 
     async def close(self) -> None:
         """Let go of watches and connections."""
@@ -101,6 +103,7 @@ class KubernetesWorkload:
         self._marked[deployment.name] = wanted
 
     async def _annotate(self, name: str, cost: str | None) -> None:
+        self._fence()
         try:
             await self._api.call(
                 "patch",

@@ -23,13 +23,14 @@ from controller.run import Controller
 from controller.scaling.wanted import Wanted
 from inference.control import health
 from inference.introspection import introspect
+from model_registry.config import RegistryConfig
 from model_registry.demand.demand import Demand, EndpointDemand
 from model_registry.entities import Deployment, Model, Scaling
 from model_registry.pools import Pool, ProcessActuator
 from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from telemetry.process_stat import stat_of
-from tests.controller.conftest import RedisServer, config, redis_client, redis_server, store
+from tests.controller.conftest import RedisServer, redis_client, redis_server, store
 
 __all__ = ["RedisServer", "config", "redis_client", "redis_server", "store"]
 
@@ -39,6 +40,12 @@ FAST = ReplicasConfig(
 )
 CONTROLLER = ControllerConfig(interval_s=0.1, probe_timeout_s=0.5, drain_s=0.5, leadership_ttl_s=1.0)
 MODEL = Model(name="m", context_length=100)
+
+
+@pytest.fixture
+def config(redis_server: RedisServer) -> RegistryConfig:
+    """Patient: processes that start beside it keep Redis from its core."""
+    return RegistryConfig(redis_url=redis_server.url, name="test", command_timeout_s=5.0, block_s=0.2)
 
 
 class ByHand:

@@ -8,9 +8,12 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from controller.run import Controller
 from model_registry.demand.demand import EndpointDemand
-from model_registry.errors import RegistryUnavailableError
+from model_registry.entities import Scaling
+from model_registry.errors import InUseError, RegistryUnavailableError
 from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from tests.controller.replicas.conftest import MODEL, ByHand, Processes, RedisServer, Told
@@ -171,3 +174,32 @@ async def test_while_redis_is_away_no_replica_changes(
         redis_server.signal(signal.SIGCONT)
         await snapshot_where(store, lambda s: states(s) == [])
         assert processes.pids() == []
+
+
+async def test_a_pool_with_replicas_stays_and_another_takes_over_before_they_go(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """A deployment that moves is served all the while; only then may the pool that it left be deleted."""
+    scaler.wanted = 1
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        await snapshot_where(store, lambda s: states(s) == ["ready"])
+        (before,) = processes.pids()
+        other = processes.pool.model_copy(update={"name": "q"})
+        moved = processes.deployment.model_copy(
+            update={"scaling": Scaling(pool="q", min_replicas=0, max_replicas=5)}
+        )
+        await store.apply([other, moved])
+        with pytest.raises(InUseError, match="Replica"):
+            await store.delete("Pool", "p", cascade=True)
+        (snapshot,) = await snapshot_where(
+            store, lambda s: [one.pool for one in s.replicas["d"]] == ["q"] and states(s) == ["ready"]
+        )
+        assert serving(snapshot) == 1
+        assert before not in processes.pids()
+        starts = [act["at_s"] for act in processes.done() if act["act"] == "start"]
+        (stop,) = [act["at_s"] for act in processes.done() if act["act"] == "stop"]
+        assert max(starts) < stop
+        await store.delete("Pool", "p")
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])

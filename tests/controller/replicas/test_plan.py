@@ -137,6 +137,11 @@ def test_a_deployment_that_left_the_pool_drains_though_reports_are_stale() -> No
     assert told(acts) == [("Drain", "a"), ("Stop", "b")]
 
 
+def test_a_deployment_that_moves_keeps_what_serves_until_its_new_pool_has_what_it_wants() -> None:
+    acts = plan(NOW, POOL, [], [replica("a")], {}, FRESH, seen=seen("a"), config=CONFIG, moving={"d"}).acts
+    assert acts == ()
+
+
 def test_a_drained_replica_stops_when_a_later_report_tells_of_no_request() -> None:
     """Not before: a report made while gateways could still send there proves nothing."""
     draining = replica("a", "draining", since=NOW - 20)

@@ -15,6 +15,7 @@ import pytest
 
 from controller.actuators.catalogue import Surroundings, actuator_of
 from controller.actuators.port import Actuator, ActuatorError, Running, Workload
+from controller.actuators.process import end_all
 from controller.replicas.fence import Fence, NotLeadingError
 from model_registry.leadership import Leadership, boot_s
 from model_registry.pools import Pool
@@ -153,3 +154,14 @@ async def test_braces_of_other_things_stay(processes: Processes, tmp_path: Path)
     with pytest.raises(ActuatorError):
         await actuator.start(REPLICA, processes.deployment)
     assert told.read_text() == 'd.00000a {"a": {"b": 1}} m m'
+
+
+async def test_all_end_when_no_controller_is_left(processes: Processes) -> None:
+    """What a local stack does at its end."""
+    actuator = pool_of(processes)
+    others = [REPLICA.model_copy(update={"name": f"d.00000{n}"}) for n in range(2)]
+    await asyncio.gather(*(actuator.start(one, processes.deployment) for one in others))
+    ended = await asyncio.to_thread(end_all, processes.state, 5.0)
+    assert ended == [one.name for one in others]
+    assert processes.pids() == []
+    assert end_all(processes.state, 0.0) == []

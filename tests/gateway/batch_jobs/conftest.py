@@ -112,7 +112,7 @@ class Fleet:
             job = await self.acme.batches.retrieve(job_id)
             return job if job.status in statuses else None
 
-        return await eventually(reached, within_s=DEADLINE_S)
+        return await eventually(reached, within_s=DEADLINE_S, every_s=0.05)
 
     async def lines(self, file_id: str | None) -> list[Any]:
         if file_id is None:

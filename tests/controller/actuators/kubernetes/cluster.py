@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -67,10 +68,13 @@ class Refusal:
 class Cluster:
     """One namespace with one workload `chat` and the Service of its name."""
 
-    def __init__(self, plural: str = "deployments", group: str = "apps/v1", port: int = 8000) -> None:
+    def __init__(
+        self, plural: str = "deployments", group: str = "apps/v1", port: int = 8000, net: str = "10.0.0"
+    ) -> None:
         self.plural = plural
         self.group = group
         self.pod_port = port
+        self.net = net
         self.replicas = 0
         self.version = 100
         self.oldest = 0
@@ -81,6 +85,8 @@ class Cluster:
         self.held = asyncio.Event()
         self.held.set()
         self.on_update: Callable[[], None] = lambda: None
+        self.changed = asyncio.Event()
+        """The number was set."""
         self._born = 0
         self._names: dict[str, None] = {}
         """Slices that there are."""
@@ -121,7 +127,7 @@ class Cluster:
             self._born += 1
             ordinal = self._born if self.plural == "deployments" else self._free_ordinal()
             name = f"chat-7d9f-{ordinal:05d}" if self.plural == "deployments" else f"chat-{ordinal}"
-            self.pods[name] = Pod(name, f"uid-{self._born}", f"10.0.0.{self._born}")
+            self.pods[name] = Pod(name, f"uid-{self._born}", f"{self.net}.{self._born}")
         for pod in self._first_to_go(living)[: max(len(living) - self.replicas, 0)]:
             pod.terminating = True
         await self.publish()
@@ -183,7 +189,7 @@ class Cluster:
     # -- what it answers ----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Cluster]:
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Cluster]:
         """On a port of its own."""
         app = web.Application(middlewares=[self._guard])
         scale = f"/apis/{self.group}/namespaces/{NAMESPACE}/{self.plural}/chat/scale"
@@ -194,9 +200,10 @@ class Cluster:
         app.router.add_get(slices, self._slices)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
         try:
             await self.publish()
             yield self
@@ -234,6 +241,7 @@ class Cluster:
             )
         self.replicas = body["spec"]["replicas"]
         self.version += 1
+        self.changed.set()
         return web.json_response(self._scale())
 
     async def _patch_pod(self, request: web.Request) -> web.Response:

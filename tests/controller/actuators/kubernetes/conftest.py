@@ -16,6 +16,11 @@ from tests.controller.actuators.kubernetes.cluster import NAMESPACE, Cluster
 CHAT = Deployment(name="chat", model="m", lane="openai-http", scaling=Scaling(pool="k8s", max_replicas=8))
 
 
+def leads() -> int:
+    """A fence that lets everything pass."""
+    return 1
+
+
 def settings_for(cluster: Cluster, folder: Path, **fields: object) -> KubernetesActuator:
     """Settings of a pool that reach it."""
     kinds = {
@@ -36,6 +41,6 @@ async def cluster() -> AsyncIterator[Cluster]:
 @pytest.fixture
 async def workload(cluster: Cluster, tmp_path: Path) -> AsyncIterator[KubernetesWorkload]:
     settings = settings_for(cluster, tmp_path)
-    workload = KubernetesWorkload(settings, Api(settings.kubeconfig, timeout_s=5))
+    workload = KubernetesWorkload(settings, leads, Api(settings.kubeconfig, timeout_s=5))
     yield workload
     await workload.close()

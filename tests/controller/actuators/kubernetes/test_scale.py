@@ -11,9 +11,10 @@ from controller.actuators.kubernetes.api import Api
 from controller.actuators.kubernetes.leaving import DELETION_COST, GOES_FIRST
 from controller.actuators.kubernetes.workload import ATTEMPTS, KubernetesWorkload
 from controller.actuators.port import ActuatorError
+from controller.replicas.fence import NotLeadingError
 from model_registry.pools import KubernetesActuator
 from tests.controller.actuators.kubernetes.cluster import NAMESPACE, TOKEN, Cluster
-from tests.controller.actuators.kubernetes.conftest import CHAT, settings_for
+from tests.controller.actuators.kubernetes.conftest import CHAT, leads, settings_for
 
 SCALE = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/chat/scale"
 
@@ -37,7 +38,7 @@ async def test_up_down_and_to_zero(cluster: Cluster, workload: KubernetesWorkloa
 )
 async def test_other_kinds_by_their_own_paths(plural: str, group: str, tmp_path: Path) -> None:
     async with Cluster(plural, group).running() as cluster:
-        workload = KubernetesWorkload(settings_for(cluster, tmp_path))
+        workload = KubernetesWorkload(settings_for(cluster, tmp_path), leads)
         await workload.scale(CHAT, 3, ())
         await workload.scale(CHAT, 2, ["chat-0/uid-1"])
         await workload.close()
@@ -82,6 +83,20 @@ async def test_who_changes_it_without_end_wins_this_time(
     assert not error.final
 
 
+async def test_who_leads_no_more_writes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    def lapsed() -> int:
+        raise NotLeadingError("the claim has lapsed")
+
+    cluster.replicas = 2
+    await cluster.settle()
+    workload = KubernetesWorkload(settings_for(cluster, tmp_path), lapsed)
+    for number in (1, 3):
+        with pytest.raises(NotLeadingError):
+            await workload.scale(CHAT, number, [next(iter(cluster.pods))])
+    await workload.close()
+    assert {method for method, _ in cluster.calls} == {"GET"}
+
+
 async def test_what_rbac_lacks_is_named(cluster: Cluster, workload: KubernetesWorkload) -> None:
     told = (
         'deployments.apps "chat" is forbidden: User "system:serviceaccount:llm:enginehouse" cannot update '
@@ -116,7 +131,7 @@ async def test_a_long_wait_is_kept_without_asking(cluster: Cluster, workload: Ku
 
 async def test_a_server_that_does_not_answer_holds_nobody(cluster: Cluster, tmp_path: Path) -> None:
     settings = settings_for(cluster, tmp_path)
-    workload = KubernetesWorkload(settings, Api(settings.kubeconfig, timeout_s=0.3))
+    workload = KubernetesWorkload(settings, leads, Api(settings.kubeconfig, timeout_s=0.3))
     await workload.scale(CHAT, 1, ())
     cluster.held.clear()
     assert "did not answer get deployments/scale 'chat'" in str(await refusal(workload))
@@ -128,7 +143,7 @@ async def test_a_server_that_does_not_answer_holds_nobody(cluster: Cluster, tmp_
 
 async def test_a_server_that_is_not_there_is_told(cluster: Cluster, tmp_path: Path) -> None:
     cluster.url = "http://127.0.0.1:1"
-    workload = KubernetesWorkload(settings_for(cluster, tmp_path))
+    workload = KubernetesWorkload(settings_for(cluster, tmp_path), leads)
     assert "Kubernetes cannot be reached" in str(await refusal(workload))
     await workload.close()
 
@@ -165,7 +180,7 @@ async def test_where_an_autoscaler_sets_the_number_pods_are_only_marked(
 ) -> None:
     cluster.replicas = 2
     await cluster.settle()
-    workload = KubernetesWorkload(settings_for(cluster, tmp_path, scaled_by="autoscaler"))
+    workload = KubernetesWorkload(settings_for(cluster, tmp_path, scaled_by="autoscaler"), leads)
     one, other = cluster.pods.values()
     await workload.scale(CHAT, 1, [f"{one.name}/{one.uid}"])
     assert one.annotations == {DELETION_COST: GOES_FIRST}
@@ -185,7 +200,7 @@ async def test_names_that_kubernetes_does_not_have_are_refused(workload: Kuberne
 
 async def test_outside_of_a_cluster_a_kubeconfig_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    workload = KubernetesWorkload(KubernetesActuator(type="kubernetes"))
+    workload = KubernetesWorkload(KubernetesActuator(type="kubernetes"), leads)
     assert "not in a pod of Kubernetes" in str(error := await refusal(workload))
     assert "check actuator.kubeconfig" in str(error)
 

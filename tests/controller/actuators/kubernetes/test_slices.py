@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.actuators.kubernetes.leaving import leaving
+from controller.actuators.kubernetes.leaving import leaving_order
 from controller.actuators.kubernetes.slices import Ports, members_of, pod_of
 from controller.actuators.port import ActuatorError, Member
 from model_registry.entities import ServerRef
@@ -120,26 +120,16 @@ def test_endpoints_without_pods_go_by_their_address() -> None:
     assert [m.handle for m in members_of([slice_of(bare)], "chat", HTTP)] == ["10.0.0.9"]
 
 
-def members(*names: str, unready: str = "", going: str = "") -> list[Member]:
-    server = ServerRef(http="http://x")
-    return [
-        Member(f"{n}/u", server, ready=n not in unready.split(), terminating=n in going.split())
-        for n in names
-    ]
-
-
-def first(kind: str, some: list[Member], count: int, *preferred: str) -> list[str]:
-    return [pod_of(handle) for handle in leaving(kind, some, count, [f"{name}/u" for name in preferred])]
-
-
-def test_of_a_deployment_the_preferred_go_after_those_that_are_not_ready() -> None:
-    some = members("a", "b", "c", "d", unready="c", going="d")
-    assert first("Deployment", some, 2, "b") == ["c", "b"]
-    assert first("Deployment", some, 9, "b", "a") == ["c", "b", "a"]
+def test_of_a_deployment_it_can_be_chosen_who_goes() -> None:
+    assert leaving_order("Deployment", members("a", "b", going="b")) is None
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "LeaderWorkerSet"])
-def test_of_numbered_ones_the_highest_go_whatever_is_preferred(kind: str) -> None:
-    some = members("chat-2", "chat-10", "chat-0", "chat-11", going="chat-11")
-    assert first(kind, some, 2, "chat-0") == ["chat-10", "chat-2"]
-    assert first(kind, some, 0, "chat-0") == []
+def test_of_numbered_ones_the_highest_go_first(kind: str) -> None:
+    order = leaving_order(kind, members("chat-2", "chat-10", "chat-0", "chat-11", going="chat-11"))
+    assert order == ("chat-10/u", "chat-2/u", "chat-0/u")
+
+
+def members(*names: str, going: str) -> list[Member]:
+    server = ServerRef(http="http://x")
+    return [Member(f"{name}/u", server, ready=True, terminating=name == going) for name in names]
