@@ -55,14 +55,14 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 TIMED = $(shell grep -rl --include='test_*.py' 'mark\.timed' tests)
 
 .PHONY: test
-# Three at a time, as part of their time is waiting; then, two at a time, those that measure time.
+# Four at a time, as half of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 3 -m "not timed" || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 4 -m "not timed" || status=$$?; \
 	    env "$$mark" $(RUN) -m pytest -n 2 -m timed $(TIMED) || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
@@ -126,9 +126,17 @@ engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, w
 rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quick, --faults, --clean 20
 	@$(RUN) -m bench.rollouts $(ARGS)
 
+.PHONY: scale
+scale: setup-dev ## Scale live: a tenfold step, to zero and back, and leaders killed and frozen meanwhile (20 min)
+	@$(RUN) -m bench.scale $(ARGS)
+
 .PHONY: builder-kills
 builder-kills: setup-dev ## Kill builders fifty times: is every engine published once and whole?
 	@$(RUN) -m bench.builder_kills $(ARGS)
+
+.PHONY: compose-check
+compose-check: setup-dev ## Build the containers, bring them up, use, scale and kill each of them, take them down
+	@$(RUN) -m bench.containers $(ARGS)
 
 .PHONY: planner
 planner: setup-dev ## Plan the examples by measured kernel tables (makes .planner first, 850 MB)
@@ -150,6 +158,8 @@ lock: ## Make the lock files anew from pyproject.toml
 	@command -v uv >/dev/null || { echo "error: uv is not on PATH" >&2; echo "  pip install uv" >&2; exit 1; }
 	@$(COMPILE) pyproject.toml requirements/build.in --extra dev -o requirements/dev.lock
 	@$(COMPILE) pyproject.toml requirements/build.in --extra local -c requirements/dev.lock -o requirements/run.lock
+	@$(COMPILE) pyproject.toml requirements/build.in --extra local --extra docker --extra k8s \
+		-c requirements/dev.lock -o requirements/image.lock
 	@$(COMPILE) --no-deps requirements/triton.in -o requirements/triton.lock
 	@$(COMPILE) requirements/clients.in -o requirements/clients.lock
 	@$(COMPILE) pyproject.toml requirements/build.in --extra planner -c requirements/dev.lock \

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from controller.engines import refusal
+from model_registry.drains import Drain
 from model_registry.engines import Engine
-from model_registry.entities import Deployment, Endpoint, LaneName, ServerRef
+from model_registry.entities import Deployment, Endpoint, LaneName, Model, ServerRef
 from model_registry.replicas import Replica
 
 DEFAULT_CONCURRENCY = 64
@@ -55,14 +56,15 @@ class Desired:
     server: ServerRef
     engine: Engine | None = None
     """What the registry knows of the engine that the deployment names."""
+    embeds: bool = False
+    """Its model makes vectors."""
+    drained: str | None = None
+    """Why an operator lets it have no new requests; None: it may."""
 
     @property
     def name(self) -> str:
         """`<deployment>@<host>:<port>`."""
-        parts = urlsplit(self.server.http)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        return f"{self.deployment.name}@{host}:{port}{parts.path.rstrip('/')}"
+        return endpoint_name(self.deployment.name, self.server)
 
     @property
     def target(self) -> str:
@@ -124,7 +126,17 @@ class Desired:
         return all(getattr(asked, field) == getattr(got, field) for field in COMPARED)
 
 
+def endpoint_name(deployment: str, server: ServerRef) -> str:
+    """`<deployment>@<host>:<port>`."""
+    parts = urlsplit(server.http)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{deployment}@{host}:{port}{parts.path.rstrip('/')}"
+
+
 NO_ENGINES: Mapping[str, Engine] = MappingProxyType({})
+NO_MODELS: Mapping[str, Model] = MappingProxyType({})
+NO_DRAINS: Sequence[Drain] = ()
 NO_REPLICAS: Mapping[str, Sequence[Replica]] = MappingProxyType({})
 
 
@@ -132,17 +144,30 @@ def desired_endpoints(
     deployments: Iterable[Deployment],
     engines: Mapping[str, Engine] = NO_ENGINES,
     replicas: Mapping[str, Sequence[Replica]] = NO_REPLICAS,
+    drains: Iterable[Drain] = NO_DRAINS,
+    models: Mapping[str, Model] = NO_MODELS,
 ) -> dict[str, Desired]:
-    """By endpoint name; `engines` and `replicas` (by deployment): those of the registry.
+    """By endpoint name; `engines`, `replicas` (by deployment), `drains` and `models`: the registry's.
 
     A replica counts from when it is known where it listens until it drains.
     """
     wanted = (
-        Desired(deployment, server, engines.get(deployment.engine or ""))
+        Desired(deployment, server, engines.get(deployment.engine or ""), _embeds(models, deployment))
         for deployment in deployments
         for server in (*deployment.servers, *_servers(replicas.get(deployment.name, ())))
     )
-    return {one.name: one for one in wanted}
+    drains = list(drains)
+    return {one.name: _drained(one, drains) if drains else one for one in wanted}
+
+
+def _embeds(models: Mapping[str, Model], deployment: Deployment) -> bool:
+    model = models.get(deployment.model)
+    return model is not None and model.modality == "embedding"
+
+
+def _drained(wanted: Desired, drains: Iterable[Drain]) -> Desired:
+    reasons = (drain.reason for drain in drains if drain.covers(wanted.name, wanted.server.http))
+    return replace(wanted, drained=next(reasons, None))
 
 
 def _servers(replicas: Sequence[Replica]) -> Iterator[ServerRef]:

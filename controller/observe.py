@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from controller.config import ControllerConfig
 from controller.desired import Desired, Schema
+from controller.probing import Probing
 from inference.errors import InferenceError, SchemaError
 from model_registry.entities import Endpoint, LaneName, ServerRef
 
@@ -50,10 +51,18 @@ class _Look(NamedTuple):
 class Observer:
     """Looks at model servers through the functions it is given; one that is slow holds up no other."""
 
-    def __init__(self, introspect: Introspect, health: Health, config: ControllerConfig) -> None:
+    def __init__(
+        self,
+        introspect: Introspect,
+        health: Health,
+        config: ControllerConfig,
+        probing: Probing | None = None,
+    ) -> None:
+        """`probing`: None takes servers at their word."""
         self._introspect = introspect
         self._health = health
         self._config = config
+        self._probing = probing
         self._looks: dict[str, _Look] = {}
 
     async def observe_all(
@@ -86,7 +95,8 @@ class Observer:
         """A probe only while the endpoint serves as wanted; otherwise the schema is asked for, too."""
         try:
             if registered is not None and registered.state == "ready" and wanted.is_met_by(registered):
-                return await self._probe(wanted.server, registered.target, registered.lane)
+                probe = await self._probe(wanted.server, registered.target, registered.lane)
+                return await self._infer(wanted, registered, probe, serves=True)
             async with asyncio.timeout(self._config.introspection_timeout_s):
                 schema = await self._introspect(wanted.server, wanted.target, wanted.deployment.lane)
             probe = await self._probe(wanted.server, schema.target, schema.lane)
@@ -96,7 +106,17 @@ class Observer:
             return Observation(False, str(error))
         except TimeoutError:
             return Observation(False, f"{wanted.server.http} did not describe {wanted.target!r} in time")
-        return Observation(probe.healthy, probe.reason, schema)
+        seen = Observation(probe.healthy, probe.reason, schema)
+        return await self._infer(wanted, wanted.endpoint(schema), seen, serves=False)
+
+    async def _infer(
+        self, wanted: Desired, endpoint: Endpoint, seen: Observation, *, serves: bool
+    ) -> Observation:
+        """What was seen, unless the server lies."""
+        if self._probing is None or not seen.healthy:
+            return seen
+        why_not = await self._probing.why_not(endpoint, embeds=wanted.embeds, serves=serves)
+        return seen if why_not is None else replace(seen, healthy=False, reason=why_not)
 
     async def _probe(self, server: ServerRef, target: str, lane: LaneName) -> Observation:
         try:

@@ -52,7 +52,9 @@ def reconcile(
     actions: list[Action] = []
     for name, wanted in desired.items():
         present = registered.get(name)
-        if present is not None and present.state == "draining":
+        if wanted.drained is not None:
+            actions += _drained(wanted.drained, present)
+        elif present is not None and present.state == "draining":
             actions.append(Move(name, "gone", WANTED_AGAIN))
         else:
             patient = failures.get(name, 0) < unhealthy_after
@@ -61,6 +63,12 @@ def reconcile(
         if name not in desired and endpoint.state != "draining":
             actions.append(Move(name, "draining", NOT_WANTED))
     return actions
+
+
+def _drained(reason: str, present: Endpoint | None) -> Iterator[Action]:
+    """An operator drains it: it stays registered, and known for that, until they take it back."""
+    if present is not None and (present.state, present.reason) != ("draining", reason):
+        yield Move(present.name, "draining", reason)
 
 
 def _wanted(

@@ -14,14 +14,18 @@ import os
 import secrets
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 
 from controller.config import ControllerConfig
-from controller.desired import Desired, desired_endpoints
+from controller.desired import Desired, desired_endpoints, endpoint_name
 from controller.observe import Health, Introspect, Observation, Observer
+from controller.probing import Probing
 from controller.reconcile import Action, Register, reconcile
+from controller.replicas.run import Replicas
 from controller.rollouts.run import Rollouts
-from model_registry.entities import Endpoint
+from model_registry.entities import Deployment, Endpoint
 from model_registry.errors import (
     IllegalTransitionError,
     LeadershipLostError,
@@ -29,11 +33,14 @@ from model_registry.errors import (
     RegistryUnavailableError,
     UnknownObjectError,
 )
+from model_registry.leadership import Leadership
 from model_registry.snapshot import Snapshot
-from model_registry.store import Leadership, RegistryStore
+from model_registry.store import RegistryStore
 
 log = logging.getLogger(__name__)
 
+STANDBY_S = 0.25
+"""How often a controller that does not lead asks whether it may."""
 SETTLE_S = 0.05
 """Changes come in groups, and our own come back as changes: one look serves them all."""
 
@@ -49,15 +56,21 @@ class Controller:
         config: ControllerConfig | None = None,
         endpoint_ttl_s: float = 10.0,
         rollouts: Rollouts | None = None,
+        replicas: Replicas | None = None,
+        probing: Probing | None = None,
     ) -> None:
-        """`rollouts`: None leaves them alone."""
+        """`rollouts` and `replicas`: None leaves them alone. `probing`: None takes servers at their word."""
         self._store = store
         self._config = config or ControllerConfig()
         self._ttl_s = endpoint_ttl_s
-        self._rollouts = rollouts
-        self._observer = Observer(introspect, health, self._config)
-        self._failures: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self._rollouts = rollouts
+        self._replicas = replicas
+        if replicas is not None:
+            replicas.on_news = self.look_soon
+        self._probing = probing
+        self._observer = Observer(introspect, health, self._config, probing)
+        self._failures: Counter[str] = Counter()
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._away = False
         self.leadership: Leadership | None = None
@@ -72,15 +85,21 @@ class Controller:
                 await self._pause()
         finally:
             await self._observer.close()
+            if self._replicas is not None:
+                await self._replicas.close()
             await self._resign()
 
     def registry_changed(self, _snapshot: Snapshot) -> None:
         """Look at once; for a watcher's `on_change`."""
         self._changed.set()
 
+    def look_soon(self) -> None:
+        """Look at once."""
+        self._changed.set()
+
     async def _pause(self) -> None:
         if self.leadership is None:
-            await asyncio.sleep(self._config.interval_s)
+            await asyncio.sleep(min(self._config.interval_s, STANDBY_S))
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.interval_s):
@@ -101,6 +120,8 @@ class Controller:
         except LeadershipLostError:
             log.warning("leadership lost", extra={"holder": self._holder})
             self.leadership = None
+            if self._replicas is not None:
+                await self._replicas.lead(None)
 
     async def _lead(self) -> bool:
         before, ttl_s = self.leadership, self._config.leadership_ttl_s
@@ -109,14 +130,24 @@ class Controller:
             log.info(
                 "leadership changed", extra={"holder": self._holder, "leading": self.leadership is not None}
             )
+        if self._replicas is not None:
+            await self._replicas.lead(self.leadership)
         return self.leadership is not None
 
     async def _reconcile(self) -> None:
         snapshot = await self._store.load()
-        deployments = (d for group in snapshot.deployments.values() for d in group)
-        desired = desired_endpoints(deployments, snapshot.engines, snapshot.replicas)
+        desired = desired_endpoints(
+            _deployments(snapshot),
+            snapshot.engines,
+            snapshot.replicas,
+            snapshot.drains.values(),
+            snapshot.models,
+        )
         registered = {e.name: e for group in snapshot.endpoints.values() for e in group}
-        observations = await self._observer.observe_all(desired, registered, self._config.interval_s)
+        if self._probing is not None:
+            await self._probing.hear(desired)
+        looked_at = {name: wanted for name, wanted in desired.items() if wanted.drained is None}
+        observations = await self._observer.observe_all(looked_at, registered, self._config.interval_s)
         self._count_failures(desired, observations)
         actions = reconcile(desired, observations, registered, self._failures, self._config.unhealthy_after)
         if not await self._lead():
@@ -124,7 +155,14 @@ class Controller:
         for action in actions:
             await self._perform(action, registered.get(action.name))
         renewal = await self._store.renew(
-            [name for name in desired if not _is_draining(registered.get(name))],
+            [
+                *(
+                    name
+                    for name, one in desired.items()
+                    if one.drained or not _is_draining(registered.get(name))
+                ),
+                *_draining(snapshot),
+            ],
             self._ttl_s,
             leadership=self.leadership,
         )
@@ -132,6 +170,18 @@ class Controller:
             log.info("endpoint gone", extra={"endpoint": name, "reason": "not renewed"})
         if self._rollouts is not None:
             await self._rollouts.act(snapshot, self.leadership)
+        await self._act_on_replicas(snapshot)
+
+    async def _act_on_replicas(self, snapshot: Snapshot) -> None:
+        """Last, and apart: endpoints of what serves are renewed whatever becomes of this."""
+        if self._replicas is None:
+            return
+        try:
+            await self._replicas.act(snapshot, self.leadership)
+        except (RegistryUnavailableError, LeadershipLostError):
+            raise
+        except Exception:
+            log.exception("acting on replicas failed unexpectedly")
 
     def _count_failures(self, desired: dict[str, Desired], observations: dict[str, Observation]) -> None:
         for name in self._failures.keys() - desired.keys():
@@ -167,6 +217,25 @@ class Controller:
         except RegistryUnavailableError as error:
             log.info("leadership not handed over", extra={"error": str(error)})
         self.leadership = None
+
+
+def _deployments(snapshot: Snapshot) -> Iterator[Deployment]:
+    """Those of a pool have its labels, too; their own win."""
+    for deployment in chain(*snapshot.deployments.values()):
+        scaling = deployment.scaling
+        pool = None if scaling is None else snapshot.pools.get(scaling.pool)
+        if pool is not None and pool.labels:
+            labels = {**pool.labels, **deployment.labels}
+            yield deployment.model_copy(update={"labels": labels})
+        else:
+            yield deployment
+
+
+def _draining(snapshot: Snapshot) -> Iterator[str]:
+    """Endpoints of replicas that drain: registered for as long as those do, so that their requests count."""
+    for replica in chain(*snapshot.replicas.values()):
+        if replica.state == "draining" and replica.server is not None:
+            yield endpoint_name(replica.deployment, replica.server)
 
 
 def _is_draining(endpoint: Endpoint | None) -> bool:

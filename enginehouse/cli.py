@@ -20,6 +20,7 @@ from enginehouse.commands.config import config
 from enginehouse.commands.controller import controller
 from enginehouse.commands.delete import delete
 from enginehouse.commands.doctor import doctor
+from enginehouse.commands.drain import drain
 from enginehouse.commands.engines import engines
 from enginehouse.commands.explain import explain
 from enginehouse.commands.gateway import gateway
@@ -31,8 +32,10 @@ from enginehouse.commands.plan import plan
 from enginehouse.commands.preflight import preflight
 from enginehouse.commands.quality import quality
 from enginehouse.commands.replay import replay
+from enginehouse.commands.restart import restart
 from enginehouse.commands.rollout import rollout
 from enginehouse.commands.traces import traces
+from enginehouse.commands.triton import triton
 from enginehouse.commands.tune import tune
 from enginehouse.commands.up import up
 from enginehouse.commands.version import version
@@ -61,6 +64,7 @@ app.command(rich_help_panel=RUN)(up)
 app.command(rich_help_panel=RUN)(gateway)
 app.command(rich_help_panel=RUN)(controller)
 app.command(rich_help_panel=RUN)(builder)
+app.command(rich_help_panel=RUN)(triton)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
 app.command(rich_help_panel=USE)(explain)
@@ -71,6 +75,8 @@ app.command(rich_help_panel=REGISTRY)(describe)
 app.command(rich_help_panel=REGISTRY)(delete)
 app.command(rich_help_panel=REGISTRY)(history)
 app.command(rich_help_panel=REGISTRY)(rollback)
+app.command(rich_help_panel=REGISTRY)(drain)
+app.command(rich_help_panel=REGISTRY)(restart)
 app.add_typer(card, name="card", rich_help_panel=REGISTRY)
 app.add_typer(keys, name="keys", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=ENGINES)(plan)

@@ -1,7 +1,8 @@
 """Connection: how a command finds a running gateway and its keys.
 
 Order: the option, then the environment (`ENGINEHOUSE_URL`, `ENGINEHOUSE_API_KEY`,
-`ENGINEHOUSE_ADMIN_KEY`), then the ready file of the local stack.
+`ENGINEHOUSE_ADMIN_KEY`, or the keys' files by the same names with `_FILE`), then the ready file of the local
+stack.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from enginehouse.errors import ApiError
 from enginehouse.local.state_dir import StateDir, default_state_dir
+from enginehouse.secret_files import secret
 
 URL_ENV = "ENGINEHOUSE_URL"
 API_KEY_ENV = "ENGINEHOUSE_API_KEY"
@@ -63,8 +65,8 @@ def locate(
     own = ready if ready and root == local else {}
     return Connection(
         root=root,
-        api_key=key or environment.get(API_KEY_ENV) or own.get("api_key"),
-        admin_key=key or environment.get(ADMIN_KEY_ENV) or own.get("admin_key"),
+        api_key=key or secret(API_KEY_ENV, environment) or own.get("api_key"),
+        admin_key=key or secret(ADMIN_KEY_ENV, environment) or own.get("admin_key"),
     )
 
 

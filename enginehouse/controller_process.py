@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,25 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from controller.actuators.catalogue import Surroundings, actuator_of
+from controller.probing import Probing
+from controller.replicas.calls import follow
+from controller.replicas.fence import Fence
+from controller.replicas.run import Replicas
 from controller.rollouts.run import Rollouts
 from controller.run import Controller
-from enginehouse.settings import Settings, load
+from controller.scaling.autoscaler import Autoscaler
+from enginehouse.controller_ports import ControllerPorts
+from enginehouse.heartbeat import beat, check
+from enginehouse.local.state_dir import REPLICAS, default_state_dir
+from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
 from inference.introspection import introspect
+from inference.probe import probe_inference
 from model_registry.connection import connect
+from model_registry.demand.store import DemandStore
 from model_registry.rollout_evidence.store import EvidenceStore
+from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from telemetry.lifecycle import Supervisor
@@ -40,6 +53,14 @@ async def _run(settings: Settings) -> None:
     redis = connect(settings.registry)
     store = RegistryStore.of(redis, settings.registry)
     session = aiohttp.ClientSession()
+    demand = DemandStore.of(redis, settings.registry)
+    fence = Fence(settings.controller.replicas.margin_s)
+    surroundings = Surroundings(
+        registry=settings.registry.name,
+        folder=settings.controller.state_path or default_state_dir() / REPLICAS,
+        environment={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        fence=fence.token,
+    )
     controller = Controller(
         store,
         partial(introspect, session=session),
@@ -47,14 +68,36 @@ async def _run(settings: Settings) -> None:
         settings.controller,
         settings.registry.endpoint_ttl_s,
         Rollouts(store, EvidenceStore.of(redis, settings.registry)),
+        Replicas(
+            store,
+            Autoscaler(),
+            demand,
+            partial(actuator_of, surroundings=surroundings),
+            fence,
+            settings.controller.replicas,
+        ),
+        Probing(probe_inference, settings.controller, demand.gather),
     )
-    watcher = Watcher(store, on_change=controller.registry_changed, config=settings.registry)
+    ports = ControllerPorts(settings.controller)
+
+    def registry_changed(snapshot: Snapshot) -> None:
+        controller.registry_changed(snapshot)
+        ports.registry_changed(snapshot)
+
+    watcher = Watcher(store, on_change=registry_changed, config=settings.registry)
     supervisor = Supervisor()
+    alive = settings.controller.alive_file
     try:
+        if alive is not None:
+            check(alive)
+            supervisor.start("heartbeat", beat(alive, lambda: supervisor.healthy))
         await watcher.start()
+        await ports.open(watcher.reader(), lambda: controller.leadership is not None)
         supervisor.start("controller", controller.run, restart_after_s=1.0)
+        supervisor.start("calls", partial(follow, demand, controller.look_soon), restart_after_s=1.0)
         await ended.wait()
     finally:
+        await ports.close()
         await supervisor.close()
         await watcher.close()
         await session.close()

@@ -65,6 +65,7 @@ def table(decisions: list[Decision]) -> Table:
     for one in decisions:
         began = datetime.fromtimestamp(one["at_s"]).astimezone()
         after = f", after {one['after']}" if one["after"] else ""
+        held = f", held {one['held_ms']:.0f} ms for a cold model" if one["held_ms"] else ""
         made.add_row(
             f"{began:%H:%M:%S}",
             one["request_id"],
@@ -72,7 +73,7 @@ def table(decisions: list[Decision]) -> Table:
             f"{one['attempt']}{' hedge' if one['hedge'] else ''}",
             one["endpoint"] or "none",
             one["policy"] or "",
-            one["reason"] + after,
+            one["reason"] + after + held,
             f"{one['wait_ms']:.1f}",
         )
     return made

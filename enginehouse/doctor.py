@@ -17,6 +17,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from enginehouse.connection import local_root
+from enginehouse.docker_here import docker_here
 from enginehouse.errors import MachineError
 from enginehouse.local.ports import reserved_port
 from enginehouse.local.redis import find_redis
@@ -64,6 +65,7 @@ def examine(port: int, state_dir: Path) -> list[Finding]:
         check_real_triton,
         check_triton_environment,
         check_gpu,
+        check_docker,
     ]
     return [check() for check in checks]
 
@@ -179,6 +181,13 @@ def check_gpu() -> Finding:
     found = driver.read_text().splitlines()[0] if driver.exists() else "none"
     level: Level = "ok" if driver.exists() else "optional"
     return Finding("GPU driver", found, level, "engines on a GPU of this machine")
+
+
+def check_docker() -> Finding:
+    """Docker and Compose; `up` needs neither."""
+    here = docker_here()
+    level: Level = "lacks part" if here.lacking else "optional" if here.remedy else "ok"
+    return Finding("Docker", here.found, level, "`docker compose up`, pools of containers", here.remedy)
 
 
 def show(findings: list[Finding]) -> None:

@@ -1,7 +1,6 @@
 """One gateway process: everything it is made of, built once, in order, and closed in reverse.
 
-`python -m enginehouse.gateway_process` reads its settings from the environment. `gateway.workers` gives it a
-seat at a shared port; on its own it listens on the configured one.
+`gateway.workers` forks it and gives it a seat at a shared port.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from enginehouse.errors import SettingsError, report
-from enginehouse.settings import Settings, load
+from enginehouse.settings import Settings
 from gateway.accounting import Accounts
 from gateway.admin import admin_routes
-from gateway.app import make_app, straight_to
+from gateway.app import make_app
 from gateway.batch_jobs.parts import BatchJobs
 from gateway.builds import build_routes
 from gateway.connections import own_connections
 from gateway.decisions import decision_routes
+from gateway.demand import DemandReports, demand_routes
 from gateway.discovery import Discovery, Readiness
 from gateway.forecasts import forecast_routes
 from gateway.generation import Generation
@@ -34,7 +34,7 @@ from gateway.shadow.copies import Copies
 from gateway.shadow.records import Records
 from gateway.token_counts import TokenCounts
 from gateway.tokenization import Tokenization
-from gateway.worker_seat import BACKLOG, WORKER_VARIABLE, WorkerSeat, listening_socket
+from gateway.worker_seat import BACKLOG, WorkerSeat
 from gateway.workers import EXIT_NO_RESTART, METRICS_VARIABLE
 from inference.adapters import Adapters
 from inference.client import ModelClients
@@ -43,6 +43,7 @@ from inference.push_http import Timeouts
 from inference.tokenizer import Tokenizers
 from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.connection import connect
+from model_registry.demand.store import DemandStore
 from model_registry.entities import Endpoint
 from model_registry.knobs import BUILT_IN
 from model_registry.kv_feed.store import KvFeedStore
@@ -57,14 +58,15 @@ from router.capacity import Capacity
 from router.gossip import Gossip
 from router.kv_reading import KvReading
 from telemetry.config import TelemetryConfig
-from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
+from telemetry.garbage import freeze_gc
+from telemetry.lifecycle import Drain, Supervisor, every, watch_loop_lag
 from telemetry.logs import Logs
 from telemetry.metrics import Metrics
 from telemetry.tracing import Tracing
 from tenancy.batch_jobs.store import JobStore
 from tenancy.limits import TenantLimits
 
-_log = logging.getLogger("enginehouse.gateway_process")  # run with -m, __name__ says nothing
+_log = logging.getLogger(__name__)
 _HOUSEKEEPING_S = 1.0
 _SHUTDOWN_S = 2.0
 """For what is left of requests that were cut."""
@@ -113,6 +115,9 @@ class GatewayProcess:
             capacity=capacity,
         )
         self._exchange_gossip(settings.slices.report_s)
+        self.demand_store = DemandStore.of(self._redis, settings.registry)
+        self.demand = DemandReports(self.demand_store, self.router.demanded, self.exchange.name)
+        self.router.queueing.on_held = self.demand.urgent
         self._kv_source = TrtllmServe()
         self.kv_reading = KvReading(
             {"trtllm-serve": self._kv_source},
@@ -181,6 +186,7 @@ class GatewayProcess:
         self.supervisor.start("housekeeping", every(_HOUSEKEEPING_S, self._keep_house))
         self.supervisor.start("slices", self.exchange.run, restart_after_s=1.0)
         self.supervisor.start("rollout-evidence", self.records.run, restart_after_s=1.0)
+        self.supervisor.start("demand", self.demand.run, restart_after_s=1.0)
         self.supervisor.start("kv-events", self.kv_reading.run, restart_after_s=1.0)
         if self.batch_jobs.worker is not None:
             self.supervisor.start("batch-jobs", self.batch_jobs.worker.run, restart_after_s=1.0)
@@ -192,6 +198,7 @@ class GatewayProcess:
     async def close(self) -> None:
         """End the background work and every connection."""
         await self.supervisor.close()
+        await self.demand.close()
         await self.copies.close()
         await self.clients.close()
         await self._kv_source.close()
@@ -219,6 +226,7 @@ class GatewayProcess:
         self.metrics.slices(self.worker, self.capacity.units(), self.limits.units())
         self.metrics.renewals(self.exchange.lost_reports, self.exchange.connected)
         self.metrics.rollouts({model: one.status.share for model, one in self.snapshot().rolling.items()})
+        self.metrics.held(self.router.queueing.holding.requests())
         feeds = self.router.deciding.kv_feeds
         for endpoint in self._endpoints() if feeds else ():
             if (feed := feeds.of(endpoint)) is not None and feed.heard_s > 0:
@@ -253,10 +261,9 @@ def _tracing(config: TelemetryConfig) -> Tracing:
         ) from error
 
 
-async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
+async def _serve(settings: Settings, seat: WorkerSeat) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    config = settings.gateway
-    worker = 0 if seat is None else seat.index
+    config, worker = settings.gateway, seat.index
     async with gateway_process(settings, worker) as process:
         discovery = Discovery(process.snapshot, process.readiness, process.metrics)
         admin = admin_routes(process.store, process.watcher)
@@ -271,6 +278,7 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
             *admin,
             *decisions,
             *forecasts,
+            *demand_routes(process.demand_store, process.snapshot),
             *builds,
             *process.batch_jobs.routes,
         ]
@@ -287,15 +295,13 @@ async def serve(settings: Settings, seat: WorkerSeat | None) -> None:
         )
         await runner.setup()
         if runner.server is not None:
-            straight_to(process.generation, runner.server, config.limits.max_body_bytes)
-            own_connections(runner.server)
-        listening = listening_socket(config.host, config.port) if seat is None else seat.listen()
+            own_connections(runner.server, process.generation.handlers, config.limits.max_body_bytes)
+        listening = seat.listen()
         site = web.SockSite(runner, listening, backlog=BACKLOG)
         await site.start()
         process.drain.listen()
         freeze_gc()
-        if seat is not None:
-            seat.report_ready()
+        seat.report_ready()
         _log.info("gateway listens", extra={"host": config.host, "port": listening.getsockname()[1]})
 
         async def stop_accepting() -> None:
@@ -317,29 +323,15 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
 
 
-def main() -> None:
-    """Run one gateway process."""
-    # Texts are encoded one by one; a thread pool in every worker would only hand them around.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    seat = WorkerSeat.of(os.environ)
-    if seat is not None:
-        seat.take()
-    environment = {name: value for name, value in os.environ.items() if name != WORKER_VARIABLE}
-    try:
-        _run(load(environment=environment).settings, seat)
-    except SettingsError as error:
-        report(error)
-        sys.exit(EXIT_NO_RESTART)
-
-
-def _run(settings: Settings, seat: WorkerSeat | None) -> None:
+def run_worker(settings: Settings, seat: WorkerSeat) -> None:
+    """Be one worker until SIGTERM or SIGINT; settings that cannot be used end it with `EXIT_NO_RESTART`."""
+    seat.take()
     logs = Logs(settings.telemetry)
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
     try:
-        uvloop.run(serve(settings, seat))
+        uvloop.run(_serve(settings, seat))
+    except SettingsError as error:
+        report(error)
+        sys.exit(EXIT_NO_RESTART)
     finally:
         logs.close()
-
-
-if __name__ == "__main__":
-    main()

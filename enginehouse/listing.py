@@ -13,6 +13,7 @@ from rich.text import Text
 
 from enginehouse.card_listing import is_card, one_line
 from enginehouse.objects import Objects
+from enginehouse.scaling_listing import one_cell
 from model_registry.kinds import decode
 from model_registry.manifests import to_yaml
 
@@ -27,6 +28,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         "target",
         "engine",
         "servers",
+        "scaling",
         "labels",
         "card",
         "learned",
@@ -71,11 +73,25 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "Tenant": ("name", "policy", "weight", "allowed_models", "disabled"),
     "ApiKey": ("name", "tenant", "models", "profiles", "expires_at", "admin", "disabled", "revoked"),
     "Rollout": ("name", "model", "stable", "candidate", "wanted", "run"),
+    "Pool": ("name", "actuator", "gpu_class", "max_replicas", "cost_per_hour", "labels", "description"),
+    "Replica": ("name", "state", "server", "handle", "cold_start_s", "memory_mib", "reason"),
+    "ScalingStatus": (
+        "name",
+        "pool",
+        "wanted",
+        "ready",
+        "starting",
+        "draining",
+        "cold_start_s",
+        "reason",
+    ),
+    "Drain": ("name", "server", "endpoint", "reason"),
     "RolloutStatus": ("name", "phase", "step", "share", "samples", "needed", "exposed", "reason"),
 }
 RELATED: Mapping[str, Mapping[str, str]] = {
     "Model": {"Adapter": "model", "Deployment": "model", "Endpoint": "model"},
-    "Deployment": {"Endpoint": "deployment"},
+    "Deployment": {"Endpoint": "deployment", "Replica": "deployment", "ScalingStatus": "name"},
+    "Pool": {"Replica": "pool", "ScalingStatus": "pool"},
     "EngineSpec": {"Engine": "spec"},
     "Engine": {"Deployment": "engine"},
     "Profile": {"Deployment": "profile"},
@@ -152,6 +168,8 @@ def _cell(value: Any) -> str:
         return "passed" if value["passed"] else "failed"
     if is_card(value):
         return one_line(value)
+    if isinstance(value, dict) and (told := one_cell(value)) is not None:
+        return told
     if isinstance(value, dict):
         return ", ".join(f"{name}={inner}" for name, inner in value.items())
     if isinstance(value, list):

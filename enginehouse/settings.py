@@ -1,7 +1,8 @@
 """Settings: every section of every package, read once from file and environment, and judged together.
 
 The environment wins over the file, the file over defaults. Only this module reads settings from the
-environment: `ENGINEHOUSE_<SECTION>__<FIELD>`. A variable with our prefix that nothing reads stops the start.
+environment: `ENGINEHOUSE_<SECTION>__<FIELD>`, or the same with `_FILE` for the file that holds the value. A
+variable with our prefix that nothing reads stops the start.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from enginehouse.connection import ADMIN_KEY_ENV, API_KEY_ENV, URL_ENV
 from enginehouse.errors import SettingsError
 from enginehouse.local.state_dir import STATE_DIR_ENV
 from enginehouse.local.triton_environment import ENV_DIR
+from enginehouse.secret_files import SUFFIX, with_files
 from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.config import GatewayConfig
-from gateway.worker_seat import WORKER_VARIABLE
 from model_registry.config import RegistryConfig
 from model_registry.slices.config import SlicesConfig
 from router.config import RouterConfig
@@ -43,9 +44,7 @@ from telemetry.config import TelemetryConfig
 PREFIX = "ENGINEHOUSE_"
 DELIMITER = "__"
 CONFIG_ENV = "ENGINEHOUSE_CONFIG"
-COMMAND_VARIABLES = frozenset(
-    {URL_ENV, API_KEY_ENV, ADMIN_KEY_ENV, STATE_DIR_ENV, CONFIG_ENV, ENV_DIR, WORKER_VARIABLE}
-)
+COMMAND_VARIABLES = frozenset({URL_ENV, API_KEY_ENV, ADMIN_KEY_ENV, STATE_DIR_ENV, CONFIG_ENV, ENV_DIR})
 """Read by the commands themselves, not as settings."""
 
 _SECRET_NAME = re.compile(r"(password|secret|token|_key)$")
@@ -79,9 +78,10 @@ class Settings(BaseSettings):
             "gateway.first_byte_timeout_s": gateway.first_byte_timeout_s,
             "gateway.idle_timeout_s": gateway.idle_timeout_s,
             "router.no_endpoint_timeout_s": self.router.no_endpoint_timeout_s,
+            "router.holding.max_wait_s": self.router.holding.max_wait_s,
         }
         for name, part_s in parts.items():
-            if part_s >= whole_s:
+            if part_s is not None and part_s >= whole_s:
                 raise ValueError(f"{name} ({part_s:g}) must be below gateway.request_timeout_s ({whole_s:g})")
         return self
 
@@ -128,7 +128,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] | None = Non
     refuse_unknown(variables)
     values = read_file(path) if path else {}
     try:
-        settings = _sourced(values, variables)()
+        settings = _sourced(values, with_files(variables, _setting_variables()))()
     except ValidationError as error:
         raise _explained(error, path, values, variables) from error
     return Loaded(settings, path, values, variables)
@@ -193,16 +193,26 @@ def _suggestion(name: str, known: set[str]) -> str:
 
 def known_variables() -> set[str]:
     """Every variable that is read, in capitals."""
-    settings = {_variable(name) for name, _ in _fields(Settings)}
-    return settings | {_variable(section) for section in _sections()} | COMMAND_VARIABLES
+    settings = _setting_variables()
+    by_file = {f"{name}{SUFFIX}" for name in (*settings, API_KEY_ENV, ADMIN_KEY_ENV)}
+    return settings | by_file | {_variable(section) for section in _sections()} | COMMAND_VARIABLES
+
+
+def _setting_variables() -> set[str]:
+    return {_variable(name) for name, _ in _fields(Settings)}
 
 
 def effective(loaded: Loaded) -> list[EffectiveSetting]:
     """Every setting with its source; secrets are not shown."""
-    return [
-        EffectiveSetting(name, redacted(name, _value(loaded.settings, name)), _source(loaded, name))
-        for name, _ in _fields(Settings)
-    ]
+    return [_effective(loaded, name) for name, _ in _fields(Settings)]
+
+
+def _effective(loaded: Loaded, name: str) -> EffectiveSetting:
+    source = _source(loaded, name)
+    by_file = source == f"{_variable(name)}{SUFFIX}"
+    return EffectiveSetting(
+        name, REDACTED if by_file else redacted(name, _value(loaded.settings, name)), source
+    )
 
 
 def redacted(name: str, value: Any) -> str:
@@ -247,6 +257,8 @@ def _value(settings: BaseModel, name: str) -> Any:
 def _source(loaded: Loaded, name: str) -> str:
     set_here = {variable.upper() for variable in loaded.environment}
     parts = name.split(".")
+    if (by_file := f"{_variable(name)}{SUFFIX}") in set_here:
+        return by_file
     for length in range(len(parts), 0, -1):
         if (variable := _variable(".".join(parts[:length]))) in set_here:
             return variable

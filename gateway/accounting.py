@@ -166,6 +166,7 @@ def _attributes(entry: Entry, prompt: int, completion: int) -> Mapping[str, Attr
         names.LANE: end.endpoint.lane if end else None,
         names.ATTEMPTS: sum(one.attempts for one in entry.finished) or None,
         names.MIGRATED: any(one.continued for one in entry.finished) or None,
+        names.COLD: entry.cold or None,
         names.CANCELLED_BY: "client" if entry.client_left else "gateway" if entry.cut else None,
     }
 

@@ -6,13 +6,10 @@ A middleware would cost each generated answer a frame for the sake of paths that
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp import web
 
 from gateway.api.anthropic import errors as anthropic
 from gateway.api.errors import (
@@ -50,36 +47,6 @@ def make_app(
     ]
     app.add_routes(guarded([*reading, *more_routes, web.route("*", "/{path:.*}", _unknown(app))]))
     return app
-
-
-def straight_to(generation: Generation, server: web.Server, max_body_bytes: int) -> None:
-    """Let POSTs to the generating paths pass the application by.
-
-    Resolving a path costs a generated answer more than anything else the server does for it; whatever is
-    not exactly such a request is made for the application, and routed by it, as before.
-    """
-    handlers = generation.handlers
-    made, routed, loop = server.request_factory, server.request_handler, asyncio.get_running_loop()
-
-    def request_of(
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        if message.path in handlers and message.method == "POST" and "Expect" not in message.headers:
-            return web.BaseRequest(
-                message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes
-            )
-        return made(message, payload, protocol, writer, task)
-
-    def dispatch(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        if type(request) is web.BaseRequest:
-            return handlers[request.raw_path](request)
-        return routed(request)
-
-    server.request_factory, server.request_handler = request_of, dispatch
 
 
 def guarded(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:

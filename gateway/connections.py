@@ -1,27 +1,140 @@
-"""Connections: what aiohttp's server does with each of them that is other than we need.
+"""Connections: what the gateway does with each of them that is other than aiohttp's server does.
 
-What is no HTTP, or more of it than is taken, it refuses in plain text before any path is known; clients of an
-API read JSON.
+Plain requests (`gateway.plain_requests`) are read and answered here: what aiohttp does around each of them,
+two tasks and a stream of its body, costs a seventh of a relayed request. The first bytes that are nothing
+plain give the connection to aiohttp, for good. What is no HTTP, or more of it than is taken, aiohttp refuses
+in plain text before any path is known; clients of an API read JSON.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
 
 from aiohttp import web
 
 from gateway.api.errors import INTERNAL_ERROR, ApiError, encode_error
+from gateway.plain_requests import Handler, NotPlainError, PlainReader, PlainRequest, by_request_line
+
+_log = logging.getLogger(__name__)
+_REST_WITHIN_S: Final = 1.0
+"""The rest of a plain request is waited for so long; then aiohttp waits, as long as settings allow."""
+_MAX_AHEAD_BYTES: Final = 64 * 1024
+"""What a client may send before it has its answer."""
 
 
 class _Connection(web.RequestHandler):
-    """One connection, whose refusals are in OpenAI's shape."""
+    """One connection."""
 
-    __slots__ = ("_is_held",)
+    __slots__ = ("_ahead", "_closes", "_is_held", "_reader", "_rest", "_serving")
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self, server: web.Server, handlers: Mapping[bytes, Handler], max_body_bytes: int, **options: Any
+    ) -> None:
+        super().__init__(server, **options)
+        self._reader: PlainReader | None = PlainReader(handlers, max_body_bytes)
+        """None once the connection is aiohttp's."""
+        self._rest: asyncio.TimerHandle | None = None
+        """Set while a plain request is not whole."""
+        self._serving: asyncio.Task[None] | None = None
+        """Answers a plain request."""
+        self._ahead: list[bytes] = []
+        """What came while one was answered."""
+        self._closes = False
+        """Asked to close, which waits for the answer."""
         self._is_held = False
-        """Reading was paused, since a body came faster than it was taken."""
+        """Reading was paused, since bytes came faster than they were taken."""
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            super().data_received(data)
+            return
+        if self._serving is not None:
+            self._keep_ahead(data)
+            return
+        if self._force_close or self._close:
+            return
+        request: PlainRequest | None = None
+        try:
+            request = reader.read(data, self.transport)
+            is_plain = True
+        except NotPlainError:
+            is_plain = False
+        if not is_plain:
+            self._hand_over()
+        elif request is not None:
+            if self._rest is not None:
+                self._rest.cancel()
+                self._rest = None
+            self._serving = self._loop.create_task(self._serve(request))
+        elif self._rest is None:
+            self._rest = self._loop.call_later(_REST_WITHIN_S, self._hand_over)
+
+    def _hand_over(self) -> None:
+        """From here on the connection is aiohttp's, with all that has come of its request."""
+        reader, self._reader = self._reader, None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+        if reader is not None:
+            super().data_received(b"".join(reader.came))
+
+    async def _serve(self, request: PlainRequest) -> None:
+        keeps = False
+        try:
+            response = await request.handle(request)
+            keeps = bool(response.keep_alive)
+        except Exception:  # handlers answer every error themselves; this one was in their doing so
+            _log.exception("request failed unexpectedly")
+        finally:
+            self._served(keeps=keeps)
+
+    def _served(self, *, keeps: bool) -> None:
+        self._serving = None
+        if self._closes or not keeps:
+            self.force_close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._ahead:
+            data = b"".join(self._ahead)
+            self._ahead.clear()
+            self.resume_reading(resume_parser=False)
+            self.data_received(data)
+
+    def _keep_ahead(self, data: bytes) -> None:
+        self._ahead.append(data)
+        if sum(map(len, self._ahead)) > _MAX_AHEAD_BYTES and not self._is_held:
+            self._is_held = True
+            self._pause_transport_reading()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._serving is not None:
+            self._serving.cancel()
+        if self._rest is not None:
+            self._rest.cancel()
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Take no more requests, and close after the answer under way."""
+        self._closes = True
+        if self._serving is None:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """End the connection; an answer under way is given `timeout` seconds, and cancelled then."""
+        if (serving := self._serving) is not None:
+            self._closes = True
+            await asyncio.wait([serving], timeout=timeout)
+            serving.cancel()
+        await super().shutdown(timeout)
+
+    def _process_keepalive(self) -> None:
+        if self._serving is not None:  # to aiohttp the connection looks idle
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def pause_reading(self) -> None:
         self._is_held = True
@@ -51,10 +164,18 @@ class _Connection(web.RequestHandler):
 
 
 class _Server(web.Server):
+    plain: Mapping[bytes, Handler]
+    max_body_bytes: int
+
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return _Connection(self, self.plain, self.max_body_bytes, loop=self._loop, **self._kwargs)
 
 
-def own_connections(server: web.Server) -> None:
-    """Let `server` make its connections here. aiohttp's runners offer no other way to choose their class."""
+def own_connections(server: web.Server, handlers: Mapping[str, Handler], max_body_bytes: int) -> None:
+    """Let `server` make its connections here. aiohttp's runners offer no other way to choose their class.
+
+    `handlers` answer plain requests to their paths, with bodies of up to `max_body_bytes`.
+    """
     server.__class__ = _Server
+    assert isinstance(server, _Server)
+    server.plain, server.max_body_bytes = by_request_line(handlers), max_body_bytes

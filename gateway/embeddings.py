@@ -77,7 +77,7 @@ class Embeddings:
         await reserve(self._limits, entry, arrived.identity, lambda: tokens)
         entry.routed = True
         embedded = await self._batches.embed(
-            wish, inputs, entry.trace, lanes, arrived.identity.policy.selection
+            wish, inputs, entry.trace, lanes, arrived.identity.policy.selection, entry.was_held
         )
         entry.finished = embedded.finished
         if watched is not None:
@@ -100,6 +100,7 @@ class Embeddings:
         choice = WholeChoice(0, None)
         entry.choices = [choice]
         job = Job(request, wish, sum(map(len, api.inputs)), entry.trace, _OPENAI_LANES, selection=selection)
+        job.on_held = entry.was_held
         entry.finished = [await self._router.run(job, choice)]
         entry.usage = entry.finished[0].usage
         entry.response.respond(200, choice.body or b"")

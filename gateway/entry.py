@@ -68,6 +68,14 @@ class Entry(Struct, eq=False):
     """What it has taken of its tenant's limits."""
     watched: Watched | None = None
     """Set where a rollout of its model is under way."""
+    cold: bool = False
+    """It was held until an endpoint of its model was up."""
+
+    def was_held(self) -> None:
+        """Its model was not up and is now: the client is told with the answer's head."""
+        if not self.cold:
+            self.cold = True
+            self.response.add_headers(b"x-enginehouse-cold: 1\r\n")
 
     @property
     def first_token_s(self) -> float | None:

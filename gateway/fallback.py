@@ -11,7 +11,11 @@ from router.errors import UnknownModelError
 from router.profiles import FALLBACK, Wish, resolve
 from tenancy.policy import EffectivePolicy
 
-_CAUSES = {"context_length_exceeded": "context_length"}
+_CAUSES = {
+    "context_length_exceeded": "context_length",
+    "model_loading": "no_endpoints",
+    "cold_queue_full": "no_endpoints",
+}
 """Causes that errors call otherwise; all others are called as the error's code is."""
 
 

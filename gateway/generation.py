@@ -34,13 +34,14 @@ from gateway.embeddings import Embeddings
 from gateway.entry import Arrived, Entry
 from gateway.fallback import stand_in
 from gateway.lanes import TRITON_LANES, lanes_for
-from gateway.limits import estimated_tokens, reserve
+from gateway.limits import estimated_prompt, reserve
 from gateway.operations import GeneratingOperation, Head, Operation
 from gateway.operations.chat import ChatCompletion
 from gateway.operations.completion import TextCompletion
 from gateway.operations.embedding import Embedding
 from gateway.operations.messages import Messages
 from gateway.operations.responses import Responses
+from gateway.plain_requests import PlainRequest
 from gateway.prompts import ids_to_route_by, read_prompts, relayed, requests_for
 from gateway.refusal import refuse, timed_out
 from gateway.shadow.watched import Watched
@@ -131,7 +132,7 @@ class Generation:
                 _cut(entry, timed_out(allowed_s))
 
     async def _serve(
-        self, request: web.BaseRequest, operation: Operation, respond: Respond
+        self, request: web.BaseRequest | PlainRequest, operation: Operation, respond: Respond
     ) -> web.StreamResponse:
         headers = request.headers
         trace = self._tracing.begin(headers.get("traceparent"), headers.get("tracestate"))
@@ -197,19 +198,18 @@ class Generation:
         entry.wish = named._replace(profile=SPARE_PROFILE, reason=BATCH_JOB)
         await self._run(operation, entry, snapshot, identity, api, entry.wish)
 
-    async def _answer(self, request: web.BaseRequest, entry: Entry, respond: Respond) -> None:
+    async def _answer(self, request: web.BaseRequest | PlainRequest, entry: Entry, respond: Respond) -> None:
         if self.is_draining:
             entry.response.close_after()
             raise draining()
         snapshot = self._snapshot()
         headers = request.headers
         identity = entry.identity = authenticate(
-            snapshot, headers.get("Authorization"), headers.get("x-api-key")
+            snapshot, headers.get("authorization"), headers.get("x-api-key")
         )
         entry.allowed_s = identity.policy.deadline_s
-        content = request.content
-        body = content.read_nowait() if content.is_eof() else await read_body(request, self._config)
-        await respond(entry, Arrived(identity, snapshot, body, headers.get("X-Enginehouse-Profile")))
+        body = request.body if isinstance(request, PlainRequest) else await read_body(request, self._config)
+        await respond(entry, Arrived(identity, snapshot, body, headers.get("x-enginehouse-profile")))
 
     async def _generate(self, operation: GeneratingOperation, entry: Entry, arrived: Arrived) -> None:
         api = entry.api = operation.parse(arrived.body, self._config.limits)
@@ -305,7 +305,7 @@ class Generation:
     def _tokens(self, api: ApiRequest, requests: list[InferenceRequest], prompt: int | None) -> int:
         """About what all choices will cost, by what an answer is expected to be."""
         if prompt is None:
-            prompt = estimated_tokens(api.raw)
+            prompt = estimated_prompt(api)
         expected = self._router.config.expected_output_tokens
         answers = api.answers if len(requests) == 1 else 1
         return prompt + answers * sum(min(one.max_tokens or expected, expected) for one in requests)
@@ -407,9 +407,10 @@ class Generation:
         if request.prompt_ids is not None:
             prompt = len(request.prompt_ids)
         else:  # no tokenizer here has read it
-            prompt = 0 if entry.api is None else estimated_tokens(entry.api.raw)
+            prompt = 0 if entry.api is None else estimated_prompt(entry.api)
         job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, output_tokens=output)
         job.deadline_s = entry.started_s + self._config.request_timeout_s
+        job.on_held = entry.was_held
         if entry.identity is not None:
             policy = entry.identity.policy
             job.tenant, job.weight, job.priority = policy.tenant, policy.weight, policy.priority

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from gateway.api.requests import ApiRequest
 from gateway.entry import Entry
 from tenancy.keys import Identity
 from tenancy.limits import Standing, TenantLimits
@@ -34,13 +35,19 @@ async def reserve(limits: TenantLimits, entry: Entry, identity: Identity, tokens
         entry.response.add_headers(b"".join(_headers(kind, at) for kind, at in standings.items()))
 
 
+def estimated_prompt(api: ApiRequest) -> int:
+    """About how many tokens the prompt of a request has."""
+    characters = api.characters
+    return estimated_tokens(api.raw) if characters is None else characters // _CHARS_PER_TOKEN
+
+
 def estimated_tokens(said: object) -> int:
     """About how many tokens a prompt has, by the texts in a body or a part of it."""
     return _characters(said) // _CHARS_PER_TOKEN
 
 
 def _characters(said: Any) -> int:
-    """One loop for all that is held, and no call for a part of it: relayed requests all pay for it."""
+    """One loop for all that is held, and no call for a part of it."""
     total = 0
     held: list[Iterable[Any]] = [[said]]
     for parts in held:

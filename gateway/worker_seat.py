@@ -1,6 +1,6 @@
 """WorkerSeat: what a worker process is told by its supervisor, and how it answers.
 
-Passed in one environment variable; `gateway.workers` is the other side.
+`gateway.workers` is the other side.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
-WORKER_VARIABLE: Final = "ENGINEHOUSE_WORKER"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 BACKLOG: Final = 4096
 
@@ -29,16 +27,6 @@ class WorkerSeat(msgspec.Struct, frozen=True):
     port: int
     supervisor_pid: int
     ready_fd: int
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Self | None:
-        """The seat given to this process; None when it runs on its own."""
-        given = environment.get(WORKER_VARIABLE)
-        return None if given is None else msgspec.json.decode(given, type=cls)
-
-    def as_variable(self) -> str:
-        """The value of `WORKER_VARIABLE`."""
-        return msgspec.json.encode(self).decode()
 
     def take(self) -> None:
         """Tie this process to its supervisor; the first thing that a worker does.

@@ -1,7 +1,9 @@
 """Workers: the processes that share one port, and the supervisor that keeps them running.
 
-The supervisor serves nothing. It holds the port by a bound socket that never listens, starts the workers,
-starts a dead one again, and passes on the request to end. It keeps no state a worker would miss.
+The supervisor serves nothing. It holds the port by a bound socket that never listens, forks the workers,
+forks a dead one again, and passes on the request to end. It keeps no state a worker would miss. What it
+has imported its workers need not: they serve at once and share the memory. A process that forks must have
+one thread only, as a lock that another thread holds would be held for ever in the worker.
 """
 
 from __future__ import annotations
@@ -11,26 +13,29 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.multiprocess import mark_process_dead
-
-from gateway.worker_seat import WORKER_VARIABLE, WorkerSeat, reusable_socket
+from gateway.worker_seat import WorkerSeat, reusable_socket
+from telemetry.garbage import freeze_gc
 
 _logger = logging.getLogger(__name__)
 
 EXIT_NO_RESTART: Final = os.EX_CONFIG
 """A worker that exits with this code cannot run as it is configured; starting it again would not help."""
 METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder through which workers share their metrics; prometheus_client reads it when imported."""
 
 _STEADY_AFTER_S: Final = 10.0
 _MAX_EARLY_ENDS: Final = 5
 _FIRST_DELAY_S: Final = 0.1
 _MAX_DELAY_S: Final = 5.0
+_HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 class WorkersError(Exception):
@@ -41,20 +46,18 @@ class WorkersError(Exception):
 class WorkersPlan:
     """Which workers to run."""
 
-    command: Sequence[str]
-    """Program and arguments of one worker; it calls `WorkerSeat.take`, then `report_ready`."""
+    serve: Callable[[WorkerSeat], object]
+    """What a worker runs in its process; it calls `WorkerSeat.take`, then `report_ready`."""
     count: int
     host: str
     port: int
     """0: any free one."""
-    environment: Mapping[str, str]
-    """Environment of the workers."""
     drain_deadline_s: float
     """How long workers may take to finish their requests."""
     kill_after_s: float = 5.0
     """How long past that they may take to end; then they are killed."""
     metrics_dir: Path | None = None
-    """Folder through which the workers share their metrics; emptied at the start."""
+    """The folder that `METRICS_VARIABLE` names; emptied at the start. None for a single worker."""
 
 
 def run_workers(plan: WorkersPlan, on_ready: Callable[[int], object] | None = None) -> None:
@@ -64,6 +67,7 @@ def run_workers(plan: WorkersPlan, on_ready: Callable[[int], object] | None = No
     taken or a worker keeps dying before it listens; no worker is left then.
     """
     with reserve_port(plan.host, plan.port) as reserved:
+        freeze_gc()
         asyncio.run(Workers(plan, reserved.getsockname()[1], on_ready).run())
 
 
@@ -88,6 +92,20 @@ def _refuse_listener(host: str, port: int) -> None:
         pass
 
 
+class _Running:
+    """One worker's process, and its exit code once it has ended."""
+
+    def __init__(self, process: ForkProcess) -> None:
+        self.process = process
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def look(self) -> None:
+        """Take note of its end."""
+        code = self.process.exitcode
+        if code is not None and not self.ended.done():
+            self.ended.set_result(code)
+
+
 class Workers:
     """The running workers of one supervisor."""
 
@@ -96,7 +114,7 @@ class Workers:
         self._port = port
         self._on_ready = on_ready
         self._stop = asyncio.Event()
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._running: dict[int, _Running] = {}
         self._waiting_for = set(range(plan.count))
 
     async def run(self) -> None:
@@ -105,6 +123,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_requested)
+        loop.add_signal_handler(signal.SIGCHLD, self._look)
         keepers = [loop.create_task(self._keep(index)) for index in range(self._plan.count)]
         stop = loop.create_task(self._stop.wait())
         await asyncio.wait([stop, *keepers], return_when=asyncio.FIRST_COMPLETED)
@@ -143,43 +162,41 @@ class Workers:
         read_fd, write_fd = os.pipe()
         loop = asyncio.get_running_loop()
         try:
-            process = await self._spawn(index, write_fd)
+            running = _Running(self._fork(index, write_fd))
             loop.add_reader(read_fd, self._reported, index, read_fd)
-            return await self._until_ended(index, process)
+            return await self._until_ended(index, running)
         finally:
             loop.remove_reader(read_fd)
             os.close(read_fd)
 
-    async def _until_ended(self, index: int, process: asyncio.subprocess.Process) -> int:
-        self._processes[index] = process
-        _logger.info("worker started", extra={"worker": index, "worker_pid": process.pid})
+    async def _until_ended(self, index: int, running: _Running) -> int:
+        self._running[index] = running
+        pid = running.process.pid
+        _logger.info("worker started", extra={"worker": index, "worker_pid": pid})
         try:
             if self._stop.is_set():
-                process.terminate()
-            return await process.wait()
+                running.process.terminate()
+            return await running.ended
         finally:
-            del self._processes[index]
+            del self._running[index]
             if self._plan.metrics_dir is not None:
-                mark_process_dead(process.pid, str(self._plan.metrics_dir))  # type: ignore[no-untyped-call]
+                # Imported here, when `METRICS_VARIABLE` is set for certain.
+                from prometheus_client.multiprocess import mark_process_dead
 
-    async def _spawn(self, index: int, ready_fd: int) -> asyncio.subprocess.Process:
+                mark_process_dead(pid, str(self._plan.metrics_dir))  # type: ignore[no-untyped-call]
+
+    def _fork(self, index: int, ready_fd: int) -> ForkProcess:
         """Start the process; it alone then holds `ready_fd`."""
         seat = WorkerSeat(index, self._plan.host, self._port, os.getpid(), ready_fd)
-        environment = {**self._plan.environment, WORKER_VARIABLE: seat.as_variable()}
-        if self._plan.metrics_dir is not None:
-            environment[METRICS_VARIABLE] = str(self._plan.metrics_dir)
+        process = get_context("fork").Process(target=_work, args=(self._plan.serve, seat))
         try:
-            return await asyncio.create_subprocess_exec(
-                *self._plan.command,
-                env=environment,
-                pass_fds=(ready_fd,),
-                # A Ctrl-C in the terminal reaches the supervisor alone, which then asks every worker once.
-                process_group=0,
-            )
+            with _signals_held_back():
+                process.start()
         except OSError as error:
-            raise WorkersError(f"cannot start {self._plan.command[0]}: {error.strerror}") from error
+            raise WorkersError(f"cannot start worker {index}: {error.strerror}") from error
         finally:
             os.close(ready_fd)
+        return process
 
     def _reported(self, index: int, read_fd: int) -> None:
         """The worker wrote that it listens, or it died and its end of the pipe is closed."""
@@ -203,7 +220,7 @@ class Workers:
         if not self._stop.is_set():
             self._end_requested()
         for index, keeper in enumerate(keepers):
-            if index not in self._processes:
+            if index not in self._running:
                 keeper.cancel()
         _, late = await asyncio.wait(keepers, timeout=self._plan.drain_deadline_s + self._plan.kill_after_s)
         if late:
@@ -212,15 +229,42 @@ class Workers:
             await asyncio.wait(late)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        for process in self._processes.values():
-            with suppress(ProcessLookupError):
-                process.send_signal(number)
+        for running in self._running.values():
+            if running.process.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(running.process.pid, number)
+
+    def _look(self) -> None:
+        for running in self._running.values():
+            running.look()
 
     def _prepare_metrics(self) -> None:
         if self._plan.metrics_dir is not None:
             self._plan.metrics_dir.mkdir(parents=True, exist_ok=True)
             for left_over in self._plan.metrics_dir.glob("*.db"):
                 left_over.unlink()
+
+
+def _work(serve: Callable[[WorkerSeat], object], seat: WorkerSeat) -> None:
+    """The worker's own process, from the fork on."""
+    signal.set_wakeup_fd(-1)  # the supervisor's: it would take our signals for its own
+    for number in _HANDLED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A Ctrl-C in the terminal reaches the supervisor alone, which then asks every worker once.
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+    serve(seat)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A worker must not meet a signal while it has the supervisor's handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
 
 def _refuse_crash_loop(index: int, code: int, early_ends: int) -> None:

@@ -33,6 +33,7 @@ _PROBE = "enginehouse-probe"
 
 _SAMPLE = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)\{(?P<labels>[^}]*)\}\s+(?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_MIB = 1 << 20
 _OWN_LABELS = frozenset({"model", "version"})
 
 
@@ -45,6 +46,16 @@ class ModelState:
     state: str
     """READY, LOADING, UNLOADING, UNAVAILABLE, or empty when it was never loaded."""
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Memory of one GPU as its Triton sees it, whoever takes it."""
+
+    gpu: str
+    """Its UUID."""
+    used_mib: float
+    total_mib: float
 
 
 class TritonControl:
@@ -118,12 +129,13 @@ class TritonControl:
     ) -> None:
         """Load or reload `model` and return when it is ready. Needs explicit model control.
 
-        Raises InferenceError with the server's reason, ServerTimeoutError when late.
+        Raises InferenceError with the server's reason, ServerTimeoutError when late, ServerUnreachableError
+        when the server was restarted meanwhile and knows nothing of it.
         """
         body = {"parameters": dict(parameters)} if parameters else {}
         path = f"/v2/repository/models/{quote(model, safe='')}/load"
         await self._json("POST", path, body, timeout_s)
-        await self._wait_until(lambda: self.model_ready(model), timeout_s, f"{model} is not ready")
+        await self._wait_until(lambda: self._has_come_up(model), timeout_s, f"{model} is not ready")
 
     async def unload(self, model: str, with_dependents: bool = False, timeout_s: float = 60.0) -> None:
         """Unload `model` and return when it has left the server's memory."""
@@ -164,6 +176,10 @@ class TritonControl:
         """The engine's own gauges (`nv_trt_llm_*`) of `model`: family -> kind -> value; empty without any."""
         return engine_metrics(await self.metrics_text(), model)
 
+    async def gpu_memory(self) -> list[GpuMemory]:
+        """Of every GPU that the server sees; empty where it tells of none."""
+        return gpu_memory(await self.metrics_text())
+
     async def is_openai_emulator(self) -> bool:
         """The server lists OpenAI models, and they are the emulator's; no, where it does not tell."""
         try:
@@ -172,6 +188,13 @@ class TritonControl:
             return False
         models = listed if isinstance(listed, list) else []
         return any(isinstance(model, dict) and model.get("owned_by") == EMULATOR for model in models)
+
+    async def _has_come_up(self, model: str) -> bool:
+        if await self.model_ready(model):
+            return True
+        if await self._is_gone(model):
+            raise ServerUnreachableError(f"{model} was loaded on {self._base} and is not there any more")
+        return False
 
     async def _is_gone(self, model: str) -> bool:
         states = [entry.state for entry in await self.index() if entry.name == model]
@@ -264,6 +287,23 @@ def engine_metrics(text: str, model: str) -> dict[str, dict[str, float]]:
         if labels.get("model") == model and len(kinds) == 1:
             families.setdefault(sample["name"], {})[kinds[0]] = float(sample["value"])
     return families
+
+
+def gpu_memory(text: str) -> list[GpuMemory]:
+    """`nv_gpu_memory_used_bytes` and `nv_gpu_memory_total_bytes` in Prometheus text, by GPU."""
+    used, total = _by_gpu(text, "nv_gpu_memory_used_bytes"), _by_gpu(text, "nv_gpu_memory_total_bytes")
+    return [GpuMemory(gpu, used[gpu] / _MIB, total[gpu] / _MIB) for gpu in sorted(used.keys() & total.keys())]
+
+
+def _by_gpu(text: str, family: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        sample = _SAMPLE.match(line) if line.startswith(family) else None
+        if sample is not None and sample["name"] == family:
+            gpu = dict(_LABEL.findall(sample["labels"])).get("gpu_uuid")
+            if gpu is not None:
+                found[gpu] = float(sample["value"])
+    return found
 
 
 def _path(model: str) -> str:

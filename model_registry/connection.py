@@ -39,6 +39,8 @@ def connect(config: RegistryConfig) -> RedisClient:
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
     }
+    if config.redis_url.startswith("unix://"):
+        del options["socket_keepalive"]  # of TCP; redis-py refuses it for others
     if address.kind == "single":
         return Redis.from_url(config.redis_url, **options)
     login: dict[str, Any] = {"username": address.username, "password": address.password}

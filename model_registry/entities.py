@@ -202,6 +202,10 @@ class Scaling(Entity):
         return self
 
 
+MAX_SCALED_NAME = 121
+"""So that `<deployment>.<six digits>` is a name, too."""
+
+
 class Deployment(Entity):
     """Desired state: this model, on these servers or as many as it needs, under this profile."""
 
@@ -246,6 +250,16 @@ class Deployment(Entity):
                 "either", "give either servers, where it is loaded already, or scaling, which names a pool"
             )
         return servers
+
+    @field_validator("scaling")
+    @classmethod
+    def _has_room_for_replicas_names(cls, scaling: Scaling | None, info: ValidationInfo) -> Scaling | None:
+        if scaling is not None and len(info.data.get("name", "")) > MAX_SCALED_NAME:
+            raise PydanticCustomError(
+                "name",
+                f"replicas are named after their deployment: name it in {MAX_SCALED_NAME} characters at most",
+            )
+        return scaling
 
     @field_validator("kv_events")
     @classmethod

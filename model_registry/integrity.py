@@ -9,6 +9,7 @@ from typing import NamedTuple
 from model_registry.entities import Adapter, ApiKey, Deployment, Model, Tenant
 from model_registry.errors import DanglingReferenceError, InUseError, NameTakenError
 from model_registry.kinds import Ref, kind_of, ref_of
+from model_registry.replicas import Replica
 from model_registry.rollouts import Rollout
 from model_registry.snapshot import Stored
 
@@ -26,9 +27,12 @@ class Reference(NamedTuple):
 def references(item: Stored) -> tuple[Reference, ...]:
     """What `item` cannot be stored without.
 
-    Endpoints and replicas outlive their deployment while they drain.
+    Endpoints and replicas outlive their deployment while they drain; replicas do not outlive their pool,
+    which says how they are taken down.
     """
     match item:
+        case Replica():
+            return (Reference("pool", "Pool", item.pool),)
         case Deployment():
             needed = [Reference("model", "Model", item.model)]
             if item.engine is not None:
@@ -90,12 +94,16 @@ def clashes(objects: Objects) -> Iterator[tuple[str, list[Ref]]]:
 
 
 def deletion(refs: Iterable[Ref], after: Objects, cascade: bool) -> set[Ref]:
-    """All that goes with `refs`; `after` is the registry without them. Raises InUseError without cascade."""
+    """All that goes with `refs`; `after` is the registry without them.
+
+    Raises InUseError without cascade, and for a pool that has replicas in any case.
+    """
     gone, unasked = set(refs), sorted(refs)
     while unasked:
         ref = unasked.pop()
         in_use = [user for user in users(ref, after) if user not in gone]
-        if in_use and not cascade:
+        running = [user for user in in_use if user[0] == "Replica"]
+        if running or (in_use and not cascade):
             raise InUseError(*ref, (f"{kind} {name!r}" for kind, name in sorted(in_use)))
         gone.update(in_use)
         unasked += in_use

@@ -31,6 +31,7 @@ CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("pool", "hash", "never", "name -> JSON document", "operators"),
     KeySpec("replica", "hash", "when stopped", "name -> JSON document", "leading controller"),
     KeySpec("scalingstatus", "hash", "with the deployment", "name -> JSON document", "leading controller"),
+    KeySpec("drain", "hash", "never", "name -> JSON document", "operators"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

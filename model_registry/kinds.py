@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
+from model_registry.drains import Drain
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
 from model_registry.entities import (
@@ -50,6 +51,7 @@ KINDS: Mapping[str, type[Stored]] = MappingProxyType(
         "Pool": Pool,
         "Replica": Replica,
         "ScalingStatus": ScalingStatus,
+        "Drain": Drain,
     }
 )
 """The order is that of the scripts' keys (`scripts/prelude.lua`)."""
@@ -61,6 +63,7 @@ DECLARED: tuple[str, ...] = (
     "Pool",
     "Deployment",
     "Rollout",
+    "Drain",
     "Profile",
     "Policy",
     "Tenant",

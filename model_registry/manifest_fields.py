@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from model_registry.entities import Profile
@@ -87,13 +88,17 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 
 def _mistake(kind: str, fields: dict[str, Any], details: ErrorDetails) -> Mistake:
-    path = _existing(fields, details)
+    path = _existing(kind, fields, details)
     match details["type"]:
         case "extra_forbidden":
-            known = known_fields(kind) if len(path) == 1 else _model_at(kind, path[:-1]).model_fields
+            known = known_fields(kind) if len(path) == 1 else _model_at(kind, path[:-1], fields).model_fields
             return unknown_field(path, known)
         case "missing":
-            return Mistake(path, "is required", allowed_values(kind, path))
+            return Mistake(path, "is required", allowed_values(kind, path, fields))
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _wrong_tag(kind, fields, path)
+        case "model_type" | "model_attributes_type":
+            return Mistake(path, f"must be a mapping, not {details['input']!r:.60}")
         case "either":
             return Mistake(path, details["msg"])
         case "tuple_type":
@@ -103,8 +108,8 @@ def _mistake(kind: str, fields: dict[str, Any], details: ErrorDetails) -> Mistak
         case "string_type":
             return Mistake(path, f"must be text, not {details['input']!r:.60}; put it in quotes")
         case "string_pattern_mismatch":
-            return Mistake(path, f"{details['input']!r:.160} {_description(kind, path)}")
-    allowed = allowed_values(kind, path)
+            return Mistake(path, f"{details['input']!r:.160} {_description(kind, path, fields)}")
+    allowed = allowed_values(kind, path, fields)
     if allowed and details["input"] not in allowed:
         return Mistake(path, f"{details['input']!r:.60} is not allowed" + _near(details, allowed), allowed)
     return Mistake(path, f"{_lower_first(details['msg'])}, not {details['input']!r:.60}")
@@ -118,21 +123,41 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _existing(fields: dict[str, Any], details: ErrorDetails) -> Path:
+def _wrong_tag(kind: str, fields: dict[str, Any], path: Path) -> Mistake:
+    """Of a union whose members are told apart by one field: that field is missing, or names no member."""
+    union = _field_at(kind, path, fields)
+    assert union is not None
+    name = str(union.discriminator)
+    tags = tuple(tag for member in _models(union.annotation) for tag in _tags(member, name))
+    given = lookup(fields, path).get(name)
+    wrong = "is required" if given is None else f"{given!r:.60} is not allowed" + suggestion(str(given), tags)
+    return Mistake((*path, name), wrong, tags)
+
+
+def _existing(kind: str, fields: dict[str, Any], details: ErrorDetails) -> Path:
     """pydantic's location without what it adds for members of unions."""
     path: Path = ()
     for part in details["loc"]:
         try:
             lookup(fields, (*path, part))
         except KeyError:
+            if part == _tag(kind, path, fields):
+                continue
             return (*path, part) if details["type"] in _MAY_BE_ABSENT else path
         path = (*path, part)
     return path
 
 
-def _description(kind: str, path: Path) -> str:
+def _tag(kind: str, path: Path, fields: dict[str, Any]) -> Any:
+    """Which member of the union at `path` its fields name; None where there is no such union."""
+    union = _field_at(kind, path, fields)
+    name = None if union is None else union.discriminator
+    return lookup(fields, (*path, name)) if isinstance(name, str) else None
+
+
+def _description(kind: str, path: Path, fields: dict[str, Any]) -> str:
     """What a text must look like: in words where its type says them, else its pattern."""
-    field = _model_at(kind, path[:-1]).model_fields.get(str(path[-1])) if path else None
+    field = _field_at(kind, path, fields)
     if field is None:
         return "is not of the right form"
     about = [field, *field.metadata, *_metadata(field.annotation)]
@@ -148,10 +173,10 @@ def _metadata(annotation: Any) -> Iterator[Any]:
         yield from _metadata(part)
 
 
-def allowed_values(kind: str, path: Path) -> tuple[str, ...] | None:
+def allowed_values(kind: str, path: Path, fields: dict[str, Any]) -> tuple[str, ...] | None:
     """The words that may stand at `path`, where it takes one of a few."""
     names = [part for part in path if isinstance(part, str)]
-    field = _model_at(kind, path[:-1]).model_fields.get(names[-1]) if names else None
+    field = _model_at(kind, path[:-1], fields).model_fields.get(names[-1]) if names else None
     return tuple(_literals(field.annotation)) or None if field is not None else None
 
 
@@ -161,13 +186,26 @@ def _literals(annotation: Any) -> list[str]:
     return [word for part in typing.get_args(annotation) for word in _literals(part)]
 
 
-def _model_at(kind: str, path: Path) -> type[BaseModel]:
-    """The model whose fields stand at `path`."""
+def _field_at(kind: str, path: Path, fields: dict[str, Any]) -> FieldInfo | None:
+    return _model_at(kind, path[:-1], fields).model_fields.get(str(path[-1])) if path else None
+
+
+def _model_at(kind: str, path: Path, fields: dict[str, Any]) -> type[BaseModel]:
+    """The model whose fields stand at `path`: of a union, the member that `fields` name there."""
     model: type[BaseModel] = KINDS[kind]
-    for part in path:
+    for length, part in enumerate(path, 1):
         if isinstance(part, str) and part in model.model_fields:
-            model = next(_models(model.model_fields[part].annotation), model)
+            field = model.model_fields[part]
+            members = list(_models(field.annotation))
+            if isinstance(name := field.discriminator, str):
+                tag = lookup(fields, (*path[:length], name))
+                members = [member for member in members if tag in _tags(member, name)]
+            model = next(iter(members), model)
     return model
+
+
+def _tags(member: type[BaseModel], name: str) -> list[str]:
+    return _literals(member.model_fields[name].annotation)
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -86,11 +86,15 @@ class KubernetesActuator(_Part):
     namespace: _Argument = "default"
     kind: Literal["Deployment", "StatefulSet", "LeaderWorkerSet"] = "Deployment"
     workload: _Argument = "{deployment}"
+    """Its name; `{deployment}` stands for the deployment's, in `service` as well."""
     service: _Argument = "{deployment}"
+    """By whose EndpointSlices its pods are found. Of a LeaderWorkerSet it must select the leaders alone."""
     port: _Argument = "http"
-    """Name or number of the Service's port."""
+    """Name that the Service gives the port, or number of the pods' port; so the other two."""
     grpc_port: _Argument | None = None
     metrics_port: _Argument | None = None
+    scaled_by: Literal["enginehouse", "autoscaler"] = "enginehouse"
+    """`autoscaler`: KEDA or an HPA sets the number, from what the controller tells them."""
     kubeconfig: str | None = None
     """None: in the cluster, by the pod's service account."""
 

@@ -29,6 +29,8 @@ class Replica(Entity):
     """Which of the pool's servers it is on (its `http`); None where each replica has a server of its own."""
     server: ServerRef | None = None
     """Where it listens; None: not known yet."""
+    target: str | None = None
+    """What it is called on its server: the deployment's when it was decided."""
     handle: str | None = None
     """What the actuator knows it by: pid and start time, container, pod."""
     since: float = 0.0
@@ -76,4 +78,8 @@ class ScalingStatus(Entity):
     """When the next replica should be ready, Unix seconds; None: none is under way."""
     memory_mib: int | None = None
     """Learned: what one replica takes of its server."""
+    failures: Annotated[int, Field(ge=0)] = 0
+    """Starts in a row that came to nothing."""
+    retry_at: float | None = None
+    """When the next start is tried after one that failed, Unix seconds."""
     signals: tuple[Signal, ...] = ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from model_registry.drains import Drain
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
 from model_registry.entities import (
@@ -47,6 +48,7 @@ Stored = (
     | Pool
     | Replica
     | ScalingStatus
+    | Drain
 )
 
 
@@ -64,7 +66,8 @@ class Snapshot:
     endpoints: Mapping[str, tuple[Endpoint, ...]]
     """By model name, every state, ordered by endpoint name."""
     lanes: Mapping[str, frozenset[str]]
-    """By model name, those of its endpoints that take traffic."""
+    """By model name, those of its endpoints that take traffic; where there is none, those that its scaled
+    deployments name."""
     tenants: Mapping[str, Tenant]
     keys: Mapping[str, ApiKey]
     """By hex SHA-256 of the key."""
@@ -85,6 +88,7 @@ class Snapshot:
     """By deployment, every state."""
     scaling: Mapping[str, ScalingStatus]
     """By deployment."""
+    drains: Mapping[str, Drain]
     stale: bool = False
     """Nothing is known yet, neither from the registry nor from a cache; an empty stand-in."""
 
@@ -129,12 +133,7 @@ class Snapshot:
             aliases=MappingProxyType({a: m.name for m in models.values() for a in m.aliases}),
             deployments=_groups(deployments),
             endpoints=_groups(endpoints),
-            lanes=MappingProxyType(
-                {
-                    model: frozenset(one.lane for one in group if one.weight)
-                    for model, group in endpoints.items()
-                }
-            ),
+            lanes=MappingProxyType(_lanes(endpoints, deployments)),
             tenants=MappingProxyType(tenants),
             keys=MappingProxyType(keys),
             adapters=MappingProxyType(adapters),
@@ -149,6 +148,7 @@ class Snapshot:
             pools=_of_kind(Pool, items),
             replicas=_groups(replicas),
             scaling=_of_kind(ScalingStatus, items),
+            drains=_of_kind(Drain, items),
             stale=stale,
         )
 
@@ -192,6 +192,20 @@ class Snapshot:
         for replicas in self.replicas.values():
             yield from replicas
         yield from self.scaling.values()
+        yield from self.drains.values()
+
+
+def _lanes(
+    endpoints: Mapping[str, Iterable[Endpoint]], deployments: Mapping[str, Iterable[Deployment]]
+) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {
+        model: frozenset(one.lane for one in group if one.weight) for model, group in endpoints.items()
+    }
+    for model, wanted in deployments.items():
+        if not found.get(model):
+            named = (one.lane for one in wanted if one.scaling is not None and one.weight)
+            found[model] = frozenset(lane for lane in named if lane != "auto")
+    return found
 
 
 Kind = TypeVar("Kind", bound=Entity)

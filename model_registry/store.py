@@ -24,6 +24,7 @@ from model_registry.errors import LeadershipLostError, RegistryBusyError, Revoke
 from model_registry.history import FieldChange, Kept, field_changes, kept_of
 from model_registry.keys import KIND_INDEX, Keys
 from model_registry.kinds import Ref, encode, ref_of
+from model_registry.leadership import Leadership, boot_s
 from model_registry.scripting import Scripts
 from model_registry.snapshot import Snapshot, Stored
 
@@ -37,13 +38,6 @@ Records = list[ChangeRecord]
 _EndpointChange = Callable[[Endpoint | None], Endpoint]
 Rewrite = Callable[[Snapshot, float], tuple[Sequence[Stored], Sequence[Ref]]]
 """From everything there is, and Redis' time in Unix seconds: what to store and what to delete."""
-
-
-class Leadership(NamedTuple):
-    """A claim to be the one controller; a write that carries an outdated one is refused."""
-
-    holder: str
-    token: int
 
 
 class Applied(NamedTuple):
@@ -269,8 +263,9 @@ class RegistryStore:
 
     async def claim_leadership(self, holder: str, ttl_s: float) -> Leadership | None:
         """Become or stay the leader for `ttl_s`; None while another is. `holder` is unique to a process."""
+        until_s = boot_s() + ttl_s
         token, _ = await self._scripts.run("claim", holder, _ms(ttl_s))
-        return Leadership(holder, int(token)) if int(token) else None
+        return Leadership(holder, int(token), until_s) if int(token) else None
 
     async def resign_leadership(self, leadership: Leadership) -> bool:
         """Let another lead at once; False when the claim was lost already."""

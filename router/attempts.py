@@ -29,6 +29,7 @@ from inference.errors import (
 from inference.request import InferenceRequest, Lora, Usage
 from inference.schema import Schema
 from inference.sink import Call, FinishReason, Sink
+from model_registry.demand.demand import WorkerDemand
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
@@ -38,10 +39,12 @@ from router.capacity import Capacity
 from router.cohorts import Lead
 from router.config import RouterConfig
 from router.deciding import Deciding, Expected
-from router.errors import AttemptsExhaustedError, NoEndpointsError
+from router.demand import Demanded, GroupCounts, Waiting
+from router.errors import AttemptsExhaustedError, NoEndpointsError, NoRoomError
 from router.explain import Considered, Decisions, Explained
 from router.fair_queue import Priority
 from router.hedger import Hedger
+from router.holding import Outlook
 from router.ledger import EndpointLoad
 from router.paces import Paces
 from router.pick import Candidate, Decision, pick
@@ -136,6 +139,16 @@ class Job(Struct):
     """Endpoints that cannot carry it, whatever their load."""
     considered: Considered | None = None
     """The latest decision."""
+    arrived_s: float = 0.0
+    """When it came to the router, by the loop's clock."""
+    counts: GroupCounts | None = None
+    """Of its model and profile; None: it counts nowhere."""
+    waiting: Waiting | None = None
+    """As it is told to the controller while it waits."""
+    held_s: float = 0.0
+    """How long it has been held, no endpoint being up that could serve it."""
+    on_held: Callable[[], None] | None = None
+    """Called when one is, after it was held."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -164,6 +177,7 @@ class Router:
         self._hedger = Hedger(config.hedging, self.paces, self.ledger, clients)
         self.decisions = Decisions(config.explained_decisions)
         self.placement = Placement()
+        self.demand = Demanded()
         self._adapters = adapters
         self._knobs = knobs
         self._clients = clients
@@ -171,7 +185,9 @@ class Router:
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._budgets: dict[str, RetryBudget] = {}
-        self.queueing = Queueing(config, snapshot, self._decide, self.expected, observer, knobs, capacity)
+        self.queueing = Queueing(
+            config, snapshot, self._decide, self._is_served, self.expected, observer, knobs, capacity
+        )
         self.waiting = self.queueing.waiting
 
     def registry_changed(self) -> None:
@@ -180,6 +196,7 @@ class Router:
         self.deciding.retain(endpoints)
         self.placement.retain(endpoints)
         self.paces.retain(endpoints)
+        self.demand.retain(self._snapshot())
         models = self._snapshot().models
         self._hedger.retain([*models])
         for model in self._budgets.keys() - models.keys():
@@ -201,6 +218,12 @@ class Router:
         limits = [most_inputs(Schema.from_dict(dict(one.server_schema))) for one in endpoints]
         return len(endpoints), min((limit for limit in limits if limit is not None), default=None)
 
+    def coming(self, model: str, selection: Selection | None) -> Outlook | None:
+        """When a model should come that has no endpoint which is ready; None: it has, or nobody brings it."""
+        endpoints = self._snapshot().endpoints.get(model, ())
+        up = any(one.state == "ready" and (selection is None or selection.fits(one)) for one in endpoints)
+        return None if up else self.queueing.holding.outlook(model, selection)
+
     async def run(self, job: Job, answer: Answer) -> Finished:
         """Push the answer of `job` into `answer`, wherever it comes from.
 
@@ -208,12 +231,24 @@ class Router:
         AttemptsExhaustedError or NoRoomError. Cancelling it cancels at the engine.
         """
         usage: Usage | None = None
+        if job.spare is None:
+            job.arrived_s = self._loop.time()
+            job.counts = self.demand.arrived(
+                job.wish.model.name, job.wish.profile, job.tokens - job.output_tokens
+            )
         try:
             finished = await self._run(job, answer)
             usage = finished.usage
+        except (NoEndpointsError, NoRoomError):
+            if job.counts is not None:
+                job.counts.refused += 1
+            raise
+        else:
             return finished
         finally:
             self.queueing.ended(job, usage)
+            if job.counts is not None:
+                job.counts.finished(usage)
 
     async def _run(self, job: Job, answer: Answer) -> Finished:
         failed: set[str] = set()
@@ -324,8 +359,23 @@ class Router:
         """Keep the latest decision for who asks why."""
         after = None if last is None else last.outcome
         self.decisions.keep(
-            Explained(time(), job.request.id, job.wish, attempt, is_hedge, waited_s, after, job.considered)
+            Explained(
+                time(),
+                job.request.id,
+                job.wish,
+                attempt,
+                is_hedge,
+                waited_s,
+                after,
+                job.considered,
+                job.held_s,
+            )
         )
+
+    def demanded(self) -> WorkerDemand:
+        """What this process has to tell the controller of its load."""
+        now_s = self._loop.time()
+        return self.demand.report(self.ledger.loads(), self.deciding.in_flight(now_s), now_s)
 
     def _hedges(self, job: Job) -> bool:
         """Of an answer that is not streamed no first token tells that it has begun."""
@@ -367,6 +417,13 @@ class Router:
             and (job.spare is None or endpoint.profile == job.wish.profile)
             and endpoint.state != "unhealthy"
             and endpoint.weight > 0
+        )
+
+    def _is_served(self, job: Job) -> bool:
+        """Whether an endpoint is up that may serve the job, whatever its load."""
+        return any(
+            one.state == "ready" and one.weight > 0 and self._may_carry(job, one)
+            for one in self._open_to(job, job.refused_by)
         )
 
     async def _with_adapter(self, endpoint: Endpoint, job: Job, answer: Answer, lora: Lora) -> Outcome:
@@ -467,6 +524,7 @@ class Router:
         now_s, failed = monotonic(), None
         if not isinstance(outcome, InferenceError):
             load.proven(trace, self.config)
+            load.answers += 1
             failed = False
             streamed = job.request.stream and trace.first_token_ns is not None
             if streamed and outcome[1].completion_tokens is not None:
@@ -475,6 +533,7 @@ class Router:
         elif outcome.endpoint_fault and endpoint.name not in job.blamed:
             job.blamed.add(endpoint.name)
             load.failed(self._loop.time(), self.config)
+            load.failures += 1
             failed = True
         else:
             load.let_go(trace)
@@ -490,6 +549,7 @@ class Router:
             wished_by=job.wish.reason,
             reason=decision.reason,
             endpoint=name,
+            held_ms=round(job.held_s * 1000, 3) if job.held_s else None,
         )
         if endpoint is not None:
             return endpoint

@@ -72,6 +72,20 @@ class HedgeConfig(BaseModel):
     """Share of the model's slots in use at which nothing is hedged."""
 
 
+class HoldingConfig(BaseModel):
+    """How many requests wait for a model that is not up and that the controller brings up, and how long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_requests: Annotated[int, Field(ge=0)] = 256
+    """Per model and gateway process; beyond it 503 `cold_queue_full`. 0: none is held."""
+    max_tokens: Annotated[int, Field(ge=1)] = 2_000_000
+    """The same in tokens of prompts and expected answers."""
+    max_wait_s: Annotated[float, Field(gt=0)] | None = None
+    """How long one is held; 503 `model_loading` at once where the model is not expected by then. None: as
+    long as a request may take."""
+
+
 class RouterConfig(BaseModel):
     """How endpoints are picked and failures handled."""
 
@@ -93,7 +107,9 @@ class RouterConfig(BaseModel):
     outliers: OutlierConfig = Field(default_factory=OutlierConfig)
     hedging: HedgeConfig = Field(default_factory=HedgeConfig)
     no_endpoint_timeout_s: Annotated[float, Field(ge=0)] = 5.0
-    """How long a request waits for an endpoint while its model has none; then 503 `no_endpoints`."""
+    """How long a request waits for an endpoint while its model has none; then 503 `no_endpoints`. Of a model
+    that the controller brings up, `holding` says how long."""
+    holding: HoldingConfig = Field(default_factory=HoldingConfig)
     expected_output_tokens: Annotated[int, Field(ge=1)] = 128
     """What an answer is assumed to cost in tokens when the client sets no limit."""
     cache_tokens: Annotated[int, Field(ge=1)] = 2_000_000

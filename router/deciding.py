@@ -256,6 +256,7 @@ class Deciding:
     def _first_token(self, endpoint: str, sent: Dispatched, lease: Lease, clock: Callable[[], float]) -> None:
         now_s = clock()
         lease.first_token(now_s)
+        self.ledger.of(endpoint).first_tokens += 1
         self.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
 
     def expected(self, ask: Ask, choices: Iterable[Candidate]) -> Expected:

@@ -5,6 +5,8 @@ RouterError
 ├── ModelNotAllowedError     the tenant's policy does not include the model
 ├── ProfileNotAllowedError   nor the profile
 ├── NoEndpointsError         the model has no endpoint that is ready
+│   └── ColdModelError       and the one that is being brought up comes too late for the request
+│       └── ColdFullError    or as many requests wait for it as may
 ├── NoRoomError              every endpoint of the model is busy
 │   ├── QueueFullError       and as many requests wait as may
 │   ├── QueueTimeoutError    and the request waited as long as it may
@@ -15,6 +17,7 @@ RouterError
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from inference.errors import InferenceError
@@ -50,6 +53,22 @@ class ProfileNotAllowedError(RouterError):
 
 class NoEndpointsError(RouterError):
     """The model has no endpoint that is ready."""
+
+
+class ColdModelError(NoEndpointsError):
+    """The model is not up, and will not be soon enough for this request; it should be in `retry_after_s`."""
+
+    _why = "is not up, and will not be in the time that this request may take"
+
+    def __init__(self, model: str, eta_s: float) -> None:
+        self.retry_after_s = float(max(1, math.ceil(eta_s)))
+        super().__init__(f"The model {model!r} {self._why}. Try again in {self.retry_after_s:.0f} s.")
+
+
+class ColdFullError(ColdModelError):
+    """The model is not up, and as many requests wait for it as may."""
+
+    _why = "is not up, and as many requests wait for it as may wait"
 
 
 class NoRoomError(RouterError):

@@ -49,6 +49,8 @@ class Explained(Struct, frozen=True, gc=False):
     """How the attempt before it ended."""
     considered: Considered | None
     """None: the request was gone before anything was decided."""
+    held_s: float = 0.0
+    """Of the request so far, for want of any endpoint that was up."""
 
 
 class Decisions:
@@ -95,6 +97,7 @@ def as_dict(one: Explained, why_left: WhyLeft) -> dict[str, Any]:
         "attempt": one.attempt,
         "hedge": one.is_hedge,
         "wait_ms": round(one.waited_s * 1000, 3),
+        "held_ms": round(one.held_s * 1000, 3),
         "after": one.last,
         "endpoint": None,
         "policy": None,
@@ -137,6 +140,8 @@ def _in_short(one: Explained, answered_by: str | None, attempts: int) -> str:
         best = _nearest(decision)[:_SHOWN_SCORES]
         parts.append("scores=" + " ".join(f"{endpoint}:{score:.4g}" for endpoint, score in best))
     parts += [f"wait_ms={one.waited_s * 1000:.1f}", f"attempts={attempts}"]
+    if one.held_s:
+        parts.append(f"held_ms={one.held_s * 1000:.1f}")
     return "; ".join(parts)
 
 

@@ -75,6 +75,11 @@ class EndpointLoad:
     """Sum of the times of their first tokens."""
     spare: int = 0
     """Of `requests`, those that run in spare capacity only (rows of batch jobs)."""
+    answers: int = 0
+    failures: int = 0
+    first_tokens: int = 0
+    """Attempts that ended well, that failed by the endpoint's fault, and whose first token was seen, since it
+    is known."""
     breaker: Breaker = CLOSED
     probes: list[AttemptTrace] = field(default_factory=list)
     """Attempts that a half-open breaker let through and that have told nothing yet."""

@@ -3,35 +3,38 @@
 A request that finds room goes at once: that path is a few attribute reads. One that begins like another that
 is just being computed waits a moment for that one (`router.siblings`). While the endpoints of its model
 are full it waits in the fair queue of its deployment group (model and profile) until one of their windows has
-room; while there is none at all, in the waiting room. Whatever gives room lets as many go as fit; a slow tick
-makes up for what nobody tells (a breaker that half-opens, a window that grew).
+room. While there is none at all it waits in the waiting room, or, where one is brought up, is held: it keeps
+its turn in that queue (`router.holding`). Whatever gives room lets as many go as fit; a slow tick makes up
+for what nobody tells (a breaker that half-opens, a window that grew).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Set
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct, field
-
 from inference.request import Usage
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.snapshot import Snapshot
-from router.admission import Drain, Verdict, service
+from router.admission import Verdict, allowed_ttft_s, service
 from router.capacity import Capacity
 from router.config import RouterConfig
-from router.errors import NoEndpointsError, RouterError
+from router.demand import Waiting
+from router.errors import ColdModelError, NoEndpointsError, RouterError
 from router.fair_queue import FairQueue
 from router.gate import Forecast, Gate
+from router.holding import Holding, Outlook, reason_of
 from router.pick import Decision
 from router.places import Place, Places
 from router.profiles import Wish
 from router.siblings import Siblings
 from router.tenant_turns import Answer, Ticket
 from router.under_way import UnderWay
+from router.waiting import Group, Waiter, need_of, settle, uncached_of
 from router.window import Held
 
 if TYPE_CHECKING:
@@ -52,38 +55,19 @@ class QueueObserver(Protocol):
     def refused(self, wish: Wish, reason: str) -> None: ...
 
 
-class _Waiter(Struct, eq=False):
-    """One request that waits, and the future that ends its waiting."""
-
-    job: Job
-    failed: set[str]
-    done: asyncio.Future[Decision]
-    entered_s: float
-    decision: Decision | None = None
-    refusal: Verdict | None = None
-
-
-class _Group(Struct, eq=False):
-    """What waits for one model under one profile."""
-
-    model: str
-    profile: str
-    knobs: Knobs
-    queue: FairQueue[_Waiter]
-    drain: Drain = field(default_factory=Drain)
-    waiters: dict[_Waiter, Ticket[_Waiter]] = field(default_factory=dict)
-    deserted_s: float | None = None
-    """Since when the model has no endpoint that is ready."""
-
-
 class Queueing:
-    """Places and queues of one gateway process; `decide` picks an endpoint for a job, some being excluded."""
+    """Places and queues of one gateway process.
+
+    `decide` picks an endpoint for a job, some being excluded; `is_served` says whether one is up that may
+    serve it, whatever its load.
+    """
 
     def __init__(
         self,
         config: RouterConfig,
         snapshot: Callable[[], Snapshot],
         decide: Callable[[Job, set[str]], Decision],
+        is_served: Callable[[Job], bool],
         forecast: Forecast,
         observer: QueueObserver,
         knobs: Callable[[str], Knobs] = knobs_of,
@@ -97,10 +81,13 @@ class Queueing:
         self._config = config
         self._snapshot = snapshot
         self._decide = decide
+        self.holding = Holding(config.holding, snapshot, is_served)
+        self.on_held: Callable[[], None] | None = None
+        """Called when a request comes to be held for a model for which none was."""
         self._observer = observer
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
-        self._groups: dict[tuple[str, str], _Group] = {}
+        self._groups: dict[tuple[str, str], Group] = {}
         self._under_way: dict[str, UnderWay] = {}
         """By model; of requests that use spare capacity only there are none."""
         self._siblings = Siblings(knobs, self._release)
@@ -125,12 +112,20 @@ class Queueing:
             decision = self._at_once(job, failed)
         if decision is not None:
             return decision
-        model = job.wish.model.name
-        self._waits(model, int(job.spare is None))
-        try:
+        model, counts = job.wish.model.name, job.counts
+        if counts is None:
             return await self._wait(job, failed)
+        waiting = job.waiting = Waiting(self._loop.time(), uncached_of(job))
+        self._waits(model, 1)
+        counts.enter(waiting)
+        try:
+            decision = await self._wait(job, failed)
         finally:
-            self._waits(model, -int(job.spare is None))
+            self._waits(model, -1)
+            counts.leave(waiting)
+        if job.held_s > 0 and job.on_held is not None:
+            job.on_held()
+        return decision
 
     def ended(self, job: Job, usage: Usage | None) -> None:
         """The request is over: its place is free, its tenant charged what it used, if that is known."""
@@ -145,16 +140,24 @@ class Queueing:
         """`then`, and the window learns how long it took beside an idle engine; whoever waited for this
         prompt to be computed goes."""
         then()
+        now_s = self._loop.time()
         if job.lead is not None:
             self._siblings.computed(job)
-        self.places.learn(place, self._loop.time() - sent_s, idle_ttft_s)
+        if job.counts is not None:
+            knobs = job.knobs or self._knobs(job.wish.profile)
+            job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+        self.places.learn(place, now_s - sent_s, idle_ttft_s)
 
     def registry_changed(self) -> None:
         """Endpoints came, went or changed: whoever waits looks again."""
         self._changed.set()
         self._changed = asyncio.Event()
         self.places.retain(one for group in self._snapshot().endpoints.values() for one in group)
+        for model, requests in self.waiting.items():
+            if requests:  # slots of an endpoint that has just come are asked for at once
+                self.places.wanted(self._snapshot().endpoints.get(model, ()), requests)
         for group in list(self._groups.values()):
+            self._review(group)
             self._look(group)
 
     def room(self, model: str, profile: str) -> None:
@@ -179,7 +182,7 @@ class Queueing:
         job.behind = None
         if self._groups and job.spare is None and (job.wish.model.name, job.wish.profile) in self._groups:
             return None
-        need, places = _need(job), self.places
+        need, places = need_of(job), self.places
         excluded = failed | self._closed(job, need) if places.full or places.bounded else failed
         decision = self._decide(job, excluded)
         if decision.endpoint is None:
@@ -250,8 +253,10 @@ class Queueing:
         backoff_s = _BACKOFF_S
         while True:
             decision = self._decide(job, failed)
-            if decision.endpoint is not None and job.spare is None:
-                return await self._queue(job, failed)
+            if job.spare is None:
+                coming = None if decision.endpoint is not None else self.holding.coming(job)
+                if decision.endpoint is not None or coming is not None:
+                    return await self._queue(job, failed, coming)
             left_s = deadline_s - self._loop.time()
             if left_s <= 0:
                 return Decision(None, "no_room" if decision.endpoint else decision.reason, {})
@@ -266,35 +271,88 @@ class Queueing:
             if found is not None:
                 return found
 
-    async def _queue(self, job: Job, failed: set[str]) -> Decision:
-        """Wait for room. Whoever leaves while waiting is out of the queue at once."""
+    async def _queue(self, job: Job, failed: set[str], coming: Outlook | None = None) -> Decision:
+        """Wait for room, or for an endpoint that is `coming`. Whoever leaves is out of the queue at once."""
         key = job.wish.model.name, job.wish.profile
         group = self._groups.get(key) or self._open(*key)
         now_s = self._loop.time()
         try:
-            if not job.dispatched:
+            if coming is not None:
+                self._admit_held(group, job, coming)
+            elif not job.dispatched:
                 self._admit(group, job)
-            waiter = _Waiter(job, failed, self._loop.create_future(), now_s)
+            waiter = Waiter(job, failed, self._loop.create_future(), now_s)
             ticket = self._add(group, waiter, now_s)
         except BaseException:
             self._close_if_empty(group)
             raise
         self._observer.queued(job.wish, job.tokens)
-        limit_s = group.knobs.max_wait_s
-        timer = self._loop.call_later(limit_s, self._timed_out, group, waiter)
         try:
-            self._look(group)
+            if coming is None:
+                self._wait_at_most(group, waiter)
+                self._look(group)
+            else:
+                self._hold(group, waiter)
             return await waiter.done
         finally:
-            timer.cancel()
+            self.holding.end(waiter)
+            if waiter.timer is not None:
+                waiter.timer.cancel()
             group.queue.remove(ticket)
             group.waiters.pop(waiter, None)
             self._close_if_empty(group)
             self._observer.unqueued(job.wish, job.tokens, self._loop.time() - now_s)
 
-    def _add(self, group: _Group, waiter: _Waiter, now_s: float) -> Ticket[_Waiter]:
+    def _wait_at_most(self, group: Group, waiter: Waiter) -> None:
+        """From now on it waits as long as its profile lets it."""
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        waiter.timer = self._loop.call_later(group.knobs.max_wait_s, self._timed_out, group, waiter)
+
+    def _admit_held(self, group: Group, job: Job, coming: Outlook) -> None:
+        try:
+            self.holding.admit(job, coming, queue_is_full=group.queue.is_full)
+        except ColdModelError as error:
+            self._observer.refused(job.wish, reason_of(error))
+            raise
+
+    def _hold(self, group: Group, waiter: Waiter) -> None:
+        """No endpoint is up for it: it is held until one is, or for as long as it may be."""
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        limit_s = self.holding.limit_s(waiter.job)
+        waiter.timer = self._loop.call_later(limit_s, self._held_too_long, group, waiter)
+        if self.holding.begin(waiter) and self.on_held is not None:
+            self.on_held()
+
+    def _review(self, group: Group) -> None:
+        """Endpoints came or went, or are expected at another time: what that means for who is held."""
+        for waiter in list(group.waiters):
+            if waiter.held_s is None:
+                continue
+            coming = self.holding.coming(waiter.job)
+            if coming is None:
+                self.holding.end(waiter)
+                self._wait_at_most(group, waiter)
+            elif coming.under_way and coming.eta_s > self.holding.limit_s(waiter.job):
+                self._give_up(group, waiter, coming)
+
+    def _held_too_long(self, group: Group, waiter: Waiter) -> None:
+        coming = self.holding.coming(waiter.job)
+        if coming is None:
+            self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
+        else:
+            self._give_up(group, waiter, coming)
+
+    def _give_up(self, group: Group, waiter: Waiter, coming: Outlook) -> None:
+        error = ColdModelError(waiter.job.wish.model.name, coming.eta_s)
+        self._observer.refused(waiter.job.wish, reason_of(error))
+        self._fail(group, waiter, error)
+
+    def _add(self, group: Group, waiter: Waiter, now_s: float) -> Ticket[Waiter]:
         job, queue = waiter.job, group.queue
-        due_s = now_s + self._gate.allowed_s(job)
+        allowed_s = self._gate.allowed_s(job)
+        due_s = now_s + (allowed_s if math.isfinite(allowed_s) else group.knobs.ttft_target_s)
         if job.dispatched:
             ticket = queue.add_back(waiter, job.tokens, now_s, due_s)
         else:
@@ -312,7 +370,7 @@ class Queueing:
         group.waiters[waiter] = ticket
         return ticket
 
-    def _admit(self, group: _Group, job: Job) -> None:
+    def _admit(self, group: Group, job: Job) -> None:
         """Let the request into the queue. Raises the refusal where it may not come in."""
         queue = group.queue
         verdict = self._gate.into_queue(job, queue, group.drain)
@@ -324,7 +382,7 @@ class Queueing:
         if verdict.action == "refuse":
             raise self._refusal(job, verdict)
 
-    def _look(self, group: _Group) -> None:
+    def _look(self, group: Group) -> None:
         """Let as many go as there is room for."""
         while group.waiters:
             endpoints = self._snapshot().endpoints.get(group.model, ())
@@ -343,15 +401,15 @@ class Queueing:
             group.drain.left(ticket.tokens, now_s)
             job = waiter.job
             if not job.dispatched:
-                job.charge = partial(_settle, group.queue, ticket)
-            self._go(job, waiter.decision, _need(job))
+                job.charge = partial(settle, group.queue, ticket)
+            self._go(job, waiter.decision, need_of(job))
             waiter.done.set_result(waiter.decision)
 
-    def _may_go(self, waiter: _Waiter) -> Answer:
+    def _may_go(self, waiter: Waiter) -> Answer:
         """Whether a request that is at the head of its tenant goes now; keeps the decision with it."""
         if waiter.done.done():
             return "go"  # its client has left: out of the way
-        job, need = waiter.job, _need(waiter.job)
+        job, need = waiter.job, need_of(waiter.job)
         waited_s = self._loop.time() - waiter.entered_s
         if waiter.failed and waited_s > _MAX_BACKOFF_S:
             waiter.failed.clear()
@@ -367,17 +425,17 @@ class Queueing:
             waiter.refusal = self._gate.at_endpoint(job, decision.endpoint.name, waited_s)
         return "go"
 
-    def _timed_out(self, group: _Group, waiter: _Waiter) -> None:
+    def _timed_out(self, group: Group, waiter: Waiter) -> None:
         """It waited as long as its profile lets it: 429 where capacity exists, 503 where it does not."""
         if self._decide(waiter.job, set()).endpoint is None:
             self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
             return
         self._refuse(group, waiter, self._gate.timed_out(group.queue, group.drain))
 
-    def _refuse(self, group: _Group, waiter: _Waiter, verdict: Verdict) -> None:
+    def _refuse(self, group: Group, waiter: Waiter, verdict: Verdict) -> None:
         self._fail(group, waiter, self._refusal(waiter.job, verdict))
 
-    def _fail(self, group: _Group, waiter: _Waiter, error: RouterError) -> None:
+    def _fail(self, group: Group, waiter: Waiter, error: RouterError) -> None:
         """Take a request out of the queue and tell it why."""
         ticket = group.waiters.pop(waiter, None)
         if ticket is not None:
@@ -389,9 +447,9 @@ class Queueing:
         self._observer.refused(job.wish, verdict.reason)
         return self._gate.error(job, verdict)
 
-    def _open(self, model: str, profile: str) -> _Group:
+    def _open(self, model: str, profile: str) -> Group:
         knobs = self._knobs(profile)
-        group = _Group(
+        group = Group(
             model,
             profile,
             knobs,
@@ -403,7 +461,7 @@ class Queueing:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
         return group
 
-    def _close_if_empty(self, group: _Group) -> None:
+    def _close_if_empty(self, group: Group) -> None:
         if not group.waiters and self._groups.get((group.model, group.profile)) is group:
             del self._groups[group.model, group.profile]
 
@@ -417,25 +475,14 @@ class Queueing:
                 self._look(group)
             elif group.deserted_s is None:
                 group.deserted_s = now_s
-            elif now_s - group.deserted_s >= self._config.no_endpoint_timeout_s:
                 for waiter in list(group.waiters):
+                    if waiter.held_s is None and self.holding.coming(waiter.job) is not None:
+                        self._hold(group, waiter)
+            elif now_s - group.deserted_s >= self._config.no_endpoint_timeout_s:
+                for waiter in [one for one in group.waiters if one.held_s is None]:
                     self._fail(group, waiter, _nothing(waiter.job, "none_ready"))
         if self._groups:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
-
-
-def _need(job: Job) -> Held:
-    """What the request takes of a window."""
-    return Held(1, job.tokens - job.output_tokens + job.request.max_tokens)
-
-
-def _settle(queue: FairQueue[_Waiter], ticket: Ticket[_Waiter], usage: Usage | None) -> None:
-    """Charge what the request used; where a server does not tell that, the estimate stands."""
-    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
-        queue.settle(ticket, ticket.cost)
-        return
-    uncached = usage.prompt_tokens - (usage.cached_tokens or 0)
-    queue.settle(ticket, service(uncached, usage.completion_tokens))
 
 
 def _nothing(job: Job, reason: str) -> NoEndpointsError:

@@ -9,7 +9,8 @@ out; a call that nobody waits for any more is cancelled. Owned by one event loop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from inference.request import EmbeddingInput, InferenceRequest, Usage
 from inference.sink import Call, Delta, FinishReason, TokenScore
 from router.attempts import Finished, Job, Outcome, Router
 from router.batch_choice import choose
-from router.errors import AttemptsExhaustedError, RouterError
+from router.errors import AttemptsExhaustedError, ColdFullError, RouterError
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
@@ -55,6 +56,7 @@ class _Member(Struct, eq=False):
     done: asyncio.Future[None]
     finished: dict[int, Finished] = field(default_factory=dict)
     """By the number of the request batch."""
+    on_held: Callable[[], None] | None = None
 
 
 class _Part(NamedTuple):
@@ -105,15 +107,20 @@ class RequestBatches:
         trace: RequestTrace,
         lanes: frozenset[str],
         selection: Selection | None = None,
+        on_held: Callable[[], None] | None = None,
     ) -> Embedded:
-        """A vector for each input. Raises what `Router.run` raises; cancelling it takes its inputs back."""
+        """A vector for each input. Raises what `Router.run` raises; cancelling it takes its inputs back.
+
+        `on_held`: as of `Job`. ColdFullError where the model is not up and as many requests wait as may.
+        """
         key = wish.model.name, wish.profile, lanes, selection
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = _Queue(wish, lanes, selection)
         queue.wish = wish
+        self._refuse_beyond_bound(queue)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        member = _Member(trace, [b""] * len(inputs), len(inputs), done)
+        member = _Member(trace, [b""] * len(inputs), len(inputs), done, on_held=on_held)
         queue.waiting += [_Part(member, place, one) for place, one in enumerate(inputs)]
         try:
             self._dispatch(queue)
@@ -124,6 +131,16 @@ class RequestBatches:
             if not queue.waiting and not queue.running:
                 self._queues.pop(key, None)
         return Embedded(member.vectors, list(member.finished.values()))
+
+    def _refuse_beyond_bound(self, queue: _Queue) -> None:
+        """What waits here to be joined is held as well, where the request batches before it are."""
+        if not queue.waiting:
+            return
+        coming = self._router.coming(queue.wish.model.name, queue.selection)
+        if coming is None:
+            return
+        if len({id(part.member) for part in queue.waiting}) >= self._router.config.holding.max_requests:
+            raise ColdFullError(queue.wish.model.name, coming.eta_s)
 
     def _take_back(self, queue: _Queue, member: _Member) -> None:
         """Forget the inputs of a request that has ended, and cancel what nobody waits for."""
@@ -202,7 +219,9 @@ class RequestBatches:
         )
         tokens = sum(len(one.ids) for one in inputs)
         trace = SharedTrace(traces)
-        return Job(request, queue.wish, tokens, trace, queue.lanes, selection=queue.selection, blamed=blamed)
+        job = Job(request, queue.wish, tokens, trace, queue.lanes, selection=queue.selection, blamed=blamed)
+        job.on_held = partial(_were_held, group)
+        return job
 
 
 def _may_be_one_inputs_fault(error: Exception, trouble: _Trouble) -> bool:
@@ -210,6 +229,12 @@ def _may_be_one_inputs_fault(error: Exception, trouble: _Trouble) -> bool:
     if not isinstance(cause, RequestRefusedError):
         trouble.failures_left -= 1
     return isinstance(cause, _ONE_INPUTS_FAULT) and trouble.failures_left >= 0
+
+
+def _were_held(group: list[_Part]) -> None:
+    for part in group:
+        if part.member.on_held is not None:
+            part.member.on_held()
 
 
 def _fail(group: list[_Part], error: Exception) -> None:

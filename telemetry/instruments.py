@@ -85,6 +85,13 @@ class Instruments:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.held_requests = Gauge(
+            "enginehouse_held_requests",
+            "Requests that wait for a model that is being brought up.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.queued_tokens = Gauge(
             "enginehouse_queued_tokens",
             "Prompt tokens and expected output of the requests that wait.",
@@ -101,7 +108,7 @@ class Instruments:
         )
         self.refusals = Counter(
             "enginehouse_refusals_total",
-            "Requests refused because the capacity was taken (429), by reason.",
+            "Requests refused because capacity was taken (429) or not up in time (503), by reason.",
             (*by_model, "reason"),
             registry=registry,
         )

@@ -6,7 +6,6 @@ Everything here belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -18,8 +17,6 @@ _logger = logging.getLogger(__name__)
 
 _MAX_RESTART_DELAY_S: Final = 30.0
 _STEADY_AFTER_S: Final = 60.0
-_GC_THRESHOLDS: Final = (20_000, 20, 50)
-"""Reference counts free nearly all that a request makes; looking for cycles every 700 objects only costs."""
 _CANCEL_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.02
 
@@ -186,14 +183,3 @@ async def watch_loop_lag(report: Callable[[float], object], period_s: float = 0.
         due_s = loop.time() + period_s
         await asyncio.sleep(period_s)
         report(max(0.0, loop.time() - due_s))
-
-
-def freeze_gc() -> int:
-    """Take everything alive now out of garbage collection; call it once the process is set up.
-
-    Full collections then look only at what requests leave behind. Returns the number of objects.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    return gc.get_freeze_count()

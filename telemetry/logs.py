@@ -11,6 +11,8 @@ import logging
 import queue
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Final, TextIO
@@ -37,10 +39,8 @@ class Logs:
         output = logging.StreamHandler(stream or sys.stderr)
         output.setFormatter(logging.Formatter("%(message)s"))
         self._listener = _Listener(self._lines, output)
-        self._root = logging.getLogger()
-        self._before = self._root.handlers[:], self._root.level
-        self._root.handlers[:] = [self._handler]
-        self._root.setLevel(config.log_level)
+        self._installed = ExitStack()
+        self._installed.enter_context(_as_output(self._handler, config.log_level))
         self._listener.start()
 
     @property
@@ -52,12 +52,34 @@ class Logs:
         """Write what is waiting and put the former logging set-up back. False: the output hangs."""
         if self.dropped:
             _logger.warning("log lines dropped: the output was too slow", extra={"lines": self.dropped})
-        self._root.handlers[:], level = self._before
-        self._root.setLevel(level)
+        self._installed.close()
         closing = threading.Thread(target=self._listener.stop, name="logs-close", daemon=True)
         closing.start()
         closing.join(timeout_s)
         return not closing.is_alive()
+
+
+@contextmanager
+def logs_at_once(config: TelemetryConfig, stream: TextIO | None = None) -> Iterator[None]:
+    """Log output of a process that forks: the thread that logs writes, as it has to be the only one."""
+    output = logging.StreamHandler(stream or sys.stderr)
+    output.setFormatter(_formatter(config))
+    with _as_output(output, config.log_level):
+        yield
+
+
+@contextmanager
+def _as_output(handler: logging.Handler, level: str) -> Iterator[None]:
+    """`handler` in place of the former logging set-up, which comes back at the end."""
+    root = logging.getLogger()
+    before, before_level = root.handlers[:], root.level
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.setLevel(before_level)
 
 
 class _Listener(QueueListener):

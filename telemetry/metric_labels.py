@@ -35,7 +35,9 @@ ATTEMPT_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(AttemptOutcome))
 CancelPhase = Literal["parse", "queue", "connect", "first_token", "stream"]
 CANCEL_PHASES: Final[frozenset[str]] = frozenset(get_args(CancelPhase))
 
-RefusalReason = Literal["queue_full", "queue_timeout", "predicted_late", "shed"]
+RefusalReason = Literal[
+    "queue_full", "queue_timeout", "predicted_late", "shed", "cold_queue_full", "model_loading"
+]
 REFUSAL_REASONS: Final[frozenset[str]] = frozenset(get_args(RefusalReason))
 
 BatchRowOutcome = Literal["completed", "failed", "again", "lost"]

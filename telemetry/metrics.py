@@ -63,6 +63,7 @@ class Metrics:
         self._batch_rows: dict[BatchRowOutcome, CounterSeries] = {}
         self._copies: dict[tuple[str, str, str], CounterSeries] = {}
         self._rolling: set[str] = set()
+        self._held: set[str] = set()
         self._loop_lag = self._keep(HistogramSeries(self._instruments.loop_lag))
         self._models = KnownValues(_MAX_MODELS)
         self._adapters = KnownValues(_MAX_ADAPTERS)
@@ -229,6 +230,14 @@ class Metrics:
         for model, share in shares.items():
             self._instruments.rollout_share.labels(self._models.label(model)).set(share)
         self._rolling = set(shares)
+
+    def held(self, requests: Mapping[str, int]) -> None:
+        """Requests that are held, by model."""
+        for model in self._held - requests.keys():
+            self._instruments.held_requests.labels(self._models.label(model)).set(0)
+        for model, number in requests.items():
+            self._instruments.held_requests.labels(self._models.label(model)).set(number)
+        self._held = set(requests)
 
     def loop_lag(self, lag_s: float) -> None:
         """The event loop woke up so much too late."""

@@ -10,6 +10,8 @@ from telemetry.spans import FinishedRequest
 from telemetry.trace_context import parse_traceparent, usable_tracestate
 from telemetry.trace_export import TraceExport
 
+_LOW_BITS = 2**64 - 1
+
 
 class Tracing:
     """Begins traces and keeps those worth keeping. One per process."""
@@ -31,10 +33,9 @@ class Tracing:
         if traceparent is not None and (parent := parse_traceparent(traceparent)) is not None:
             state = usable_tracestate(tracestate)
             return RequestTrace(self, parent.trace_id, parent, state, parent.sampled)
-        low = getrandbits(64)
-        return RequestTrace(
-            self, f"{getrandbits(64) or 1:016x}{low:016x}", None, None, low < self._ratio_bound
-        )
+        trace_id = getrandbits(128) or 1
+        sampled = trace_id & _LOW_BITS < self._ratio_bound
+        return RequestTrace(self, f"{trace_id:032x}", None, None, sampled)
 
     def finished(
         self, trace: RequestTrace, status: int, error_type: str | None, description: Description

@@ -53,6 +53,11 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _mark(said: str) -> bytes:
+    """What stands in memory for what was said; BLAKE2s takes a third of SHA-256's time for a header."""
+    return hashlib.blake2s(said.encode("utf-8", "surrogateescape")).digest()
+
+
 def authenticate(snapshot: Snapshot, authorization: str | None, api_key: str | None = None) -> Identity:
     """The caller whose key an `Authorization: Bearer ...` header carries, or else an `x-api-key` header.
 
@@ -60,7 +65,7 @@ def authenticate(snapshot: Snapshot, authorization: str | None, api_key: str | N
     or, while nothing is known of the registry, KeysNotLoadedError.
     """
     is_bearer = api_key is None or bool(authorization)
-    said = digest(f"Authorization:{authorization}" if is_bearer else f"x-api-key:{api_key}")
+    said = _mark(f"Authorization:{authorization}" if is_bearer else f"x-api-key:{api_key}")
     known = _cache.of(snapshot)
     identity = known.get(said)
     if identity is None:
@@ -79,9 +84,9 @@ class _Cache:
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
-        self._known: dict[str, Identity] = {}
+        self._known: dict[bytes, Identity] = {}
 
-    def of(self, snapshot: Snapshot) -> dict[str, Identity]:
+    def of(self, snapshot: Snapshot) -> dict[bytes, Identity]:
         if self._snapshot is not snapshot:
             self._snapshot, self._known = snapshot, {}
         return self._known

@@ -6,13 +6,14 @@ only takes away. It is worked out once for each key and snapshot (`tenancy.keys`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from model_registry.entities import (
     Adapter,
     ApiKey,
+    Deployment,
     Endpoint,
     Fallback,
     KvIsolation,
@@ -22,6 +23,7 @@ from model_registry.entities import (
     Tenant,
     Terms,
 )
+from model_registry.pools import Pool
 from tenancy.access import may_use
 from tenancy.limits_spec import NO_LIMITS, Limits
 
@@ -43,6 +45,15 @@ class Selection(NamedTuple):
             if (labels.get(label) if own is None else getattr(endpoint, own)) not in values:
                 return False
         return True
+
+    def may_fit(self, deployment: Deployment, pools: Mapping[str, Pool]) -> bool:
+        """Whether an endpoint of a scaled deployment, which is not there yet, may do."""
+        pool = None if deployment.scaling is None else pools.get(deployment.scaling.pool)
+        labels = {**({} if pool is None else pool.labels), **deployment.labels}
+        return all(
+            label == "endpoint" or (deployment.name if label == "deployment" else labels.get(label)) in values
+            for label, values in self.by
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,27 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 gc.disable()  # until all tests are collected: half of that time went into going through what stays anyway
 
+settings.register_profile("house", deadline=None)  # 200 ms for an example measure the machine
+settings.load_profile("house")
+
 _OWN_SERVERS = ("tests/stack/test_dialects.py", "tests/stack/test_fallback.py")
+_STACK = "demo stack"
+_LONGEST = (
+    _STACK,
+    "tests/gateway/batch_jobs/test_whole.py",
+    "tests/gateway/test_workers.py",
+    "tests/enginehouse/test_up.py",
+    "tests/router/replay/test_gateways.py",
+    "tests/router/replay/test_table.py",
+    "tests/model_registry/test_slices.py",
+)
+"""Begun first, so that nothing long is left to one process at the end while the others have nothing to do."""
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
@@ -32,7 +47,7 @@ def _part(nodeid: str) -> str:
     They share one stack, which takes long to start.
     """
     path = nodeid.partition("::")[0]
-    return "demo stack" if path.startswith("tests/stack/") and path not in _OWN_SERVERS else path
+    return _STACK if path.startswith("tests/stack/") and path not in _OWN_SERVERS else path
 
 
 class _ByPart(LoadScopeScheduling):
@@ -47,11 +62,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo stack's tests first, which are the longest part, of them cancellation last.
+    """The longest parts first; of the demo stack's tests cancellation last.
 
     It is measured to the tenth of a second, when the other process is done.
     """
-    items.sort(key=lambda item: (_part(item.nodeid) != "demo stack", "/test_cancellation" in item.nodeid))
+    rank = {part: place for place, part in enumerate(_LONGEST)}
+    items.sort(
+        key=lambda item: (rank.get(_part(item.nodeid), len(rank)), "/test_cancellation" in item.nodeid)
+    )
 
 
 def pytest_collection_finish() -> None:

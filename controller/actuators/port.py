@@ -7,7 +7,7 @@ is gone already is gone. The registry's record of a replica is written before th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from model_registry.entities import Deployment, ServerRef
 from model_registry.replicas import Replica
@@ -27,17 +27,20 @@ class ActuatorError(Exception):
 class Running(NamedTuple):
     """A replica that listens; whether it answers is for probes to say."""
 
-    server: ServerRef
+    server: ServerRef | None
+    """None: nothing listens, and nothing has to answer before it counts as ready (dry run)."""
     handle: str
-    """What the actuator knows it by from now on."""
+    """What the actuator knows it by from now on; empty: `found` tells nothing of it."""
     memory_mib: int | None = None
     """What it took of its server, where that can be measured."""
 
 
 class Found(NamedTuple):
-    """Something of ours that is there, whatever the registry says."""
+    """Something that is there, whatever the registry says."""
 
     replica: str
+    """Its name by a mark that this registry's controllers gave it, so that it may be taken away where no
+    record names it; empty where it carries none, as a model on a Triton: then it is left alone."""
     handle: str
 
 
@@ -69,13 +72,22 @@ class Member(NamedTuple):
     handle: str
     server: ServerRef
     ready: bool
+    terminating: bool = False
+    """It is being taken down, whoever asked for that."""
 
 
+@runtime_checkable
 class Workload(Protocol):
     """Of one pool, where only the number can be set and somebody else (Kubernetes) places replicas."""
 
+    def order(self, members: Sequence[Member]) -> tuple[str, ...] | None:
+        """Handles in the order in which they go when the number falls; None: `scale` may choose. Pure."""
+
     async def scale(self, deployment: Deployment, replicas: int, leaving: Sequence[str]) -> None:
-        """Set the number; `leaving`: handles of those that should go first. Raises ActuatorError."""
+        """Set the number; `leaving`: handles of those that should go first. Raises ActuatorError.
+
+        Where another autoscaler sets it, only say who should go first.
+        """
 
     async def members(self, deployment: Deployment) -> Sequence[Member]:
         """Those that are there. Raises ActuatorError."""

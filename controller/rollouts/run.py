@@ -16,11 +16,12 @@ from controller.rollouts.facts import facts_of, waits_for
 from model_registry.entities import Deployment
 from model_registry.errors import RegistryBusyError, RegistryUnavailableError
 from model_registry.kinds import Ref
+from model_registry.leadership import Leadership
 from model_registry.rollout_evidence.evidence import Evidence
 from model_registry.rollout_evidence.store import EvidenceStore, Gathered
 from model_registry.rollouts import ACTIVE, FINAL, Rollout, RolloutStatus
 from model_registry.snapshot import Snapshot, Stored
-from model_registry.store import Leadership, RegistryStore
+from model_registry.store import RegistryStore
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ A fault is written `kind`, or `slow:MS`:
 - `crash`        the process exits with status 1 instead of delivering the first token
 - `wrong_tensor` outputs are marked, so that the serving layer answers with a malformed tensor
 - `truncate`     the request ends after its first token, without finish reason or error
+- `leak`         per model alone: what it takes of its server's emulated GPU stays taken when it is unloaded
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from emulator.engine.errors import InvalidRequestError
 
 log = logging.getLogger(__name__)
 
-KINDS = ("hang", "hang_engine", "slow", "error", "error_before", "crash", "wrong_tensor", "truncate")
+KINDS = ("hang", "hang_engine", "slow", "error", "error_before", "crash", "wrong_tensor", "truncate", "leak")
 _FIRES_AFTER_FIRST = ("error", "truncate")
 POLL_PERIOD_S = 0.02
 
@@ -118,7 +119,7 @@ class FaultSwitch:
     def take(self, tokens: Sequence[int]) -> Fault | None:
         """The fault for a request with this prompt, counted against `count`."""
         setting = self.setting
-        if setting is None or self._left == 0 or not setting.hits(tokens):
+        if setting is None or setting.fault.kind == "leak" or self._left == 0 or not setting.hits(tokens):
             return None
         if self._left is not None:
             self._left -= 1

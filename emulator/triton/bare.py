@@ -18,7 +18,7 @@ from emulator.triton.bare_call import BareCall, executor_error
 from emulator.triton.bare_request import engine_requests, options_of
 from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandoned, submit
 from emulator.triton.metrics import EngineMetrics
-from emulator.triton.settings import ModelSettings, build_engine
+from emulator.triton.settings import GpuMemory, ModelSettings, build_engine
 from emulator.triton.tensors import FINAL, error_response, parameters_of, scalar, tensors_of
 
 
@@ -27,6 +27,7 @@ class BareModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         settings = self._settings = ModelSettings(args)
+        self._memory = GpuMemory(settings)
         self._engine = build_engine(settings, Path(settings.required("gpt_model_path")))
         self._echo = not settings.flag("exclude_input_in_output", False)
         self._numbers = itertools.count(1)
@@ -57,6 +58,7 @@ class BareModel:
         self._poller.stop()
         self._engine.close()
         self._parent.stop()
+        self._memory.give_back()
 
     def _take(self, request: Any, sender: Any) -> None:
         tensors = tensors_of(request)

@@ -19,7 +19,7 @@ from emulator.triton.calls import OpenCalls, ParentWatch, Ticker, cancel_abandon
 from emulator.triton.llmapi_call import LlmApiCall, LlmApiOptions
 from emulator.triton.llmapi_config import parameters_of_yaml
 from emulator.triton.llmapi_lora import lora_of_path
-from emulator.triton.settings import ModelSettings, build_engine, tokenizer_folder
+from emulator.triton.settings import GpuMemory, ModelSettings, build_engine, tokenizer_folder
 from emulator.triton.tensors import (
     FINAL,
     BadTensorError,
@@ -46,6 +46,7 @@ class LlmApiModel:
             settings = ModelSettings(args, also=parameters_of_yaml(args))
         self._settings = settings
         model_dir = Path(settings.required("emulator_model"))
+        self._memory = GpuMemory(settings)
         self._engine = build_engine(settings, model_dir)
         self._tokenizer = EngineTokenizer(tokenizer_folder(settings, model_dir))
         self._numbers = itertools.count(1)
@@ -70,6 +71,7 @@ class LlmApiModel:
         self._poller.stop()
         self._engine.close()
         self._parent.stop()
+        self._memory.give_back()
 
     def _take(self, request: Any, sender: Any) -> None:
         tensors = tensors_of(request)

@@ -17,6 +17,7 @@ from engine_builder.repository import (
     ModelSpec,
     QueuePolicy,
     Schema,
+    TensorSpec,
     ensemble_steps,
     schemas,
     write_repository,
@@ -56,6 +57,10 @@ class EngineSpec:
     stats_check_period_ms: int = 100
     queue: TritonQueue = _QUEUE
     """Of a bare model, but for what `limits` say themselves: its `max_queue_size` and scheduler policy."""
+    gpu_mib: int = 0
+    """What it takes of its server's emulated GPU (see `emulator.triton.gpu_ledger`)."""
+    load_s: float = 0.0
+    """How long loading it takes at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,14 @@ class EncoderModels:
     queue: TritonQueue = _QUEUE
 
 
-EmulatorModels = TrtEngineModels | LlmApiModels | VllmModels | EncoderModels
+@dataclass(frozen=True, slots=True)
+class GpuModels:
+    """The emulated GPU: the model that publishes what others take of it."""
+
+    name: str = "emulated_gpu"
+
+
+EmulatorModels = TrtEngineModels | LlmApiModels | VllmModels | EncoderModels | GpuModels
 
 
 def build_emulator_repository(root: Path, models: Sequence[EmulatorModels]) -> list[str]:
@@ -152,6 +164,8 @@ def model_specs(models: EmulatorModels) -> list[ModelSpec]:
             return [_vllm(models)]
         case EncoderModels():
             return [_encoder(models)]
+        case GpuModels():
+            return [_gpu(models)]
     specs = [_bare(models)]
     if models.text is not None:
         specs += _text_models(models, models.text)
@@ -214,6 +228,12 @@ def _encoder(models: EncoderModels) -> ModelSpec:
             "emulator_pacing": models.pacing,
         },
     )
+
+
+def _gpu(models: GpuModels) -> ModelSpec:
+    figures = TensorSpec("memory_mib", "INT32", (2,))
+    schema = Schema((TensorSpec("look", "BOOL", (1,)),), (figures,))
+    return _python_model(models.name, "gpu", schema, parameters={})
 
 
 def _text_models(models: TrtEngineModels, text: TextModels) -> list[ModelSpec]:
@@ -304,6 +324,10 @@ def _engine_parameters(engine: EngineSpec) -> dict[str, str]:
     if limits.max_lora_rank:
         parameters["lora_cache_max_adapter_size"] = str(limits.max_lora_rank)
         parameters["lora_cache_host_memory_bytes"] = str(limits.lora_cache_host_memory_bytes)
+    if engine.gpu_mib:
+        parameters["emulator_gpu_mib"] = str(engine.gpu_mib)
+    if engine.load_s:
+        parameters["emulator_load_s"] = str(engine.load_s)
     if engine.fault_file is not None:
         parameters["emulator_fault_file"] = str(engine.fault_file)
     if engine.script_file is not None:

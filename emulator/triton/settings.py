@@ -7,6 +7,8 @@ build) or what no real engine has (pacing card, fault and script files).
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from emulator.engine import Engine, EngineLimits, FaultSwitch, ModelConfig, Pacing, Weights
 from emulator.engine.engine import GuideCompiler
 from emulator.engine.model_folders import engine_limits
+from emulator.triton.gpu_ledger import GpuLedger, leaks
 
 _TRUE = {"true", "True", "TRUE", "1"}
 _FALSE = {"false", "False", "FALSE", "0"}
@@ -58,6 +61,23 @@ class ModelSettings:
     def seconds(self, key: str, default_ms: float) -> float:
         """A parameter in milliseconds, as seconds."""
         return float(self.text(key) or default_ms) / 1e3
+
+
+class GpuMemory:
+    """What one model takes of its server's emulated GPU, from its loading on."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        """Raises GpuOutOfMemoryError where it does not fit; takes as long as `emulator_load_s` says."""
+        self._model, self._fault_file = settings.name, settings.text("emulator_fault_file")
+        mib, self._ledger = int(settings.text("emulator_gpu_mib") or 0), GpuLedger.of(os.environ)
+        if self._ledger is not None:
+            self._ledger.take(self._model, mib)
+        time.sleep(float(settings.text("emulator_load_s") or 0))
+
+    def give_back(self) -> None:
+        """To be called once all else is gone."""
+        if self._ledger is not None:
+            self._ledger.give_back(self._model, leaks=leaks(self._fault_file))
 
 
 def build_engine(settings: ModelSettings, model_dir: Path) -> Engine:

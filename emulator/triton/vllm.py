@@ -20,7 +20,7 @@ from emulator.engine.encoder import Encoder
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.triton.calls import ParentWatch, Ticker, submit
 from emulator.triton.metrics import VllmMetrics
-from emulator.triton.settings import ModelSettings, build_engine, tokenizer_folder
+from emulator.triton.settings import GpuMemory, ModelSettings, build_engine, tokenizer_folder
 from emulator.triton.tensors import (
     FINAL,
     Tensors,
@@ -46,6 +46,7 @@ class VllmModel:
         self._task = settings.text("emulator_task") or "generate"
         self._tokenizer = EngineTokenizer(tokenizer_folder(settings, model_dir))
         self._numbers = itertools.count(1)
+        self._memory = GpuMemory(settings)
         self._engine = build_engine(settings, model_dir)
         self._embedder = _Embedder(Encoder(Weights.load(model_dir)), self._engine.max_input_len)
         metrics = VllmMetrics(settings.name, settings.version)
@@ -69,6 +70,7 @@ class VllmModel:
         self._engine.close()
         self._embedder.close()
         self._parent.stop()
+        self._memory.give_back()
 
     def _take(self, request: Any, sender: Any) -> None:
         tensors = tensors_of(request)

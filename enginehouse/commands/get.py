@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Kind = Annotated[
     str,
     typer.Argument(
-        help="model, adapter, deployment, endpoint, profile, policy, tenant or apikey; plural works too."
+        help="model, adapter, deployment, endpoint, pool, replica, drain, profile, policy, tenant or apikey; "
+        "plural works too."
     ),
 ]
 

@@ -55,7 +55,7 @@ def run_up(arguments: UpArguments) -> None:
         workers=arguments.workers or gateway.workers,
         ready_file=arguments.ready_file,
         fallback=arguments.fallback,
-        pacing=_pacing(arguments.pacing),
+        pacing=card_of(arguments.pacing),
         trace_ratio=arguments.trace_ratio,
         begun_s=arguments.since,
     )
@@ -64,7 +64,7 @@ def run_up(arguments: UpArguments) -> None:
     asyncio.run(LocalRun(options, Console(), demo).run())
 
 
-def _pacing(card: str) -> str:
+def card_of(card: str) -> str:
     """`card`, checked before anything starts; a file by its whole path."""
     try:
         Pacing.load(card)

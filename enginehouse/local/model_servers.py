@@ -68,7 +68,13 @@ class ModelServers(Protocol):
         """What kind of server it is, for the panel."""
 
     def placement(self, deployment: DeploymentEntry) -> Placement:
-        """Where to find a deployment's engine; only after the services have started."""
+        """Where to find a deployment's engine; only after the services have started.
+
+        Of a scaled one: the first server of its pool.
+        """
+
+    def address(self, server: str) -> ServerRef:
+        """Of a server that is in a pool; only after the services have started."""
 
     def addresses(self) -> list[dict[str, str]]:
         """`http`, `grpc` and `metrics` of every Triton; only after the services have started."""
@@ -98,6 +104,7 @@ class TritonServers:
     def __init__(
         self, stack: LocalStack, state: StateDir, triton: TritonEnvironment, pacing: str, progress: Progress
     ) -> None:
+        self._stack = stack
         self._processes = {
             server.name: _triton(stack, server, state, triton, pacing, progress) for server in stack.servers
         }
@@ -106,9 +113,12 @@ class TritonServers:
         self.said_as = "Triton Inference Server: " + ", ".join(self._processes)
 
     def placement(self, deployment: DeploymentEntry) -> Placement:
-        process = self._processes[deployment.server]
-        reference = ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
-        return Placement(reference, deployment.lane, deployment.target)
+        server = self._stack.servers_of(deployment)[0]
+        return Placement(self.address(server), deployment.lane, deployment.target)
+
+    def address(self, server: str) -> ServerRef:
+        process = self._processes[server]
+        return ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
 
     def addresses(self) -> list[dict[str, str]]:
         return [
@@ -125,9 +135,7 @@ def _triton(
     pacing: str,
     progress: Progress,
 ) -> TritonProcess:
-    repository = state.servers / server.name
-    models = [under_profile(_models(one, pacing), triton_queue(stack, one)) for one in server.engines]
-    names = build_emulator_repository(repository, models)
+    repository, names = server_repository(stack, server, state, pacing)
     return TritonProcess(
         server.name,
         triton,
@@ -138,6 +146,17 @@ def _triton(
         progress=progress,
         ready_timeout_s=TRITON_READY_TIMEOUT_S,
     )
+
+
+def server_repository(
+    stack: LocalStack, server: ServerEntry, state: StateDir, pacing: str
+) -> tuple[Path, list[str]]:
+    """Write a server's model repository; its folder, and the names of the models to load from the start."""
+    repository = state.servers / server.name
+    models = [under_profile(_models(one, pacing), triton_queue(stack, one)) for one in server.engines]
+    names = build_emulator_repository(repository, models)
+    later = {name for one in server.engines if not one.loaded for name in one.served_names}
+    return repository, [name for name in names if name not in later]
 
 
 def triton_queue(stack: LocalStack, entry: EngineEntry) -> TritonQueue:
@@ -186,6 +205,8 @@ class FallbackServers:
     """One OpenAI-HTTP server for each engine of the stack, where a real Triton cannot run."""
 
     def __init__(self, stack: LocalStack, state: StateDir, pacing: str) -> None:
+        if stack.pools:
+            raise SettingsError("this stack's pools need a real Triton", "see: enginehouse doctor")
         self._stack = stack
         self._ports: dict[tuple[str, str], int] = {}
         services = []
@@ -199,8 +220,11 @@ class FallbackServers:
 
     def placement(self, deployment: DeploymentEntry) -> Placement:
         engine = self._stack.engine_of(deployment)
-        port = self._ports[deployment.server, engine.name]
+        port = self._ports[self._stack.servers_of(deployment)[0], engine.name]
         return Placement(ServerRef(http=f"http://127.0.0.1:{port}"), "openai-http", engine.weights)
+
+    def address(self, server: str) -> ServerRef:
+        raise LookupError(f"{server} is in no pool")
 
     def addresses(self) -> list[dict[str, str]]:
         return []

@@ -7,16 +7,14 @@ Every recorded process leads a session of its own; what it starts, in whatever p
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from enginehouse.local.state_dir import STATE_DIR_ENV, write_private
+from telemetry.process_stat import ProcessStat, all_stats, boot_id, signal_each, stat_of, wait_gone
 
 TERM_GRACE_S = 5.0
 SHM = Path("/dev/shm")  # noqa: S108 - shared memory of Triton's Python backend lives here, whatever TMPDIR says
@@ -30,27 +28,6 @@ class RecordedProcess:
     pid: int
     start_ticks: int
     """Clock ticks after boot at which it started (`/proc/<pid>/stat`, field 22)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessStat:
-    """What `/proc/<pid>/stat` says of a process that is not yet a zombie."""
-
-    pid: int
-    session: int
-    start_ticks: int
-
-
-def stat_of(pid: int) -> ProcessStat | None:
-    """None when there is no such process, or only its zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text[text.rindex(")") + 2 :].split()  # the command name may hold spaces and brackets
-    if fields[0] in "ZX":
-        return None
-    return ProcessStat(pid, session=int(fields[3]), start_ticks=int(fields[19]))
 
 
 class ProcessRecord:
@@ -91,7 +68,7 @@ class ProcessRecord:
         write_private(
             self._path,
             {
-                "boot_id": _boot_id(),
+                "boot_id": boot_id(),
                 "processes": [asdict(process) for process in self._processes.values()],
                 "shm_prefixes": sorted(self._shm_prefixes),
             },
@@ -124,19 +101,14 @@ def end_leftovers(path: Path, state_dir: Path, grace_s: float = TERM_GRACE_S) ->
     return Leftovers(tuple(name for name, members in alive if members), regions)
 
 
-def session_pids(leader: int) -> frozenset[int]:
-    """The processes of a session that run."""
-    return frozenset(stat.pid for stat in _all_stats() if stat.session == leader)
-
-
 def end_session(leader: int) -> None:
     """Kill what is left of the session of a leader that this process has just reaped; wait until it is gone.
 
     Blocks for the milliseconds that the kernel takes to end a killed process.
     """
-    left = [stat for stat in _all_stats() if stat.session == leader]
-    _signal(left, signal.SIGKILL)
-    _gone(left, TERM_GRACE_S)
+    left = [stat for stat in all_stats() if stat.session == leader]
+    signal_each(left, signal.SIGKILL)
+    wait_gone(left, TERM_GRACE_S)
 
 
 def free_shm(prefixes: Iterable[str]) -> tuple[str, ...]:
@@ -148,16 +120,11 @@ def free_shm(prefixes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _members(process: RecordedProcess, state_dir: Path) -> list[ProcessStat]:
-    session = [stat for stat in _all_stats() if stat.session == process.pid]
+    session = [stat for stat in all_stats() if stat.session == process.pid]
     leader = next((stat for stat in session if stat.pid == process.pid), None)
     if leader is not None:
         return session if leader.start_ticks == process.start_ticks else []
     return [stat for stat in session if _belongs_to(stat.pid, state_dir)]
-
-
-def _all_stats() -> list[ProcessStat]:
-    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [stat for pid in pids if (stat := stat_of(pid)) is not None]
 
 
 def _belongs_to(pid: int, state_dir: Path) -> bool:
@@ -171,29 +138,11 @@ def _belongs_to(pid: int, state_dir: Path) -> bool:
 def _end(members: list[ProcessStat], grace_s: float) -> None:
     """Ask the leaders, which end what they started; then kill whatever is left."""
     leaders = [member for member in members if member.pid == member.session]
-    _signal(leaders, signal.SIGTERM)
-    _gone(leaders, grace_s)
-    _signal(members, signal.SIGKILL)
-    _gone(members, TERM_GRACE_S)
-
-
-def _signal(processes: Iterable[ProcessStat], number: signal.Signals) -> None:
-    for process in processes:
-        if stat_of(process.pid) == process:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, number)
-
-
-def _gone(processes: list[ProcessStat], timeout_s: float) -> None:
-    """Wait until all have ended, at most `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while any(stat_of(process.pid) == process for process in processes) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    signal_each(leaders, signal.SIGTERM)
+    wait_gone(leaders, grace_s)
+    signal_each(members, signal.SIGKILL)
+    wait_gone(members, TERM_GRACE_S)
 
 
 def _same_boot(record: Mapping[str, Any]) -> bool:
-    return bool(record["boot_id"] == _boot_id())
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return bool(record["boot_id"] == boot_id())

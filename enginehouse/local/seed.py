@@ -11,6 +11,7 @@ from enginehouse.local.state_dir import Keys
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
 from model_registry.entities import ApiKey, Deployment, Endpoint, Tenant
+from model_registry.replicas import Replica
 from model_registry.store import RegistryStore
 from tenancy.keys import digest
 
@@ -38,8 +39,11 @@ async def seed(redis_url: str, keys: Keys, applied: Iterable[tuple[str, str]]) -
 
 
 async def forget(store: RegistryStore, deployments: set[str]) -> None:
-    """Remove deployments, their endpoints and their rollouts; those that are gone already are no fault."""
+    """Remove deployments and what hangs on them; those that are gone already are no fault."""
     objects = (await store.contents()).objects.values()
+    for item in objects:
+        if isinstance(item, Replica) and item.deployment in deployments:
+            await store.delete("Replica", item.name)
     for item in objects:
         if isinstance(item, Endpoint) and item.deployment in deployments:
             await store.set_endpoint_state(item.name, "gone")

@@ -18,6 +18,7 @@ from model_registry.entities import (
     Name,
     ProfileName,
     ReasoningParserName,
+    Scaling,
     ToolParserName,
 )
 
@@ -51,6 +52,8 @@ class EngineEntry(_Value):
     """The last two embed: token ids, or text."""
     name: str = "tensorrt_llm"
     """Its model name on the server."""
+    loaded: bool = True
+    """From the start; otherwise it is in the server's repository, for a pool to load."""
     text_models: bool = False
     """Put preprocessing, postprocessing, ensemble and BLS around it, under their usual names."""
     limits: dict[str, int | bool | str] = Field(default_factory=dict)
@@ -81,6 +84,13 @@ class ServerEntry(_Value):
         return next((engine for engine in self.engines if target in engine.served_names), None)
 
 
+class PoolEntry(_Value):
+    """Servers on which scaled deployments find room."""
+
+    name: Name
+    servers: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class ModelEntry(_Value):
     """What clients name; its tokenizer is that of `weights`."""
 
@@ -107,11 +117,13 @@ class AdapterEntry(_Value):
 
 
 class DeploymentEntry(_Value):
-    """This model on that server."""
+    """This model on that server, or in a pool on as many of its servers as it needs."""
 
     name: Name
     model: Name
-    server: str
+    server: str | None = None
+    scaling: Scaling | None = None
+    """Its pool is one of the stack's."""
     target: str
     profile: ProfileName = "balanced"
     lane: LaneName | Literal["auto"] = "auto"
@@ -126,6 +138,7 @@ class LocalStack(_Value):
     models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
     deployments: Annotated[tuple[DeploymentEntry, ...], Field(min_length=1)]
     adapters: tuple[AdapterEntry, ...] = ()
+    pools: tuple[PoolEntry, ...] = ()
     builder: bool = False
     """Run a builder, too, which makes emulated engines."""
 
@@ -139,18 +152,34 @@ class LocalStack(_Value):
         for deployment in self.deployments:
             if deployment.model not in models:
                 raise ValueError(f"deployment {deployment.name}: no model {deployment.model!r}")
-            if deployment.server not in servers:
-                raise ValueError(f"deployment {deployment.name}: no server {deployment.server!r}")
-            if servers[deployment.server].engine(deployment.target) is None:
-                raise ValueError(
-                    f"deployment {deployment.name}: "
-                    f"server {deployment.server!r} has no model {deployment.target!r}"
-                )
+            for name in self.servers_of(deployment):
+                if name not in servers:
+                    raise ValueError(f"deployment {deployment.name}: no server {name!r}")
+                engine = servers[name].engine(deployment.target)
+                if engine is None:
+                    raise ValueError(
+                        f"deployment {deployment.name}: server {name!r} has no model {deployment.target!r}"
+                    )
+                if engine.loaded is (deployment.scaling is not None):
+                    remedy = "say loaded: false" if engine.loaded else "leave out loaded: false"
+                    raise ValueError(f"deployment {deployment.name}: {name} engine {engine.name!r}: {remedy}")
         return self
+
+    def servers_of(self, deployment: DeploymentEntry) -> tuple[str, ...]:
+        """Names of the servers that it is on, or may come to be on. Raises ValueError."""
+        if (deployment.server is None) == (deployment.scaling is None):
+            raise ValueError(f"deployment {deployment.name}: give either server or scaling")
+        if deployment.scaling is None:
+            return (deployment.server or "",)
+        pool = next((one for one in self.pools if one.name == deployment.scaling.pool), None)
+        if pool is None:
+            raise ValueError(f"deployment {deployment.name}: no pool {deployment.scaling.pool!r}")
+        return pool.servers
 
     def engine_of(self, deployment: DeploymentEntry) -> EngineEntry:
         """The engine that serves a deployment."""
-        server = next(server for server in self.servers if server.name == deployment.server)
+        first = self.servers_of(deployment)[0]
+        server = next(server for server in self.servers if server.name == first)
         engine = server.engine(deployment.target)
         if engine is None:
             raise KeyError(deployment.target)

@@ -20,6 +20,8 @@ from enginehouse.errors import BusyError
 from tenancy.keys import new_key
 
 STATE_DIR_ENV = "ENGINEHOUSE_STATE_DIR"
+REPLICAS = "replicas"
+"""Folder in a state directory in which pools of processes keep what runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class StateDir:
         self.traces = self.root / "traces.jsonl"
         self.snapshots = self.root / "snapshots"
         self.batch_jobs = self.root / "batch-jobs"
+        self.replicas = self.root / REPLICAS
         self._keys = self.root / "keys.json"
         self._lock = self.root / "lock"
 

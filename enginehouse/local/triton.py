@@ -1,4 +1,4 @@
-"""TritonProcess: one real `tritonserver` on loopback, from its start to the end of its process group.
+"""TritonProcess: one real `tritonserver`, from its start to the end of its process group.
 
 Runs in explicit model-control mode, so that models come and go while it serves. Shared-memory regions
 carry a prefix of their own: those of a killed server can be told from everybody else's and freed.
@@ -21,11 +21,13 @@ import aiohttp
 
 from enginehouse.errors import ProcessError
 from enginehouse.local.ports import free_port
-from enginehouse.local.process_record import end_session, free_shm, session_pids
+from enginehouse.local.process_record import end_session, free_shm
 from enginehouse.local.service import log_tail
 from enginehouse.local.triton_environment import TritonEnvironment, libpython
+from telemetry.process_stat import session_pids
 
 HOST = "127.0.0.1"
+ALL_ADDRESSES = "0.0.0.0"
 HTTP_THREADS = 8
 SHM_DEFAULT_BYTES = 1 << 20
 SHM_GROWTH_BYTES = 1 << 20
@@ -56,8 +58,9 @@ class TritonPorts:
 
 
 class TritonProcess:
-    """One server over one model repository; keeps its ports when started again.
+    """One server over one model repository, on loopback unless `host` says otherwise.
 
+    Keeps its ports when started again.
     `load` names the models to load at start; `ready` waits for them all. `environment` is added to the
     process's own. `progress` is told each model that became ready.
     """
@@ -70,6 +73,7 @@ class TritonProcess:
         log: Path,
         *,
         load: Sequence[str],
+        host: str = HOST,
         ports: TritonPorts = TritonPorts(),
         environment: Mapping[str, str] | None = None,
         progress: Progress = lambda _: None,
@@ -81,6 +85,7 @@ class TritonProcess:
         self._repository = repository
         self._log = log
         self._load = tuple(load)
+        self._host = host
         self._wanted = ports
         self._ports: TritonPorts | None = None
         self._environment = dict(environment or {})
@@ -97,16 +102,20 @@ class TritonProcess:
 
     @property
     def http_url(self) -> str:
-        return f"http://{HOST}:{self.ports.http}"
+        return f"http://{self._own_address}:{self.ports.http}"
 
     @property
     def grpc_url(self) -> str:
         """Host and port, as gRPC clients take them."""
-        return f"{HOST}:{self.ports.grpc}"
+        return f"{self._own_address}:{self.ports.grpc}"
 
     @property
     def metrics_url(self) -> str:
-        return f"http://{HOST}:{self.ports.metrics}/metrics"
+        return f"http://{self._own_address}:{self.ports.metrics}/metrics"
+
+    @property
+    def _own_address(self) -> str:
+        return HOST if self._host == ALL_ADDRESSES else self._host
 
     @property
     def ports(self) -> TritonPorts:
@@ -208,7 +217,7 @@ class TritonProcess:
 
     def _listens(self) -> bool:
         """By its own log, since somebody else may answer at a port that this server failed to bind."""
-        return f"Started HTTPService at {HOST}:{self.ports.http}" in self._log_text()
+        return f"Started HTTPService at {self._host}:{self.ports.http}" in self._log_text()
 
     async def _take_other_ports(self, tries_left: int) -> None:
         """Somebody may have taken a free port between our look and the server's bind."""
@@ -228,13 +237,13 @@ class TritonProcess:
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._load),
             "--disable-auto-complete-config",
-            f"--http-address={HOST}",
+            f"--http-address={self._host}",
             f"--http-port={ports.http}",
             f"--http-thread-count={HTTP_THREADS}",
-            f"--grpc-address={HOST}",
+            f"--grpc-address={self._host}",
             f"--grpc-port={ports.grpc}",
             "--allow-metrics=true",
-            f"--metrics-address={HOST}",
+            f"--metrics-address={self._host}",
             f"--metrics-port={ports.metrics}",
             "--metrics-interval-ms=1000",
             "--exit-timeout-secs=3",

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from controller.actuators.process import end_all
 from emulator.engine.pacing import Pacing
 from enginehouse.connection import Connection
 from enginehouse.doctor import GIB, available_memory_bytes
@@ -23,7 +24,7 @@ from enginehouse.local import panel
 from enginehouse.local.manifest import names_of, stack_manifest
 from enginehouse.local.model_servers import FallbackServers, ModelServers, TritonServers
 from enginehouse.local.ports import free_port, reserved_port
-from enginehouse.local.process_record import Leftovers, ProcessRecord, end_leftovers
+from enginehouse.local.process_record import TERM_GRACE_S, Leftovers, ProcessRecord, end_leftovers
 from enginehouse.local.processes import (
     FrontSettings,
     builder_service,
@@ -95,6 +96,7 @@ class LocalRun:
         with ExitStack() as held:
             held.enter_context(self._state.locked())
             self._say_leftovers(end_leftovers(self._state.processes, self._state.root))
+            end_all(self._state.replicas, TERM_GRACE_S)
             self._state.ready.unlink(missing_ok=True)
             port = held.enter_context(reserved_port(self._options.host, self._options.port))
             self._check_memory()
@@ -173,7 +175,7 @@ class LocalRun:
         before = self._state.applied()
         self._state.remember_applied(before | names)
         pacing = Pacing.load(self._options.pacing)
-        text = stack_manifest(self._stack, servers.placement, pacing)
+        text = stack_manifest(self._stack, servers.placement, pacing, servers.address)
         path.write_text(text)
         await apply_files(connection, [ManifestFile(str(path), text)], dry_run=False)
         for kind, name in sorted(before - names):
@@ -238,6 +240,7 @@ class LocalRun:
         if self._options.ready_file is not None:
             self._options.ready_file.unlink(missing_ok=True)
         await self._supervisor.stop()
+        await asyncio.to_thread(end_all, self._state.replicas, TERM_GRACE_S)
         self._record.clear()
         if self._running:
             self._say("Stopped; nothing is left running.")

@@ -193,6 +193,8 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
     router_errors.NoEndpointsError: ErrorShape(
         503, SERVER_ERROR, "no_endpoints", "The model has no endpoint that is ready.", retry_after_s=5
     ),
+    router_errors.ColdModelError: ErrorShape(503, SERVER_ERROR, "model_loading", retry_after_s=5),
+    router_errors.ColdFullError: ErrorShape(503, SERVER_ERROR, "cold_queue_full", retry_after_s=5),
     router_errors.NoRoomError: ErrorShape(429, RATE_LIMIT, "no_room", retry_after_s=1),
     router_errors.QueueFullError: ErrorShape(429, RATE_LIMIT, "queue_full", retry_after_s=1),
     router_errors.QueueTimeoutError: ErrorShape(429, RATE_LIMIT, "queue_timeout", retry_after_s=1),

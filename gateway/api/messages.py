@@ -30,12 +30,14 @@ class Conversation(Struct):
     unknown: list[str] = field(default_factory=list)
     tools_at: str | None = None
     """The first field that speaks of tool calls."""
+    characters: int | None = None
+    """Of all texts, where they were counted."""
 
 
 def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Conversation:
     """`messages`, checked by role. Raises ApiError 400; `raw` is what the client sent, for unknown keys."""
-    if _are_plain(messages, raw):
-        return Conversation(raw)
+    if (characters := _plain_characters(messages, raw)) is not None:
+        return Conversation(raw, characters=characters)
     conversation = Conversation()
     calls = CallsBefore(conversation.unsupported)
     for i, message in enumerate(messages):
@@ -53,12 +55,16 @@ def read_conversation(messages: list[Message], raw: list[dict[str, Any]]) -> Con
     return conversation
 
 
-def _are_plain(messages: list[Message], raw: list[dict[str, Any]]) -> bool:
-    """Whether each holds a text and its role, as a template takes them, and nothing else: most chats do."""
+def _plain_characters(messages: list[Message], raw: list[dict[str, Any]]) -> int | None:
+    """How many characters the texts have, where each message holds a text and its role, as a template takes
+    them, and nothing else: most chats do. None: some do not."""
+    characters = 0
     for message, said in zip(messages, raw, strict=True):
-        if len(said) != 2 or type(message.content) is not str or message.role not in _PLAIN_ROLES:
-            return False
-    return True
+        content = message.content
+        if len(said) != 2 or type(content) is not str or message.role not in _PLAIN_ROLES:
+            return None
+        characters += len(content)
+    return characters
 
 
 def _joined(message: Message, place: str, conversation: Conversation) -> str:

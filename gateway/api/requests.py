@@ -82,6 +82,8 @@ class ApiRequest(Struct):
     include_reasoning: bool = True
     translation: Translation | None = None
     """Set where the client spoke another API than chat or text completions."""
+    characters: int | None = None
+    """Of the prompt's texts, where they were counted as it was read."""
 
     @property
     def answers(self) -> int:
@@ -155,6 +157,7 @@ def _read_chat(raw: dict[str, Any], limits: BodyLimits) -> ApiRequest:
         tools_at="tools" if tools is not None else conversation.tools_at,
         template_names={} if plain else read_template_names(chat),
         include_reasoning=plain or chat.include_reasoning is not False,
+        characters=conversation.characters if plain else None,
     )
 
 

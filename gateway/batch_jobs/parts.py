@@ -46,7 +46,15 @@ class BatchJobs(NamedTuple):
         spare = SpareCapacity(router.ledger, router.waiting, snapshot, config.share)
         limits = gateway.limits
         worker = BatchWorker(
-            config, store, contents, snapshot, generation, spare, metrics, limits.max_body_bytes
+            config,
+            store,
+            contents,
+            snapshot,
+            generation,
+            spare,
+            router.demand,
+            metrics,
+            limits.max_body_bytes,
         )
         api = BatchApi(config, store, contents, snapshot, limits, gateway.body_timeout_s, worker.wake)
         return cls(api.routes(), worker)

@@ -27,9 +27,10 @@ from gateway.generation import Generation
 from inference.request import Usage
 from model_registry.errors import RegistryError
 from model_registry.snapshot import Snapshot
+from router.demand import Demanded, wanted_for_rows
 from router.errors import RouterError
 from router.profiles import BATCH_JOB, resolve
-from router.spare import Report, SpareCapacity
+from router.spare import PROFILE, Report, SpareCapacity
 from telemetry.metric_labels import BATCH_JOB_STATUSES
 from telemetry.metrics import Metrics
 from tenancy.batch_jobs.entities import ASSEMBLE, VALIDATE, BatchJob, Claim, RowError
@@ -53,6 +54,7 @@ class BatchWorker:
         snapshot: Callable[[], Snapshot],
         generation: Generation,
         spare: SpareCapacity,
+        demand: Demanded,
         metrics: Metrics,
         max_body_bytes: int,
     ) -> None:
@@ -64,6 +66,7 @@ class BatchWorker:
         self._snapshot = snapshot
         self._generation = generation
         self._spare = spare
+        self._demand = demand
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._steps = Steps(config, store, contents)
@@ -153,6 +156,7 @@ class BatchWorker:
         self._fruitless.clear()
         self._jobs = await self._store.jobs_of(pulse.active) if pulse.active else []
         self._count(self._jobs)
+        self._ask_for_models(self._jobs)
         await self._stop_unwelcome()
         stopped = {job.id for job in self._jobs if job.stop}
         for run in self._slices.values():
@@ -164,6 +168,15 @@ class BatchWorker:
         by_status = dict.fromkeys(BATCH_JOB_STATUSES, 0) | Counter(str(job.status) for job in jobs)
         waiting = sum(job.total - job.completed - job.failed for job in jobs)
         self._metrics.batch_jobs(by_status, waiting)
+
+    def _ask_for_models(self, jobs: list[BatchJob]) -> None:
+        """Have models brought up that are not up and that rows wait for."""
+        models = {
+            self._model(job)
+            for job in jobs
+            if job.status == "in_progress" and not job.stop and job.completed + job.failed < job.total
+        }
+        self._demand.for_rows = wanted_for_rows(self._snapshot(), models, PROFILE)
 
     async def _stop_unwelcome(self) -> None:
         """Cancel the jobs of keys and tenants that may not go on."""

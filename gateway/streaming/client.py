@@ -1,6 +1,6 @@
 """PushResponse: bytes straight to the client's transport, without a task per chunk.
 
-aiohttp reads the request, keeps the connection and notices a client that leaves; the answer goes past its
+The connection reads the request and notices a client that leaves; the answer goes past aiohttp's
 writer, because awaiting each write costs more CPU than everything else the gateway does with a token.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.plain_requests import PlainRequest
 from inference.http_chunks import body_of, framed
 from inference.sink import Call
 
@@ -28,7 +29,9 @@ JSON = b"application/json"
 class PushResponse(web.StreamResponse):
     """One answer, written whole (`respond`) or as a stream (`begin`, `push`, `flush`, `finish`)."""
 
-    def __init__(self, request: web.BaseRequest, headers: bytes, high_water_bytes: int) -> None:
+    def __init__(
+        self, request: web.BaseRequest | PlainRequest, headers: bytes, high_water_bytes: int
+    ) -> None:
         # Not StreamResponse's own __init__: what it prepares (headers, cookies, state) is never used here.
         transport = request.transport
         if transport is None:

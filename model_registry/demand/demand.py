@@ -5,7 +5,12 @@ Counts grow from the worker's start on; the reader works out rates from two repo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
 from msgspec import Struct
+from msgspec.structs import asdict
 
 
 class GroupDemand(Struct, frozen=True, kw_only=True):
@@ -50,6 +55,8 @@ class EndpointDemand(Struct, frozen=True, kw_only=True):
     """Count: attempts that failed for the endpoint's reasons."""
     ended: int = 0
     """Count: attempts that ended well."""
+    first_tokens: int = 0
+    """Count: answers that were seen to begin."""
     queue_s: float = 0.0
     """Count: sum of the times in the engine's own queue, where it tells."""
     queued: int = 0
@@ -74,3 +81,83 @@ class Demand(Struct, frozen=True, kw_only=True):
     workers: int = 0
     groups: dict[str, GroupDemand] = {}
     endpoints: dict[str, EndpointDemand] = {}
+
+
+COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "groups": (
+            "arrivals",
+            "prompt_tokens",
+            "output_tokens",
+            "ended",
+            "refused",
+            "ttft_s",
+            "first_tokens",
+            "ttft_missed",
+        ),
+        "endpoints": ("failed", "ended", "first_tokens", "queue_s", "queued"),
+    }
+)
+"""Fields that only grow."""
+_GREATEST = frozenset({"oldest_s"})
+_Part = TypeVar("_Part", GroupDemand, EndpointDemand)
+
+
+def together(
+    at_s: float, told: Iterable[tuple[float, WorkerDemand]], ended: WorkerDemand, lapses_s: float
+) -> Demand:
+    """The sum of reports, each with its age in seconds, and of what workers had counted that have `ended`.
+
+    Of reports older than `lapses_s` only the counts count.
+    """
+    groups: dict[str, list[GroupDemand]] = {}
+    endpoints: dict[str, list[EndpointDemand]] = {}
+    ages_s = []
+    for age_s, demand in (*told, (lapses_s + 1.0, ended)):
+        lapsed = age_s > lapses_s
+        if not lapsed:
+            ages_s.append(max(0.0, age_s))
+        for name, group in demand.groups.items():
+            groups.setdefault(name, []).append(_counted("groups", group) if lapsed else group)
+        for name, endpoint in demand.endpoints.items():
+            endpoints.setdefault(name, []).append(_counted("endpoints", endpoint) if lapsed else endpoint)
+    return Demand(
+        at_s=at_s,
+        age_s=max(ages_s, default=None),
+        workers=len(ages_s),
+        groups={name: _sum(parts) for name, parts in groups.items()},
+        endpoints={name: _sum(parts) for name, parts in endpoints.items()},
+    )
+
+
+def since(now: WorkerDemand, before: WorkerDemand) -> WorkerDemand:
+    """`now`, with counts that begin at what they were `before`."""
+    return WorkerDemand(
+        groups={name: _less("groups", one, before.groups.get(name)) for name, one in now.groups.items()},
+        endpoints={
+            name: _less("endpoints", one, before.endpoints.get(name)) for name, one in now.endpoints.items()
+        },
+    )
+
+
+def _counted(kind: str, part: _Part) -> _Part:
+    return type(part)(**{name: getattr(part, name) for name in COUNTS[kind]})
+
+
+def _less(kind: str, part: _Part, before: _Part | None) -> _Part:
+    if before is None:
+        return part
+    counts = {name: max(0, getattr(part, name) - getattr(before, name)) for name in COUNTS[kind]}
+    return type(part)(**{**asdict(part), **counts})
+
+
+def _sum(parts: list[_Part]) -> _Part:
+    if len(parts) == 1:
+        return parts[0]
+    kind = type(parts[0])
+    values = {
+        name: max(column) if name in _GREATEST else sum(column)
+        for name in kind.__struct_fields__
+        if (column := [getattr(part, name) for part in parts])
+    }
+    return kind(**values)

@@ -13,11 +13,12 @@
 -- What is stored already or absent already is not recorded; with nothing to record the version stays.
 
 -- Keeps what an object has become, and, where nothing was kept yet, what it was. Endpoints and
--- replicas come and go, statuses move every few seconds, and a deleted key may not come back: of these nothing
+-- replicas and drains come and go, statuses move every few seconds, and a deleted key may not come back: of these nothing
 -- is kept.
 local function keep(write, before, version, most)
   local op, index, name, document, stored = write[1], write[2], write[3], write[4], write[5]
-  if index == ENDPOINT or index == ROLLOUT_STATUS or index == REPLICA or index == SCALING_STATUS then return end
+  if index == ENDPOINT or index == ROLLOUT_STATUS or index == REPLICA or index == SCALING_STATUS
+    or index == DRAIN then return end
   local field = KIND_NAMES[index] .. "/" .. name
   if index == API_KEY and op == "del" then
     redis.call("HDEL", HISTORY, field)

@@ -4,8 +4,8 @@
 local META, CHANGES, DEADLINES, LEADER, HISTORY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local KIND_NAMES = { "Model", "Deployment", "Endpoint", "Tenant", "ApiKey", "Adapter", "Policy", "Profile",
   "EngineSpec", "Engine", "Rollout", "RolloutStatus",
-  "Pool", "Replica", "ScalingStatus" }
-local ENDPOINT, API_KEY, ROLLOUT_STATUS, REPLICA, SCALING_STATUS = 3, 5, 12, 14, 15
+  "Pool", "Replica", "ScalingStatus", "Drain" }
+local ENDPOINT, API_KEY, ROLLOUT_STATUS, REPLICA, SCALING_STATUS, DRAIN = 3, 5, 12, 14, 15, 16
 
 local function kind_key(index) return KEYS[5 + index] end
 

@@ -10,8 +10,9 @@ import pytest
 
 from controller.desired import DEFAULT_CONCURRENCY, Desired, desired_endpoints
 from controller.observe import Observation
-from controller.reconcile import Action, Move, Register, reconcile
+from controller.reconcile import WANTED_AGAIN, Action, Move, Register, reconcile
 from model_registry.cards import GoodputCard
+from model_registry.drains import Drain
 from model_registry.entities import Deployment, Endpoint, EndpointState, LaneName, ServerRef
 
 
@@ -197,3 +198,23 @@ def test_a_card_goes_with_the_endpoint_and_stands_in_for_slots_that_nobody_state
     assert isinstance(action, Register)
     assert action.endpoint.card == CARD
     assert not decide(PROBED, action.endpoint, wanted=carded)
+
+
+@pytest.mark.parametrize(
+    "drain",
+    [
+        Drain(name="x", server="http://a:8000/", reason="new driver"),
+        Drain(name="x", endpoint=NAME, reason="new driver"),
+    ],
+)
+def test_what_an_operator_drains_stays_registered_as_that_until_they_take_it_back(drain: Drain) -> None:
+    other = DEPLOYMENT.model_copy(update={"name": "e", "servers": (ServerRef(http="http://b:8000"),)})
+    wanted = desired_endpoints([DEPLOYMENT, other], drains=[drain])
+    assert wanted["e@b:8000"].drained is None
+    (action,) = decide(PROBED, READY, wanted=wanted[NAME])
+    assert action == Move(NAME, "draining", "new driver")
+    drained = in_state("draining", "new driver")
+    for seen in (None, PROBED, FAILED):
+        assert decide(seen, drained, wanted=wanted[NAME]) == []
+    assert decide(SEEN, None, wanted=wanted[NAME]) == []
+    assert decide(None, drained) == [Move(NAME, "gone", WANTED_AGAIN)]

@@ -17,6 +17,7 @@ from inference.errors import SchemaError
 from inference.introspection import introspect
 from inference.schema import Schema
 from model_registry.config import RegistryConfig
+from model_registry.drains import Drain
 from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.errors import RegistryUnavailableError
 from model_registry.store import RegistryStore
@@ -156,6 +157,27 @@ async def test_a_deleted_deployment_drains_and_then_its_endpoint_goes(
     await eventually(gone)
 
 
+async def test_a_drain_outlives_leaders_and_ends_when_it_is_taken_back(
+    store: RegistryStore, deployment: Deployment, model_server: ModelServer
+) -> None:
+    """Longer than endpoints that drain for good are kept, and while nobody looks at the server."""
+    await store.apply([Drain(name="s", server=model_server.url, reason="new driver")])
+    brief = FAST.model_copy(update={"drain_s": 0.05})
+    for _ in range(2):
+        async with running(Controller(store, introspect, health, brief, endpoint_ttl_s=0.4)):
+            await store.delete("Drain", "s")
+            await endpoint_where(store, lambda e: e.state == "ready")
+            await store.apply([Drain(name="s", server=model_server.url, reason="new driver")])
+            (endpoint,) = await endpoint_where(store, lambda e: e.state == "draining")
+            assert endpoint.reason == "new driver"
+        asked = model_server.asked
+        async with running(Controller(store, introspect, health, brief, endpoint_ttl_s=0.4)):
+            until_ms = (await store.renew([endpoint.name], 0.2)).as_of_ms + 400
+            while (await store.renew([], 1)).as_of_ms < until_ms:
+                assert await store.list("Endpoint") == [endpoint]
+        assert model_server.asked == asked
+
+
 async def test_a_changed_deployment_reaches_its_endpoint(
     store: RegistryStore, controller: Controller, deployment: Deployment
 ) -> None:
@@ -246,7 +268,7 @@ async def test_one_of_many_leads_and_another_takes_over(
 
 
 def test_a_claim_that_lapses_between_two_looks_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"leadership_ttl_s \(5\) must be above 2 x interval_s \(3\)"):
+    with pytest.raises(ValueError, match=r"leadership_ttl_s \(4\) must be above 2 x interval_s \(3\)"):
         ControllerConfig(interval_s=3.0)
 
 

@@ -23,7 +23,7 @@ from model_registry.config import RegistryConfig
 from model_registry.entities import Deployment, Endpoint, Model, ServerRef, Tenant
 from model_registry.slices.store import SliceStore
 from model_registry.store import RegistryStore
-from tests.enginehouse.test_commands import _environment
+from tests.command_line import plain_environment
 from tests.model_registry.conftest import eventually
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 10, 5
@@ -148,7 +148,7 @@ async def fleet(
         found = Fleet(session, [free_port() for _ in range(gateways)])
         try:
             for number, port in enumerate(found.ports):
-                environment = _environment(
+                environment = plain_environment(
                     ENGINEHOUSE_REGISTRY__REDIS_URL=config.redis_url,
                     ENGINEHOUSE_REGISTRY__NAME=config.name,
                     ENGINEHOUSE_GATEWAY__PORT=str(port),
@@ -161,14 +161,14 @@ async def fleet(
                         [sys.executable, "-m", "enginehouse", "gateway"], env=environment, stderr=log
                     )
                 found.processes.append(process)
-            await eventually(found.ready, within_s=180)
+            await eventually(found.ready, within_s=180, every_s=0.1)
             share = SliceStore.of(redis, config)
 
             async def all_share() -> bool:
                 nobody = await share.report("nobody", 1, 0.0, "", [], 1.0)
                 return nobody.workers == gateways * workers and await found.ready()
 
-            await eventually(all_share, within_s=90)
+            await eventually(all_share, within_s=90, every_s=0.1)
             yield found
         finally:
             for process in found.processes:

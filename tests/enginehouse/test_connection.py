@@ -55,3 +55,11 @@ def test_without_any_stack_the_way_to_one_is_told(tmp_path: Path) -> None:
 def test_any_spelling_of_the_url_will_do(url: str) -> None:
     """Base URL, root or host and port."""
     assert root_of(url) == "http://h:1"
+
+
+def test_keys_may_come_by_file(running: Path, tmp_path: Path) -> None:
+    """As settings do, so that containers get them without a variable."""
+    (tmp_path / "key").write_text("by-file\n")
+    variables = {"ENGINEHOUSE_URL": "http://a:1", "ENGINEHOUSE_ADMIN_KEY_FILE": str(tmp_path / "key")}
+    found = locate(state_dir=running, environment=variables)
+    assert (found.api_key, found.admin_key) == (None, "by-file")

@@ -14,7 +14,7 @@ from model_registry.config import RegistryConfig
 from model_registry.entities import Tenant
 from model_registry.store import RegistryStore
 from tenancy.keys import authenticate
-from tests.enginehouse.test_commands import _run
+from tests.command_line import run_here
 from tests.model_registry.conftest import RedisServer, config, redis_client, redis_server, store
 
 __all__ = ["config", "redis_client", "redis_server", "store"]
@@ -62,5 +62,5 @@ async def test_the_command_of_the_readme(store: RegistryStore, redis_server: Red
     """As it stands there, with the Redis named by a variable."""
     (command,) = re.findall(r"enginehouse (keys create .*--direct)", Path("README.md").read_text())
     variables = {"ENGINEHOUSE_REGISTRY__REDIS_URL": redis_server.url, "ENGINEHOUSE_REGISTRY__NAME": "test"}
-    done = await asyncio.to_thread(_run, *command.split(), **variables)
+    done = await asyncio.to_thread(run_here, *command.split(), **variables)
     assert authenticate(await store.load(), f"Bearer {done.stdout.strip()}").admin

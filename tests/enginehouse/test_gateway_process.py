@@ -14,13 +14,16 @@ from typing import Any
 
 import aiohttp
 import pytest
+from redis.asyncio import Redis
 
 from enginehouse.first_key import create_first_key
 from enginehouse.local.ports import free_port
 from model_registry.config import RegistryConfig
-from model_registry.entities import Deployment, Endpoint, Model, ServerRef
+from model_registry.demand.store import DemandStore
+from model_registry.entities import Deployment, Endpoint, Model, Scaling, ServerRef
+from model_registry.pools import DryRunActuator, Pool
 from model_registry.store import RegistryStore
-from tests.enginehouse.test_commands import _environment
+from tests.command_line import plain_environment
 from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server, store
 
 __all__ = ["config", "redis_client", "redis_server", "store"]
@@ -122,7 +125,7 @@ async def gateway(
     )  # fmt: skip
     await store.register_endpoint(endpoint, ttl_s=600)
     port = free_port()
-    environment = _environment(
+    environment = plain_environment(
         ENGINEHOUSE_REGISTRY__REDIS_URL=redis_server.url,
         ENGINEHOUSE_REGISTRY__NAME=config.name,
         ENGINEHOUSE_GATEWAY__PORT=str(port),
@@ -139,7 +142,7 @@ async def gateway(
             async def ready() -> bool:
                 return await gateway.readiness() == 200
 
-            await eventually(ready, within_s=30)
+            await eventually(ready, within_s=30, every_s=0.05)
             yield gateway
     finally:
         process.kill()
@@ -191,3 +194,42 @@ async def test_balancers_see_the_end_coming(gateway: Gateway) -> None:
     events = await gateway.events(asyncio.Event())
     assert events[-1] == "[DONE]"
     assert await ended(gateway) == 0
+
+
+async def test_requests_for_a_model_that_is_not_up_are_held_and_say_so(
+    gateway: Gateway, store: RegistryStore, redis_client: Redis, config: RegistryConfig, engine: str
+) -> None:
+    """Streamed or not: they wait while the controller is told of them, and are answered by who comes."""
+    pool = Pool(name="p", actuator=DryRunActuator(type="dry-run"))
+    scaled = Deployment(name="d", model="m", lane="openai-http", scaling=Scaling(pool="p", cold_start_s=20))
+    await store.set_endpoint_state("d@engine", "gone", "nobody asked for it")
+    await store.apply([pool, scaled])
+    demand = DemandStore.of(redis_client, config)
+
+    async def ask(stream: bool) -> tuple[int, str | None, bytes]:
+        body = {**ASK, "stream": stream, "max_tokens": 3}
+        async with gateway.session.post(f"{gateway.root}/v1/chat/completions", json=body) as response:
+            return response.status, response.headers.get("x-enginehouse-cold"), await response.read()
+
+    async def held(number: int) -> bool:
+        return sum(group.held for group in (await demand.gather()).groups.values()) == number
+
+    async def until_held(stream: bool, number: int) -> asyncio.Task[tuple[int, str | None, bytes]]:
+        """Ask until that is held: the gateway may not have heard yet that the endpoint is gone."""
+        while True:
+            task = asyncio.create_task(ask(stream))
+            while not task.done():
+                if await held(number):
+                    return task
+
+    asked = [await until_held(True, 1), await until_held(False, 2)]
+    endpoint = Endpoint(
+        name="d@again", deployment="d", model="m", profile="balanced", lane="openai-http", target="m",
+        http=engine, state="ready",
+    )  # fmt: skip
+    await store.register_endpoint(endpoint, ttl_s=600)
+    for status, cold, body in await asyncio.gather(*asked):
+        assert (status, cold) == (200, "1")
+        assert b"content" in body
+    assert await eventually(lambda: held(0))
+    assert (await ask(False))[:2] == (200, None)

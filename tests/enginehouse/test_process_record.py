@@ -9,8 +9,9 @@ import subprocess
 import uuid
 from collections.abc import Callable
 
-from enginehouse.local.process_record import SHM, ProcessRecord, end_leftovers, stat_of
+from enginehouse.local.process_record import SHM, ProcessRecord, end_leftovers
 from enginehouse.local.state_dir import StateDir
+from telemetry.process_stat import stat_of
 
 Start = Callable[[str], "subprocess.Popen[bytes]"]
 

@@ -21,7 +21,7 @@ from model_registry.config import RegistryConfig
 from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.rollouts import CanaryStep, Limit, Limits, RateLimit, Rollout, RolloutStatus, ShadowPlan
 from model_registry.store import RegistryStore
-from tests.enginehouse.test_commands import _environment
+from tests.command_line import plain_environment
 from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server, store
 
 __all__ = ["config", "redis_client", "redis_server", "store"]
@@ -131,7 +131,7 @@ async def clients(
         ]
     )
     port = free_port()
-    environment = _environment(
+    environment = plain_environment(
         ENGINEHOUSE_REGISTRY__REDIS_URL=redis_server.url,
         ENGINEHOUSE_REGISTRY__NAME=config.name,
         ENGINEHOUSE_GATEWAY__PORT=str(port),
@@ -155,7 +155,7 @@ async def clients(
                 registered = (await store.load()).endpoints.get("m", ())
                 return ready and len([one for one in registered if one.state == "ready"]) == 2
 
-            await eventually(serves, within_s=60)
+            await eventually(serves, within_s=60, every_s=0.05)
             yield found
     finally:
         for process in processes:
@@ -186,7 +186,7 @@ async def ended(store: RegistryStore, name: str = "r") -> RolloutStatus:
         assert found is None or isinstance(found, RolloutStatus)
         return found if found is not None and found.phase in {"promoted", "rolled_back"} else None
 
-    return await eventually(final, within_s=60)
+    return await eventually(final, within_s=60, every_s=0.05)
 
 
 async def test_a_candidate_that_is_no_worse_takes_over_and_a_broken_one_does_not(
@@ -202,7 +202,7 @@ async def test_a_candidate_that_is_no_worse_takes_over_and_a_broken_one_does_not
         async def served() -> bool:
             return clients.candidate > before + 20
 
-        await eventually(served, within_s=20)
+        await eventually(served, within_s=20, every_s=0.02)
         weights = {one.name: one.weight for one in (await store.load()).deployments["m"]}
         assert weights == {"stable": 0.0, "candidate": 1.0}
 

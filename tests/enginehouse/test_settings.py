@@ -110,3 +110,35 @@ def test_effective_settings_tell_their_source_and_no_secret(tmp_path: Path) -> N
 def test_what_is_called_a_secret_is_not_shown(name: str) -> None:
     """By its name, whatever its type."""
     assert redacted(name, "hunter2") == "***"
+
+
+def test_a_setting_may_come_by_file(tmp_path: Path) -> None:
+    """`_FILE` names the file; `config` says that, and nothing of what the file holds."""
+    file = tmp_path / "redis_url"
+    file.write_text("redis://:tea@redis:6379/0\n")
+    loaded = load(None, {"ENGINEHOUSE_REGISTRY__REDIS_URL_FILE": str(file)})
+    assert loaded.settings.registry.redis_url == "redis://:tea@redis:6379/0"
+    shown = next(one for one in effective(loaded) if one.name == "registry.redis_url")
+    assert (shown.shown, shown.source) == ("***", "ENGINEHOUSE_REGISTRY__REDIS_URL_FILE")
+
+
+def test_a_file_that_does_not_serve_is_named(tmp_path: Path) -> None:
+    """Missing, empty, or set beside the value itself."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    variable = "ENGINEHOUSE_REGISTRY__REDIS_URL_FILE"
+    for environment, said in [
+        ({variable: str(tmp_path / "none")}, "none: No such file"),
+        ({variable: str(empty)}, "is empty"),
+        ({variable: str(empty), "ENGINEHOUSE_REGISTRY__REDIS_URL": "redis://a"}, "both set"),
+    ]:
+        refused = _refusal(environment)
+        assert variable in refused.message
+        assert said in refused.message
+
+
+def test_a_file_for_what_is_no_setting_stops_the_start() -> None:
+    """As any variable that nothing reads; the trace file's own name is no such thing."""
+    assert "ENGINEHOUSE_GATEWAY__PROT_FILE" in _refusal({"ENGINEHOUSE_GATEWAY__PROT_FILE": "x"}).message
+    loaded = load(None, {"ENGINEHOUSE_TELEMETRY__TRACE_FILE": "/tmp/spans"})
+    assert loaded.settings.telemetry.trace_file == Path("/tmp/spans")

@@ -20,6 +20,7 @@ from enginehouse.local.up import own_url
 from model_registry.entities import Adapter, Deployment, Model, ServerRef
 from model_registry.knobs import BUILT_IN
 from model_registry.manifests import parse_manifests
+from model_registry.pools import Pool, TritonActuator
 from model_registry.triton_queue import TritonQueue
 
 SMALL = """
@@ -93,6 +94,37 @@ def test_an_engines_triton_is_told_what_the_profile_of_its_deployments_says() ->
     found = triton_queue(stack, said)
     assert (found.batch_scheduler_policy, found.max_queue_size) == ("guaranteed_no_evict", 9)
     assert found.max_queue_delay_us == 2000
+
+
+def test_a_pool_of_a_stack_is_its_servers_and_a_scaled_deployment_has_none_of_its_own() -> None:
+    """The example; its engines are there to be loaded, and not loaded yet."""
+    stack = read_stack(Path("examples/scaling/stack.yaml"))
+    text = stack_manifest(stack, _place, address=lambda name: ServerRef(http=f"http://{name}:8000"))
+    objects = parse_manifests([("stack.yaml", text)])
+    (pool,) = (item for item in objects if isinstance(item, Pool))
+    assert isinstance(pool.actuator, TritonActuator)
+    assert [one.http for one in pool.actuator.servers] == [f"http://{one.name}:8000" for one in stack.servers]
+    deployments = [item for item in objects if isinstance(item, Deployment)]
+    assert all(item.servers == () and item.scaling is not None for item in deployments)
+    assert not any(engine.loaded for server in stack.servers for engine in server.engines)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("loaded: false", "loaded: true"), "say loaded: false"),
+        (("pool: tritons", "pool: others"), "no pool 'others'"),
+        (("target: depot-chat", "target: depot-chat\n    server: triton-0"), "give either server or scaling"),
+    ],
+)
+def test_a_scaled_deployment_that_cannot_be_is_told(
+    tmp_path: Path, change: tuple[str, str], told: str
+) -> None:
+    path = tmp_path / "stack.yaml"
+    path.write_text(Path("examples/scaling/stack.yaml").read_text().replace(*change))
+    with pytest.raises(SettingsError) as raised:
+        read_stack(path)
+    assert told in str(raised.value.remedy)
 
 
 def test_models_come_before_what_names_them_and_find_their_tokenizer() -> None:

@@ -18,11 +18,12 @@ from redis.exceptions import AuthenticationError
 
 from enginehouse.errors import ProcessError
 from enginehouse.local.ports import free_port
-from enginehouse.local.process_record import ProcessRecord, stat_of
+from enginehouse.local.process_record import ProcessRecord
 from enginehouse.local.redis import redis_service, redis_url, require_redis
 from enginehouse.local.service import CommandService
 from enginehouse.local.state_dir import StateDir
 from enginehouse.local.supervisor import StackSupervisor, pause_before_restart
+from telemetry.process_stat import stat_of
 
 SLEEP = "import time; time.sleep(600)"
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from enginehouse.connection import Connection
-from enginehouse.local.process_record import stat_of
 from enginehouse.local.ready import each_answers
 from enginehouse.objects import fetch
+from telemetry.process_stat import stat_of
 
 STACK = """
 servers:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from gateway.workers import WorkersError, WorkersPlan, run_workers
+from tests.gateway.worker_script import WORKERS
 
 
 def main() -> None:
     settings, ready_file = json.loads(sys.argv[1]), Path(sys.argv[2])
     metrics_dir = settings.pop("metrics_dir", None)
-    plan = WorkersPlan(
-        **settings, environment=dict(os.environ), metrics_dir=Path(metrics_dir) if metrics_dir else None
-    )
+    serve = WORKERS[settings.pop("worker")]
+    plan = WorkersPlan(serve=serve, **settings, metrics_dir=Path(metrics_dir) if metrics_dir else None)
 
     def ready(port: int) -> None:
         waiting = ready_file.with_suffix(".new")

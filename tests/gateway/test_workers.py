@@ -16,15 +16,7 @@ from typing import Any
 
 import pytest
 
-from gateway.worker_seat import WORKER_VARIABLE, WorkerSeat
-from gateway.workers import (
-    EXIT_NO_RESTART,
-    WorkersError,
-    WorkersPlan,
-    describe_exit,
-    reserve_port,
-    run_workers,
-)
+from gateway.workers import WorkersError, WorkersPlan, describe_exit, reserve_port, run_workers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -51,7 +43,7 @@ class Running:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         plan = {
-            "command": [sys.executable, str(HERE / "worker_script.py")],
+            "worker": "streams",
             "count": 2,
             "host": "127.0.0.1",
             "port": 0,
@@ -187,16 +179,8 @@ def _refuses(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_worker_that_ignores_its_end_is_killed(start: Callable[..., Running], tmp_path: Path) -> None:
-    deaf = tmp_path / "deaf.py"
-    deaf.write_text(
-        "import os, signal, time\n"
-        "from gateway.worker_seat import WorkerSeat\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "WorkerSeat.of(os.environ).report_ready()\n"
-        "time.sleep(600)\n"
-    )
-    running = start(command=[sys.executable, str(deaf)], count=1, drain_deadline_s=0.1, kill_after_s=0.2)
+def test_a_worker_that_ignores_its_end_is_killed(start: Callable[..., Running]) -> None:
+    running = start(worker="deaf", count=1, drain_deadline_s=0.1, kill_after_s=0.2)
     assert running.port
     (worker,) = running.workers()
     running.process.send_signal(signal.SIGTERM)
@@ -205,7 +189,7 @@ def test_a_worker_that_ignores_its_end_is_killed(start: Callable[..., Running], 
 
 
 def test_a_crash_loop_ends_with_a_sentence(start: Callable[..., Running]) -> None:
-    running = start(command=[sys.executable, "-c", "raise SystemExit('no such model folder')"])
+    running = start(worker="cannot_start")
     assert running.process.wait(timeout=30) == 1
     assert "no such model folder" in running.log
     last = running.log.splitlines()[-1]
@@ -213,42 +197,23 @@ def test_a_crash_loop_ends_with_a_sentence(start: Callable[..., Running]) -> Non
     assert "Traceback" not in running.log
 
 
-def test_a_worker_that_has_served_is_started_again_for_ever(
-    start: Callable[..., Running], tmp_path: Path
-) -> None:
+def test_a_worker_that_has_served_is_started_again_for_ever(start: Callable[..., Running]) -> None:
     """Whatever ends it may pass; a gateway that gave up would take the other workers' requests with it."""
-    brief = tmp_path / "brief.py"
-    brief.write_text(
-        "import os\n"
-        "from gateway.worker_seat import WorkerSeat\n"
-        "WorkerSeat.of(os.environ).report_ready()\n"
-        "raise SystemExit(3)\n"
-    )
-    running = start(command=[sys.executable, str(brief)], count=1)
+    running = start(worker="brief", count=1)
     until(lambda: running.log.count("worker ended; it starts again") >= 6)
     assert running.process.poll() is None
 
 
 def test_a_worker_that_cannot_run_as_configured_is_started_once(start: Callable[..., Running]) -> None:
-    running = start(
-        command=[sys.executable, "-c", f"print('hi'); raise SystemExit({EXIT_NO_RESTART})"], count=1
-    )
+    running = start(worker="wrongly_configured", count=1)
     assert running.process.wait(timeout=30) == 1
     assert "cannot run as configured" in running.log
-
-
-def test_a_program_that_is_not_there_is_named(start: Callable[..., Running]) -> None:
-    running = start(command=["/nowhere/python"])
-    assert running.process.wait(timeout=30) == 1
-    assert "cannot start /nowhere/python: No such file or directory" in running.log
 
 
 def test_a_port_in_use_is_refused_with_its_number() -> None:
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
         port = taken.getsockname()[1]
-        plan = WorkersPlan(
-            command=["unused"], count=1, host="127.0.0.1", port=port, environment={}, drain_deadline_s=1
-        )
+        plan = WorkersPlan(serve=print, count=1, host="127.0.0.1", port=port, drain_deadline_s=1)
         with pytest.raises(
             WorkersError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .* choose another port"
         ):
@@ -284,13 +249,13 @@ def test_metrics_of_former_runs_and_gauges_of_dead_workers_are_removed(
 
 
 def test_a_worker_whose_supervisor_is_already_gone_does_not_start() -> None:
-    seat = WorkerSeat(index=0, host="127.0.0.1", port=1, supervisor_pid=os.getpid() + 1, ready_fd=1)
     code = (
-        "import os; from gateway.worker_seat import WorkerSeat; WorkerSeat.of(os.environ).take(); print('on')"
+        "import os; from gateway.worker_seat import WorkerSeat\n"
+        "WorkerSeat(0, '127.0.0.1', 1, supervisor_pid=os.getpid(), ready_fd=1).take(); print('on')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT), WORKER_VARIABLE: seat.as_variable()},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=30,

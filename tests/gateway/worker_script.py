@@ -1,13 +1,16 @@
-"""A tiny worker for the tests of gateway.workers: streams as slowly as it is asked to."""
+"""Tiny workers for the tests of gateway.workers; `streams` does so as slowly as it is asked to."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import time
 
 from aiohttp import web
 
 from gateway.worker_seat import WorkerSeat
+from gateway.workers import EXIT_NO_RESTART
 from telemetry.lifecycle import Drain
 
 DEADLINE_S = 10.0
@@ -35,7 +38,7 @@ class Worker:
             self.in_flight -= 1
 
 
-async def serve(seat: WorkerSeat) -> None:
+async def _serve(seat: WorkerSeat) -> None:
     worker = Worker()
     drain = Drain(lambda: worker.in_flight, deadline_s=DEADLINE_S)
     drain.listen()
@@ -49,13 +52,28 @@ async def serve(seat: WorkerSeat) -> None:
     await drain.run(site.stop, runner.cleanup)
 
 
-def main() -> None:
-    seat = WorkerSeat.of(os.environ)
-    if seat is None:
-        raise SystemExit("worker_script is started by gateway.workers")
+def streams(seat: WorkerSeat) -> None:
     seat.take()
-    asyncio.run(serve(seat))
+    asyncio.run(_serve(seat))
 
 
-if __name__ == "__main__":
-    main()
+def deaf(seat: WorkerSeat) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    seat.report_ready()
+    time.sleep(600)
+
+
+def cannot_start(_seat: WorkerSeat) -> None:
+    raise SystemExit("no such model folder")
+
+
+def brief(seat: WorkerSeat) -> None:
+    seat.report_ready()
+    raise SystemExit(3)
+
+
+def wrongly_configured(_seat: WorkerSeat) -> None:
+    raise SystemExit(EXIT_NO_RESTART)
+
+
+WORKERS = {work.__name__: work for work in (streams, deaf, cannot_start, brief, wrongly_configured)}

@@ -183,10 +183,10 @@ def test_growth_is_stopped(source: str) -> None:
 @pytest.mark.parametrize("source", ENDLESS)
 def test_long_rendering_is_given_up(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.setattr(chat_template, "RENDER_TIMEOUT_S", 0.05)
-    started_s = time.monotonic()
+    started_s = time.process_time()
     with pytest.raises(RenderTimeoutError, match="longer than"):
         render(source)
-    assert time.monotonic() - started_s < 2
+    assert time.process_time() - started_s < 2
 
 
 def test_a_long_prompt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ async def test_a_template_of_seconds_leaves_the_loop_to_others(monkeypatch: pyte
         with pytest.raises(RenderTimeoutError, match=r"1\.5 s"):
             await Templates(ChatTemplate(SPIN)).render_async(HELLO, None, None, n=100_000)
     assert longest_gap_s(ticks) < LONGEST_GAP_S
-    assert len(ticks) > 150
+    assert len(ticks) > 50
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class RedisServer:
         deadline = time.monotonic() + DEADLINE_S
         while not self._answers():
             assert time.monotonic() < deadline, "redis-server did not start"
-            time.sleep(0.02)
+            time.sleep(0.005)
 
     def _answers(self) -> bool:
         with SyncRedis(port=self.port, socket_timeout=1) as client:
@@ -121,11 +121,13 @@ async def until(condition: Callable[[], bool], within_s: float = DEADLINE_S) -> 
 T = TypeVar("T")
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], within_s: float = DEADLINE_S) -> T:
-    """Ask until the answer is truthy, and return it."""
+async def eventually(
+    ask: Callable[[], Awaitable[T]], within_s: float = DEADLINE_S, every_s: float = 0.005
+) -> T:
+    """Ask until the answer is truthy, and return it. What takes long should not be asked for often."""
     async with asyncio.timeout(within_s):
         answer = await ask()
         while not answer:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(every_s)
             answer = await ask()
     return answer

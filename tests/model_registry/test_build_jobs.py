@@ -104,11 +104,13 @@ async def test_only_one_builder_wins_a_build(builds: BuildStore) -> None:
     ],
 )
 async def test_builders_take_what_they_can_do(builds: BuildStore, able: Able, fits: bool) -> None:
-    """The runtime, the class of GPUs and how many; an older build that fits nobody is no obstacle."""
+    """The runtime, the class of GPUs and how many; a build that fits nobody is no obstacle."""
     await builds.ask(asked(runtime="tensorrt-llm", gpu_class="h100-sxm", gpus=4))
     await builds.ask(asked("cd" * 32, runtime="tensorrt-llm"))
-    claim = await builds.claim("w", able, LEASE_S)
-    assert (claim is not None and claim.build.asked.digest == DIGEST) is fits
+    taken = set()
+    while (claim := await builds.claim("w", able, LEASE_S)) is not None:
+        taken.add(claim.build.asked.digest)
+    assert (DIGEST in taken) is fits
 
 
 async def test_builds_that_nobody_can_do_do_not_hide_others(

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_registry.drains import name_of
 from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
 from model_registry.errors import ManifestError, ManifestErrors
 from model_registry.kinds import DECLARED
@@ -164,6 +165,21 @@ def test_a_deployment_has_either_servers_or_scaling(where: str) -> None:
     error = one(f"kind: Deployment\nname: d\nmodel: chat\n{where}\n", registry=Snapshot.of(1, [MODEL]))
     assert error.field == "servers"
     assert "give either servers, where it is loaded already, or scaling" in error.message
+
+
+@pytest.mark.parametrize("what", ["", "server: http://a\nendpoint: d@a:80"])
+def test_a_drain_is_of_a_server_or_of_an_endpoint(what: str) -> None:
+    error = one(f"kind: Drain\nname: x\n{what}\n")
+    assert error.field == "endpoint"
+    assert "give either endpoint or server" in error.message
+
+
+def test_drains_are_called_by_what_they_drain() -> None:
+    assert [name_of(target) for target in ("http://[::1]:8000/one", "d@a:8000", "https://b" + "x" * 200)] == [
+        "1-8000-one",
+        "d-a-8000",
+        "b" + "x" * 127,
+    ]
 
 
 def test_missing_fields_are_named() -> None:

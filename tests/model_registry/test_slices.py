@@ -49,6 +49,9 @@ class Worker:
     def allowed(self) -> int:
         return self.slice.allowed(self.now_s)
 
+    def is_connected(self) -> bool:
+        return self.exchange.connected
+
     @property
     def used(self) -> int:
         return self.slice.usage.total(self.now_s)
@@ -154,6 +157,7 @@ async def test_never_more_is_granted_than_there_is(
     chance = random.Random(seed)
     async with workers(config, 6) as found:
         most = granted_most = 0
+        await until(lambda: all(one.is_connected() for one in found))
         started_s = found[0].now_s
         events: list[tuple[float, Callable[[], None]]] = [
             (1.5, lambda: redis_server.signal(signal.SIGSTOP)),
@@ -173,6 +177,7 @@ async def test_never_more_is_granted_than_there_is(
                 killed = True
                 await found.pop().kill()
                 found.append(Worker(config, 6))
+                await until(found[-1].is_connected)  # what nobody has told anything takes a part rounded up
             for one in found:
                 if chance.random() < 0.1:
                     one.slice.waiting = chance.choice([0, 0, 3, TOTAL])

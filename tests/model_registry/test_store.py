@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from model_registry.config import RegistryConfig
+from model_registry.drains import Drain
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
 from model_registry.entities import (
@@ -322,7 +323,12 @@ async def test_every_key_in_redis_is_in_the_catalogue(store: RegistryStore, redi
     placed = {"model": DEPLOYMENT.model, "pool": "p"}
     pool = Pool.model_validate({"name": "p", "actuator": {"type": "dry-run"}})
     await store.apply(
-        [pool, Replica(name="d.1", deployment="d", **placed), ScalingStatus(name="d", **placed)]
+        [
+            pool,
+            Replica(name="d.1", deployment="d", **placed),
+            ScalingStatus(name="d", **placed),
+            Drain(name="s", server="http://a:1"),
+        ]
     )
     await store.register_endpoint(ENDPOINT, 60)
     await store.claim_leadership("c", 60)

@@ -19,7 +19,7 @@ from inference.schema import Schema, Tensor
 from inference.sink import Call, FinishReason
 from model_registry.entities import Endpoint, Model
 from model_registry.knobs import BUILT_IN, Knobs
-from model_registry.snapshot import Snapshot
+from model_registry.snapshot import Snapshot, Stored
 from router.attempts import Finished, Job, Outcome, Router
 from router.config import RouterConfig
 from router.errors import NoEndpointsError, QueueFullError, QueueTimeoutError
@@ -168,14 +168,16 @@ class Observed:
 class Fleet:
     """Engines behind one router."""
 
-    def __init__(self, knobs: Mapping[str, Knobs]) -> None:
+    def __init__(self, knobs: Mapping[str, Knobs], config: RouterConfig | None = None) -> None:
         self.engines: list[Engine] = []
         self.endpoints: list[Endpoint] = []
+        self.others: list[Stored] = []
+        """What else is in the registry."""
         self.snapshot = Snapshot.of(1, [MODEL])
         self.observed = Observed()
         self.clients = ModelClients(Timeouts(connect_s=1, first_byte_s=5, idle_s=5))
         self.router = Router(
-            RouterConfig(no_endpoint_timeout_s=0.3),
+            config or RouterConfig(no_endpoint_timeout_s=0.3),
             self.clients,
             lambda: self.snapshot,
             self.observed,
@@ -204,7 +206,7 @@ class Fleet:
 
     def register(self, *endpoints: Endpoint) -> None:
         self.endpoints = list(endpoints)
-        self.snapshot = Snapshot.of(self.snapshot.version + 1, [MODEL, *endpoints])
+        self.snapshot = Snapshot.of(self.snapshot.version + 1, [MODEL, *endpoints, *self.others])
         self.router.registry_changed()
 
     def ask(
@@ -215,8 +217,9 @@ class Fleet:
         profile: str = "balanced",
         priority: Priority = "standard",
         max_tokens: int = 1,
+        **more: Any,
     ) -> asyncio.Task[Finished]:
-        """A request in a task of its own."""
+        """A request in a task of its own; `more` of its job."""
         request = InferenceRequest(
             id="r", model="m", stream=True, max_tokens=max_tokens, prompt_ids=[first_id] * 1000, end_id=2
         )
@@ -229,6 +232,7 @@ class Fleet:
             weight=weight,
             priority=priority,
             output_tokens=1,
+            **more,
         )
         task = asyncio.create_task(self.router.run(job, Collected()))
         self.tasks.append(task)
@@ -490,3 +494,26 @@ async def test_a_request_that_fits_no_kv_room_waits_though_slots_are_free(fleet:
     assert engine.served == [0, 1]
     engine.let(2)
     await asyncio.gather(*asked)
+
+
+async def test_the_controller_is_told_what_waits_and_what_was(fleet: Fleet) -> None:
+    """Gauges of now, counts of all that came; refusals for want of an endpoint among them."""
+    with pytest.raises(NoEndpointsError):
+        await fleet.ask(0)
+    engine = await fleet.engine(slots=1)
+    asked = [fleet.ask(n) for n in range(3)]
+    await fleet.waiting(2)
+    await engine.until(1)
+    told = fleet.router.demanded()
+    group, endpoint = told.groups["m:balanced"], told.endpoints["balanced-1"]
+    assert (group.arrivals, group.prompt_tokens, group.refused, group.ended) == (4, 4000, 1, 1)
+    assert (group.waiting, group.waiting_tokens, group.first_tokens) == (2, 2000, 0)
+    assert 0 <= group.oldest_s < 5
+    assert (endpoint.requests, endpoint.prefill_tokens, endpoint.ended) == (1, 1000, 0)
+    engine.let(3)
+    await asyncio.gather(*asked)
+    told = fleet.router.demanded()
+    group, endpoint = told.groups["m:balanced"], told.endpoints["balanced-1"]
+    assert (group.waiting, group.waiting_tokens, group.oldest_s) == (0, 0, 0.0)
+    assert (group.ended, group.output_tokens) == (4, 3)
+    assert (endpoint.requests, endpoint.ended, endpoint.failed) == (0, 3, 0)

@@ -109,6 +109,11 @@ class Stack:
                 found.append(child)
         return found
 
+    def workers(self) -> list[psutil.Process]:
+        """The gateway's workers, which it forks."""
+        (gateway,) = (child for child in self.children("enginehouse gateway") if child.children())
+        return gateway.children()
+
     def logs(self) -> str:
         """What all processes have logged so far."""
         return "".join(path.read_text(errors="replace") for path in self.directory.rglob("*.log"))

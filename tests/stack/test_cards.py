@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.stack.stack import ROOT, Stack, wait_until
+from tests.command_line import run_here
+from tests.stack.stack import Stack, wait_until
 
 pytestmark = pytest.mark.timed
 
@@ -21,9 +20,7 @@ DEPLOYMENT = "house-chat-latency"
 
 def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     keys = {"ENGINEHOUSE_ADMIN_KEY": stack.ready["admin_key"], "ENGINEHOUSE_API_KEY": stack.key}
-    environment = {**os.environ, "COLUMNS": "250", **keys, "ENGINEHOUSE_URL": stack.origin}
-    command = [sys.executable, "-m", "enginehouse", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return run_here(*arguments, COLUMNS="250", ENGINEHOUSE_URL=stack.origin, **keys)
 
 
 def shown(stack: Stack, *arguments: str) -> str:

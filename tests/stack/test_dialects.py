@@ -7,9 +7,6 @@ embeds, and a model that no lane speaks to.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +16,7 @@ import pytest
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.manifests import to_yaml
+from tests.command_line import run_here
 from tests.stack.dialects import (
     CHATS,
     WEIGHTS,
@@ -28,7 +26,7 @@ from tests.stack.dialects import (
     openai_upstream,
     ready_models,
 )
-from tests.stack.stack import ROOT, Stack, events_of, wait_until
+from tests.stack.stack import Stack, events_of, wait_until
 
 OF_THE_DEMO = ("depot-chat", "siding-chat")
 """The newest `llmapi` and vLLM, over the same weights; BLS that does not accumulate is its kiosk-chat."""
@@ -199,11 +197,8 @@ def test_an_unknown_schema_is_shown_with_what_it_lacks(
         return next((e["reason"] or "" for e in endpoints(http, stack) if e["model"] == "puzzle"), "")
 
     wait_until(lambda: "no lane speaks" in reason(), 10, "the controller has looked")
-    environment = {
-        **os.environ, "ENGINEHOUSE_URL": stack.origin, "ENGINEHOUSE_ADMIN_KEY": str(stack.ready["admin_key"]),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "enginehouse", "describe", "deployment", "puzzle"]
-    said = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    where = {"ENGINEHOUSE_URL": stack.origin, "ENGINEHOUSE_ADMIN_KEY": str(stack.ready["admin_key"])}
+    said = run_here("describe", "deployment", "puzzle", **where)
     assert said.returncode == 0, said.stderr
     assert "state=unhealthy" in said.stdout
     assert "Found inputs: QUERY BYTES" in said.stdout

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 
 import aiohttp
 import pytest
 
-from tests.stack.stack import ROOT, Stack
+from tests.command_line import run_here
+from tests.stack.stack import Stack
 
 SECRET = "The password is swordfish."
 ASK = {"model": "house-chat", "max_tokens": 4}
@@ -67,9 +66,8 @@ async def test_the_admin_api_lists_decisions_and_names_what_is_wrong(stack: Stac
 
 
 def explain(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "250", "ENGINEHOUSE_ADMIN_KEY": stack.ready["admin_key"]}
-    command = [sys.executable, "-m", "enginehouse", "explain", "--url", stack.origin, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    admin = {"ENGINEHOUSE_ADMIN_KEY": stack.ready["admin_key"]}
+    return run_here("explain", "--url", stack.origin, *arguments, COLUMNS="250", **admin)
 
 
 def test_the_command_finds_a_request_at_whichever_worker(stack: Stack) -> None:

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from telemetry.lifecycle import Drain, Supervisor, every, freeze_gc, watch_loop_lag
+from telemetry.garbage import freeze_gc
+from telemetry.lifecycle import Drain, Supervisor, every, watch_loop_lag
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from telemetry.config import TelemetryConfig
-from telemetry.logs import Logs
+from telemetry.logs import Logs, logs_at_once
 from telemetry.redaction import REDACTED, Redactor
 
 logger = logging.getLogger("enginehouse.test")
@@ -47,6 +47,17 @@ def output() -> Iterator[Callable[..., Output]]:
 
     yield make
     assert (root.handlers, root.level) == before, "close puts the former set-up back"
+
+
+def test_a_process_that_forks_writes_its_lines_itself() -> None:
+    root, stream, threads = logging.getLogger(), io.StringIO(), threading.active_count()
+    before = root.handlers[:], root.level
+    with logs_at_once(TelemetryConfig(), stream):
+        assert threading.active_count() == threads
+        logger.info("worker started", extra={"authorization": f"Bearer {SECRET}"})
+        assert json.loads(stream.getvalue())["message"] == "worker started"
+        assert SECRET not in stream.getvalue()
+    assert (root.handlers, root.level) == before
 
 
 def test_a_line_is_one_json_object_with_its_fields(output: Callable[..., Output]) -> None:

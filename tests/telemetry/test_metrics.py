@@ -272,7 +272,7 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 38
+    assert len(described) == 39
     assert documented() == described
 
 
@@ -291,3 +291,13 @@ def test_the_document_lists_every_label_value() -> None:
         *ROLLOUT_SIDES,
         *COPY_OUTCOMES,
     }
+
+
+def test_models_that_nobody_is_held_for_any_more_are_shown_as_that() -> None:
+    metrics = Metrics()
+    metrics.learn(["a", "b"])
+    metrics.held({"a": 3})
+    metrics.held({"b": 1})
+    page = metrics.render().decode()
+    assert 'enginehouse_held_requests{model="a"} 0.0' in page
+    assert 'enginehouse_held_requests{model="b"} 1.0' in page

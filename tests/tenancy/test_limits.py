@@ -29,7 +29,7 @@ class Worker:
         self._redis = connect(config)
         slices = SlicesConfig(lease_s=1.0, report_s=0.1)
         self.exchange = Exchange(slices, SliceStore.of(self._redis, config), 1)
-        self.limits = TenantLimits(self.exchange, 0.05)
+        self.limits = TenantLimits(self.exchange, 0.3)
         self._task = asyncio.get_running_loop().create_task(self.exchange.run())
 
     async def reserve(self, tokens: int = 100, limits: Limits = ALL) -> Reservation:

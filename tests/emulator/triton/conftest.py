@@ -57,8 +57,14 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(model_dir: Path) -> EngineSpec:
-    return EngineSpec(model_dir, LIMITS, guided_decoding=True)
+def fault_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Turns a fault on for every model of the server; there only while a test wants one."""
+    return tmp_path_factory.mktemp("faults") / "faults.json"
+
+
+@pytest.fixture(scope="session")
+def engine(model_dir: Path, fault_file: Path) -> EngineSpec:
+    return EngineSpec(model_dir, LIMITS, guided_decoding=True, fault_file=fault_file)
 
 
 @pytest.fixture(scope="session")

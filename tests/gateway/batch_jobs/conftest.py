@@ -21,7 +21,7 @@ from model_registry.config import RegistryConfig
 from model_registry.entities import ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
 from model_registry.store import RegistryStore
 from tenancy.keys import new_key
-from tests.enginehouse.test_commands import _environment
+from tests.command_line import plain_environment
 from tests.model_registry.conftest import (
     RedisServer,
     config,
@@ -61,7 +61,7 @@ class Fleet:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
                 [sys.executable, "-m", "enginehouse", "gateway"], env=self._environment, stderr=log
             )
-        await eventually(self._serves, within_s=DEADLINE_S)
+        await eventually(self._serves, within_s=DEADLINE_S, every_s=0.05)
 
     async def _serves(self) -> bool:
         try:
@@ -112,7 +112,7 @@ class Fleet:
             job = await self.acme.batches.retrieve(job_id)
             return job if job.status in statuses else None
 
-        return await eventually(reached, within_s=DEADLINE_S)
+        return await eventually(reached, within_s=DEADLINE_S, every_s=0.05)
 
     async def lines(self, file_id: str | None) -> list[Any]:
         if file_id is None:
@@ -184,7 +184,7 @@ async def fleet(
         "BATCH_JOBS__SLICE_ROWS": "8",
         **settings,
     }
-    environment = _environment(**{f"ENGINEHOUSE_{name}": value for name, value in chosen.items()})
+    environment = plain_environment(**{f"ENGINEHOUSE_{name}": value for name, value in chosen.items()})
     fleet = Fleet(environment, port, tmp_path, {tenant: clear for tenant, (clear, _) in made.items()})
     await fleet.start()
     try:

@@ -11,9 +11,13 @@ from typing import Any
 
 import openai
 import pytest
+from redis.asyncio import Redis
 
-from bench.tally import Tally
-from model_registry.entities import ApiKey
+from bench.tally import MODEL, Tally
+from model_registry.config import RegistryConfig
+from model_registry.demand.store import DemandStore
+from model_registry.entities import ApiKey, Deployment, Endpoint, Scaling
+from model_registry.pools import DryRunActuator, Pool
 from model_registry.store import RegistryStore
 from tenancy.keys import new_key
 from tests.gateway.batch_jobs.conftest import SLOTS, Fleet, ask_live, row, settled
@@ -44,7 +48,7 @@ async def test_rows_go_in_and_results_come_out_in_order(fleet: Fleet, tally: Tal
         validate("CreateChatCompletionResponse", line["response"]["body"])
     raw = await fleet.acme.batches.with_raw_response.retrieve(job.id)
     validate("Batch", {k: v for k, v in json.loads(raw.text).items() if v is not None})
-    await eventually(lambda: _counted(fleet, 30))
+    await eventually(lambda: _counted(fleet, 30), every_s=0.05)
     jobs = fleet.folder / "batch-jobs" / "jobs"
     await until(lambda: not list(jobs.iterdir()))
 
@@ -55,6 +59,34 @@ async def _counted(fleet: Fleet, rows: int) -> bool:
         'enginehouse_requests_total{model="tally",outcome="ok",profile="throughput"'
     )
     return requests == rows == await fleet.metric('enginehouse_batch_rows_total{outcome="completed"')
+
+
+async def test_rows_have_their_model_brought_up(
+    fleet: Fleet, tally: Tally, store: RegistryStore, redis_client: Redis, config: RegistryConfig
+) -> None:
+    """The controller is told that somebody waits for it, for as long as it is not up."""
+    (endpoint,) = await store.list("Endpoint")
+    assert isinstance(endpoint, Endpoint)
+    deployment = Deployment(
+        name=endpoint.deployment, model=MODEL, lane="openai-http", scaling=Scaling(pool="p")
+    )
+    await store.set_endpoint_state(endpoint.name, "gone", "nobody asked for it")
+    await store.apply([Pool(name="p", actuator=DryRunActuator(type="dry-run")), deployment])
+    demand = DemandStore.of(redis_client, config)
+    job = await fleet.run([row(n) for n in range(5)])
+
+    async def held() -> int:
+        return sum(group.held for group in (await demand.gather()).groups.values())
+
+    assert await eventually(held, within_s=60)
+    assert not tally.asked
+    await store.register_endpoint(endpoint, ttl_s=600)
+    await fleet.until(job.id, "completed")
+
+    async def enough() -> bool:
+        return not await held()
+
+    await eventually(enough)
 
 
 async def test_rows_that_fail_go_to_the_error_file(fleet: Fleet) -> None:
@@ -130,7 +162,7 @@ async def test_no_row_starts_while_interactive_requests_fill_the_endpoint(fleet:
     await settled(tally, 0, SLOTS - 1)
     job = await fleet.run([row(n) for n in range(20)])
     await fleet.until(job.id, "in_progress")
-    await eventually(lambda: _waiting(fleet, 20))
+    await eventually(lambda: _waiting(fleet, 20), every_s=0.05)
     assert await _none(tally)
     assert tally.rows == 0
     tally.gate.set()
@@ -143,9 +175,9 @@ async def test_a_killed_worker_loses_no_row_and_records_none_twice(fleet: Fleet,
     tally.delay_s = 0.05
     job = await fleet.run([row(n) for n in range(150)])
     for recorded in (15, 50):
-        await eventually(lambda at=recorded: _recorded(fleet, job.id, at), within_s=60)
+        await eventually(lambda at=recorded: _recorded(fleet, job.id, at), within_s=60, every_s=0.03)
         fleet.workers()[0].kill()
-    await eventually(lambda: _recorded(fleet, job.id, 90), within_s=60)
+    await eventually(lambda: _recorded(fleet, job.id, 90), within_s=60, every_s=0.03)
     fleet.kill()
     await fleet.start()
     job = await fleet.until(job.id, "completed")
@@ -176,7 +208,7 @@ async def test_redis_away_pauses_jobs_and_nothing_else(
 ) -> None:
     tally.delay_s = 0.05
     job = await fleet.run([row(n) for n in range(100)])
-    await eventually(lambda: _recorded(fleet, job.id, 10), within_s=60)
+    await eventually(lambda: _recorded(fleet, job.id, 10), within_s=60, every_s=0.03)
     redis_server.signal(signal.SIGSTOP)
     await ask_live(fleet, 1)
     await eventually(lambda: _none(tally), within_s=10)
@@ -291,7 +323,7 @@ async def test_a_drained_gateway_gives_its_rows_back(fleet: Fleet, tally: Tally,
     """What ran is recorded, the rest is there for others at once, and no row runs twice."""
     tally.delay_s = 0.1
     job = await fleet.run([row(n) for n in range(60)])
-    await eventually(lambda: _recorded(fleet, job.id, 8), within_s=60)
+    await eventually(lambda: _recorded(fleet, job.id, 8), within_s=60, every_s=0.03)
     assert fleet.process is not None
     fleet.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(fleet.process.wait, 20) == 0

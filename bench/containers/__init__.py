@@ -1,0 +1,1 @@
+"""The stack of containers, really brought up, used, killed and taken down."""

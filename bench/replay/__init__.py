@@ -1,0 +1,1 @@
+"""Replays of what the controller decides, in simulated time."""

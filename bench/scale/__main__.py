@@ -1,0 +1,85 @@
+"""`python -m bench.scale`: replicas live, case by case, and one line `RESULT {json}` at its end.
+
+0: all is as it should be; 1: not; 2: it could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.build import BenchError
+from bench.scale.following import following
+from bench.scale.leaders import leaders
+from enginehouse.errors import CommandError
+
+CASES = ("following", "leaders")
+GONE, QUICK_GONE = 125, 10
+"""Leaders; each fifth is frozen, the others are killed."""
+Say = Callable[[str], None]
+
+
+async def campaign(cases: list[str], *, quick: bool, seed: int) -> dict[str, Any]:
+    """Every case, one after the other; the processes it starts have ended when it returns."""
+    began_s = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    told: dict[str, Any] = {}
+    for name in cases:
+        with tempfile.TemporaryDirectory(prefix="enginehouse-scale-") as folder:
+            told[name] = await _case(name, Path(folder), quick, seed, _say(began_s, name))
+    return {
+        "took_s": round(time.monotonic() - began_s, 1),
+        "seed": seed,
+        "cases": told,
+        "ok": all(one["ok"] for one in told.values()),
+    }
+
+
+async def _case(name: str, folder: Path, quick: bool, seed: int, say: Say) -> dict[str, Any]:
+    say("begins")
+    if name == "following":
+        told = await following(seed, say, folder)
+    else:
+        told = await leaders(QUICK_GONE if quick else GONE, seed, say, folder)
+    say(json.dumps(told))
+    return told
+
+
+def _say(began_s: float, name: str) -> Say:
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began_s:5.1f} s] {name}: {text}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def main() -> int:
+    """Run what the arguments name."""
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer leaders")
+    parser.add_argument("--only", action="append", choices=CASES, help="this case only; may repeat")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    try:
+        result = asyncio.run(campaign(options.only or list(CASES), quick=options.quick, seed=options.seed))
+    except (BenchError, CommandError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("stopped; nothing is left running", file=sys.stderr)
+        return 130
+    print("RESULT " + json.dumps(result, separators=(",", ":")))
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

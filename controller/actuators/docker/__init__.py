@@ -1,0 +1,1 @@
+"""Docker: a container of its own for each replica, on one daemon."""

@@ -1,0 +1,1 @@
+"""Replay of scaling: recorded traffic against the controller's own decisions, in simulated time."""

@@ -1,0 +1,176 @@
+"""Decide: every replica record and status that the next version of the registry should hold. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from controller.actuators.port import Found
+from controller.replicas.acts import Backoff, Seen
+from controller.replicas.config import ReplicasConfig
+from controller.replicas.errands import Outcome
+from controller.replicas.placing import undrained
+from controller.replicas.plan import plan
+from controller.replicas.records import adopted, after, progressed
+from controller.replicas.roster import (
+    NOTHING_SEEN,
+    Sighting,
+    enrolled,
+    foreseen,
+    in_order,
+    is_placed_elsewhere,
+    patient,
+)
+from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.residency.pool import NOTHING_KNOWN, Known
+from controller.scaling.wanted import Wanted
+from model_registry.demand.demand import Demand
+from model_registry.entities import Deployment
+from model_registry.kinds import Ref
+from model_registry.replicas import Replica
+from model_registry.snapshot import Snapshot, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a decision rests on beside the registry."""
+
+    wanted: Mapping[str, Wanted]
+    """By deployment."""
+    demand: Demand
+    seen: Mapping[str, Seen]
+    """By replica."""
+    outcomes: Mapping[str, Outcome]
+    """By replica: what errands came to."""
+    orphans: Sequence[tuple[str, Found]]
+    """With our mark and without a record, with their pool."""
+    figures_age_s: Mapping[str, float]
+    """By deployment: how long ago its status was written; absent: long ago."""
+    sighting: Sighting = NOTHING_SEEN
+    """Of the workloads that somebody else places."""
+    known: Known = NOTHING_KNOWN
+    """What residency has learned."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What to store and what to delete."""
+
+    puts: list[Stored] = field(default_factory=list)
+    gone: list[Ref] = field(default_factory=list)
+    replicas: list[Replica] = field(default_factory=list)
+    """All that there are from then on."""
+
+
+def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: float) -> Changes:
+    """`now_s`: Redis time."""
+    changes = Changes()
+    before = {one.name: one for one in chain(*snapshot.replicas.values())}
+    deployments = {one.name: one for one in chain(*snapshot.deployments.values()) if one.scaling is not None}
+    roster = facts.sighting.roster
+    there = enrolled(before.values(), roster, snapshot.pools, deployments, config, now_s)
+    present, news = _progress(there, facts, now_s)
+    for pool_name, found in facts.orphans:
+        pool = snapshot.pools.get(pool_name)
+        if pool is not None and found.replica not in before:
+            present[found.replica] = adopted(found, pool, deployments, now_s)
+    backoffs = {
+        name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
+        for name in deployments
+    }
+    wanted = in_order(foreseen(facts.wanted, before.values(), there.values()), roster, present.values())
+    held_up = _plan_all(snapshot, deployments, present, wanted, facts, backoffs, config, now_s)
+    changes.replicas = list(present.values())
+    changes.puts += [one for one in present.values() if before.get(one.name) != one]
+    changes.gone += [("Replica", name) for name in sorted(before.keys() - present.keys())]
+    own: defaultdict[str, list[Replica]] = defaultdict(list)
+    for one in present.values():
+        own[one.deployment].append(one)
+    for name, deployment in deployments.items():
+        status = status_of(
+            deployment,
+            wanted.get(name),
+            own[name],
+            news.get(name, NO_NEWS),
+            snapshot.scaling.get(name),
+            backoffs[name],
+            held_up.get(name),
+            now_s,
+        )
+        if is_worth_writing(snapshot.scaling.get(name), status, facts.figures_age_s.get(name, 1e9)):
+            changes.puts.append(status)
+    changes.gone += [("ScalingStatus", name) for name in sorted(snapshot.scaling.keys() - deployments.keys())]
+    return changes
+
+
+def _progress(
+    before: Mapping[str, Replica], facts: Facts, now_s: float
+) -> tuple[dict[str, Replica], dict[str, News]]:
+    """The records as they are now, and what has become of starts, by deployment."""
+    present: dict[str, Replica] = {}
+    news: dict[str, News] = {}
+    for name, replica in before.items():
+        seen = facts.seen.get(name, Seen())
+        became = progressed(replica, facts.outcomes.get(name), seen, now_s)
+        if became is None:
+            continue
+        present[name] = became
+        if replica.state == "starting" and became.state in {"ready", "failed"}:
+            told = news.get(replica.deployment, NO_NEWS)
+            took = () if became.cold_start_s is None else (became.cold_start_s,)
+            news[replica.deployment] = News(
+                (*told.cold_starts_s, *took), told.failed + (became.state == "failed")
+            )
+    return present, news
+
+
+def _plan_all(
+    snapshot: Snapshot,
+    deployments: Mapping[str, Deployment],
+    present: dict[str, Replica],
+    wanted: Mapping[str, Wanted],
+    facts: Facts,
+    backoffs: Mapping[str, Backoff],
+    config: ReplicasConfig,
+    now_s: float,
+) -> dict[str, str]:
+    """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
+    held_up = dict(facts.sighting.problems)
+    roster = facts.sighting.roster
+    moving = set(_moving(deployments, present.values(), facts.wanted))
+    for pool in snapshot.pools.values():
+        homes = [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name]
+        own = [one for one in present.values() if one.pool == pool.name]
+        if is_placed_elsewhere(pool):  # of what is not seen nothing is changed
+            homes = [one for one in homes if one.name in roster]
+            own = [one for one in own if one.deployment in roster]
+        planned = plan(
+            now_s,
+            undrained(pool, snapshot.drains.values()),
+            homes,
+            own,
+            wanted,
+            facts.demand,
+            seen=patient(facts.seen, roster, present.values()),
+            backoffs=backoffs,
+            config=config,
+            known=facts.known,
+            moving=moving,
+        )
+        held_up |= planned.held_up
+        for one in after(planned.acts, pool, present.keys(), now_s):
+            present[one.name] = one
+    return held_up
+
+
+def _moving(
+    deployments: Mapping[str, Deployment], replicas: Iterable[Replica], wanted: Mapping[str, Wanted]
+) -> Iterator[str]:
+    """Deployments that have replicas in a pool they left, and not what they want in the new one."""
+    ready = Counter((one.deployment, one.pool) for one in replicas if one.state == "ready")
+    for name, deployment in deployments.items():
+        said, scaling = wanted.get(name), deployment.scaling
+        if scaling is not None and said is not None and ready[name, scaling.pool] < said.replicas:
+            yield name

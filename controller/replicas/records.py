@@ -1,0 +1,98 @@
+"""Records: what becomes of a replica's record by what was seen and what was decided. Pure."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+
+from controller.actuators.port import Found
+from controller.replicas.acts import Act, Drain, GiveUp, Seen, Start, Stop, TakeBack
+from controller.replicas.errands import Outcome
+from controller.replicas.placing import target_of
+from model_registry.entities import Deployment
+from model_registry.pools import Pool
+from model_registry.replicas import Replica, ReplicaState
+from model_registry.states import check_replica
+
+ORPHAN = "no record named it"
+
+
+def progressed(replica: Replica, outcome: Outcome | None, seen: Seen, now_s: float) -> Replica | None:
+    """The record after what happened; None: nothing is left of it."""
+    if outcome is not None and outcome.verb == "stop" and replica.state in {"stopping", "failed"}:
+        return None
+    if replica.state != "starting":
+        return replica
+    if outcome is not None and outcome.error is not None:
+        return moved(replica, "failed", outcome.error, now_s)
+    if outcome is not None and outcome.running is not None:
+        running = outcome.running
+        replica = replica.model_copy(
+            update={"server": running.server, "handle": running.handle, "memory_mib": running.memory_mib}
+        )
+    if replica.handle is not None and (replica.server is None or seen.ready):
+        took_s = round(max(0.0, now_s - replica.created), 3)
+        return moved(replica, "ready", "", now_s).model_copy(update={"cold_start_s": took_s})
+    return replica
+
+
+def moved(replica: Replica, state: ReplicaState, reason: str, now_s: float) -> Replica:
+    """In another state since now."""
+    check_replica(replica.name, replica.state, state)
+    return replica.model_copy(update={"state": state, "reason": reason, "since": now_s})
+
+
+def after(acts: Iterable[Act], pool: Pool, taken: Collection[str], now_s: float) -> list[Replica]:
+    """The records that acts make or change; `taken`: names that are in use."""
+    made: list[Replica] = []
+    for act in acts:
+        match act:
+            case Start(deployment, place, reason):
+                made.append(
+                    _begun(deployment, pool, place, reason, {*taken, *(one.name for one in made)}, now_s)
+                )
+            case TakeBack(replica, reason):
+                made.append(moved(replica, "ready", reason, now_s))
+            case Drain(replica, reason):
+                made.append(moved(replica, "draining", reason, now_s))
+            case Stop(replica, reason):
+                made.append(moved(replica, "stopping", reason, now_s))
+            case GiveUp(replica, reason):
+                made.append(moved(replica, "failed", reason, now_s))
+    return made
+
+
+def adopted(found: Found, pool: Pool, deployments: Mapping[str, Deployment], now_s: float) -> Replica:
+    """A record of something of ours that none names, so that any leader can take it away."""
+    name = found.replica.rpartition(".")[0] or found.replica
+    deployment = deployments.get(name)
+    return Replica(
+        name=found.replica,
+        deployment=name,
+        model=name if deployment is None else deployment.model,
+        pool=pool.name,
+        state="stopping",
+        handle=found.handle,
+        since=now_s,
+        created=now_s,
+        reason=ORPHAN,
+    )
+
+
+def _begun(
+    deployment: Deployment, pool: Pool, place: str | None, reason: str, taken: Collection[str], now_s: float
+) -> Replica:
+    name = f"{deployment.name}.{secrets.token_hex(3)}"
+    while name in taken:
+        name = f"{deployment.name}.{secrets.token_hex(3)}"
+    return Replica(
+        name=name,
+        deployment=deployment.name,
+        model=deployment.model,
+        pool=pool.name,
+        place=place,
+        target=target_of(deployment),
+        since=now_s,
+        created=now_s,
+        reason=reason,
+    )

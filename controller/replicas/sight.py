@@ -1,0 +1,42 @@
+"""Sight: what the registry's endpoints tell of replicas, and for how long they have told it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import chain
+
+from controller.desired import endpoint_name
+from controller.replicas.acts import Seen
+from model_registry.leadership import boot_s
+from model_registry.snapshot import Snapshot
+
+
+class Sight:
+    """Of one controller; a new leader's counts begin anew, so that it is patient at first."""
+
+    def __init__(self) -> None:
+        self._out_since: dict[str, float] = {}
+
+    def see(self, snapshot: Snapshot, lost: Collection[str]) -> dict[str, Seen]:
+        """By replica; `lost`: those that their actuator does not find."""
+        endpoints = {one.name: one for one in chain(*snapshot.endpoints.values())}
+        now_s, seen, out = boot_s(), dict[str, Seen](), dict[str, float]()
+        for replica in chain(*snapshot.replicas.values()):
+            if replica.server is None:
+                seen[replica.name] = Seen(lost=replica.name in lost)
+                continue
+            name = endpoint_name(replica.deployment, replica.server)
+            endpoint = endpoints.get(name)
+            ready = endpoint is not None and endpoint.state == "ready"
+            if not ready:
+                out[replica.name] = self._out_since.get(replica.name, now_s)
+            seen[replica.name] = Seen(
+                endpoint=name,
+                ready=ready,
+                out_s=now_s - out.get(replica.name, now_s),
+                reason=None if endpoint is None else endpoint.reason,
+                drained=endpoint is not None and endpoint.state == "draining" and replica.state == "ready",
+                lost=replica.name in lost,
+            )
+        self._out_since = out
+        return seen

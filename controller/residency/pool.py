@@ -1,0 +1,151 @@
+"""A pool's residency: what its servers hold and its deployments need, and what is to be done about it. Pure.
+
+For pools of Tritons all of which have `memory_mib`. Deployments there have replicas where they are asked
+for, and as long as nothing that is worth more needs their room; `idle_s` and cool-downs say nothing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from controller.replicas.acts import UNSEEN, Act, Drain, Seen, Start
+from controller.residency.decide import place
+from controller.residency.rooms import Copy, Evict, Load, ModelNeed, ServerRoom
+from controller.residency.value import Outlook
+from controller.scaling.wanted import Wanted
+from model_registry.demand.demand import Demand, GroupDemand
+from model_registry.entities import Deployment
+from model_registry.pools import Pool, PoolServer, TritonActuator
+from model_registry.replicas import Replica, ReplicaState, ScalingStatus
+
+
+class Memory(NamedTuple):
+    """What is known of one server's memory beside what it was meant for, in MiB."""
+
+    used_mib: float | None = None
+    """Measured; None: not known, or other servers' models are among it."""
+    kept_mib: float = 0.0
+    """Of models that have left it, since it was started."""
+
+
+class Known(NamedTuple):
+    """What the leader has learned."""
+
+    outlooks: Mapping[str, Outlook] = {}
+    """By deployment."""
+    memories: Mapping[str, Memory] = {}
+    """By server."""
+    statuses: Mapping[str, ScalingStatus] = {}
+    """By deployment."""
+
+
+NOTHING_EXPECTED = Outlook()
+NOT_MEASURED = Memory()
+NOTHING_KNOWN = Known()
+
+
+def is_packed(pool: Pool) -> bool:
+    """Whether residency decides what its servers hold: all have a budget, and not all are drained."""
+    triton = pool.actuator
+    if not isinstance(triton, TritonActuator) or not triton.servers:
+        return False
+    return all(one.memory_mib is not None for one in triton.servers)
+
+
+def leaking(pool: Pool, memories: Mapping[str, Memory]) -> dict[str, float]:
+    """Servers that keep more than `leak_mib` of models that have left, and how much."""
+    if not isinstance(pool.actuator, TritonActuator):
+        return {}
+    kept = {one.http: memories.get(one.http, NOT_MEASURED).kept_mib for one in pool.actuator.servers}
+    return {http: mib for http, mib in kept.items() if mib > pool.actuator.leak_mib}
+
+
+def resident(
+    now_s: float,
+    pool: Pool,
+    deployments: Sequence[Deployment],
+    replicas: Sequence[Replica],
+    wanted: Mapping[str, Wanted],
+    demand: Demand,
+    *,
+    seen: Mapping[str, Seen],
+    known: Known,
+    waits: Collection[str] = (),
+) -> tuple[Act, ...]:
+    """`Start` and `Drain` for one pool. `waits`: deployments whose last start failed and is not tried yet."""
+    assert isinstance(pool.actuator, TritonActuator)
+    ill = leaking(pool, known.memories) if pool.actuator.recycle else {}
+    drained = [
+        Drain(one, f"its server keeps {ill[one.place]:.0f} MiB of what has left it, and is restarted")
+        for one in replicas
+        if one.place in ill and one.state == "ready"
+    ]
+    by_name = {one.name: one for one in deployments}
+    records = {one.name: one for one in replicas}
+    copies = {one.name: _copy(one, by_name.get(one.deployment), demand, seen, known) for one in replicas}
+    servers = [
+        _room(one, [copies[r.name] for r in replicas if r.place == one.http], known, one.http not in ill)
+        for one in pool.actuator.servers
+    ]
+    needs = [_need(one, wanted.get(one.name), demand, known) for one in deployments if one.name not in waits]
+    acts: list[Act] = list(drained)
+    for act in place(now_s, servers, needs, lambda name: known.outlooks.get(name, NOTHING_EXPECTED)):
+        match act:
+            case Load(model, server, reason):
+                acts.append(Start(by_name[model], server, reason))
+            case Evict(replica, _, server, reason) if server not in ill:
+                acts.append(Drain(records[replica], reason))
+    return tuple(acts)
+
+
+def size_mib(deployment: Deployment, status: ScalingStatus | None) -> float:
+    """What a replica takes: measured, else declared. A deployment that says nothing fits nowhere."""
+    if status is not None and status.memory_mib:
+        return float(status.memory_mib)
+    scaling = deployment.scaling
+    return float("inf") if scaling is None or scaling.memory_mib is None else float(scaling.memory_mib)
+
+
+def _room(server: PoolServer, copies: Sequence[Copy], known: Known, is_open: bool) -> ServerRoom:
+    assert server.memory_mib is not None
+    used = known.memories.get(server.http, NOT_MEASURED).used_mib
+    return ServerRoom(server.http, server.memory_mib, tuple(copies), server.gpu, used, is_open)
+
+
+STATES: Mapping[ReplicaState, Literal["loading", "ready"]] = {"starting": "loading", "ready": "ready"}
+
+
+def _copy(
+    replica: Replica, deployment: Deployment | None, demand: Demand, seen: Mapping[str, Seen], known: Known
+) -> Copy:
+    endpoint = seen.get(replica.name, UNSEEN).endpoint
+    told = None if endpoint is None else demand.endpoints.get(endpoint)
+    mib = float(replica.memory_mib or 0)
+    if not mib and deployment is not None:
+        mib = size_mib(deployment, known.statuses.get(deployment.name))
+    return Copy(
+        replica.name,
+        replica.deployment,
+        mib,
+        STATES.get(replica.state, "leaving"),
+        0 if told is None else told.requests,
+        replica.since,
+    )
+
+
+def _need(deployment: Deployment, wanted: Wanted | None, demand: Demand, known: Known) -> ModelNeed:
+    scaling, status = deployment.scaling, known.statuses.get(deployment.name)
+    assert scaling is not None
+    asked = demand.groups.get(f"{deployment.model}:{deployment.profile}", GroupDemand())
+    learned_s = None if status is None else status.cold_start_s
+    return ModelNeed(
+        deployment.name,
+        size_mib(deployment, status),
+        learned_s or scaling.cold_start_s,
+        wanted=0 if wanted is None else min(wanted.replicas, scaling.max_replicas),
+        least=scaling.min_replicas,
+        pinned=scaling.pinned,
+        waiting=asked.waiting,
+        oldest_s=asked.oldest_s,
+    )

@@ -1,0 +1,1 @@
+"""Scaling: how many replicas each deployment should have, and why. Pure."""

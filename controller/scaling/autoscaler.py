@@ -1,0 +1,166 @@
+"""Autoscaler: one look at the registry and at demand, and what should run from then on.
+
+It keeps what `decide` leaves for the next look, by group: the deployments of one model under one profile.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from controller.scaling.budget import Claim, shared
+from controller.scaling.capacity import lengths_of
+from controller.scaling.counts import Counts, Since, follow
+from controller.scaling.decide import Decision, Memory, Seen, decide
+from controller.scaling.groups import Group, group_of, scaled
+from controller.scaling.leaving import leaving
+from controller.scaling.lending import Side, lent
+from controller.scaling.wanted import Wanted
+from model_registry.demand.demand import Demand, GroupDemand
+from model_registry.replicas import Signal
+from model_registry.snapshot import Snapshot
+
+
+@dataclass(slots=True)
+class _History:
+    counts: Counts | None = None
+    memory: Memory = field(default_factory=Memory)
+
+
+class _Decided(NamedTuple):
+    """About one group."""
+
+    group: Group
+    seen: Seen
+    decision: Decision
+
+
+class Autoscaler:
+    """Remembers one history per group; a new leader begins with none, and holds what there is meanwhile."""
+
+    def __init__(self) -> None:
+        self._histories: dict[str, _History] = {}
+
+    def look(self, now_s: float, snapshot: Snapshot, demand: Demand) -> dict[str, Wanted]:
+        """For every deployment with `scaling`. `now_s`: on the clock of the demand."""
+        groups = dict(scaled(snapshot))
+        for name in self._histories.keys() - groups.keys():
+            del self._histories[name]
+        decided: dict[str, _Decided] = {}
+        for name, deployments in groups.items():
+            history = self._histories.setdefault(name, _History())
+            known, since = demand.groups.get(name, GroupDemand()), None
+            if demand.age_s is not None:
+                guess = lengths_of(next((one.card for one in deployments if one.card is not None), None))
+                history.counts, since = follow(history.counts, known, guess)
+            lengths = None if history.counts is None else history.counts.lengths
+            group = group_of(deployments, lengths, snapshot)
+            seen = _seen(group, known, since, history.counts, demand)
+            decision, history.memory = decide(now_s, seen, group.fleet, group.limits, history.memory)
+            decided[name] = _Decided(group, seen, decision)
+        return _within_pools(dict(_wanted(_after_lending(decided, snapshot), demand)), snapshot)
+
+
+def _seen(
+    group: Group, known: GroupDemand, since: Since | None, counts: Counts | None, demand: Demand
+) -> Seen:
+    unit = group.unit
+    requests = sum(
+        one.requests for name, one in demand.endpoints.items() if name.rpartition("@")[0] in group.names
+    )
+    if since is None or counts is None:
+        return Seen(demand.age_s, requests=known.waiting + requests, held=known.held)
+    answers = since.arrivals * counts.lengths.output
+    told = unit.attainable  # else more replicas would make no answer come in time
+    return Seen(
+        demand.age_s,
+        unit.work_s(since.prompt_tokens, answers),
+        unit.work_s(known.waiting_tokens, known.waiting * counts.lengths.output),
+        requests / unit.batch,
+        known.waiting + requests,
+        known.held,
+        since.answered if told else 0,
+        since.late if told else 0,
+    )
+
+
+def _after_lending(decided: Mapping[str, _Decided], snapshot: Snapshot) -> Mapping[str, _Decided]:
+    """Model by model, for the groups whose deployments all lend."""
+    models: defaultdict[str, dict[str, Side]] = defaultdict(dict)
+    for name, one in decided.items():
+        model, _, profile = name.rpartition(":")
+        if all(member.scaling.lends for member in one.group.members):
+            models[model][profile] = _side(one, profile, snapshot)
+    changed = dict(decided)
+    for model, sides in models.items():
+        for profile, new in lent(sides).items():
+            name = f"{model}:{profile}"
+            if new.reason:
+                before = decided[name].decision
+                reason = f"{before.reason}; {new.reason}"
+                changed[name] = decided[name]._replace(
+                    decision=before._replace(replicas=new.wanted, reason=reason)
+                )
+    return changed
+
+
+def _side(one: _Decided, profile: str, snapshot: Snapshot) -> Side:
+    knobs, fleet = snapshot.knobs(profile), one.group.fleet
+    return Side(
+        one.decision.replicas,
+        fleet.ready,
+        fleet.up,
+        one.group.limits.least,
+        one.seen.held,
+        max(one.decision.load, one.decision.expected) / one.decision.fill,
+        one.group.unit.requests_per_s,
+        knobs.spills_to,
+        knobs.spill_when_full,
+    )
+
+
+def _wanted(decided: Mapping[str, _Decided], demand: Demand) -> Iterator[tuple[str, Wanted]]:
+    for group, seen, decision in decided.values():
+        signals = tuple(_signals(group, seen, decision))
+        for member, replicas in group.split(decision.replicas):
+            going = leaving(member.deployment, member.replicas, demand)
+            yield member.deployment.name, Wanted(replicas, decision.reason, signals, going)
+
+
+def _signals(group: Group, seen: Seen, decision: Decision) -> Iterator[Signal]:
+    def of(name: str, value: float, unit: str, source: str = "gateways") -> Signal:
+        age_s = seen.age_s if source == "gateways" else None
+        return Signal(name=name, value=round(value, 4), unit=unit, source=source, age_s=age_s)
+
+    yield of("load", decision.load, "replicas")
+    yield of("expected_load", decision.expected, "replicas")
+    yield of("waiting", seen.backlog, "replica-seconds")
+    yield of("in_flight", seen.busy, "replicas")
+    yield of("held", seen.held, "requests")
+    yield of("late", seen.late / seen.answered if seen.answered else 0.0, "of first tokens")
+    yield of("fill", decision.fill, "of the card's capacity")
+    yield of("capacity", group.unit.requests_per_s, "requests/s per replica", "card")
+    yield of("cold_start", group.limits.cold_start_s, "s", "controller")
+
+
+def _within_pools(wanted: Mapping[str, Wanted], snapshot: Snapshot) -> dict[str, Wanted]:
+    """What pools allow."""
+    scalings = {
+        one.name: one.scaling
+        for group in snapshot.deployments.values()
+        for one in group
+        if one.scaling is not None
+    }
+    by_pool: defaultdict[str, dict[str, Claim]] = defaultdict(dict)
+    for name, one in wanted.items():
+        by_pool[scalings[name].pool][name] = Claim(scalings[name].min_replicas, one.replicas)
+    fitted = dict(wanted)
+    for pool_name, claims in by_pool.items():
+        pool = snapshot.pools.get(pool_name)
+        for name, replicas in shared(None if pool is None else pool.max_replicas, claims).items():
+            if replicas < wanted[name].replicas:
+                reason = f"{wanted[name].reason}; pool {pool_name} has room for {replicas}"
+                fitted[name] = wanted[name]._replace(replicas=replicas, reason=reason)
+    return fitted

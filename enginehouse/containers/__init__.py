@@ -1,0 +1,1 @@
+"""What containers of the stack need beside the commands: secrets, registration, health."""

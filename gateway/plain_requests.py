@@ -1,0 +1,140 @@
+"""Plain requests: POSTs to the generating paths as nearly all clients send them, read without aiohttp.
+
+Plain is HTTP/1.1, one request at a time, with nothing but a Content-Length around its body. Whatever is
+anything else is not judged here: its bytes go to aiohttp, which serves or refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import httptools
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+_MAX_HEAD_BYTES: Final = 8190
+"""Below what aiohttp takes of a header, and of all lines of a head below."""
+_MAX_LINES: Final = 100
+
+_ONCE: Final = ("host", "content-length", "content-type", "user-agent")
+_READ: Final[Mapping[bytes, str]] = {
+    name.encode(): name
+    for name in (
+        "authorization",
+        "x-api-key",
+        "traceparent",
+        "tracestate",
+        "x-enginehouse-explain",
+        "x-enginehouse-profile",
+        *_ONCE,
+    )
+}
+"""Headers that handlers ask for, and those that a request may have once."""
+_PLAIN_VALUES: Final[Mapping[bytes, bytes | None]] = {
+    b"connection": b"keep-alive",
+    **dict.fromkeys((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade")),
+    **dict.fromkeys((b"content-location", b"content-range", b"etag", b"max-forwards", b"server")),
+}
+"""Headers that make a request something else, unless they have this value."""
+
+Handler = Callable[["web.BaseRequest | PlainRequest"], Awaitable[web.StreamResponse]]
+
+
+class NotPlainError(Exception):
+    """What came is no plain request."""
+
+
+class PlainRequest:
+    """What handlers use of aiohttp's request; names of headers are in small letters."""
+
+    __slots__ = ("body", "handle", "headers", "transport")
+    version: Final = HttpVersion11
+    keep_alive: Final = True
+
+    def __init__(
+        self, handle: Handler, headers: Mapping[str, str], body: bytes, transport: asyncio.Transport | None
+    ) -> None:
+        self.handle = handle
+        self.headers = headers
+        self.body = body
+        self.transport = transport
+
+
+class PlainReader:
+    """Reads the requests of one connection, one after the other; see `by_request_line` for `handlers`."""
+
+    __slots__ = (
+        "_handle",
+        "_handlers",
+        "_head_bytes",
+        "_headers",
+        "_max_body_bytes",
+        "_odd",
+        "_parser",
+        "came",
+    )
+
+    def __init__(self, handlers: Mapping[bytes, Handler], max_body_bytes: int) -> None:
+        self._handlers = handlers
+        self._max_body_bytes = max_body_bytes
+        self._parser = httptools.HttpRequestParser(self)
+        self._handle: Handler | None = None
+        self._headers: dict[str, str] = {}
+        self._head_bytes = 0
+        self._odd = False
+        self.came: list[bytes] = []
+        """All that came of the request that is not whole yet, or not plain."""
+
+    def read(self, data: bytes, transport: asyncio.Transport | None) -> PlainRequest | None:
+        """The request whose end `data` brings; None while it is not whole. Raises NotPlainError."""
+        self.came.append(data)
+        handle = self._handle
+        if handle is None:
+            handle = self._begun(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            raise NotPlainError from None
+        headers, came = self._headers, self.came
+        length = int(headers.get("content-length", "0"))
+        if self._odd or "host" not in headers or length > self._max_body_bytes:
+            raise NotPlainError
+        missing = self._head_bytes + length - (len(data) if len(came) == 1 else sum(map(len, came)))
+        if missing > 0:
+            return None
+        if missing < 0:  # more than one request
+            raise NotPlainError
+        whole = data if len(came) == 1 else b"".join(came)
+        self._handle = None
+        self.came = []
+        return PlainRequest(handle, headers, whole[self._head_bytes :], transport)
+
+    def _begun(self, data: bytes) -> Handler:
+        """The handler of the request that `data` begins."""
+        line_end = data.find(b"\r\n")
+        handle = self._handlers.get(data[:line_end])
+        head_end = data.find(b"\r\n\r\n", line_end, _MAX_HEAD_BYTES)
+        if handle is None or head_end < 0 or data.count(b"\n", 0, head_end) > _MAX_LINES:
+            raise NotPlainError
+        self._handle = handle
+        self._head_bytes = head_end + 4
+        self._headers = {}
+        return handle
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        name = name.lower()
+        if (known := _READ.get(name)) is not None:
+            if known not in self._headers:
+                self._headers[known] = value.strip(b" \t").decode("utf-8", "surrogateescape")
+            elif known in _ONCE:
+                self._odd = True
+        elif name in _PLAIN_VALUES and value.lower() != _PLAIN_VALUES[name]:
+            self._odd = True
+
+
+def by_request_line(handlers: Mapping[str, Handler]) -> dict[bytes, Handler]:
+    """Handlers of paths by the first line of plain requests to them."""
+    return {f"POST {path} HTTP/1.1".encode(): handler for path, handler in handlers.items()}

@@ -1,0 +1,205 @@
+"""Controllers bring real processes up and down, through crashes of servers and of leaders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from controller.run import Controller
+from model_registry.demand.demand import EndpointDemand
+from model_registry.entities import Scaling
+from model_registry.errors import InUseError, RegistryUnavailableError
+from model_registry.snapshot import Snapshot
+from model_registry.store import RegistryStore
+from tests.controller.replicas.conftest import MODEL, ByHand, Processes, RedisServer, Told
+from tests.model_registry.conftest import eventually, until
+
+
+@asynccontextmanager
+async def running(controller: Controller) -> AsyncIterator[Controller]:
+    task = asyncio.create_task(controller.run())
+    yield controller
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def snapshot_where(store: RegistryStore, true: Callable[[Snapshot], bool]) -> Awaitable[list[Snapshot]]:
+    async def ask() -> list[Snapshot]:
+        try:
+            snapshot = await store.load()
+        except RegistryUnavailableError:
+            return []
+        return [snapshot] if true(snapshot) else []
+
+    return eventually(ask)
+
+
+def states(snapshot: Snapshot) -> list[str]:
+    return sorted(one.state for one in snapshot.replicas.get("d", ()))
+
+
+def serving(snapshot: Snapshot) -> int:
+    return sum(one.state == "ready" for one in snapshot.endpoints.get("m", ()))
+
+
+async def test_replicas_follow_what_is_wanted(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """From none to three and back to one and none, each with a process and an endpoint of its own."""
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: "d" in s.scaling)
+        assert states(snapshot) == []
+        scaler.wanted = 3
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"] * 3 and serving(s) == 3)
+        assert len(processes.pids()) == 3
+        status = snapshot.scaling["d"]
+        assert (status.wanted, status.ready, status.reason) == (3, 3, "by hand")
+        assert status.cold_start_s is not None
+        assert 0 < status.cold_start_s < 10
+        scaler.wanted = 1
+        await snapshot_where(store, lambda s: states(s) == ["ready"])
+        await until(lambda: len(processes.pids()) == 1)
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [] and serving(s) == 0)
+        assert processes.pids() == []
+    assert not list(processes.state.rglob("*.json"))
+
+
+async def test_a_server_that_dies_is_replaced(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    scaler.wanted = 1
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        (before,) = await snapshot_where(store, lambda s: states(s) == ["ready"])
+        (pid,) = processes.pids()
+        os.kill(pid, signal.SIGKILL)
+        (dead,) = before.replicas["d"]
+        await snapshot_where(store, lambda s: states(s) == ["ready"] and s.replicas["d"][0].name != dead.name)
+        assert len(processes.pids()) == 1
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+
+
+async def test_requests_under_way_keep_their_replica(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """It drains until gateways tell of no request there, and is taken back when it is wanted meanwhile."""
+    scaler.wanted = 1
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"])
+        (endpoint,) = snapshot.endpoints["m"]
+        told.endpoints = {endpoint.name: EndpointDemand(requests=1)}
+        scaler.wanted = 0
+        (snapshot,) = await snapshot_where(
+            store, lambda s: states(s) == ["draining"] and [e.state for e in s.endpoints["m"]] == ["draining"]
+        )
+        (draining,) = snapshot.replicas["d"]
+        scaler.wanted = 1
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"] and serving(s) == 1)
+        assert snapshot.replicas["d"][0].name == draining.name
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == ["draining"])
+        assert len(processes.pids()) == 1
+        told.endpoints = {}
+        await snapshot_where(store, lambda s: states(s) == [])
+
+
+async def test_starts_that_fail_are_told_and_tried_ever_less_often(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    scaler.wanted = 1
+    broken = processes.pool_of("/bin/sh", "-c", "echo no such GPU; exit 3")
+    await store.apply([MODEL, broken, processes.deployment])
+    reasons: list[str] = []
+
+    def failed_twice(snapshot: Snapshot) -> bool:
+        reasons.extend(one.reason for one in snapshot.replicas.get("d", ()) if one.state == "failed")
+        status = snapshot.scaling.get("d")
+        return status is not None and status.failures >= 2
+
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, failed_twice)
+        status = snapshot.scaling["d"]
+        assert status.retry_at is not None
+        assert any("no such GPU" in reason for reason in reasons)
+        await store.apply([processes.pool])
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"])
+        assert (snapshot.scaling["d"].failures, snapshot.scaling["d"].retry_at) == (0, None)
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+
+
+async def test_what_no_record_names_is_taken_away(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """A replica whose record was lost; what is not ours by its mark is nobody's business here."""
+    scaler.wanted = 1
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"])
+        (record,) = snapshot.replicas["d"]
+        (orphan,) = processes.pids()
+        await store.delete("Replica", record.name)
+        await snapshot_where(
+            store, lambda s: states(s) == ["ready"] and s.replicas["d"][0].name != record.name
+        )
+        await until(lambda: orphan not in processes.pids())
+        assert len(processes.pids()) == 1
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+
+
+async def test_while_redis_is_away_no_replica_changes(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told, redis_server: RedisServer
+) -> None:
+    scaler.wanted = 2
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)) as controller:
+        await snapshot_where(store, lambda s: states(s) == ["ready"] * 2)
+        servers = processes.pids()
+        redis_server.signal(signal.SIGSTOP)
+        scaler.wanted = 0
+        leadership = controller.leadership
+        assert leadership is not None
+        await until(lambda: not leadership.holds(-0.5))
+        assert processes.pids() == servers
+        redis_server.signal(signal.SIGCONT)
+        await snapshot_where(store, lambda s: states(s) == [])
+        assert processes.pids() == []
+
+
+async def test_a_pool_with_replicas_stays_and_another_takes_over_before_they_go(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """A deployment that moves is served all the while; only then may the pool that it left be deleted."""
+    scaler.wanted = 1
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        await snapshot_where(store, lambda s: states(s) == ["ready"])
+        (before,) = processes.pids()
+        other = processes.pool.model_copy(update={"name": "q"})
+        moved = processes.deployment.model_copy(
+            update={"scaling": Scaling(pool="q", min_replicas=0, max_replicas=5)}
+        )
+        await store.apply([other, moved])
+        with pytest.raises(InUseError, match="Replica"):
+            await store.delete("Pool", "p", cascade=True)
+        (snapshot,) = await snapshot_where(
+            store, lambda s: [one.pool for one in s.replicas["d"]] == ["q"] and states(s) == ["ready"]
+        )
+        assert serving(snapshot) == 1
+        assert before not in processes.pids()
+        starts = [act["at_s"] for act in processes.done() if act["act"] == "start"]
+        (stop,) = [act["at_s"] for act in processes.done() if act["act"] == "stop"]
+        assert max(starts) < stop
+        await store.delete("Pool", "p")
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])

@@ -1,0 +1,70 @@
+"""What a process counts of its requests: targets, what is forgotten, what waits longest."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.request import Usage
+from model_registry.entities import Deployment, Endpoint, Model, Scaling, ServerRef
+from model_registry.snapshot import Snapshot
+from router.demand import Demanded, Waiting, wanted_for_rows
+
+MODEL = Model(name="m", context_length=100)
+SCALED = Deployment(name="d", model="m", scaling=Scaling(pool="p", ttft_s=0.5))
+FIXED = Deployment(name="f", model="m", profile="latency", servers=(ServerRef(http="http://a:1"),))
+
+
+def test_first_tokens_are_measured_by_the_deployments_target_or_else_the_profiles() -> None:
+    demanded = Demanded()
+    scaled, fixed = demanded.arrived("m", "balanced", 10), demanded.arrived("m", "latency", 10)
+    demanded.retain(Snapshot.of(1, [MODEL, SCALED, FIXED]))
+    for ttft_s in (0.4, 0.6):
+        scaled.first_token(ttft_s, 2.0)
+        fixed.first_token(ttft_s, 2.0)
+    groups = demanded.report({}, {}, 0.0).groups
+    assert (groups["m:balanced"].ttft_missed, groups["m:balanced"].first_tokens) == (1, 2)
+    assert groups["m:latency"].ttft_missed == 0
+    assert groups["m:latency"].ttft_s == pytest.approx(1.0)
+
+
+def test_the_oldest_is_whoever_waits_longest_now() -> None:
+    group = Demanded().arrived("m", "balanced", 10)
+    first, second = Waiting(1.0, 5), Waiting(2.0, 7)
+    for waiting in (first, second):
+        group.enter(waiting)
+        group.hold(waiting, held=True)
+    assert (group.told(4.0).oldest_s, group.told(4.0).held, group.told(4.0).waiting_tokens) == (3.0, 2, 12)
+    group.hold(second, held=False)
+    group.leave(first)
+    assert (group.told(4.0).oldest_s, group.told(4.0).held, group.told(4.0).waiting) == (2.0, 0, 1)
+
+
+def test_models_that_are_gone_are_forgotten_once_nothing_of_them_is_under_way() -> None:
+    demanded = Demanded()
+    group = demanded.arrived("gone", "balanced", 10)
+    demanded.retain(Snapshot.of(1, [MODEL]))
+    assert demanded.report({}, {}, 0.0).groups["gone:balanced"].arrivals == 1
+    group.finished(Usage(10, None))
+    demanded.retain(Snapshot.of(1, [MODEL]))
+    assert demanded.report({}, {}, 0.0).groups == {}
+
+
+def test_models_that_are_not_up_are_wanted_for_rows_of_batch_jobs() -> None:
+    """Where a deployment scales, under its profile; not where an endpoint is up, or nothing scales."""
+    up = Endpoint(
+        name="d@a:1", deployment="d", model="m", profile="balanced", lane="openai-http", target="m",
+        http="http://a:1", state="ready",
+    )  # fmt: skip
+    down = up.model_copy(update={"state": "unhealthy"})
+    for objects, wanted in (
+        ([SCALED], {("m", "balanced")}),
+        ([SCALED, FIXED, down], {("m", "balanced")}),
+        ([SCALED, up], set()),
+        ([FIXED], set()),
+    ):
+        assert wanted_for_rows(Snapshot.of(1, [MODEL, *objects]), ["m", ""], "throughput") == wanted
+    demanded = Demanded()
+    demanded.arrived("m", "balanced", 10)
+    demanded.for_rows = {("m", "balanced"), ("n", "throughput")}
+    groups = demanded.report({}, {}, 0.0).groups
+    assert [(one.held, one.waiting, one.arrivals) for one in groups.values()] == [(1, 1, 1), (1, 1, 0)]
