@@ -55,7 +55,7 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 TIMED = $(shell grep -rl --include='test_*.py' 'mark\.timed' tests)
 
 .PHONY: test
-# Four at a time, as half of their time is waiting; then, two at a time, those that measure time.
+# Four at a time, as much of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
