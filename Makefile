@@ -115,8 +115,11 @@ live-router: setup-dev ## Try the router live: three gateways before a real Trit
 	@$(RUN) -m bench.live_router $(ARGS)
 
 .PHONY: replay
-replay: setup-dev ## Compare routing policies with an oracle, in replay; at most 30 minutes
-	@$(RUN) -m router.replay.table --out bench/out/replay $(ARGS)
+replay: setup-dev ## Compare routing and residency with oracles, in replay; at most 30 minutes
+	@status=0; \
+	$(RUN) -m router.replay.table --out bench/out/replay $(ARGS) || status=1; \
+	$(RUN) -m bench.replay.packing_table --out bench/out/replay $(ARGS) || status=1; \
+	exit $$status
 
 .PHONY: engines
 engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, while clients stream
@@ -127,7 +130,7 @@ rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quic
 	@$(RUN) -m bench.rollouts $(ARGS)
 
 .PHONY: scale
-scale: setup-dev ## Scale live: a tenfold step, to zero and back, and leaders killed and frozen meanwhile (20 min)
+scale: setup-dev ## Scale live: a tenfold step, to zero and back, leaders killed, ten models on room for three (30 min)
 	@$(RUN) -m bench.scale $(ARGS)
 
 .PHONY: builder-kills
