@@ -55,7 +55,7 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 TIMED = $(shell grep -rl --include='test_*.py' 'mark\.timed' tests)
 
 .PHONY: test
-# Four at a time, as half of their time is waiting; then, two at a time, those that measure time.
+# Four at a time, as much of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
@@ -115,11 +115,20 @@ live-router: setup-dev ## Try the router live: three gateways before a real Trit
 	@$(RUN) -m bench.live_router $(ARGS)
 
 .PHONY: replay
-replay: setup-dev ## Compare routing and residency with oracles, in replay; at most 30 minutes
+replay: setup-dev ## Compare routing, autoscaling and packing with oracles, in replay; at most 30 minutes
 	@status=0; \
 	$(RUN) -m router.replay.table --out bench/out/replay $(ARGS) || status=1; \
-	$(RUN) -m bench.replay.packing_table --out bench/out/replay $(ARGS) || status=1; \
+	$(MAKE) replay-scaling || status=1; \
+	$(MAKE) replay-packing || status=1; \
 	exit $$status
+
+.PHONY: replay-scaling
+replay-scaling: setup-dev ## Compare the autoscaler with others, and with one that knows the future
+	@$(RUN) -m controller.replay.table --out bench/out/replay $(ARGS)
+
+.PHONY: replay-packing
+replay-packing: setup-dev ## Pack 162 models on a handful of GPUs, beside LRU, LFU and one that knows the future
+	@$(RUN) -m bench.replay.packing_table --out bench/out/replay $(ARGS)
 
 .PHONY: engines
 engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, while clients stream

@@ -24,7 +24,8 @@ def told(arrivals: int, waiting: int = 0, oldest_s: float = 0.0, failed: int = 0
 
 @pytest.fixture
 def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    return DemandStore.of(redis_client, config)
+    patient = config.model_copy(update={"command_timeout_s": 10.0})
+    return DemandStore.of(redis_client, patient)
 
 
 async def lapse(redis_client: Redis, worker: str, by_s: float) -> None:
