@@ -115,15 +115,20 @@ live-router: setup-dev ## Try the router live: three gateways before a real Trit
 	@$(RUN) -m bench.live_router $(ARGS)
 
 .PHONY: replay
-replay: setup-dev ## Compare routing policies and autoscalers with oracles, in replay; at most 30 minutes
+replay: setup-dev ## Compare routing, autoscaling and packing with oracles, in replay; at most 30 minutes
 	@status=0; \
 	$(RUN) -m router.replay.table --out bench/out/replay $(ARGS) || status=1; \
 	$(MAKE) replay-scaling || status=1; \
+	$(MAKE) replay-packing || status=1; \
 	exit $$status
 
 .PHONY: replay-scaling
 replay-scaling: setup-dev ## Compare the autoscaler with others, and with one that knows the future
 	@$(RUN) -m controller.replay.table --out bench/out/replay $(ARGS)
+
+.PHONY: replay-packing
+replay-packing: setup-dev ## Pack 162 models on a handful of GPUs, beside LRU, LFU and one that knows the future
+	@$(RUN) -m bench.replay.packing_table --out bench/out/replay $(ARGS)
 
 .PHONY: engines
 engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, while clients stream
@@ -134,7 +139,7 @@ rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quic
 	@$(RUN) -m bench.rollouts $(ARGS)
 
 .PHONY: scale
-scale: setup-dev ## Scale live: a tenfold step, to zero and back, and leaders killed and frozen meanwhile (20 min)
+scale: setup-dev ## Scale live: a tenfold step, to zero and back, leaders killed, ten models on room for three (30 min)
 	@$(RUN) -m bench.scale $(ARGS)
 
 .PHONY: builder-kills

@@ -29,6 +29,8 @@ class Card(NamedTuple):
     unload_s: float = 1.0
     service_s: float = 5.0
     """Of one request, during which its copy cannot go."""
+    warm_s: float = 3600.0
+    """Requests that come earlier are not counted: all GPUs are empty at first."""
     look_s: float = 30.0
     """How often the controller decides though nothing has happened, and 1 s while something is held up."""
 
@@ -97,7 +99,8 @@ class _Run:
         heapq.heappush(self.coming, (when_s, self.number, what))
 
     def arrive(self, now_s: float, model: str) -> None:
-        self.requests += 1
+        counts = now_s >= self.card.warm_s
+        self.requests += counts
         self.foresight.seen(now_s, model, 1)
         if model in self.ready:
             self.busy_until[model] = now_s + self.card.service_s
@@ -105,7 +108,7 @@ class _Run:
         new = model not in self.held
         self.held.setdefault(model, []).append(now_s)
         if model not in self.where:
-            self.cold += new
+            self.cold += new and counts
         if new:
             self.decide(now_s)
 
@@ -159,8 +162,9 @@ class _Run:
         server.copies[model] = Copy(model, model, 1.0, since_s=now_s)
         self.ready.add(model)
         for since_s in self.held.pop(model, ()):
-            self.late += now_s - since_s > LATE_S
-            self.worst_s = max(self.worst_s, now_s - since_s)
+            if since_s >= self.card.warm_s:
+                self.late += now_s - since_s > LATE_S
+                self.worst_s = max(self.worst_s, now_s - since_s)
             self.busy_until[model] = now_s + self.card.service_s
         self.decide(now_s)
 

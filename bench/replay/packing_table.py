@@ -12,7 +12,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -47,8 +47,8 @@ class Work(NamedTuple):
 WORKS = (
     Work("m-large, days 0-2", "m_large", 0, 3, (6, 7)),
     Work("m-large, days 6-7", "m_large", 6, 2, (7,)),
-    Work("m-large in equilibrium", "m_large", 0, 3, (5, 6)),
-    Work("deepseek-r1, 73 models", "deepseek_r1", 0, 1, (3, 4)),
+    Work("m-large in equilibrium", "m_large", 0, 3, (6,), anew=False),
+    Work("deepseek-r1, 73 models", "deepseek_r1", 0, 1, (5,)),
 )
 """The first is what the rule was chosen on."""
 POLICIES = ("LRU", "LFU 1 h", OURS, CLAIRVOYANT)
@@ -95,8 +95,8 @@ def foresight(policy: str, work: Arrivals) -> Foresight:
     return NextUse()
 
 
-def rows(seeds: int, processes: int, works: Sequence[Work] = WORKS) -> list[Row]:
-    """Every work with each number of GPUs and every policy."""
+def rows(seeds: int, processes: int, log: Callable[[str], None], works: Sequence[Work] = WORKS) -> list[Row]:
+    """Every work with each number of GPUs and every policy. `log` is told what each run came to."""
     tasks = [
         Task(work, gpus, policy, seed)
         for work in works
@@ -104,8 +104,14 @@ def rows(seeds: int, processes: int, works: Sequence[Work] = WORKS) -> list[Row]
         for policy in POLICIES
         for seed in range(1, seeds + 1)
     ]
+    found = []
     with get_context("spawn").Pool(processes) as pool:
-        found = pool.map(run, tasks, chunksize=1)
+        for task, one in zip(tasks, pool.imap(run, tasks), strict=True):
+            log(
+                f"{task.work.name}, {task.gpus} GPUs, {task.policy}, seed {task.seed}: "
+                f"{one.cold_percent:.2f} % cold, {one.late_percent:.2f} % late"
+            )
+            found.append(one)
     return [_row(tasks[place], found[place : place + seeds]) for place in range(0, len(tasks), seeds)]
 
 
@@ -162,7 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.seeds < 1 or chosen.processes < 1:
         parser.error("--seeds and --processes: give at least 1 of each.")
     begun = time.monotonic()
-    found = rows(chosen.seeds, chosen.processes)
+
+    def log(line: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - begun:5.0f} s  {line}\n")
+
+    found = rows(chosen.seeds, chosen.processes, log)
     console = Console(width=120)
     console.print(printed(found))
     if chosen.out is not None:

@@ -19,9 +19,10 @@ from typing import Any
 from bench.build import BenchError
 from bench.scale.following import following
 from bench.scale.leaders import leaders
+from bench.scale.residency import QUICK_S, RUN_S, residency
 from enginehouse.errors import CommandError
 
-CASES = ("following", "leaders")
+CASES = ("following", "leaders", "residency")
 GONE, QUICK_GONE = 125, 10
 """Leaders; each fifth is frozen, the others are killed."""
 Say = Callable[[str], None]
@@ -47,10 +48,13 @@ async def campaign(cases: list[str], *, quick: bool, seed: int) -> dict[str, Any
 
 async def _case(name: str, folder: Path, quick: bool, seed: int, say: Say) -> dict[str, Any]:
     say("begins")
-    if name == "following":
-        told = await following(seed, say, folder)
-    else:
-        told = await leaders(QUICK_GONE if quick else GONE, seed, say, folder)
+    match name:
+        case "following":
+            told = await following(seed, say, folder)
+        case "leaders":
+            told = await leaders(QUICK_GONE if quick else GONE, seed, say, folder)
+        case _:
+            told = await residency(seed, QUICK_S if quick else RUN_S, say, folder)
     say(json.dumps(told))
     return told
 
@@ -65,7 +69,9 @@ def _say(began_s: float, name: str) -> Say:
 def main() -> int:
     """Run what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer leaders")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer leaders, and a shorter run on little memory"
+    )
     parser.add_argument("--only", action="append", choices=CASES, help="this case only; may repeat")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -259,9 +259,6 @@ async def leak(up: Fleet, say: Say) -> dict[str, Any]:
 
 async def residency(seed: int, for_s: float, say: Say, folder: Path) -> dict[str, Any]:
     """Both; the processes it starts have ended when it returns."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with fleet(folder) as up:
         await up.deploy()
         say(f"{MODELS} models, room for {ROOM}")
@@ -269,6 +266,14 @@ async def residency(seed: int, for_s: float, say: Say, folder: Path) -> dict[str
         say(json.dumps(packed))
         leaked = await leak(up, say)
     return {"packing": packed, "leak": leaked, "ok": packed["ok"] and leaked["ok"]}
+
+
+async def _alone(seed: int, for_s: float, say: Say, folder: Path) -> dict[str, Any]:
+    """Ends all on SIGTERM, too."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await residency(seed, for_s, say, folder)
 
 
 def main() -> int:
@@ -288,7 +293,7 @@ def main() -> int:
             folder = options.keep or Path(temporary)
             folder.mkdir(parents=True, exist_ok=True)
             for_s = QUICK_S if options.quick else RUN_S
-            told = asyncio.run(residency(options.seed, for_s, say, folder))
+            told = asyncio.run(_alone(options.seed, for_s, say, folder))
     except (BenchError, CommandError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

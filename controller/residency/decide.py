@@ -22,7 +22,7 @@ UNLOAD_S = 1.0
 """What draining an idle copy and unloading it takes, about."""
 EVICT_AHEAD_S = 2.0
 """How long before its GPU can load again a copy goes to make room; until then it may yet be of use."""
-WORTH = 2.0
+WORTH = 4.0
 """A load that nobody waits for has to save so many times the waiting that its victims will cost."""
 SETTLE_S = 3.0
 """How long reports of requests in flight may lag."""

@@ -17,7 +17,7 @@ EDGES_S = tuple(8.0 * 2 ** (half / 2) for half in range(32))
 """Of the histograms' bins: 8 s to 4 days, two to an octave. Shorter gaps say nothing of absence."""
 FADES_S = 86_400.0
 """A gap counts the less, the longer ago it ended: by 1/e after so long."""
-PRIOR = 2.0
+PRIOR = 8.0
 """Gaps of its own that a model needs to count as much as all others."""
 BURST_S = 20.0
 """Requests that come so soon after one another would all wait for the same load."""

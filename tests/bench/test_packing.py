@@ -36,7 +36,7 @@ def test_the_records_are_whole() -> None:
 def test_every_request_is_served_in_the_end_and_waits_are_counted() -> None:
     """Two models and room for one: each waits for the other to go, and for its own load."""
     work = Arrivals(np.array([0.0, 1.0, 30.0]), np.array([0, 0, 1]), 2)
-    told = packed(work, Card(1, slots=1, load_s=20, unload_s=1, service_s=5), Recency())
+    told = packed(work, Card(1, slots=1, warm_s=0), Recency())
     assert (told.requests, told.cold, told.late, told.loads) == (3, 2, 3, 2)
     assert told.worst_s == pytest.approx(21, abs=2)
 
