@@ -12,9 +12,10 @@ from typing import Any
 from engine_builder.build import StepCache, Stop
 from engine_builder.build.placeholders import filled
 from engine_builder.config import BuilderConfig
-from engine_builder.errors import BuilderError, BuildStoppedError, StepError
+from engine_builder.errors import BuildStoppedError
 from engine_builder.steps.step import Step
 from enginehouse.build_view import BuildView
+from enginehouse.builder_errors import told
 from enginehouse.building import (
     Parts,
     Recipe,
@@ -25,11 +26,8 @@ from enginehouse.building import (
     resolved,
     step_keys,
 )
-from enginehouse.errors import CommandError
 from model_registry.engine_specs import EngineSpec, Runtime
 from model_registry.engines import Engine
-
-_LOG_LINES_SHOWN = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def build_here(
 
     Raises CommandError, and KeyboardInterrupt after Ctrl-C.
     """
-    with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
+    with told(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
         recipe = _recipe(spec, runtime, parts, opened, view, here=True)
         steps = needed_here(recipe, parts)
         stop = Stop()
@@ -96,7 +94,7 @@ def recipe_here(
     spec: EngineSpec, runtime: Runtime, parts: Parts, config: BuilderConfig, cache: Path | None
 ) -> Recipe:
     """The spec with nothing open, and its digest. Raises CommandError."""
-    with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
+    with told(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
         return _recipe(spec, runtime, parts, opened, view, here=False)
 
 
@@ -104,7 +102,7 @@ def dry_run(
     spec: EngineSpec, runtime: Runtime, parts: Parts, config: BuilderConfig, cache: Path | None
 ) -> tuple[Recipe, list[PlannedStep]]:
     """What would be run. Raises CommandError."""
-    with reported(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
+    with told(), open_cache(config, cache) as opened, BuildView(spec.name) as view:
         recipe = _recipe(spec, runtime, parts, opened, view, here=True)
         steps = needed_here(recipe, parts)
         keys = step_keys(steps)
@@ -138,25 +136,6 @@ def _planned(step: Step, keys: Mapping[str, str], cache: StepCache) -> PlannedSt
         step.expects,
         step.gpus,
     )
-
-
-@contextmanager
-def reported() -> Iterator[None]:
-    """Turns what stops a build into what stops a command."""
-    try:
-        yield
-    except BuilderError as error:
-        raise CommandError(str(error), explained(error.remedy, _log_end(error)) or None) from error
-
-
-def explained(remedy: str, log_end: str) -> str:
-    """What to do, below the end of the log."""
-    shown = [f"| {line}" for line in log_end.splitlines()[-_LOG_LINES_SHOWN:]]
-    return "\n".join([*shown, *remedy.splitlines()])
-
-
-def _log_end(error: BuilderError) -> str:
-    return error.log_end if isinstance(error, StepError) else ""
 
 
 def as_document(recipe: Recipe, steps: list[PlannedStep]) -> dict[str, Any]:

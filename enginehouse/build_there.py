@@ -10,9 +10,9 @@ from typing import cast, get_args
 
 from engine_builder.build import Phase, Progress
 from enginehouse import builds_api
-from enginehouse.build_here import explained
 from enginehouse.build_view import BuildView
 from enginehouse.build_waiting import somebody_can, why_it_waits
+from enginehouse.builder_errors import explained
 from enginehouse.connection import Connection
 from enginehouse.errors import ApiError, CommandError
 from enginehouse.objects import fetch

@@ -12,7 +12,7 @@ import uvloop
 
 from engine_builder.build import visible_gpus
 from engine_builder.build.builder import Builder
-from enginehouse.build_here import reported
+from enginehouse.builder_errors import told
 from enginehouse.building import HouseParts, Parts, maker, open_cache
 from enginehouse.engine_places import EnginePlaces
 from enginehouse.settings import Settings, load
@@ -31,7 +31,7 @@ def run_builder(config: Path | None, *, once: bool, runtime: Runtime | None, cac
     settings = load(config).settings
     logs = Logs(settings.telemetry)
     try:
-        with reported():
+        with told():
             parts = HouseParts(EnginePlaces.of(settings))
             well = uvloop.run(work(settings, parts, once=once, runtime=runtime, cache=cache))
     finally:

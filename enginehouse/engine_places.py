@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from engine_builder.engines_config import EnginesConfig
-from engine_builder.errors import BuilderError
 from engine_builder.package import Signer, Trust
 from engine_builder.repository.engine_models import Finish
 from engine_builder.repository.model_files import from_installation
-from enginehouse.errors import CommandError
 from enginehouse.local.state_dir import StateDir, default_state_dir
 from enginehouse.settings import Settings, load
 from model_registry.engine_specs import Runtime
@@ -66,19 +62,3 @@ class EnginePlaces:
     def trust(self) -> Trust:
         """Its own key, and those that the settings name. Raises SignatureError."""
         return Trust.of(self.signer, self.config.trusted_keys, self.config.allow_unsigned)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Turns what stopped a build, a package or a store into what stops a command."""
-    try:
-        yield
-    except BuilderError as error:
-        raise CommandError(str(error), error.remedy or None) from error
-    except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        raise CommandError(
-            f"{where}{error.strerror or error}", "check free space and permissions there"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CommandError(f"a file that should be text is not UTF-8: {error}") from error

@@ -83,7 +83,7 @@ def _figures(status: RolloutStatus) -> Table:
     for figure in status.figures:
         table.add_row(
             figure.name,
-            _value(figure, figure.candidate),
+            _value(figure, figure.candidate, figure.p90),
             _value(figure, figure.stable),
             f"{figure.samples}/{figure.stable_samples}" if figure.stable_samples else f"{figure.samples}",
             _bound(figure, figure.harmless),
@@ -98,13 +98,12 @@ def _is_ratio(figure: Figure) -> bool:
     return figure.name.rpartition(".")[2] in _RATIOS
 
 
-def _value(figure: Figure, value: float | None) -> str:
+def _value(figure: Figure, value: float | None, p90: float | None = None) -> str:
     if value is None:
         return "-"
     if not _is_ratio(figure):
         return f"{value:.2%}"
-    spread = f" (p90 {figure.p90:.2f})" if figure.p90 is not None and value == figure.candidate else ""
-    return f"x {value:.2f}{spread}"
+    return f"x {value:.2f}" if p90 is None else f"x {value:.2f} (p90 {p90:.2f})"
 
 
 def _bound(figure: Figure, bound: float) -> str:

@@ -7,45 +7,31 @@ Redis time inside the scripts, where lapsing can be recorded as a change. `CATAL
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
+from model_registry.key_catalogue import KeySpec
 from model_registry.kinds import KINDS
 
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """One row of the catalogue; `suffix` follows `eh:{<name>}:`."""
-
-    suffix: str
-    type: Literal["hash", "stream", "zset"]
-    owner: str
-    lapses: str
-    meaning: str
-
-
 CATALOGUE: tuple[KeySpec, ...] = (
-    KeySpec("meta", "hash", "every writer", "never", "which history, how far, its last change id"),
-    KeySpec("changes", "stream", "every writer", "capped", "one record per version: what it changed"),
-    KeySpec("deadlines", "zset", "leading controller", "with the endpoint", "when endpoints lapse, ms"),
-    KeySpec("leader", "hash", "controllers", "by its until_ms", "who leads, until when, fencing token"),
-    KeySpec("history", "hash", "operators", "capped", "kind/name -> last versions, as a JSON list"),
-    KeySpec("model", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("deployment", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("endpoint", "hash", "leading controller", "by deadlines", "name -> JSON document"),
-    KeySpec("tenant", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("apikey", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("adapter", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("policy", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("profile", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("enginespec", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("engine", "hash", "builders", "never", "name -> JSON document"),
-    KeySpec("rollout", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("rolloutstatus", "hash", "leading controller", "with the rollout", "name -> JSON document"),
-    KeySpec("pool", "hash", "operators", "never", "name -> JSON document"),
-    KeySpec("replica", "hash", "leading controller", "when stopped", "name -> JSON document"),
-    KeySpec("scalingstatus", "hash", "leading controller", "with the deployment", "name -> JSON document"),
-    KeySpec("drain", "hash", "operators", "never", "name -> JSON document"),
+    KeySpec("meta", "hash", "never", "which history, how far, its last change id", "every writer"),
+    KeySpec("changes", "stream", "capped", "one record per version: what it changed", "every writer"),
+    KeySpec("deadlines", "zset", "with the endpoint", "when endpoints lapse, ms", "leading controller"),
+    KeySpec("leader", "hash", "by its until_ms", "who leads, until when, fencing token", "controllers"),
+    KeySpec("history", "hash", "capped", "kind/name -> last versions, as a JSON list", "operators"),
+    KeySpec("model", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("deployment", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("endpoint", "hash", "by deadlines", "name -> JSON document", "leading controller"),
+    KeySpec("tenant", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("apikey", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("adapter", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("policy", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("profile", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("enginespec", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("engine", "hash", "never", "name -> JSON document", "builders"),
+    KeySpec("rollout", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("rolloutstatus", "hash", "with the rollout", "name -> JSON document", "leading controller"),
+    KeySpec("pool", "hash", "never", "name -> JSON document", "operators"),
+    KeySpec("replica", "hash", "when stopped", "name -> JSON document", "leading controller"),
+    KeySpec("scalingstatus", "hash", "with the deployment", "name -> JSON document", "leading controller"),
+    KeySpec("drain", "hash", "never", "name -> JSON document", "operators"),
 )
 
 KIND_INDEX = {kind: index for index, kind in enumerate(KINDS, start=1)}

@@ -160,7 +160,7 @@ def _missing(rollout: Rollout, status: RolloutStatus, here: Decision, now: float
     unproven = [one for one in _gates(rollout, status, here) if one.cleared < 1.0]
     if unproven and here.samples >= here.needed:
         least = min(unproven, key=lambda one: one.cleared)
-        why = f"not yet shown harmless: {told(least)}"
+        why = f"not yet shown harmless ({least.cleared:.0%} of the proof): {told(least)}"
     waits += [elapsed_s * (1 / one.cleared - 1) if one.cleared else float("inf") for one in unproven]
     longest_s = max(waits)
     return why, None if longest_s == float("inf") else max(0.0, longest_s)

@@ -22,6 +22,7 @@ from emulator.train.corpus import dialogues
 from emulator.train.network import Arrays, Network
 from emulator.train.specs import MODELS, Recipe
 from emulator.train.train import Adam, Example, answer_example, batches, learning_rate
+from engine_builder.doubles.tensor_files import Tensor, write_tensors
 from inference.lora import CONFIG_FILE, MODULE_IDS, WEIGHTS_FILE
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models"
@@ -150,17 +151,8 @@ def _save(folder: Path, parts: list[_Part], matrices: Arrays, made: AdapterRecip
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Array]) -> None:
-    """Writes tensors in half precision: length of the header, header, data."""
-    halves = {name: tensor.astype("<f2") for name, tensor in sorted(tensors.items())}
-    header, start = {}, 0
-    for name, half in halves.items():
-        end = start + half.nbytes
-        header[name] = {"dtype": "F16", "shape": list(half.shape), "data_offsets": [start, end]}
-        start = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    data = b"".join(half.tobytes() for half in halves.values())
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    """Writes tensors in half precision."""
+    write_tensors(path, {name: Tensor.of(tensor, "F16") for name, tensor in tensors.items()})
 
 
 def main() -> None:

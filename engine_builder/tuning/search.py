@@ -53,8 +53,15 @@ def next_trial(history: Sequence[Measured], space: Space, budget: Budget) -> Tri
         if seen.goodput(best) <= seen.goodput(space.start) * (1 + LEAST_GAIN):
             best = space.start
         return _done(seen, f"{over} are used up", best, confirmed=best == space.start)
-    reason = "nothing else does better" if wanted == space.start else "measured again, it is still the best"
-    return _done(seen, reason, wanted, confirmed=True)
+    return _done(seen, _why(seen, wanted, space.start), wanted, confirmed=True)
+
+
+def _why(seen: _Seen, won: Setting, start: Setting) -> str:
+    if won != start:
+        return "measured again, it is still the best"
+    ahead = max(map(seen.explored, seen.settings()), default=0.0) > seen.explored(start) * (1 + LEAST_GAIN)
+    again = "; what was ahead at first was not when it was measured again"
+    return f"nothing else does better{again if ahead else ''}"
 
 
 class _Seen:

@@ -121,11 +121,11 @@ def gc(
     Example: enginehouse builds gc --max-gib 200
     """
     from engine_builder.amounts import bytes_told
-    from enginehouse.build_here import reported
+    from enginehouse.builder_errors import told
     from enginehouse.building import open_cache
     from enginehouse.settings import load
 
-    with reported(), open_cache(load(config).settings.builder, cache) as opened:
+    with told(), open_cache(load(config).settings.builder, cache) as opened:
         found = opened.collect(int(max_gib * (1 << 30)))
     in_use = f"; {found.in_use} more are in use" if found.in_use else ""
     freed, kept = bytes_told(found.freed_bytes), bytes_told(found.kept_bytes)

@@ -37,9 +37,10 @@ def list_engines(
     import asyncio
 
     from engine_builder.package import list_published
+    from enginehouse.builder_errors import told
     from enginehouse.console import output
     from enginehouse.engine_listing import engines_table
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.engine_places import EnginePlaces
     from enginehouse.engine_records import known_if_any
     from enginehouse.preflighting import maybe_located
 
@@ -62,7 +63,8 @@ def show(
     """
     import yaml
 
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.builder_errors import told
+    from enginehouse.engine_places import EnginePlaces
 
     with told():
         found = _published(engine, store, EnginePlaces.find(config, state_dir))
@@ -87,7 +89,8 @@ def verify(
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from engine_builder.package import verify as verified
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.builder_errors import told
+    from enginehouse.engine_places import EnginePlaces
     from enginehouse.errors import CommandError
 
     places = EnginePlaces.find(config, state_dir)
@@ -140,7 +143,8 @@ def fetch(
     from rich.progress import Progress
 
     from engine_builder.package import fetch as fetched
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.builder_errors import told
+    from enginehouse.engine_places import EnginePlaces
 
     places = EnginePlaces.find(config, state_dir)
     with told(), Progress(console=Console(stderr=True), transient=True) as shown:
@@ -183,7 +187,7 @@ def serve(
     """
     import asyncio
 
-    from enginehouse.engine_places import told
+    from enginehouse.builder_errors import told
     from enginehouse.engine_serving import serve as served
     from enginehouse.local.triton import TritonPorts
 
@@ -209,7 +213,8 @@ def publish(
 
     from engine_builder.package import engine_of, list_published, verify
     from engine_builder.package import publish as published
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.builder_errors import told
+    from enginehouse.engine_places import EnginePlaces
     from enginehouse.engine_records import known_if_any, put
     from enginehouse.errors import CommandError
     from enginehouse.preflighting import maybe_located
@@ -260,8 +265,9 @@ def gc(
     from engine_builder.package import list_published, remove
     from engine_builder.package.garbage import collect
     from engine_builder.package.store import leftovers, remove_leftover
+    from enginehouse.builder_errors import told
     from enginehouse.connection import locate
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.engine_places import EnginePlaces
     from enginehouse.engine_records import forget, known
 
     places = EnginePlaces.find(config, state_dir)
@@ -302,7 +308,8 @@ def keygen(
     """
     from engine_builder.package import Signer
     from engine_builder.package.signing import key_id, public_path
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.builder_errors import told
+    from enginehouse.engine_places import EnginePlaces
 
     at = path or EnginePlaces.find(config, state_dir).signing_key
     with told():

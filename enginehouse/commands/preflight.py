@@ -61,9 +61,10 @@ def preflight(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from enginehouse.builder_errors import told
     from enginehouse.console import output
     from enginehouse.engine_listing import checks_table, verdict
-    from enginehouse.engine_places import EnginePlaces, told
+    from enginehouse.engine_places import EnginePlaces
     from enginehouse.errors import CommandError
     from enginehouse.preflighting import Wanted, maybe_located, run
     from model_registry.entities import ServerRef

@@ -33,13 +33,13 @@ async def seed(redis_url: str, keys: Keys, applied: Iterable[tuple[str, str]]) -
                 ApiKey(name="local-admin", tenant=TENANT, sha256=digest(keys.admin_key), admin=True),
             ]
         )
-        await _forget(store, {name for kind, name in applied if kind == "Deployment"})
+        await forget(store, {name for kind, name in applied if kind == "Deployment"})
     finally:
         await client.aclose()
 
 
-async def _forget(store: RegistryStore, deployments: set[str]) -> None:
-    """Remove deployments, their endpoints and replicas; those that are gone already are no fault."""
+async def forget(store: RegistryStore, deployments: set[str]) -> None:
+    """Remove deployments and what hangs on them; those that are gone already are no fault."""
     objects = (await store.contents()).objects.values()
     for item in objects:
         if isinstance(item, Replica) and item.deployment in deployments:
@@ -49,4 +49,4 @@ async def _forget(store: RegistryStore, deployments: set[str]) -> None:
             await store.set_endpoint_state(item.name, "gone")
     for item in objects:
         if isinstance(item, Deployment) and item.name in deployments:
-            await store.delete("Deployment", item.name)
+            await store.delete("Deployment", item.name, cascade=True)

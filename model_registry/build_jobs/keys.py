@@ -7,19 +7,7 @@ inside the scripts, and ended builds are forgotten by builders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """One row of the catalogue; `suffix` follows `eh:{<name>}:`."""
-
-    suffix: str
-    type: Literal["hash", "stream", "zset"]
-    lapses: str
-    meaning: str
-
+from model_registry.key_catalogue import KeySpec
 
 CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("builds", "zset", "with the builds", "all builds by creation, ms"),

@@ -6,26 +6,15 @@ slot. What is lost is told again with the workers' next reports, but for what en
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from model_registry.key_catalogue import KeySpec
 
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """One row of the catalogue; `suffix` follows `eh:{<name>:demand}:`."""
-
-    suffix: str
-    type: Literal["hash", "zset", "stream"]
-    meaning: str
-
-
+_WEEK = "by Redis expiry, a week after the last report"
 CATALOGUE: tuple[KeySpec, ...] = (
-    KeySpec("reports", "hash", "worker -> ms of its report by Redis' clock, and the report as JSON"),
-    KeySpec("workers", "zset", "worker -> ms of its report; 0: it has said that it ends"),
-    KeySpec("ended", "hash", "<groups or endpoints>|<name>|<count> -> what ended workers had counted"),
-    KeySpec("calls", "stream", "one entry for each urgent report: which worker; capped"),
+    KeySpec("reports", "hash", _WEEK, "worker -> ms of its report by Redis' clock, and the report as JSON"),
+    KeySpec("workers", "zset", _WEEK, "worker -> ms of its report; 0: it has said that it ends"),
+    KeySpec("ended", "hash", _WEEK, "<groups or endpoints>|<name>|<count> -> what ended workers had counted"),
+    KeySpec("calls", "stream", _WEEK, "one entry for each urgent report: which worker; capped"),
 )
-"""Each lapses by Redis expiry, a week after the last report."""
 
 
 class Keys:

@@ -6,19 +6,7 @@ and one command may read them all. Nothing here is worth keeping: what is lost i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """One row of the catalogue; `suffix` follows `eh:{<name>:kv}:`."""
-
-    suffix: str
-    type: Literal["hash", "stream"]
-    lapses: str
-    meaning: str
-
+from model_registry.key_catalogue import KeySpec
 
 CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec(

@@ -6,19 +6,7 @@ one slot. What is lost is told again with the workers' next reports, but for wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """One row of the catalogue; `suffix` follows `eh:{<name>:rollouts}:`."""
-
-    suffix: str
-    type: Literal["hash"]
-    lapses: str
-    meaning: str
-
+from model_registry.key_catalogue import KeySpec
 
 CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec(

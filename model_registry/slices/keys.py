@@ -7,19 +7,7 @@ lost is learned again from the workers' next reports.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """One row of the catalogue; `suffix` follows `eh:{<name>:slices}:`."""
-
-    suffix: str
-    type: Literal["hash", "stream", "zset"]
-    lapses: str
-    meaning: str
-
+from model_registry.key_catalogue import KeySpec
 
 CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("beat", "hash", "never", "when any worker was last heard, ms; until when nothing new is granted"),

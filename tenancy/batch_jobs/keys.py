@@ -7,19 +7,7 @@ and what is kept too long is swept, together with its contents on disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-
-@dataclass(frozen=True, slots=True)
-class KeySpec:
-    """One row of the catalogue; `suffix` follows `eh:{<name>:jobs}:`."""
-
-    suffix: str
-    type: Literal["hash", "set", "string", "zset"]
-    lapses: str
-    meaning: str
-
+from model_registry.key_catalogue import KeySpec
 
 CATALOGUE: tuple[KeySpec, ...] = (
     KeySpec("files", "hash", "swept", "file id -> JSON document"),

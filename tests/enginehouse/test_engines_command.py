@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from engine_builder.errors import SignatureError
 from engine_builder.package.signing import Signer
+from enginehouse.builder_errors import told
 from enginehouse.cli import app
-from enginehouse.engine_places import EnginePlaces, told
+from enginehouse.engine_places import EnginePlaces
 from enginehouse.errors import CommandError
 from model_registry.engines import Engine
 from model_registry.entities import Deployment, Model, ServerRef

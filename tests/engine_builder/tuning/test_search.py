@@ -76,6 +76,7 @@ def test_luck_is_not_taken_for_the_best() -> None:
 
     _, done = searched(lucky)
     assert (done.best, done.confirmed) == (START, True)
+    assert done.reason.endswith("what was ahead at first was not when it was measured again")
 
 
 def test_a_setting_that_does_not_run_is_left_alone() -> None:
