@@ -55,7 +55,7 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 TIMED = $(shell grep -rl --include='test_*.py' 'mark\.timed' tests)
 
 .PHONY: test
-# Four at a time, as half of their time is waiting; then, two at a time, those that measure time.
+# Four at a time, as much of their time is waiting; then, two at a time, those that measure time.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
@@ -115,8 +115,15 @@ live-router: setup-dev ## Try the router live: three gateways before a real Trit
 	@$(RUN) -m bench.live_router $(ARGS)
 
 .PHONY: replay
-replay: setup-dev ## Compare routing policies with an oracle, in replay; at most 30 minutes
-	@$(RUN) -m router.replay.table --out bench/out/replay $(ARGS)
+replay: setup-dev ## Compare routing policies and autoscalers with oracles, in replay; at most 30 minutes
+	@status=0; \
+	$(RUN) -m router.replay.table --out bench/out/replay $(ARGS) || status=1; \
+	$(MAKE) replay-scaling || status=1; \
+	exit $$status
+
+.PHONY: replay-scaling
+replay-scaling: setup-dev ## Compare the autoscaler with others, and with one that knows the future
+	@$(RUN) -m controller.replay.table --out bench/out/replay $(ARGS)
 
 .PHONY: engines
 engines: setup-dev ## Take a checkpoint to a promoted engine on a real Triton, while clients stream

@@ -59,10 +59,11 @@ def is_due(
     idle_s = config.infer_probe_s
     if idle_s is None:
         return False
+    lately = now_s - known.asked_s < config.infer_probe_timeout_s
     if known.failed:
-        return known.failed < config.unhealthy_after or now_s - known.asked_s >= config.infer_probe_timeout_s
-    if not serves:
-        return True
+        return known.failed < config.unhealthy_after or not lately
+    if not serves:  # where something else keeps it from serving, it is asked now and then
+        return not lately
     if seen.requests >= slots:
         return False
     quiet_s = now_s - known.good_s

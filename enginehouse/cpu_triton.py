@@ -15,6 +15,7 @@ from enginehouse.local.stack import DEMO_STACK, LocalStack, ServerEntry, read_st
 from enginehouse.local.state_dir import STATE_DIR_ENV, StateDir, default_state_dir
 from enginehouse.local.triton import TritonPorts, TritonProcess
 from enginehouse.local.triton_environment import ensure_environment
+from telemetry.lifecycle import every
 
 LOG_PERIOD_S = 0.2
 
@@ -69,13 +70,15 @@ async def _serve(stack: LocalStack, server: ServerEntry, state: StateDir, argume
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    telling = asyncio.create_task(_tell(log))
+    told = _Told(log)
+    telling = asyncio.create_task(every(LOG_PERIOD_S, told.tell))
     try:
         await process.start()
         await _until(ended, process)
     finally:
         await process.stop()
         telling.cancel()
+        told.tell()
 
 
 async def _until(ended: asyncio.Event, process: TritonProcess) -> None:
@@ -99,18 +102,21 @@ async def _served(process: TritonProcess) -> None:
     raise ProcessError(f"{process.name} ended with status {status}", "its log above says why; start it again")
 
 
-async def _tell(log: Path) -> None:
-    """Write what the server logs to standard output, as it does so."""
-    told = 0
-    while True:
-        if log.exists():
-            with log.open("rb") as file:
-                file.seek(told)
+class _Told:
+    """What of the server's log is on standard output already."""
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._size = log, 0
+
+    def tell(self) -> None:
+        """Write what is new."""
+        if self._log.exists():
+            with self._log.open("rb") as file:
+                file.seek(self._size)
                 text = file.read()
-            told += len(text)
+            self._size += len(text)
             sys.stdout.buffer.write(text)
             sys.stdout.buffer.flush()
-        await asyncio.sleep(LOG_PERIOD_S)
 
 
 def _say(text: str) -> None:

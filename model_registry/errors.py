@@ -84,13 +84,17 @@ class NameTakenError(RegistryError):
 class InUseError(RegistryError):
     """An object that others need cannot be deleted."""
 
-    def __init__(self, kind: str, name: str, users: Iterable[str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        users: Iterable[str],
+        remedy: str = "delete those first, or delete with cascade",
+    ) -> None:
         self.kind = kind
         self.name = name
         self.users = tuple(users)
-        super().__init__(
-            f"{kind} {name!r} is used by {', '.join(self.users)}; delete those first, or delete with cascade"
-        )
+        super().__init__(f"{kind} {name!r} is used by {', '.join(self.users)}; {remedy}")
 
 
 class IllegalTransitionError(RegistryError):

@@ -102,9 +102,14 @@ def deletion(refs: Iterable[Ref], after: Objects, cascade: bool) -> set[Ref]:
     while unasked:
         ref = unasked.pop()
         in_use = [user for user in users(ref, after) if user not in gone]
-        running = [user for user in in_use if user[0] == "Replica"]
-        if running or (in_use and not cascade):
-            raise InUseError(*ref, (f"{kind} {name!r}" for kind, name in sorted(in_use)))
+        if any(kind == "Replica" for kind, _ in in_use):
+            raise InUseError(*ref, _shown(in_use), "delete its deployments first, and wait until replicas go")
+        if in_use and not cascade:
+            raise InUseError(*ref, _shown(in_use))
         gone.update(in_use)
         unasked += in_use
     return gone
+
+
+def _shown(refs: Iterable[Ref]) -> list[str]:
+    return [f"{kind} {name!r}" for kind, name in sorted(refs)]

@@ -17,7 +17,7 @@ USUAL_PER_S = 0.9
 STEP = 10
 """To about 1.15 of what one replica does. The further above it, the more has come to wait when others are up,
 and what there is beside the load works that off slowly."""
-USUAL_S, STEP_S = 30.0, 120.0
+USUAL_S, STEP_S = 30.0, 150.0
 FALL_WITHIN_S = 300.0
 WINDOW_S = 5.0
 LEAVES_WITHIN_S = 240.0

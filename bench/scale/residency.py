@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -186,10 +187,10 @@ def misses(asked: Sequence[Asked]) -> int:
     until_s: dict[str, float] = {}
     count = 0
     for one in sorted(asked, key=lambda one: one.sent_s):
-        if one.cold and one.sent_s > until_s.get(one.model, 0.0):
+        if one.cold and one.sent_s > until_s.get(one.model, -inf):
             count += 1
         if one.cold and one.first_s is not None:
-            until_s[one.model] = max(until_s.get(one.model, 0.0), one.first_s)
+            until_s[one.model] = max(until_s.get(one.model, -inf), one.first_s)
     return count
 
 

@@ -1,8 +1,8 @@
 """A small OpenAI-HTTP server for pools of processes: `tiny_server.py PORT ACTS`.
 
-It answers `/v1/models`, and writes what is done to it into ACTS, a JSON line each: its start, with the token
-of the leader by which it was started, and its end, with the process that asked for it. Times are those of
-`CLOCK_BOOTTIME`.
+It answers `/v1/models`, and every request with one token. It writes what is done to it into ACTS, a JSON line
+each: its start, with the token of the leader by which it was started, and its end, with the process that
+asked for it. Times are those of `CLOCK_BOOTTIME`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Any path will do."""
-        body = json.dumps({"object": "list", "data": [{"id": "m", "object": "model"}]}).encode()
+        self._answer({"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        """One token, whatever is asked."""
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "."}}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        told = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
+        self._answer({**told, "choices": [choice], "usage": usage})
+
+    def _answer(self, told: dict[str, object]) -> None:
+        body = json.dumps(told).encode()
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -3,52 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil
-from types import MappingProxyType
 from typing import NamedTuple
+
+import numpy as np
 
 from controller.replay import rivals
 from controller.replay.fluid import Engines, Run, run
 from controller.replay.own import Own
-from controller.replay.traffic import Traffic
+from controller.replay.traffic import Floats, Traffic
 
 OWN, ORACLE, KPA, HPA = "enginehouse", "clairvoyant", "Knative KPA", "HPA"
 SCHEDULE, STATIC = "fixed schedule", "static peak"
-FIRST_S = 60
-"""All begin with the replicas that so many seconds need at `rivals.TARGET`."""
+STEP_S = 60
+"""Of timelines."""
+
+
+class Way(NamedTuple):
+    """What became of one way to size the fleet."""
+
+    replica_s: float
+    attainment: float
+    ups: int
+    starts: int
+    up: Floats
+    """Replicas by `STEP_S`, in the mean."""
 
 
 class Comparison(NamedTuple):
     """By name of the way, the same traffic for all."""
 
-    traffic: Traffic
+    traffic: str
     engines: Engines
     seed: int
-    runs: Mapping[str, Run]
+    load: Floats
+    """In replicas, by `STEP_S`."""
+    ways: Mapping[str, Way]
 
     def of_oracle(self, name: str) -> float:
         """GPU-hours beside the clairvoyant fleet's."""
-        return self.runs[name].replica_s / self.runs[ORACLE].replica_s
+        return self.ways[name].replica_s / self.ways[ORACLE].replica_s
 
     def of_static(self, name: str) -> float:
         """GPU-hours beside the smallest fixed fleet's."""
-        return self.runs[name].replica_s / self.runs[STATIC].replica_s
+        return self.ways[name].replica_s / self.ways[STATIC].replica_s
 
     @property
     def ups_of_kpa(self) -> float:
         """Decisions for more, beside Knative's."""
-        return self.runs[OWN].ups / max(1, self.runs[KPA].ups)
+        return self.ways[OWN].ups / max(1, self.ways[KPA].ups)
 
 
 def compare(traffic: Traffic, engines: Engines, seed: int) -> Comparison:
-    """Every way; `seed` is what the traffic was made with, to tell it by."""
-    begin = max(engines.least, 1, ceil(float(traffic.work[:FIRST_S].mean()) / rivals.TARGET))
+    """Every way, begun as the smallest fixed fleet; `seed`: what the traffic was made with, to tell it by."""
+    begin, fixed = rivals.static(traffic, engines)
     runs = {
         OWN: run(traffic, engines, Own(engines), begin),
         ORACLE: rivals.clairvoyant(traffic, engines),
         KPA: run(traffic, engines, rivals.Kpa(), begin),
         HPA: run(traffic, engines, rivals.Hpa(), begin),
         SCHEDULE: rivals.scheduled(traffic, engines),
-        STATIC: rivals.static(traffic, engines)[1],
+        STATIC: fixed,
     }
-    return Comparison(traffic, engines, seed, MappingProxyType(runs))
+    ways = {name: _way(one) for name, one in runs.items()}
+    return Comparison(traffic.name, engines, seed, _means(traffic.work), ways)
+
+
+def _way(one: Run) -> Way:
+    return Way(one.replica_s, one.attainment, one.ups, one.starts, _means(one.up))
+
+
+def _means(values: Floats) -> Floats:
+    edges = np.arange(0, len(values), STEP_S)
+    return np.asarray(np.add.reduceat(values, edges) / np.diff(np.append(edges, len(values))))

@@ -11,13 +11,11 @@ from statistics import fmean
 import numpy as np
 from rich.table import Table
 
-from controller.replay.comparison import KPA, ORACLE, OWN, Comparison
+from controller.replay.comparison import KPA, ORACLE, OWN, STEP_S, Comparison
 from controller.replay.traffic import Floats
 
 WIDTH, HEIGHT = 1100, 320
 LEFT, TOP, BOTTOM = 48, 46, 34
-STEP_S = 60
-"""Of timelines."""
 COLUMNS = (
     "traffic",
     "cold_start_s",
@@ -44,10 +42,10 @@ def printed(groups: Sequence[Sequence[Comparison]]) -> Table:
         table.add_column(head, justify="right")
     for group in groups:
         first = group[0]
-        for place, name in enumerate(first.runs):
-            runs = [one.runs[name] for one in group]
+        for place, name in enumerate(first.ways):
+            runs = [one.ways[name] for one in group]
             table.add_row(
-                first.traffic.name if place == 0 else "",
+                first.traffic if place == 0 else "",
                 f"{first.engines.cold_start_s}" if place == 0 else "",
                 name,
                 f"{fmean(one.of_oracle(name) for one in group):.3f}",
@@ -57,7 +55,7 @@ def printed(groups: Sequence[Sequence[Comparison]]) -> Table:
                 f"{fmean(one.ups for one in runs):,.0f}",
                 f"{fmean(one.starts for one in runs):,.0f}",
                 style="bold" if name == OWN else None,
-                end_section=place == len(first.runs) - 1,
+                end_section=place == len(first.ways) - 1,
             )
     return table
 
@@ -68,7 +66,7 @@ def write(comparisons: Sequence[Comparison], directory: Path) -> None:
     write_runs(comparisons, directory / "scaling.csv")
     drawn = set()
     for one in comparisons:
-        name = f"timeline-{one.traffic.name}-{one.engines.cold_start_s}s"
+        name = f"timeline-{one.traffic}-{one.engines.cold_start_s}s"
         if name not in drawn:
             drawn.add(name)
             write_timeline(one, directory / f"{name}.csv")
@@ -81,10 +79,10 @@ def write_runs(comparisons: Sequence[Comparison], path: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for one in comparisons:
-            for name, run in one.runs.items():
+            for name, run in one.ways.items():
                 rows.writerow(
                     (
-                        one.traffic.name,
+                        one.traffic,
                         one.engines.cold_start_s,
                         one.seed,
                         name,
@@ -102,16 +100,16 @@ def write_timeline(comparison: Comparison, path: Path) -> None:
     """By minute: the load in replicas, and what each way had up, in the mean. Raises OSError."""
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["second", "load", *comparison.runs])
-        columns = [_means(comparison.traffic.work), *(_means(run.up) for run in comparison.runs.values())]
+        rows.writerow(["second", "load", *comparison.ways])
+        columns = [comparison.load, *(way.up for way in comparison.ways.values())]
         for place, row in enumerate(zip(*columns, strict=True)):
             rows.writerow([place * STEP_S, *(f"{value:.2f}" for value in row)])
 
 
 def picture(comparison: Comparison) -> str:
     """Load, and replicas of the own way, the clairvoyant and Knative's, over time, as SVG."""
-    load = _means(comparison.traffic.work)
-    lines = {name: _means(comparison.runs[name].up) for name in _COLOURS}
+    load = comparison.load
+    lines = {name: comparison.ways[name].up for name in _COLOURS}
     most = 1.05 * max(1.0, *(float(one.max()) for one in lines.values()), float(load.max()))
     wide, high = WIDTH - LEFT - 12, HEIGHT - TOP - BOTTOM
     across = LEFT + wide * np.arange(len(load)) / max(1, len(load) - 1)
@@ -120,7 +118,7 @@ def picture(comparison: Comparison) -> str:
         down = TOP + high * (1 - values / most)
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
 
-    title = f"{comparison.traffic.name}, cold start {comparison.engines.cold_start_s} s: replicas over hours"
+    title = f"{comparison.traffic}, cold start {comparison.engines.cold_start_s} s: replicas over hours"
     floor = TOP + high
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" {_FONT}>',
@@ -129,7 +127,7 @@ def picture(comparison: Comparison) -> str:
         f'<polygon points="{LEFT},{floor} {path(load)} {LEFT + wide},{floor}" fill="#dbeafe"/>',
     ]
     for place, (name, values) in enumerate(lines.items()):
-        run = comparison.runs[name]
+        run = comparison.ways[name]
         met = f"{100 * run.attainment:.2f} % in time"
         text = f"{name} ({comparison.of_oracle(name):.2f} x, {met}, {run.ups} ups)"
         left = LEFT + place * 345
@@ -138,7 +136,7 @@ def picture(comparison: Comparison) -> str:
             f'<polyline points="{path(values)}" fill="none" stroke="{colour}" stroke-width="{width}"/>',
             f'<text x="{left}" y="36" fill="{colour}">{escape(text)}</text>',
         ]
-    hours = comparison.traffic.seconds / 3600
+    hours = len(load) * STEP_S / 3600
     every = max(0.25, round(hours / 12)) if hours >= 3 else 0.25
     for tick in np.arange(0, hours + 1e-9, every):
         x = LEFT + wide * tick / hours
@@ -147,9 +145,3 @@ def picture(comparison: Comparison) -> str:
         y = TOP + high * (1 - tick / most)
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{tick:.0f}</text>')
     return "\n".join([*parts, "</svg>", ""])
-
-
-def _means(values: Floats) -> Floats:
-    """By `STEP_S`."""
-    edges = np.arange(0, len(values), STEP_S)
-    return np.asarray(np.add.reduceat(values, edges) / np.diff(np.append(edges, len(values))))

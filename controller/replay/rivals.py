@@ -80,11 +80,16 @@ def static(traffic: Traffic, engines: Engines) -> tuple[int, Run]:
     low, high = 1, max(2, ceil(float(traffic.work.max())) + 1)
     while low < high:
         middle = (low + high) // 2
-        if _fixed(traffic, engines, np.full(traffic.seconds, float(middle))).attainment >= STATIC_SHARE:
+        if attained(traffic, np.full(traffic.seconds, float(middle)), engines.wait_s) >= STATIC_SHARE:
             high = middle
         else:
             low = middle + 1
     return low, _fixed(traffic, engines, np.full(traffic.seconds, float(low)))
+
+
+def attained(traffic: Traffic, ready: Floats, wait_s: int) -> float:
+    """Part of the requests in time, where the number of ready replicas is given by second."""
+    return attainment(traffic, served(traffic, ready), wait_s)
 
 
 def scheduled(traffic: Traffic, engines: Engines) -> Run:
@@ -132,5 +137,5 @@ def _ahead(ready: Floats, cold_start_s: int) -> Floats:
 def _fixed(traffic: Traffic, engines: Engines, ready: Floats, paid: Floats | None = None) -> Run:
     paid = ready if paid is None else paid
     rises = np.maximum(np.diff(paid), 0)
-    in_time = attainment(traffic, served(traffic, ready), engines.wait_s)
+    in_time = attained(traffic, ready, engines.wait_s)
     return Run(float(paid.sum()), in_time, int((rises > 0).sum()), int(rises.sum()), ready, paid)

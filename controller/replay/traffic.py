@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router.replay.workload import TraceError, read
+from router.replay.workload import TraceError, Workload
 
 Floats = NDArray[np.float64]
 
@@ -120,13 +120,20 @@ def has_rates(path: Path) -> bool:
         return False
 
 
-def of_requests(path: Path, work_s: Callable[[int, int], float], scale: float = 1.0) -> Traffic:
+def of_requests(
+    workload: Workload,
+    work_s: Callable[[int, int], float],
+    scale: float = 1.0,
+    seed: int = 1,
+    days: float | None = None,
+) -> Traffic:
     """A trace of requests; `work_s`: what one takes of a replica, by its prompt's and answer's tokens.
 
-    Raises TraceError. `scale`: as if so many came in place of each.
+    `scale`: as if so many came in place of each. `seed` spreads requests within the ticks of a coarse clock.
     """
-    workload = read(path)
-    workload = workload.at(workload.rate, seed=1)
+    workload = workload.at(workload.rate, seed)
+    if days is not None:
+        workload = workload.first(days * 86_400)
     seconds = int(workload.requests[-1].arrival_s) + 1
     requests, work = np.zeros(seconds), np.zeros(seconds)
     for one in workload.requests:

@@ -70,7 +70,8 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     before = {one.name: one for one in chain(*snapshot.replicas.values())}
     deployments = {one.name: one for one in chain(*snapshot.deployments.values()) if one.scaling is not None}
     roster = facts.sighting.roster
-    there = enrolled(before.values(), roster, snapshot.pools, deployments, config, now_s)
+    moving = set(_moving(deployments, before.values(), facts.wanted))
+    there = enrolled(before.values(), roster, snapshot.pools, deployments, moving, config, now_s)
     present, news = _progress(there, facts, now_s)
     for pool_name, found in facts.orphans:
         pool = snapshot.pools.get(pool_name)

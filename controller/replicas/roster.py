@@ -7,7 +7,7 @@ appear. A record of one that was ready ends with its pod.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from types import MappingProxyType
@@ -67,23 +67,24 @@ def enrolled(
     roster: Roster,
     pools: Mapping[str, Pool],
     deployments: Mapping[str, Deployment],
+    moving: Collection[str],
     config: ReplicasConfig,
     now_s: float,
 ) -> dict[str, Replica]:
     """All records by name, those of workloads in line with what is seen. `deployments`: if scaled.
 
     Of a deployment that is not in the pool any more the records are let go, and the workload keeps the
-    number that it has.
+    number that it has; but not while it is `moving`: while it has less than it wants in its new pool.
     """
     present: dict[str, Replica] = {}
     own: dict[str, list[Replica]] = {name: [] for name in roster}
     for one in records:
         deployment = deployments.get(one.deployment)
         at_home = deployment is not None and deployment.scaling and deployment.scaling.pool == one.pool
-        if not is_placed_elsewhere(pools.get(one.pool)):
-            present[one.name] = one
-        elif at_home:
+        if at_home and is_placed_elsewhere(pools.get(one.pool)):
             own.setdefault(one.deployment, []).append(one)
+        elif not is_placed_elsewhere(pools.get(one.pool)) or one.deployment in moving:
+            present[one.name] = one
     for name, replicas in own.items():
         entry, deployment = roster.get(name), deployments.get(name)
         if entry is None or deployment is None:

@@ -86,7 +86,9 @@ class Workloads:
             entry = roster.get(name)
             if entry is None or name in self._tasks:
                 continue
-            number = number_of((one for one in records if one.deployment == name), entry)
+            pool = deployment.scaling.pool if deployment.scaling else None
+            own = [one for one in records if one.deployment == name and one.pool == pool]
+            number = number_of(own, entry)
             if self._is_due(name, number):
                 task = asyncio.create_task(self._scale(workload, deployment, number), name=f"scale {name}")
                 self._tasks[name] = task

@@ -29,15 +29,15 @@ class Since(NamedTuple):
     arrivals: int
     prompt_tokens: int
     answered: int
-    """Requests that got a first token."""
+    """Requests that got a first token, or were refused for want of capacity."""
     late: int
-    """Those of them that got it later than their profile's target."""
+    """Those that got it later than their profile's target, or not at all."""
 
 
 def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[Counts, Since | None]:
     """The counts from now on, and what has come; None where there is nothing to compare with.
 
-    Counts that have fallen began anew: what they hold has come since.
+    Counts that have fallen tell nothing of what has come.
     """
     if before is None:
         return Counts(group, guess), None
@@ -49,13 +49,14 @@ def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[C
         _moved(before.lengths.output, outputs, ended, stand_for[1]),
     )
     answered, late = _more(before.group, group, "first_tokens"), _more(before.group, group, "ttft_missed")
-    return Counts(group, lengths, *stand_for), Since(arrivals, prompts, answered, late)
+    refused = _more(before.group, group, "refused")
+    return Counts(group, lengths, *stand_for), Since(arrivals, prompts, answered + refused, late + refused)
 
 
 def _more(before: GroupDemand, now: GroupDemand, name: str) -> int:
     earlier: int = getattr(before, name)
     later: int = getattr(now, name)
-    return later - earlier if later >= earlier else later
+    return max(0, later - earlier)
 
 
 def _moved(mean: float, tokens: int, requests: int, of: float) -> float:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from controller.scaling.fill import Fill, filled
 from controller.scaling.lateness import worth
-from controller.scaling.trend import BUCKET_S, Trend, expected, follow, forecast
+from controller.scaling.trend import BUCKET_S, Trend, expected, follow, forecast, lately
 
 STALE_S = 10.0
 """Reports that are older say nothing of now: gateways report every second, also when they saw nothing."""
@@ -24,14 +24,15 @@ LEARNING = 0.1
 """By how much the logarithm of the price rises when all requests of a bucket are late."""
 KEEPING = 3.0
 """A replica that is there is worth so many times the price: it costs a start to get it back."""
-DWELL_S = 30.0
+DWELL_S = 15.0
 """How long fewer have to be enough, before any leaves."""
 HELD_S = 30.0
 """So long after requests were held nothing is learned from how late answers are: they waited for a start."""
-CATCH_UP_S = 60.0
-"""In which a backlog is to be worked off, once replicas are up."""
-SURGE = 2
-"""At most so many times what is up is asked for because of a backlog alone."""
+CATCH_UP = 0.45
+"""In what part of a cold start a backlog is to be worked off, once replicas are up."""
+CATCH_UP_LEAST_S = 5.0
+SURGE = 3
+"""At most so many times what is up is asked for at once because of a backlog alone."""
 
 
 class Seen(NamedTuple):
@@ -95,6 +96,8 @@ class Memory(NamedTuple):
     """Replicas that are worth keeping."""
     fewer_since_s: float | None = None
     """When it began that fewer were enough than are up."""
+    waits_since_s: float | None = None
+    """When the present backlog was first too long."""
     used_s: float | None = None
     """When there was a request last."""
     held_s: float | None = None
@@ -176,23 +179,25 @@ def _wanted(
     """Before the limits on the number."""
     assert memory.trend is not None
     assert memory.used_s is not None
-    calm = memory._replace(fewer_since_s=None)
+    calm = memory._replace(fewer_since_s=None, waits_since_s=None)
     load, ahead = expected(memory.trend, 0.0), expected(memory.trend, limits.cold_start_s)
     about = f"load {load:.2f} replicas, {ahead:.2f} in {limits.cold_start_s:.0f} s"
     if not seen.requests and now_s - memory.used_s >= limits.idle_s and limits.least == 0:
         return 0, f"nobody has asked for {limits.idle_s:g} s", calm
     if seen.held and not fleet.up:
-        return max(1, memory.need), f"{seen.held} requests are held and no replica is up", calm
+        return max(1, memory.need), _held(seen), calm
     waits = seen.backlog > limits.wait_s * fleet.ready * memory.fill.part
     if waits:
-        rate = (load + seen.backlog / (limits.cold_start_s + CATCH_UP_S)) / memory.fill.part
+        wait_began_s = now_s if memory.waits_since_s is None else memory.waits_since_s
+        calm = calm._replace(waits_since_s=wait_began_s)
+        rate = _catching_up(seen, fleet, limits, memory, now_s, now_s - wait_began_s)
         wanted = max(memory.need, min(SURGE * max(1, fleet.up), ceil(rate)))
         if wanted > fleet.up:
             return wanted, f"{about}; {seen.backlog:.0f} replica-seconds of work wait", calm
     if memory.need > fleet.up:
         return memory.need, about, calm
     lowest = max(memory.keep, ceil(seen.busy / memory.fill.part - 0.05), min(1, fleet.up))
-    if lowest >= fleet.up or waits:
+    if lowest >= fleet.up or waits or not memory.trend.settled:
         return fleet.up, about, calm
     since_s = now_s if memory.fewer_since_s is None else memory.fewer_since_s
     if now_s - since_s < DWELL_S:
@@ -204,21 +209,39 @@ def _wanted(
     return lowest, about, calm
 
 
+def _catching_up(
+    seen: Seen, fleet: Fleet, limits: Limits, memory: Memory, now_s: float, waited_s: float
+) -> float:
+    """Replicas that do the load and what will wait by the time when they are up.
+
+    Those on their way are taken to have been asked for when the backlog began.
+    """
+    assert memory.trend is not None
+    cold_start_s, part = limits.cold_start_s, memory.fill.part
+    load = lately(memory.trend, now_s)
+    done = (fleet.ready * cold_start_s + fleet.starting * min(cold_start_s, waited_s)) * part
+    backlog = max(0.0, seen.backlog + load * cold_start_s - done)
+    return (load + backlog / max(CATCH_UP_LEAST_S, CATCH_UP * cold_start_s)) / part
+
+
 def _blind(seen: Seen, fleet: Fleet, limits: Limits) -> Decision:
-    """Hold what there is."""
+    """Hold what there is; one comes for what is held."""
+    if seen.held and not fleet.up and seen.age_s is not None and seen.age_s <= STALE_S:
+        return Decision(min(max(1, limits.least), limits.most), _held(seen))
     why = "no gateway has reported" if seen.age_s is None else "reports have just begun"
     if seen.age_s is not None and seen.age_s > STALE_S:
         why = f"the last report is {seen.age_s:.0f} s old"
     return Decision(min(max(fleet.up, limits.least), limits.most), f"{why}: what there is stays")
 
 
+def _held(seen: Seen) -> str:
+    return f"{seen.held} requests are held and no replica is up"
+
+
 def _starting(seen: Seen, fleet: Fleet, limits: Limits) -> Decision:
     """Before the first bucket is full, only what waits counts."""
-    waiting = ceil((seen.backlog + seen.busy * BUCKET_S) / (limits.cold_start_s + CATCH_UP_S))
+    waiting = ceil((seen.backlog + seen.busy * BUCKET_S) / (BUCKET_S + limits.cold_start_s))
     if seen.held and not fleet.up:
-        return Decision(
-            min(max(1, waiting, limits.least), limits.most),
-            f"{seen.held} requests are held and no replica is up",
-        )
+        return Decision(min(max(1, waiting, limits.least), limits.most), _held(seen))
     replicas = min(max(fleet.up, waiting, limits.least), limits.most)
     return Decision(replicas, "the load is not known yet: what there is stays")

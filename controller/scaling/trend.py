@@ -7,13 +7,16 @@ matters: the time that a replica takes to come up. Loads are in replicas; work i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, sqrt
 from typing import NamedTuple
 
 from controller.scaling.season import NO_SEASON, Season, seen_in, times
 
 BUCKET_S = 10.0
 """Work is added up for so long before it counts: shorter ones tell of noise only."""
+HARDLY_S = 3.0
+"""A bucket that has lasted no longer tells nothing."""
+SURE_SIGMAS = 2.0
 MEMORIES_S = (30.0, 60.0, 120.0)
 """Of the forecasts: a level and a line with each, and one with the time of day."""
 LEVELS = len(MEMORIES_S)
@@ -21,6 +24,10 @@ DAILY_MEMORY = 1
 """Which level the time of day goes by."""
 FORGET = 0.01
 """What each bucket adds to mean errors and to the spread: the last quarter of an hour counts."""
+SOON = 5
+"""While fewer than `1 / FORGET` were seen, each adds its even share beside so many that are guessed."""
+SETTLED = 18
+"""Buckets after which enough is known for replicas to leave."""
 CHOOSY = 6.0
 """How much less a forecast counts that is off by more."""
 ACTUAL_BUCKETS = 3
@@ -36,7 +43,7 @@ FIRST_RESIDUALS = (0.92, 0.96, 1.0, 1.04, 1.08)
 STEP_SIGMAS = 4.0
 STEP_RATIO = 1.5
 """A bucket that is so far above what noise explains is a new load: what came before says nothing of it."""
-RISES = ((0.15, 0.06), (0.3, 0.04), (0.6, 0.02))
+RISES = ((0.15, 0.03), (0.3, 0.02), (0.6, 0.01))
 """By what part loads rise within ten minutes, and how often: what the last hours may have nothing of."""
 RISE_S = 600.0
 _RISING = sum(weight for _, weight in RISES)
@@ -73,6 +80,8 @@ class Trend(NamedTuple):
     spread: float
     """Variance of the work of a second beside its mean, in replica-seconds: one request's work if they come
     at random."""
+    seen: int = 0
+    """Buckets so far."""
     part: float = 0.0
     buckets: tuple[float, ...] = ()
     """The latest loads."""
@@ -91,6 +100,11 @@ class Trend(NamedTuple):
     def known(self) -> bool:
         """Whether a whole bucket has been seen."""
         return bool(self.levels)
+
+    @property
+    def settled(self) -> bool:
+        """Whether enough has been seen for replicas to leave."""
+        return self.seen >= SETTLED
 
 
 def follow(trend: Trend, now_s: float, work: float, lead_s: float) -> Trend:
@@ -118,6 +132,15 @@ def forecast(trend: Trend, ahead_s: float) -> list[Point]:
 def expected(trend: Trend, ahead_s: float) -> float:
     """The mean of the forecasts, the better ones weighing more."""
     return _blend(_each(trend, ahead_s), trend.errors)
+
+
+def lately(trend: Trend, now_s: float) -> float:
+    """What the load is now at least: by the bucket that is not full yet, less what may be noise."""
+    load, span_s = expected(trend, 0.0), now_s - trend.at_s
+    if span_s < HARDLY_S:
+        return load
+    noise = sqrt(trend.spread * load / span_s)
+    return max(load, trend.part / span_s - SURE_SIGMAS * noise)
 
 
 def _blend(each: Sequence[float], errors: Sequence[float]) -> float:
@@ -157,6 +180,7 @@ def _bucket(trend: Trend, at_s: float, load: float, lead_s: float) -> Trend:
     )
     trend = trend._replace(
         at_s=at_s,
+        seen=trend.seen + 1,
         spread=_spread(trend, load),
         buckets=(*trend.buckets[1 - ACTUAL_BUCKETS :], load),
         levels=levels,
@@ -168,7 +192,7 @@ def _bucket(trend: Trend, at_s: float, load: float, lead_s: float) -> Trend:
 
 def _compared(trend: Trend, lead_s: float) -> Trend:
     """Forecasts that have fallen due are compared with what came, and new ones made."""
-    errors, due = trend.errors, trend.due
+    errors, due, adds = trend.errors, trend.due, _adds(trend)
     ratio = None
     actual = sum(trend.buckets) / len(trend.buckets)
     while due and due[0].at_s <= trend.at_s:
@@ -176,7 +200,7 @@ def _compared(trend: Trend, lead_s: float) -> Trend:
         if actual > 0:
             errors = tuple(
                 [
-                    error + FORGET * (min(1.0, abs(actual - made) / actual) - error)
+                    error + adds * (min(1.0, abs(actual - made) / actual) - error)
                     for error, made in zip(errors, one.each, strict=True)
                 ]
             )
@@ -189,6 +213,10 @@ def _compared(trend: Trend, lead_s: float) -> Trend:
     return trend._replace(
         errors=errors, due=due, residuals=residuals, residual_s=trend.at_s, ratios=_parts(residuals)
     )
+
+
+def _adds(trend: Trend) -> float:
+    return max(FORGET, 1 / (trend.seen + SOON))
 
 
 def _share(memory_s: float) -> float:
@@ -208,10 +236,10 @@ def _spread(trend: Trend, load: float) -> float:
         return trend.spread
     before = trend.buckets[-1]
     found = (load - before) ** 2 * BUCKET_S / (load + before)
-    return trend.spread + FORGET * (min(found, 20 * trend.spread) - trend.spread)
+    return trend.spread + _adds(trend) * (min(found, 20 * trend.spread) - trend.spread)
 
 
 def _is_step(trend: Trend, load: float) -> bool:
     level = max(max(trend.levels), max(line.level for line in trend.lines))
-    noise = (trend.spread * level / BUCKET_S) ** 0.5
+    noise = sqrt(trend.spread * level / BUCKET_S)
     return load > STEP_RATIO * level and load > level + STEP_SIGMAS * noise and load > trend.spread / BUCKET_S

@@ -48,7 +48,8 @@ def drain(
             typer.echo(f"{found.what} {'takes requests again' if was else 'was not drained'}")
             return
         await draining.drain(connection, found)
-        typer.echo(f"{found.what} drains: {len(found.endpoints)} endpoints")
+        number = len(found.endpoints)
+        typer.echo(f"{found.what} drains: {number} {'endpoint' if number == 1 else 'endpoints'}")
         if wait:
             await draining.until_empty(connection, found, timeout, typer.echo)
             typer.echo(f"{found.what}: nothing is under way there")

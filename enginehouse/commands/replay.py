@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from enginehouse.errors import CommandError
+
 
 def replay(
     trace: Annotated[
@@ -46,7 +48,24 @@ def replay(
         typer.Option("--card", help="YAML with what an engine can do. Default: 32B on two H100."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs of each, for intervals.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write this CSV file.")] = None,
+    controller: Annotated[
+        Path | None,
+        typer.Option(
+            "--controller",
+            help="Manifest of a Deployment with scaling: replay its autoscaling instead of routing.",
+        ),
+    ] = None,
+    cold_start_s: Annotated[
+        list[int] | None,
+        typer.Option("--cold-start", min=1, max=3600, help="Of its replicas, seconds; repeat to compare."),
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option("--days", min=0.001, help="With --controller: only so much of the trace.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Also write this CSV file; with --controller, this directory."),
+    ] = None,
 ) -> None:
     """Replay a trace against a model of your engines: which policy, how many GPUs, what latency?
 
@@ -62,7 +81,17 @@ def replay(
       enginehouse replay --trace mine.csv --plan --ttft 0.5 --tpot 0.03 --share 0.99
 
       enginehouse replay --trace mine.jsonl --engines 16 --gateways 4 --card h200.yaml --out figures.csv
+
+      enginehouse replay --controller spec.yaml --trace rates.csv --cold-start 30 --cold-start 300
     """
+    if controller is not None:
+        from enginehouse.scaling_replay import ScalingAsked, show_scaling
+
+        colds = tuple(cold_start_s or ())
+        show_scaling(ScalingAsked(controller, trace, rate, days, colds, seeds, out))
+        return
+    if cold_start_s or days is not None:
+        raise CommandError("--cold-start and --days are of --controller.", "Name a manifest with it.")
     from enginehouse.replaying import Asked, show
     from router.replay.statistics import Slo
 

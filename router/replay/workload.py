@@ -81,7 +81,12 @@ class Workload(NamedTuple):
 
 def bundled(name: str) -> Workload:
     """A trace of `BUNDLED`."""
-    return read(Path(__file__).parent / "traces" / BUNDLED[name])
+    return read(bundled_path(name))
+
+
+def bundled_path(name: str) -> Path:
+    """Where it is."""
+    return Path(__file__).parent / "traces" / BUNDLED[name]
 
 
 def read(path: Path) -> Workload:

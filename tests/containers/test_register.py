@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 from redis.asyncio import Redis
 
-from enginehouse.containers import secrets
+from enginehouse.containers import register, secrets
 from model_registry.config import RegistryConfig
 from model_registry.entities import Tenant
 from model_registry.store import RegistryStore
@@ -32,18 +35,20 @@ servers: [{{http: "{upstream}"}}]
 """
 
 
-def register(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """The job in this process: its status, what it wrote, and what it complained of."""
     keys = {
         f"ENGINEHOUSE_{name.upper()}_FILE": str(folder / "keys" / name) for name in ("api_key", "admin_key")
     }
-    return subprocess.run(
-        [sys.executable, "-m", "enginehouse.containers.register", *arguments],
-        env=plain_environment(**keys, **variables),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    out, errors = StringIO(), StringIO()
+    with (
+        patch.dict(os.environ, plain_environment(**keys, **variables), clear=True),
+        patch.object(sys, "argv", ["register", *arguments]),
+        redirect_stdout(out),
+        redirect_stderr(errors),
+    ):
+        status = register.main()
+    return status, out.getvalue(), errors.getvalue()
 
 
 async def test_a_new_stack_gets_its_keys_and_models(
@@ -64,10 +69,10 @@ async def test_a_new_stack_gets_its_keys_and_models(
         }
         url, manifest = "http://house:8080", str(tmp_path / "models.yaml")
         for _ in range(2):
-            done = await asyncio.to_thread(register, tmp_path, url, manifest, **variables)
-            assert done.returncode == 0, done.stderr
+            status, told, complaint = await asyncio.to_thread(run, tmp_path, url, manifest, **variables)
+            assert status == 0, complaint
             key = (tmp_path / "keys" / "api_key").read_text().strip()
-            assert done.stdout.endswith(f"every model answers at {url}/v1\nkey: {key}\n")
+            assert told.endswith(f"every model answers at {url}/v1\nkey: {key}\n")
         store = RegistryStore.of(redis_client, config)
         keys = {one.name for one in await store.list("ApiKey")}
     assert keys >= {"first", "first-admin"}
@@ -89,6 +94,6 @@ async def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
         (tmp_path, ("http://h",), "at least one manifest"),
     ]
     for folder, arguments, said in cases:
-        done = await asyncio.to_thread(register, folder, *arguments, **gone)
-        assert done.returncode > 0
-        assert said in done.stderr
+        status, _, complaint = await asyncio.to_thread(run, folder, *arguments, **gone)
+        assert status > 0
+        assert said in complaint

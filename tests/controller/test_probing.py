@@ -26,6 +26,7 @@ GOOD = Known(good_s=100.0)
     ("now_s", "known", "seen", "serves", "due"),
     [
         (101.0, GOOD, CALM, False, True),  # it takes no requests yet
+        (101.0, replace(GOOD, asked_s=100.0), CALM, False, False),  # nor may it, though it has answered
         (129.0, GOOD, CALM, True, False),
         (131.0, GOOD, CALM, True, True),
         (109.0, GOOD, BUSY, True, False),

@@ -16,7 +16,7 @@ from enginehouse.containers import probe
 from enginehouse.local.ports import free_port
 from enginehouse.local.triton_environment import check_triton
 from tests.command_line import plain_environment, run_here
-from tests.enginehouse.conftest import Eventually
+from tests.model_registry.conftest import eventually
 
 STACK = """
 servers:
@@ -46,10 +46,14 @@ class Served:
                 env=plain_environment(),
             )
 
-    def ready(self) -> bool:
+    async def ready(self) -> None:
+        """Returns once Triton and the command say so."""
+        await eventually(lambda: asyncio.to_thread(self._is_ready), within_s=90, every_s=0.1)
+
+    def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.output.read_text()
         return probe.problem(f"http://127.0.0.1:{self.port}/v2/health/ready", 0.0) is None and (
-            "vectors is ready" in self.output.read_text()
+            "vectors is ready at" in self.output.read_text()
         )
 
     def descendants(self) -> list[psutil.Process]:
@@ -65,22 +69,22 @@ def served(tmp_path: Path) -> Iterator[Served]:
         served.process.wait(30)
 
 
-async def test_it_serves_until_asked_to_end(served: Served, eventually: Eventually) -> None:
+async def test_it_serves_until_asked_to_end(served: Served) -> None:
     """Ready by Triton's own word, its log on standard output; nothing of it stays."""
-    await eventually(served.ready)
-    assert "Started HTTPService at 0.0.0.0" in served.output.read_text()
+    await served.ready()
     below = served.descendants()
     served.process.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(served.process.wait, 30) == 0
-    await eventually(lambda: not any(one.is_running() for one in below))
+    assert await asyncio.to_thread(served.process.wait, 60) == 0
+    assert "Started HTTPService at 0.0.0.0" in served.output.read_text()
+    assert not any(one.is_running() for one in below)
 
 
-async def test_a_model_that_dies_ends_it(served: Served, eventually: Eventually) -> None:
+async def test_a_model_that_dies_ends_it(served: Served) -> None:
     """With status 1, so that its container is started again; Triton alone would call itself ready still."""
-    await eventually(served.ready)
+    await served.ready()
     stub = next(one for one in served.descendants() if "stub" in one.name())
     stub.kill()
-    assert await asyncio.to_thread(served.process.wait, 30) == 1
+    assert await asyncio.to_thread(served.process.wait, 60) == 1
     assert "vectors ended with status" in served.output.read_text()
 
 

@@ -34,7 +34,8 @@ SERVERS = ("http://a:8000", "http://b:8000/")
 
 @pytest.fixture
 def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    return DemandStore.of(redis_client, config)
+    patient = config.model_copy(update={"command_timeout_s": 10.0})
+    return DemandStore.of(redis_client, patient)
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ async def drains(store: RegistryStore) -> list[Drain]:
 @pytest.mark.parametrize("target", ["http://b:8000", "b:8000", "http://b:8000/"])
 async def test_a_server_is_drained_and_taken_back(admin: Admin, store: RegistryStore, target: str) -> None:
     assert await run(admin, "drain", target, "--reason", "new driver") == (
-        "http://b:8000/ drains: 1 endpoints\n"
+        "http://b:8000/ drains: 1 endpoint\n"
     )
     assert await drains(store) == [Drain(name="b-8000", server=SERVERS[1], reason="new driver")]
     assert "new driver" in await run(admin, "get", "drains")

@@ -185,6 +185,7 @@ class Fleet:
             lambda profile: {**BUILT_IN, **knobs}[profile],
         )
         self.tasks: list[asyncio.Task[Finished]] = []
+        self.jobs: list[Job] = []
         self._tracing = Tracing(TelemetryConfig())
 
     async def engine(
@@ -234,6 +235,7 @@ class Fleet:
             output_tokens=1,
             **more,
         )
+        self.jobs.append(job)
         task = asyncio.create_task(self.router.run(job, Collected()))
         self.tasks.append(task)
         return task

@@ -13,8 +13,16 @@ from controller.actuators.kubernetes.slices import pod_of
 from controller.actuators.port import Member
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-GOES_FIRST = "-1000"
-"""Below the cost of pods without the annotation, which is 0."""
+_EPOCH_S = 1_577_836_800
+"""Begin of 2020: costs are 32-bit numbers."""
+
+
+def goes_first(now_s: float) -> str:
+    """A cost below that of pods without the annotation, which is 0, and below all that were given before.
+
+    So a mark that an earlier leader left behind never takes a pod before the one that is meant now.
+    """
+    return str(_EPOCH_S - int(now_s))
 
 
 def leaving_order(kind: str, members: Sequence[Member]) -> tuple[str, ...] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from controller.actuators.kubernetes.api import Api
 from controller.actuators.kubernetes.errors import ConflictError, MissingError
-from controller.actuators.kubernetes.leaving import DELETION_COST, GOES_FIRST, leaving_order
+from controller.actuators.kubernetes.leaving import DELETION_COST, goes_first, leaving_order
 from controller.actuators.kubernetes.resources import Resource, named, pod, scale_of
 from controller.actuators.kubernetes.slices import Ports, members_of, pod_of
 from controller.actuators.kubernetes.watch import SliceWatch
@@ -89,15 +90,14 @@ class KubernetesWorkload:
     async def _mark(self, deployment: Deployment, leaving: Sequence[str]) -> None:
         """Give the pods that should go first the lowest deletion cost, and take it from those marked before.
 
-        Only what this process marked is known here. What an earlier leader marked and did not take away goes
-        first the next time that the number falls, no more.
+        Only what this process marked is known here; later marks are lower than those that others left.
         """
         if self._settings.kind != "Deployment":
             return
         wanted = frozenset(pod_of(handle) for handle in leaving)
         marked = self._marked.get(deployment.name, frozenset())
         for name in sorted(wanted - marked):
-            await self._annotate(name, GOES_FIRST)
+            await self._annotate(name, goes_first(time.time()))
         for name in sorted(marked - wanted):
             await self._annotate(name, None)
         self._marked[deployment.name] = wanted

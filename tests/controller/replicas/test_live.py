@@ -190,7 +190,7 @@ async def test_a_pool_with_replicas_stays_and_another_takes_over_before_they_go(
             update={"scaling": Scaling(pool="q", min_replicas=0, max_replicas=5)}
         )
         await store.apply([other, moved])
-        with pytest.raises(InUseError, match="Replica"):
+        with pytest.raises(InUseError, match="wait until replicas go"):
             await store.delete("Pool", "p", cascade=True)
         (snapshot,) = await snapshot_where(
             store, lambda s: [one.pool for one in s.replicas["d"]] == ["q"] and states(s) == ["ready"]

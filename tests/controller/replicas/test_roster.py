@@ -54,10 +54,12 @@ def entry(*members: Member, order: tuple[str, ...] | None = None) -> Entry:
     return Entry(members, order)
 
 
-def after(records: list[Replica], seen: Entry | None, *deployments: Deployment) -> dict[str, Replica]:
+def after(
+    records: list[Replica], seen: Entry | None, *deployments: Deployment, moving: tuple[str, ...] = ()
+) -> dict[str, Replica]:
     roster = {} if seen is None else {"chat": seen}
     known = {one.name: one for one in deployments or (CHAT,)}
-    return enrolled(records, roster, POOLS, known, CONFIG, NOW)
+    return enrolled(records, roster, POOLS, known, moving, CONFIG, NOW)
 
 
 def test_a_pod_that_appears_is_the_replica_that_waits_longest() -> None:
@@ -148,6 +150,12 @@ def test_the_pool_of_others_is_left_alone_and_a_deleted_deployment_let_go() -> N
     moved = CHAT.model_copy(update={"scaling": Scaling(pool="dry")})
     for deployments in ([moved], [CHAT.model_copy(update={"name": "z"})]):
         assert after([other, record("a", "ready", "p0")], None, *deployments) == {"chat.o": other}
+
+
+def test_while_a_deployment_moves_what_serves_stays_where_it_was() -> None:
+    moved, records = CHAT.model_copy(update={"scaling": Scaling(pool="dry")}), [record("a", "ready", "p0")]
+    assert after(records, None, moved, moving=("chat",)) == {"chat.a": records[0]}
+    assert after(records, None, moved) == {}
 
 
 def test_the_number_is_of_those_that_serve_or_still_have_requests() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -288,3 +289,24 @@ async def test_what_holds_a_workload_up_is_told(
         await eventually(told)
         house.cluster.refusals.clear()
         await house.comes_to(lambda s: states(s) == ["ready"])
+
+
+@pytest.mark.parametrize("plural", ["deployments", "statefulsets"])
+async def test_leaders_that_end_at_any_moment_leave_nothing_behind(
+    plural: str, model_port: int, tmp_path: Path, store: RegistryStore
+) -> None:
+    """Whatever the one before had begun, the next one brings to its end."""
+    chance = random.Random(plural)
+    async with house_of(plural, model_port, tmp_path, store) as house:
+        for _ in range(8):
+            house.scaler.wanted = chance.randrange(5)
+            looks = house.scaler.looks + chance.randrange(1, 6)
+            async with running(house.controller()):
+                await until(lambda looks=looks: house.scaler.looks > looks)  # type: ignore[misc]
+        house.scaler.wanted = 2
+        async with running(house.controller()):
+            snapshot = await house.comes_to(lambda s: states(s) == ["ready"] * 2 and serving(s) == 2)
+            await until(lambda: len(house.cluster.pods) == 2)
+            assert house.cluster.replicas == 2
+            handles = {str(one.handle).partition("/")[0] for one in snapshot.replicas["chat"]}
+            assert handles == house.cluster.pods.keys()

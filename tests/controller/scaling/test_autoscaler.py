@@ -5,7 +5,11 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+import pytest
+
 from controller.scaling.autoscaler import Autoscaler
+from controller.scaling.budget import Claim, shared
+from controller.scaling.lending import Side, lent
 from controller.scaling.wanted import Wanted
 from model_registry.cards import GoodputCard
 from model_registry.demand.demand import Demand, EndpointDemand, GroupDemand
@@ -48,6 +52,11 @@ def demand(at_s: float, arrivals: int = 0, **more: Any) -> Demand:
     age_s = more.pop("age_s", 0.5)
     group = GroupDemand(arrivals=arrivals, **tokens, **more)
     return Demand(at_s=at_s, age_s=age_s, workers=1, groups={"m:balanced": group}, endpoints=endpoints)
+
+
+def side(**more: Any) -> Side:
+    fields = {"up": more["ready"], "least": 1, "held": 0, "load": 0.5, "requests_per_s": 10.0, **more}
+    return Side(**fields)
 
 
 def run(rate: float, seconds: int, *objects: Stored, autoscaler: Autoscaler | None = None) -> Wanted:
@@ -123,3 +132,92 @@ def test_a_pool_has_only_so_much_room() -> None:
         wanted = autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 30 * second))
     assert (wanted["chat"].replicas, wanted["other"].replicas) == (2, 2)
     assert "gpus" in wanted["chat"].reason
+
+
+def test_the_cheaper_pool_grows_first() -> None:
+    """Per request: a replica of twice the speed for three times the money is the dearer one."""
+    fast = CARD.model_copy(update={"slots": 16})
+    dear = Pool(name="dear", actuator=DryRunActuator(type="dry-run"), cost_per_hour=3.0)
+    quick = Deployment(
+        name="quick", model="m", card=fast, scaling=Scaling(pool="dear", min_replicas=0, max_replicas=5)
+    )
+    objects = (deployment(scaling={"max_replicas": 3}), quick, dear, replica("chat.1"))
+    autoscaler, seen = Autoscaler(), snapshot(*objects)
+    for second in range(121):
+        wanted = autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 40 * second))
+    assert wanted["chat"].replicas == 3
+    assert 1 <= wanted["quick"].replicas <= 3
+
+
+def test_servers_that_stand_anyway_carry_their_part() -> None:
+    standing = Deployment(
+        name="own", model="m", card=CARD, servers=tuple(ServerRef(http=f"http://o:{n}") for n in (1, 2, 3))
+    )
+    alone = run(30, 120, deployment(), replica("chat.1")).replicas
+    assert run(30, 120, deployment(), standing, replica("chat.1")).replicas == alone - 3
+
+
+def test_a_start_that_was_seen_counts_for_the_next() -> None:
+    slow = [replica(f"chat.{n}", cold_start_s=100.0 + n, created=float(n)) for n in range(3)]
+    signals = {one.name: one.value for one in run(5, 5, deployment(), *slow).signals}
+    assert signals["cold_start"] == 101
+    signals = {one.name: one.value for one in run(5, 5, deployment(), replica("chat.1")).signals}
+    assert signals["cold_start"] == 60
+
+
+def test_counts_that_fall_are_no_load() -> None:
+    """A report that was lost with its Redis must not look like a rush."""
+    autoscaler, seen = Autoscaler(), snapshot(deployment(), replica("chat.1"))
+    for second in range(60):
+        autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 100_000 + second))
+    for second in range(60, 120):
+        wanted = autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 50_000 + second))
+        assert wanted["chat"].replicas == 1
+
+
+def two_profiles(at_s: float, balanced: int, throughput: int) -> Demand:
+    first = demand(at_s, balanced)
+    second = demand(at_s, throughput).groups["m:balanced"]
+    return Demand(at_s=at_s, age_s=0.5, workers=1, groups={**first.groups, "m:throughput": second})
+
+
+def test_a_profile_that_is_hardly_asked_for_is_served_by_another() -> None:
+    batch = deployment("batch", profile="throughput", scaling={"min_replicas": 0})
+    objects = (batch, deployment(), *(replica(f"chat.{n}") for n in range(3)))
+    for lends, expected in ((True, 0), (False, 1)):
+        changed = batch.model_copy(
+            update={"scaling": batch.scaling and batch.scaling.model_copy(update={"lends": lends})}
+        )
+        autoscaler, seen = Autoscaler(), snapshot(changed, *objects[1:])
+        for second in range(121):
+            wanted = autoscaler.look(
+                1000.0 + second, seen, two_profiles(1000.0 + second, 6 * second, second // 2)
+            )
+        assert wanted["batch"].replicas == expected
+    assert "served under balanced" not in wanted["batch"].reason
+
+
+@pytest.mark.parametrize(
+    ("lender", "borrower", "expected"),
+    [
+        (side(wanted=2, ready=4), side(wanted=3, ready=1), (4, 1)),
+        (side(wanted=2, ready=3), side(wanted=3, ready=1), (3, 2)),
+        (side(wanted=3, ready=3), side(wanted=3, ready=1), (3, 3)),
+        (side(wanted=2, ready=4), side(wanted=3, ready=1, spills_when_full=False), (2, 3)),
+        (side(wanted=2, ready=4, requests_per_s=20.0), side(wanted=3, ready=1), (3, 1)),
+    ],
+)
+def test_replicas_that_would_go_stay_for_a_profile_that_would_start_some(
+    lender: Side, borrower: Side, expected: tuple[int, int]
+) -> None:
+    now = lent({"latency": lender, "throughput": borrower._replace(spills_to=("latency",))})
+    assert (now["latency"].wanted, now["throughput"].wanted) == expected
+    assert bool(now["latency"].reason) == (expected != (lender.wanted, borrower.wanted))
+
+
+def test_a_pool_is_shared_by_what_each_wants() -> None:
+    claims = {"a": Claim(1, 8), "b": Claim(1, 4), "c": Claim(0, 0)}
+    assert shared(None, claims) == {"a": 8, "b": 4, "c": 0}
+    assert shared(6, claims) == {"a": 4, "b": 2, "c": 0}
+    assert shared(1, claims) == {"a": 1, "b": 0, "c": 0}
+    assert shared(0, claims) == {"a": 0, "b": 0, "c": 0}

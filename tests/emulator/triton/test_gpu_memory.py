@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from controller.actuators import triton_memory
+from controller.actuators.port import ActuatorError
+from controller.actuators.triton import TritonPool
 from emulator.engine import EngineLimits
 from emulator.triton.gpu_ledger import FILE, TOTAL_MIB, read_ledger
 from emulator.triton.repository import (
@@ -24,7 +28,9 @@ from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import TritonEnvironment
 from inference.control import GpuMemory, TritonControl, gpu_memory
 from inference.errors import InferenceError
-from model_registry.entities import ServerRef
+from model_registry.entities import Deployment, Scaling, ServerRef
+from model_registry.pools import Pool, PoolServer, TritonActuator
+from model_registry.replicas import Replica
 
 LIMITS = EngineLimits(max_seq_len=128, max_input_len=64, kv_blocks=8)
 GPU = "GPU-00000000-0000-0000-0000-000000000000"
@@ -115,3 +121,47 @@ nv_gpu_memory_used_bytes{gpu_uuid="GPU-b"} 4.294967296e+10
 nv_gpu_utilization{gpu_uuid="GPU-b"} 0.5
 """
     assert gpu_memory(text) == [GpuMemory("GPU-a", 1, 81920), GpuMemory("GPU-b", 40960, 81920)]
+
+
+async def test_a_pool_measures_what_its_models_take_and_leave_behind(
+    full_server: TritonProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load tells its size; what an unload does not give back is known until the server is restarted."""
+    monkeypatch.setattr(triton_memory, "LAG_S", 1.0)
+    asked = tmp_path / "asked"
+    touch = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+    http = full_server.http_url
+    server = PoolServer(http=http, metrics=full_server.metrics_url, memory_mib=100)
+    actuator = TritonActuator(
+        type="triton", servers=(server,), recycle=(sys.executable, "-c", touch, str(asked), "{http}")
+    )
+    pool = TritonPool(Pool(name="p", actuator=actuator), lambda: 1)
+    deployment = Deployment(name="b", model="b", scaling=Scaling(pool="p", memory_mib=35))
+    replica = Replica(name="b.000001", deployment="b", model="b", pool="p", place=http)
+    try:
+        running = await pool.start(replica, deployment)
+        assert running.memory_mib == 40
+        assert pool.memories[http].used_mib == 80
+        await pool.stop(replica, deployment)
+        assert pool.memories[http] == (40, 0)
+        (tmp_path / "faults.json").write_text(json.dumps({"fault": "leak"}))
+        await pool.start(replica, deployment)
+        await pool.stop(replica, deployment)
+        assert pool.memories[http] == (80, 40)
+        await pool.recycle(http)
+        assert asked.read_text() == http
+        assert pool.memories[http].kept_mib == 0
+    finally:
+        await pool.close()
+
+
+async def test_a_restart_that_fails_says_why() -> None:
+    server = PoolServer(http="http://127.0.0.1:9", memory_mib=100)
+    command = (sys.executable, "-c", "import sys; sys.exit('no such server')")
+    actuator = TritonActuator(type="triton", servers=(server,), recycle=command)
+    pool = TritonPool(Pool(name="p", actuator=actuator), lambda: 1)
+    with pytest.raises(ActuatorError, match="no such server"):
+        await pool.recycle(server.http)
+    missing = actuator.model_copy(update={"recycle": ("/no/such/program",)})
+    with pytest.raises(ActuatorError, match="cannot be run"):
+        await TritonPool(Pool(name="p", actuator=missing), lambda: 1).recycle(server.http)

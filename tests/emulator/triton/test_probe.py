@@ -25,7 +25,7 @@ from tests.model_registry.conftest import config, eventually, redis_client, redi
 
 __all__ = ["config", "redis_client", "redis_server", "store"]
 
-FAST = ControllerConfig(interval_s=0.1, leadership_ttl_s=1.0, infer_probe_s=300, infer_probe_timeout_s=0.4)
+FAST = ControllerConfig(interval_s=0.1, leadership_ttl_s=1.0, infer_probe_s=300, infer_probe_timeout_s=1.0)
 
 
 @pytest.fixture
@@ -101,7 +101,8 @@ async def test_a_replica_that_lies_is_taken_out_and_comes_back_when_a_probe_work
     hang: Callable[[bool], None],
 ) -> None:
     """Nobody would look for five minutes; what a gateway says of its requests calls for it at once."""
-    demand = DemandStore.of(redis_client, config)  # type: ignore[arg-type]
+    patient = config.model_copy(update={"command_timeout_s": 10.0})
+    demand = DemandStore.of(redis_client, patient)  # type: ignore[arg-type]
     url = server.process.http_url
     await store.apply(
         [
@@ -121,7 +122,7 @@ async def test_a_replica_that_lies_is_taken_out_and_comes_back_when_a_probe_work
         return ask
 
     async def ready() -> Endpoint:
-        endpoint = await eventually(state("ready"))
+        endpoint = await eventually(state("ready"), within_s=60)
         assert endpoint is not None
         return endpoint
 
@@ -130,7 +131,7 @@ async def test_a_replica_that_lies_is_taken_out_and_comes_back_when_a_probe_work
         serving = await ready()
         hang(True)
         await demand.report("w", WorkerDemand(endpoints={serving.name: EndpointDemand(failed=1)}))
-        out = await eventually(state("unhealthy"))
+        out = await eventually(state("unhealthy"), within_s=60)
         assert out is not None
         assert "answered no inference" in (out.reason or "")
         hang(False)

@@ -34,13 +34,19 @@ from model_registry.store import RegistryStore
 from tests.command_line import plain_environment
 from tests.emulator.triton.conftest import MakeServer
 from tests.emulator.triton.server import Server
-from tests.model_registry.conftest import config, eventually, redis_client, redis_server, store
+from tests.model_registry.conftest import RedisServer, eventually, redis_client, redis_server, store
 
-__all__ = ["config", "redis_client", "redis_server", "store"]
+__all__ = ["redis_client", "redis_server", "store"]
 
 LIMITS = EngineLimits(max_batch_size=8, max_num_tokens=256, max_seq_len=256, max_input_len=128, kv_blocks=64)
 FAST = ControllerConfig(interval_s=0.1, leadership_ttl_s=2.0)
 ASK = {"model": "m", "stream": True, "max_tokens": 30, "messages": [{"role": "user", "content": "Well?"}]}
+
+
+@pytest.fixture
+def config(redis_server: RedisServer) -> RegistryConfig:
+    """Patient: two Tritons that start leave Redis little of the machine."""
+    return RegistryConfig(redis_url=redis_server.url, name="test", command_timeout_s=10.0)
 
 
 class Fleet:

@@ -1,0 +1,74 @@
+"""The packing replay in short: an afternoon of a catalogue on few GPUs, beside LRU and the clairvoyant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.replay.catalogue import Arrivals, Window, arrivals, windows
+from bench.replay.packing import Card, Clairvoyance, Recency, packed
+from bench.replay.packing_table import OURS, Row, result
+from bench.scale.model_callers import Asked
+from bench.scale.residency import misses, optimal_hit_rate
+from controller.residency.next_use import NextUse
+
+
+def test_ours_is_between_lru_and_the_clairvoyant() -> None:
+    """Bursts for 60 models by Zipf's law, six hours, 16 slots; no GPU ever holds more than its slots."""
+    recorded = [Window(client, window, 1 / (client + 1), 3.0) for client in range(60) for window in range(36)]
+    work, card = arrivals(recorded, range(1), 0.25 * 36 / 144, 1, anew=False), Card(gpus=2)
+    lru = packed(work, card, Recency())
+    ours = packed(work, card, NextUse(), ahead=True)
+    best = packed(work, card, Clairvoyance(work))
+    assert best.cold < ours.cold < lru.cold
+    assert best.late < ours.late < lru.late
+    assert max(lru.most_in_memory, ours.most_in_memory, best.most_in_memory) == card.slots
+
+
+def test_the_records_are_whole() -> None:
+    """As many clients as their README says, and rates of which none is 0."""
+    for name, clients in (("m_large", 134), ("deepseek_r1", 73)):
+        recorded = windows(name)
+        assert len({one.client for one in recorded}) == clients
+        assert min(one.rate for one in recorded) > 0
+
+
+def test_every_request_is_served_in_the_end_and_waits_are_counted() -> None:
+    """Two models and room for one: each waits for the other to go, and for its own load."""
+    work = Arrivals(np.array([0.0, 1.0, 30.0]), np.array([0, 0, 1]), 2)
+    told = packed(work, Card(1, slots=1, load_s=20, unload_s=1, service_s=5), Recency())
+    assert (told.requests, told.cold, told.late, told.loads) == (3, 2, 3, 2)
+    assert told.worst_s == pytest.approx(21, abs=2)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_arrivals_have_the_recorded_rate(anew: bool) -> None:
+    """Also of bursts, in equilibrium; those that begin anew are more, for each window begins with one."""
+    recorded = [Window(client, window, 0.05, 3.0) for client in range(20) for window in range(144)]
+    found = arrivals(recorded, range(1), 2.0, 1, anew=anew)
+    per_s = len(found.times_s) / 86_400
+    assert per_s > 2.08 if anew else abs(per_s - 2.0) < 0.1
+
+
+def test_the_bar_is_of_the_most_gpus_that_a_work_is_given() -> None:
+    rows = [Row("w", 6, OURS, 0.2, 0.6, 0.7, 100), Row("w", 7, OURS, 0.1, 0.4, 0.5, 90)]
+    assert result(rows)["ok"]
+    assert result(rows)["fewest_gpus"] == {"w": 7}
+    assert not result(rows[:1])["ok"]
+
+
+def test_the_live_campaign_counts_the_first_of_those_held_together() -> None:
+    asked = [
+        Asked("a", 0, 5, cold=True),
+        Asked("a", 3, 5.1, cold=True),
+        Asked("a", 6, 6.1),
+        Asked("b", 4, 9, cold=True),
+        Asked("a", 20, 25, cold=True),
+    ]
+    assert misses(asked) == 3
+
+
+def test_the_optimum_keeps_what_comes_next() -> None:
+    """Room for two: of a, b, c, a, b the clairvoyant serves a from memory, and b too if it let c go by."""
+    assert optimal_hit_rate("abcab", 2) == pytest.approx(1 / 5)
+    assert optimal_hit_rate("abab", 2) == pytest.approx(2 / 4)
