@@ -49,6 +49,8 @@ class Builder:
         self._able = able
         self._config = config
         self._ending = asyncio.Event()
+        self._away = False
+        """Whether there is work could not be told when it was looked for last."""
         self._forget_at_s = 0.0
 
     def end(self) -> None:
@@ -62,7 +64,10 @@ class Builder:
             loop.call_later(self._config.drain_s, job.stop.now, "the builder ends")
 
     async def run(self, *, once: bool = False) -> bool:
-        """Work until `end`; with `once` until there is no work. Returns whether every build went well."""
+        """Work until `end`; with `once` until there is no work, or none can be seen.
+
+        Returns whether every build went well, and that there is no other could be seen.
+        """
         present = asyncio.create_task(self._say_present())
         try:
             return await self._look_for_work(once=once)
@@ -88,7 +93,7 @@ class Builder:
             elif claim is not None:
                 well = await self._work(claim) and well
             elif once:
-                break
+                return well and not self._away
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._config.poll_s):
@@ -98,10 +103,13 @@ class Builder:
     async def _claim(self) -> BuildClaim | None:
         try:
             await self._forget()
-            return await self._builds.claim(self.name, self._able, self._config.lease_s)
+            claim = await self._builds.claim(self.name, self._able, self._config.lease_s)
         except RegistryUnavailableError as error:
+            self._away = True
             _log.warning("no work can be taken: Redis is away", extra={"reason": str(error)})
             return None
+        self._away = False
+        return claim
 
     async def _forget(self) -> None:
         now_s = asyncio.get_running_loop().time()

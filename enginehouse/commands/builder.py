@@ -13,7 +13,9 @@ from enginehouse.commands.options import ConfigFile
 def builder(
     once: Annotated[
         bool,
-        typer.Option("--once", help="End when there is no work; status 1 if a build went wrong."),
+        typer.Option(
+            "--once", help="End when there is no work; status 1 if a build went wrong, or Redis is away."
+        ),
     ] = False,
     runtime: Annotated[
         Literal["tensorrt-llm", "emulated"] | None,

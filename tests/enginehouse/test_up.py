@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
+from enginehouse.builds_api import builders
 from enginehouse.connection import Connection
 from enginehouse.local.ready import each_answers
 from enginehouse.objects import fetch
+from model_registry.build_jobs.entities import BuilderSeen
 from telemetry.process_stat import stat_of
 
 STACK = """
@@ -38,7 +40,7 @@ DEADLINE_S = 60.0
 class Up:
     """One `up` in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.state_dir = folder / "state"
         self.ready_file = folder / "ready.json"
         self.output = folder / "output"
@@ -46,7 +48,7 @@ class Up:
         (folder / "stack.yaml").write_text(STACK)
         command = [sys.executable, "-m", "enginehouse", "up", "--port", "0", "--fallback"]
         command += ["--state-dir", str(self.state_dir), "--ready-file", str(self.ready_file)]
-        command += ["--stack", str(folder / "stack.yaml")]
+        command += ["--stack", str(folder / "stack.yaml"), *more]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("ENGINEHOUSE_")
         }
@@ -79,12 +81,12 @@ class Up:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Up]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     """Starts `up` on this test's own state directory; ends it in any case."""
     started: list[Up] = []
 
-    def run() -> Up:
-        started.append(Up(tmp_path))
+    def run(*more: str) -> Up:
+        started.append(Up(tmp_path, *more))
         return started[-1]
 
     yield run
@@ -98,9 +100,9 @@ async def _answers(ready: dict[str, Any]) -> None:
     await each_answers(connection, dict.fromkeys(ready["models"], "text"))
 
 
-def test_up_is_ready_when_its_models_answer_and_leaves_nothing(start: Callable[[], Up]) -> None:
-    """The ready file has all that a client needs, is private, and goes with the stack."""
-    up = start()
+def test_up_is_ready_when_its_models_answer_and_leaves_nothing(start: Callable[..., Up]) -> None:
+    """The ready file has all that a client needs, is private, and goes with the stack; a builder is there."""
+    up = start("--builder")
     ready = up.ready()
     assert ready.keys() >= READY_KEYS
     assert ready["base_url"].endswith("/v1")
@@ -108,8 +110,10 @@ def test_up_is_ready_when_its_models_answer_and_leaves_nothing(start: Callable[[
     assert ready["triton"] == []
     assert stat.S_IMODE(up.ready_file.stat().st_mode) == 0o600
     asyncio.run(_answers(ready))
+    up.until(lambda: asyncio.run(_builders(ready)))
+    assert [one.able.runtimes for one in asyncio.run(_builders(ready)) if one.runs] == [("emulated",)]
     pids = up.pids()
-    assert pids.keys() == {"redis", "engines-tensorrt_llm", "controller", "gateway"}
+    assert pids.keys() == {"redis", "engines-tensorrt_llm", "controller", "gateway", "builder"}
     assert up.end() == 0
     assert [name for name, pid in pids.items() if stat_of(pid)] == []
     assert not up.ready_file.exists()
@@ -144,6 +148,10 @@ def test_the_next_up_forgets_the_endpoints_of_the_last_one(start: Callable[[], U
     assert after.isdisjoint(before)
     assert up.end() == 0
     assert "Stopped; nothing is left running." in up.output.read_text()
+
+
+async def _builders(ready: dict[str, Any]) -> list[BuilderSeen]:
+    return await builders(Connection(ready["base_url"].removesuffix("/v1"), None, ready["admin_key"]))
 
 
 async def _endpoints(ready: dict[str, Any]) -> set[str]:

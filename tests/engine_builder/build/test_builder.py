@@ -19,6 +19,7 @@ from engine_builder.errors import ClaimLostError, NoRoomError
 from model_registry.build_jobs.entities import Able, AskedBuild, BuildClaim, EngineBuild
 from model_registry.build_jobs.store import BuildStore, Terms
 from model_registry.config import RegistryConfig
+from model_registry.connection import connect
 from model_registry.engines import Engine, PreflightRecord
 from model_registry.store import RegistryStore
 from tests.engine_builder.build.conftest import ROOMY, sh
@@ -102,6 +103,14 @@ async def house(tmp_path: Path, builds: BuildStore, store: RegistryStore) -> Asy
 
 def appeared(path: Path) -> Callable[[], bool]:
     return path.exists
+
+
+async def test_once_without_redis_is_not_well(house: House, config: RegistryConfig) -> None:
+    """That there is no work left was not seen."""
+    redis = connect(RegistryConfig(redis_url="redis://127.0.0.1:1/0", command_timeout_s=1))
+    away = Builder(BuildStore.of(redis, config), house.store, house.make("true"), Able(("emulated",)), QUICK)
+    assert not await away.run(once=True)
+    await redis.aclose()
 
 
 async def test_a_build_becomes_an_engine_of_the_registry(house: House) -> None:
