@@ -273,8 +273,11 @@ class _Planning:
         return f"{group.want} wanted" if said is None else f"{group.want} wanted: {said.reason}"
 
     def _pack(self, groups: Sequence[_Group], moved: set[str]) -> None:
-        """Where memory decides: what does not serve goes, and comes again when it is asked for."""
-        unwell = [one for group in groups for one in group.unwell]
+        """Where memory decides: what does not serve goes, and comes again when it is asked for.
+
+        But not what an operator drains: requests may be under way there, for as long as they take.
+        """
+        unwell = [one for group in groups for one in group.unwell if not self._seen(one).drained]
         self.acts += [GiveUp(one, self._unwell_why(one)) for one in unwell]
         if self._stale():
             return

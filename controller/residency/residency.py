@@ -51,14 +51,15 @@ class Residency:
         outlooks: dict[str, Outlook] = {}
         for deployment in chain(*snapshot.deployments.values()):
             pool = None if deployment.scaling is None else snapshot.pools.get(deployment.scaling.pool)
-            if pool is None or not is_packed(pool):
+            if pool is None or not is_packed(pool) or not deployment.weight:
                 continue
             group = f"{deployment.model}:{deployment.profile}"
-            count = demand.groups.get(group, GroupDemand()).arrivals
-            arrived = count - self._counts.get(deployment.name, count)
-            self._counts[deployment.name] = count
-            if arrived > 0:
-                self._uses.seen(now_s, deployment.name, arrived)
+            if demand.age_s is not None:
+                count = demand.groups.get(group, GroupDemand()).arrivals
+                arrived = count - self._counts.get(deployment.name, count)
+                self._counts[deployment.name] = count
+                if arrived > 0:
+                    self._uses.seen(now_s, deployment.name, arrived)
             outlooks[deployment.name] = self._uses.outlook(now_s, deployment.name)
         memories = {http: memory for one in rooms.values() for http, memory in one.memories.items()}
         return Known(outlooks, memories, snapshot.scaling)
