@@ -141,8 +141,6 @@ class _Planning:
                 yield Drain(replica, NOT_WANTED)
             case "starting" if homeless:
                 yield Stop(replica, NOT_WANTED)
-            case "starting" if replica.server is not None and seen.lost:
-                yield GiveUp(replica, "it ended before it was ready")
             case "starting" if self.now_s - replica.since > self.config.ready_within_s:
                 why = f": {seen.reason}" if seen.reason else ""
                 yield GiveUp(replica, f"it was not ready within {self.config.ready_within_s:g} s{why}")

@@ -1,0 +1,36 @@
+"""What the next version of the registry holds, after what was seen and what errands came to."""
+
+from __future__ import annotations
+
+from controller.replicas.acts import Seen
+from controller.replicas.config import ReplicasConfig
+from controller.replicas.decide import Changes, Facts, decide
+from controller.scaling.wanted import Wanted
+from model_registry.demand.demand import Demand
+from model_registry.entities import Deployment, Model, Scaling, ServerRef
+from model_registry.pools import DryRunActuator, Pool
+from model_registry.replicas import Replica, ScalingStatus
+from model_registry.snapshot import Snapshot, Stored
+
+NOW = 1000.0
+POOL = Pool(name="p", actuator=DryRunActuator(type="dry-run"))
+DEPLOYMENT = Deployment(name="d", model="m", scaling=Scaling(pool="p", min_replicas=0, max_replicas=5))
+
+
+def decided(*objects: Stored, seen: dict[str, Seen], wanted: int = 1) -> Changes:
+    snapshot = Snapshot.of(1, (Model(name="m", context_length=10), POOL, DEPLOYMENT, *objects))
+    demand = Demand(at_s=NOW, age_s=0.5, workers=1)
+    facts = Facts({"d": Wanted(wanted, "load")}, demand, seen, {}, (), {})
+    return decide(snapshot, facts, ReplicasConfig(retry_s=5), NOW)
+
+
+def test_one_that_ends_before_it_is_ready_holds_up_the_next_start() -> None:
+    """As one that never listened: a model that kills its server would else be loaded again and again."""
+    server = ServerRef(http="http://h:1")
+    one = Replica(name="d.000001", deployment="d", model="m", pool="p", server=server, handle="x")
+    changes = decided(one, seen={one.name: Seen(endpoint="d@h:1", lost=True)})
+    assert [(each.state, each.reason) for each in changes.replicas] == [
+        ("failed", "it ended before it was ready")
+    ]
+    (status,) = [item for item in changes.puts if isinstance(item, ScalingStatus)]
+    assert (status.failures, status.retry_at) == (1, NOW + 5)
