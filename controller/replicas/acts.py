@@ -66,6 +66,8 @@ class Seen:
     """An operator drains it: it serves nobody new, and finishes what it has."""
     lost: bool = False
     """The actuator does not find it."""
+    removed: bool = False
+    """Its server is not in its pool any more; nobody looks for it there."""
 
 
 UNSEEN = Seen()

@@ -33,6 +33,7 @@ from model_registry.replicas import Replica
 
 NOT_WANTED = "its deployment is not in this pool any more"
 LOST = "it is not there any more"
+REMOVED = "its server is not in the pool any more"
 FEWER = "fewer are wanted"
 AGAIN = "it is wanted again"
 DEFAULTS = ReplicasConfig()
@@ -78,7 +79,7 @@ class _Group:
     well: list[Replica]
     """Starting, or ready and serving."""
     unwell: list[Replica]
-    """Ready by its record, and not seen serving for too long."""
+    """Ready by its record, and not seen serving for too long, or on a server that has left the pool."""
     draining: list[Replica]
     ending: int
 
@@ -231,9 +232,12 @@ class _Planning:
     def _replace(self, group: _Group) -> None:
         """Those that do not serve go once others do, or one by one where there is room for no other."""
         serving = sum(self._seen(one).ready for one in group.well)
-        broken = [one for one in group.unwell if not self._seen(one).drained]
+        removed = [one for one in group.unwell if self._seen(one).removed]
+        broken = [one for one in group.unwell if not self._seen(one).drained and one not in removed]
         if group.unwell and serving >= group.want:
             self.acts += [Drain(one, self._unwell_why(one)) for one in group.unwell]
+        elif removed and group.missing > 0 and self._is_full(group):
+            self.acts += [Drain(one, REMOVED) for one in removed]
         elif broken and not group.ending and group.missing > 0 and self._is_full(group):
             worst = max(broken, key=lambda one: self._seen(one).out_s)
             self.acts.append(GiveUp(worst, self._unwell_why(worst)))
@@ -276,7 +280,10 @@ class _Planning:
         But not what an operator drains: requests may be under way there, for as long as they take.
         """
         unwell = [one for group in groups for one in group.unwell if not self._seen(one).drained]
-        self.acts += [GiveUp(one, self._unwell_why(one)) for one in unwell]
+        self.acts += [
+            Drain(one, REMOVED) if self._seen(one).removed else GiveUp(one, self._unwell_why(one))
+            for one in unwell
+        ]
         if self._stale():
             return
         waits = {group.deployment.name for group in groups if not self._may_retry(group.deployment.name)}
@@ -306,10 +313,12 @@ class _Planning:
     def _unwell(self, replica: Replica) -> bool:
         seen = self._seen(replica)
         out = not seen.ready and seen.out_s > self.config.replace_after_s
-        return replica.state == "ready" and seen.endpoint is not None and out
+        return replica.state == "ready" and seen.endpoint is not None and (out or seen.removed)
 
     def _unwell_why(self, replica: Replica) -> str:
         seen = self._seen(replica)
+        if seen.removed:
+            return REMOVED
         why = f": {seen.reason}" if seen.reason else ""
         return f"it has not served for {seen.out_s:.0f} s{why}"
 

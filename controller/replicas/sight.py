@@ -7,6 +7,7 @@ from itertools import chain
 
 from controller.desired import endpoint_name
 from controller.replicas.acts import Seen
+from controller.replicas.placing import is_removed
 from model_registry.leadership import boot_s
 from model_registry.snapshot import Snapshot
 
@@ -25,6 +26,7 @@ class Sight:
             if replica.server is None:
                 seen[replica.name] = Seen(lost=replica.name in lost)
                 continue
+            removed = is_removed(replica, snapshot.pools.get(replica.pool))
             name = endpoint_name(replica.deployment, replica.server)
             endpoint = endpoints.get(name)
             ready = endpoint is not None and endpoint.state == "ready"
@@ -36,7 +38,8 @@ class Sight:
                 out_s=now_s - out.get(replica.name, now_s),
                 reason=None if endpoint is None else endpoint.reason,
                 drained=endpoint is not None and endpoint.state == "draining" and replica.state == "ready",
-                lost=replica.name in lost,
+                lost=replica.name in lost and not removed,
+                removed=removed,
             )
         self._out_since = out
         return seen
