@@ -1,7 +1,7 @@
 """Plan: what is to be done about the replicas of one pool now. Pure.
 
 It goes by numbers that others decide (`Wanted`) and never takes away what is healthy because nothing was
-heard: while reports are stale there are as many replicas as there were.
+heard: while reports are stale, or a gateway's are missing, there are as many replicas as there were.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class _Planning:
                 yield GiveUp(replica, f"it was not ready within {self.config.ready_within_s:g} s{why}")
 
     def _drained(self, replica: Replica) -> str | None:
-        """Why it may stop; None while requests may be under way."""
+        """Why it may stop; None while requests may be under way: at gateways that are silent, too."""
         seen = self._seen(replica)
         if seen.lost:
             return LOST
@@ -161,6 +161,7 @@ class _Planning:
             and seen.out_s > 0
             and self.demand.age_s is not None
             and self.demand.at_s - self.demand.age_s >= out_at + self.config.settle_s
+            and self.demand.silent == 0
             and self._in_flight(replica) == 0
         ):
             return "nothing is in flight there"
@@ -182,7 +183,7 @@ class _Planning:
         assert scaling is not None
         if said is None:
             return min(max(up, scaling.min_replicas), scaling.max_replicas)
-        if self._stale():
+        if self._stale() or self.demand.silent:
             return min(max(said.replicas, up), scaling.max_replicas)
         return min(said.replicas, scaling.max_replicas)
 

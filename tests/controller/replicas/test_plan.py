@@ -156,6 +156,15 @@ def test_a_drained_replica_stops_when_a_later_report_tells_of_no_request() -> No
     assert planned([draining], 0, demand=load(a=0), at=still_registered).acts == ()
 
 
+def test_nothing_goes_that_a_silent_gateway_may_use() -> None:
+    """It may be cut off from Redis and serve all the same; others tell nothing of its requests."""
+    silent = Demand(at_s=NOW, age_s=1.0, workers=1, silent=1)
+    out = {"a": Seen(endpoint="d@a:1", out_s=10)}
+    assert planned([replica("a", "draining", since=NOW - 20)], 0, demand=silent, at=out).acts == ()
+    assert planned([replica("a")], 0, demand=silent).acts == ()
+    assert told(planned([replica("a")], 2, demand=silent).acts) == [("Start", "None")]
+
+
 def replace_age(demand: Demand, age_s: float) -> Demand:
     return Demand(at_s=demand.at_s, age_s=age_s, workers=1, endpoints=demand.endpoints)
 
