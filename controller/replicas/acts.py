@@ -63,7 +63,7 @@ class Seen:
     reason: str | None = None
     """The endpoint's."""
     drained: bool = False
-    """An operator drains it: it serves nobody new, and finishes what it has."""
+    """An operator drains it: it serves nobody new, and finishes what it has, if it has come up at all."""
     lost: bool = False
     """The actuator does not find it."""
     removed: bool = False

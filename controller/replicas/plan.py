@@ -34,6 +34,7 @@ from model_registry.replicas import Replica
 NOT_WANTED = "its deployment is not in this pool any more"
 LOST = "it is not there any more"
 REMOVED = "its server is not in the pool any more"
+DRAINED = "an operator drains its server"
 FEWER = "fewer are wanted"
 AGAIN = "it is wanted again"
 DEFAULTS = ReplicasConfig()
@@ -142,6 +143,8 @@ class _Planning:
                 yield Drain(replica, NOT_WANTED)
             case "starting" if homeless:
                 yield Stop(replica, NOT_WANTED)
+            case "starting" if seen.drained:
+                yield Stop(replica, DRAINED)
             case "starting" if self.now_s - replica.since > self.config.ready_within_s:
                 why = f": {seen.reason}" if seen.reason else ""
                 yield GiveUp(replica, f"it was not ready within {self.config.ready_within_s:g} s{why}")

@@ -176,7 +176,9 @@ class Replicas:
                             extra={**what, "reason": item.reason, "token": leadership.token},
                         )
         for kind, name in changes.gone:
-            if kind == "Replica":
+            if kind == "ScalingStatus":
+                self._written.pop(name, None)
+            else:
                 log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
     def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:

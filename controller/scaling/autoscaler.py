@@ -24,6 +24,10 @@ from model_registry.demand.demand import Demand, GroupDemand
 from model_registry.replicas import Signal
 from model_registry.snapshot import Snapshot
 
+LAPSED_S = 60.0
+"""After so long without a look what was known of loads is old: another controller led, or nothing could be
+read. Where looks are rarer than that by themselves, three times as long as the last two were apart."""
+
 
 @dataclass(slots=True)
 class _History:
@@ -45,13 +49,16 @@ class Autoscaler:
     def __init__(self) -> None:
         self._histories: dict[str, _History] = {}
         self._looked_s: float | None = None
+        self._gap_s = 0.0
+        """Between the last two looks."""
 
     def look(self, now_s: float, snapshot: Snapshot, demand: Demand) -> dict[str, Wanted]:
         """For every deployment with `scaling`. `now_s`: on the clock of the demand."""
         groups = dict(scaled(snapshot))
         heard = demand.age_s is not None and demand.age_s <= STALE_S
-        lapsed = self._looked_s is not None and now_s - self._looked_s > STALE_S
-        self._looked_s = now_s
+        gap_s = 0.0 if self._looked_s is None else now_s - self._looked_s
+        lapsed = not 0 <= gap_s <= max(LAPSED_S, 3 * self._gap_s)
+        self._looked_s, self._gap_s = now_s, max(0.0, gap_s)
         for name in self._histories.keys() - groups.keys():
             del self._histories[name]
         decided: dict[str, _Decided] = {}

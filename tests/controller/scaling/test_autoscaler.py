@@ -248,6 +248,23 @@ def test_a_controller_that_leads_again_after_a_while_begins_anew() -> None:
         assert autoscaler.look(1000.0 + second, seen, told)["chat"].replicas == 3
 
 
+def test_looks_may_be_rare() -> None:
+    autoscaler, seen = Autoscaler(), snapshot(deployment(), replica("chat.1"))
+    for second in range(0, 1200, 120):
+        wanted = autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 30 * second))["chat"]
+    assert 5 <= wanted.replicas <= 7
+
+
+def test_a_clock_that_is_set_back_makes_no_load() -> None:
+    """Redis' time is another machine's after a fail-over: what came meanwhile is not that of one bucket."""
+    autoscaler, two = Autoscaler(), [replica("chat.1"), replica("chat.2")]
+    before = run(10, 200, deployment(), *two, autoscaler=autoscaler).replicas
+    seen = snapshot(deployment(), *two)
+    for second in range(201, 300):
+        told = demand(940.0 + second, 10 * second)
+        assert autoscaler.look(940.0 + second, seen, told)["chat"].replicas == before
+
+
 def test_time_without_reports_is_not_idle_time() -> None:
     autoscaler, seen = (
         Autoscaler(),
