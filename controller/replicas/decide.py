@@ -23,13 +23,13 @@ from controller.replicas.roster import (
     is_placed_elsewhere,
     patient,
 )
-from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.replicas.status import NO_NEWS, News, backoff_after, status_of, worth_writing
 from controller.residency.pool import NOTHING_KNOWN, Known
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
 from model_registry.kinds import Ref
-from model_registry.replicas import Replica
+from model_registry.replicas import Replica, ScalingStatus
 from model_registry.snapshot import Snapshot, Stored
 
 
@@ -89,6 +89,7 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     own: defaultdict[str, list[Replica]] = defaultdict(list)
     for one in present.values():
         own[one.deployment].append(one)
+    statuses: list[tuple[ScalingStatus | None, ScalingStatus, float]] = []
     for name, deployment in deployments.items():
         status = status_of(
             deployment,
@@ -100,8 +101,8 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
             held_up.get(name),
             now_s,
         )
-        if is_worth_writing(snapshot.scaling.get(name), status, facts.figures_age_s.get(name, 1e9)):
-            changes.puts.append(status)
+        statuses.append((snapshot.scaling.get(name), status, facts.figures_age_s.get(name, 1e9)))
+    changes.puts += worth_writing(statuses, anyway=bool(changes.puts or changes.gone))
     changes.gone += [("ScalingStatus", name) for name in sorted(snapshot.scaling.keys() - deployments.keys())]
     return changes
 

@@ -94,7 +94,21 @@ def resident(
         _room(one, [copies[r.name] for r in replicas if r.place == one.http], known, one.http not in ill)
         for one in pool.actuator.servers
     ]
-    needs = [_need(one, wanted.get(one.name), one.name in waits, demand, known) for one in deployments]
+    numbers = {one.name: _number(one, wanted.get(one.name)) for one in deployments}
+    served = {
+        _group(one) for one in deployments if numbers[one.name] and one.weight and one.name not in waits
+    }
+    needs = [
+        _need(
+            one,
+            numbers[one.name],
+            one.name in waits,
+            bool(one.weight) and (numbers[one.name] > 0 or _group(one) not in served),
+            demand,
+            known,
+        )
+        for one in deployments
+    ]
     acts: list[Act] = list(drained)
     for act in place(now_s, servers, needs, lambda name: known.outlooks.get(name, NOTHING_EXPECTED)):
         match act:
@@ -149,15 +163,26 @@ def _copy(
     )
 
 
+def _group(deployment: Deployment) -> str:
+    return f"{deployment.model}:{deployment.profile}"
+
+
+def _number(deployment: Deployment, wanted: Wanted | None) -> int:
+    scaling = deployment.scaling
+    return 0 if scaling is None or wanted is None else min(wanted.replicas, scaling.max_replicas)
+
+
 def _need(
-    deployment: Deployment, wanted: Wanted | None, failed: bool, demand: Demand, known: Known
+    deployment: Deployment, number: int, failed: bool, waited_for: bool, demand: Demand, known: Known
 ) -> ModelNeed:
-    """Nobody waits for what has weight 0; it has as many as are wanted, for a rollout may be."""
+    """`waited_for`: it is its group's waiting that it is brought in for; of two deployments, one is enough.
+
+    One of weight 0 has as many as are wanted of it: a rollout may be under way.
+    """
     scaling, status = deployment.scaling, known.statuses.get(deployment.name)
     assert scaling is not None
-    asked = demand.groups.get(f"{deployment.model}:{deployment.profile}", GroupDemand())
+    asked = demand.groups.get(_group(deployment), GroupDemand())
     learned_s = None if status is None else status.cold_start_s
-    number = 0 if wanted is None else min(wanted.replicas, scaling.max_replicas)
     return ModelNeed(
         deployment.name,
         size_mib(deployment, status),
@@ -165,7 +190,7 @@ def _need(
         wanted=number,
         least=scaling.min_replicas if deployment.weight else max(scaling.min_replicas, number),
         pinned=scaling.pinned,
-        waiting=asked.waiting if deployment.weight else 0,
+        waiting=asked.waiting if waited_for else 0,
         oldest_s=asked.oldest_s,
         target=target_of(deployment),
         failed=failed,

@@ -17,10 +17,10 @@ POOL = Pool(name="p", actuator=DryRunActuator(type="dry-run"))
 DEPLOYMENT = Deployment(name="d", model="m", scaling=Scaling(pool="p", min_replicas=0, max_replicas=5))
 
 
-def decided(*objects: Stored, seen: dict[str, Seen], wanted: int = 1) -> Changes:
+def decided(*objects: Stored, seen: dict[str, Seen], wanted: int = 1, age_s: float = 1e9) -> Changes:
     snapshot = Snapshot.of(1, (Model(name="m", context_length=10), POOL, DEPLOYMENT, *objects))
     demand = Demand(at_s=NOW, age_s=0.5, workers=1)
-    facts = Facts({"d": Wanted(wanted, "load")}, demand, seen, {}, (), {})
+    facts = Facts({"d": Wanted(wanted, "load")}, demand, seen, {}, (), {"d": age_s})
     return decide(snapshot, facts, ReplicasConfig(retry_s=5), NOW)
 
 
@@ -34,3 +34,17 @@ def test_one_that_ends_before_it_is_ready_holds_up_the_next_start() -> None:
     ]
     (status,) = [item for item in changes.puts if isinstance(item, ScalingStatus)]
     assert (status.failures, status.retry_at) == (1, NOW + 5)
+
+
+def test_figures_go_with_a_record_that_is_written_anyway() -> None:
+    """The status says nothing new in numbers; alone it would wait."""
+    status = decided(seen={}, wanted=0).puts[0]
+    assert isinstance(status, ScalingStatus)
+    older = status.model_copy(update={"reason": "before"})
+    assert decided(older, seen={}, wanted=0, age_s=3.0).puts == []
+    other = Replica(name="e.000001", deployment="e", model="m", pool="p")
+    changes = decided(older, other, seen={}, wanted=0, age_s=3.0)
+    assert [(type(item).__name__, item.name) for item in changes.puts] == [
+        ("Replica", "e.000001"),
+        ("ScalingStatus", "d"),
+    ]

@@ -167,3 +167,19 @@ def test_a_deployment_without_weight_comes_in_for_a_rollout_only() -> None:
     wanted = {"c": Wanted(1, "a rollout waits for it")}
     acts = resident(NOW_S, pool(200), [spare], [], wanted, waiting(), seen={}, known=Known())
     assert shown(acts) == [("c", ONE)]
+
+
+def test_of_two_deployments_of_a_model_the_one_that_is_wanted_comes_in() -> None:
+    """The other one comes where that cannot."""
+    both = [deployment(name).model_copy(update={"model": "m"}) for name in "ab"]
+    wanted = {"a": Wanted(1, "held"), "b": Wanted(0, "held")}
+
+    def brought(*waits: str) -> list[tuple[str, str | None]]:
+        return shown(
+            resident(
+                NOW_S, pool(200, 200), both, [], wanted, waiting("m"), seen={}, known=Known(), waits=waits
+            )
+        )
+
+    assert brought() == [("a", ONE)]
+    assert brought("a") == [("b", ONE)]
