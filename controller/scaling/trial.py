@@ -46,7 +46,7 @@ def trial_of(deployment: str, serving: float, snapshot: Snapshot) -> Trial:
 
 
 def _next_share(rollout: Rollout, status: RolloutStatus) -> float:
-    if status.phase == "shadow":
-        return max(status.copies, rollout.steps[0].share)
+    if status.phase == "shadow":  # of copies there are only as many as find room
+        return rollout.steps[0].share
     following = rollout.steps[status.step + 1 :]
     return following[0].share if following else 1.0

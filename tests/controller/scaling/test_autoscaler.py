@@ -310,7 +310,8 @@ def test_a_deployment_without_weight_takes_no_part_in_the_load() -> None:
 
 def test_a_rollout_finds_replicas_for_what_its_next_step_sends() -> None:
     pending, first = tried(None), tried(under_way(phase="canary", step=0, share=0.01))
-    assert (pending["better"], first["better"]) == (1, 1)
+    shadow = tried(under_way(phase="shadow", copies=1.0))
+    assert (pending["better"], shadow["better"], first["better"]) == (1, 1, 1)
     half, last = (tried(under_way(phase="canary", step=step)) for step in (4, 5))
     assert 1 < half["better"] < last["better"]
     assert last["better"] <= last["chat"] <= 7
