@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
+
+from pydantic import ValidationError
 
 from controller.actuators.port import Found
 from controller.replicas.acts import Backoff, Seen
@@ -76,7 +79,10 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     for pool_name, found in facts.orphans:
         pool = snapshot.pools.get(pool_name)
         if pool is not None and found.replica not in before:
-            present[found.replica] = adopted(found, pool, deployments, now_s)
+            with suppress(
+                ValidationError
+            ):  # no replica was ever called so: it is not ours, whatever its mark
+                present[found.replica] = adopted(found, pool, deployments, now_s)
     backoffs = {
         name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
         for name in deployments

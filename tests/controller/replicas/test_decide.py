@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from controller.actuators.port import Found
 from controller.replicas.acts import Seen
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.decide import Changes, Facts, decide
@@ -17,10 +20,16 @@ POOL = Pool(name="p", actuator=DryRunActuator(type="dry-run"))
 DEPLOYMENT = Deployment(name="d", model="m", scaling=Scaling(pool="p", min_replicas=0, max_replicas=5))
 
 
-def decided(*objects: Stored, seen: dict[str, Seen], wanted: int = 1, age_s: float = 1e9) -> Changes:
+def decided(
+    *objects: Stored,
+    seen: dict[str, Seen],
+    wanted: int = 1,
+    age_s: float = 1e9,
+    orphans: Sequence[tuple[str, Found]] = (),
+) -> Changes:
     snapshot = Snapshot.of(1, (Model(name="m", context_length=10), POOL, DEPLOYMENT, *objects))
     demand = Demand(at_s=NOW, age_s=0.5, workers=1)
-    facts = Facts({"d": Wanted(wanted, "load")}, demand, seen, {}, (), {"d": age_s})
+    facts = Facts({"d": Wanted(wanted, "load")}, demand, seen, {}, orphans, {"d": age_s})
     return decide(snapshot, facts, ReplicasConfig(retry_s=5), NOW)
 
 
@@ -48,3 +57,9 @@ def test_figures_go_with_a_record_that_is_written_anyway() -> None:
         ("Replica", "e.000001"),
         ("ScalingStatus", "d"),
     ]
+
+
+def test_something_with_our_mark_and_an_impossible_name_stops_nothing() -> None:
+    orphans = [("p", Found("not a name!", "h1")), ("p", Found("d.00000a", "h2"))]
+    changes = decided(seen={}, wanted=1, orphans=orphans)
+    assert sorted(one.state for one in changes.replicas) == ["starting", "stopping"]
