@@ -295,7 +295,12 @@ async def _serve(settings: Settings, seat: WorkerSeat) -> None:
         )
         await runner.setup()
         if runner.server is not None:
-            own_connections(runner.server, process.generation.handlers, config.limits.max_body_bytes)
+            own_connections(
+                runner.server,
+                process.generation.handlers,
+                config.limits.max_body_bytes,
+                config.max_header_bytes,
+            )
         listening = seat.listen()
         site = web.SockSite(runner, listening, backlog=BACKLOG)
         await site.start()

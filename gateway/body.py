@@ -12,7 +12,7 @@ from gateway.config import GatewayConfig
 
 async def read_body(request: web.BaseRequest, config: GatewayConfig) -> bytes:
     """The whole body. Raises ApiError 400, 408 or 413."""
-    declared = request.content_length
+    declared = declared_bytes(request)
     if declared is not None and declared > config.limits.max_body_bytes:
         raise request_too_large(config.limits.max_body_bytes)
     try:
@@ -36,3 +36,12 @@ def _slow_body(allowed_s: float) -> ApiError:
         f"The body did not arrive within the {allowed_s:g} s allowed here. Send it at once.",
         code="body_timeout",
     )
+
+
+def declared_bytes(request: web.BaseRequest) -> int | None:
+    """What Content-Length says. Raises ApiError 400."""
+    try:
+        return request.content_length
+    except ValueError:  # Python does not read numbers of thousands of digits
+        message = "Content-Length has too many digits. Send it without leading zeros."
+        raise bad_request(message, code="invalid_http") from None

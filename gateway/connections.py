@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -30,17 +31,15 @@ class _Connection(web.RequestHandler):
 
     __slots__ = ("_ahead", "_closes", "_is_held", "_reader", "_rest", "_serving")
 
-    def __init__(
-        self, server: web.Server, handlers: Mapping[bytes, Handler], max_body_bytes: int, **options: Any
-    ) -> None:
+    def __init__(self, server: web.Server, reader: PlainReader, **options: Any) -> None:
         super().__init__(server, **options)
-        self._reader: PlainReader | None = PlainReader(handlers, max_body_bytes)
-        """None once the connection is aiohttp's."""
+        self._reader: PlainReader | None = reader
+        """None once the connection is aiohttp's, or lost."""
         self._rest: asyncio.TimerHandle | None = None
         """Set while a plain request is not whole."""
         self._serving: asyncio.Task[None] | None = None
         """Answers a plain request."""
-        self._ahead: list[bytes] = []
+        self._ahead = bytearray()
         """What came while one was answered."""
         self._closes = False
         """Asked to close, which waits for the answer."""
@@ -80,7 +79,7 @@ class _Connection(web.RequestHandler):
             self._rest.cancel()
             self._rest = None
         if reader is not None:
-            super().data_received(b"".join(reader.came))
+            super().data_received(reader.end())
 
     async def _serve(self, request: PlainRequest) -> None:
         keeps = False
@@ -99,14 +98,14 @@ class _Connection(web.RequestHandler):
             return
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._ahead:
-            data = b"".join(self._ahead)
+            data = bytes(self._ahead)
             self._ahead.clear()
             self.resume_reading(resume_parser=False)
             self.data_received(data)
 
     def _keep_ahead(self, data: bytes) -> None:
-        self._ahead.append(data)
-        if sum(map(len, self._ahead)) > _MAX_AHEAD_BYTES and not self._is_held:
+        self._ahead += data
+        if len(self._ahead) > _MAX_AHEAD_BYTES and not self._is_held:
             self._is_held = True
             self._pause_transport_reading()
 
@@ -115,6 +114,9 @@ class _Connection(web.RequestHandler):
             self._serving.cancel()
         if self._rest is not None:
             self._rest.cancel()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.end()
         super().connection_lost(exc)
 
     def close(self) -> None:
@@ -132,7 +134,7 @@ class _Connection(web.RequestHandler):
         await super().shutdown(timeout)
 
     def _process_keepalive(self) -> None:
-        if self._serving is not None:  # to aiohttp the connection looks idle
+        if self._serving is not None or self._rest is not None:  # to aiohttp the connection looks idle
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
@@ -164,18 +166,20 @@ class _Connection(web.RequestHandler):
 
 
 class _Server(web.Server):
-    plain: Mapping[bytes, Handler]
-    max_body_bytes: int
+    new_reader: Callable[[], PlainReader]
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self.plain, self.max_body_bytes, loop=self._loop, **self._kwargs)
+        return _Connection(self, self.new_reader(), loop=self._loop, **self._kwargs)
 
 
-def own_connections(server: web.Server, handlers: Mapping[str, Handler], max_body_bytes: int) -> None:
+def own_connections(
+    server: web.Server, handlers: Mapping[str, Handler], max_body_bytes: int, max_header_bytes: int
+) -> None:
     """Let `server` make its connections here. aiohttp's runners offer no other way to choose their class.
 
-    `handlers` answer plain requests to their paths, with bodies of up to `max_body_bytes`.
+    `handlers` answer plain requests to their paths, with bodies of up to `max_body_bytes`;
+    `max_header_bytes`: what aiohttp takes of one header.
     """
     server.__class__ = _Server
     assert isinstance(server, _Server)
-    server.plain, server.max_body_bytes = by_request_line(handlers), max_body_bytes
+    server.new_reader = partial(PlainReader, by_request_line(handlers), max_body_bytes, max_header_bytes)

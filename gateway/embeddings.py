@@ -77,7 +77,13 @@ class Embeddings:
         await reserve(self._limits, entry, arrived.identity, lambda: tokens)
         entry.routed = True
         embedded = await self._batches.embed(
-            wish, inputs, entry.trace, lanes, arrived.identity.policy.selection, entry.was_held
+            wish,
+            inputs,
+            entry.trace,
+            lanes,
+            arrived.identity.policy.selection,
+            entry.was_held,
+            entry.due_s(self._config.request_timeout_s),
         )
         entry.finished = embedded.finished
         if watched is not None:
@@ -101,6 +107,7 @@ class Embeddings:
         entry.choices = [choice]
         job = Job(request, wish, sum(map(len, api.inputs)), entry.trace, _OPENAI_LANES, selection=selection)
         job.on_held = entry.was_held
+        job.deadline_s = entry.due_s(self._config.request_timeout_s)
         entry.finished = [await self._router.run(job, choice)]
         entry.usage = entry.finished[0].usage
         entry.response.respond(200, choice.body or b"")

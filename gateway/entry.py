@@ -71,6 +71,10 @@ class Entry(Struct, eq=False):
     cold: bool = False
     """It was held until an endpoint of its model was up."""
 
+    def due_s(self, longest_s: float) -> float:
+        """When it is cut, as `time.monotonic`; `longest_s`: what any request may take."""
+        return self.started_s + (longest_s if self.allowed_s is None else min(longest_s, self.allowed_s))
+
     def was_held(self) -> None:
         """Its model was not up and is now: the client is told with the answer's head."""
         if not self.cold:

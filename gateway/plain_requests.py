@@ -14,9 +14,10 @@ import httptools
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-_MAX_HEAD_BYTES: Final = 8190
-"""Below what aiohttp takes of a header, and of all lines of a head below."""
 _MAX_LINES: Final = 100
+"""Below what aiohttp takes of a head."""
+_MAX_LENGTH_DIGITS: Final = 20
+"""More of them are zeros; Python refuses to read thousands."""
 
 _ONCE: Final = ("host", "content-length", "content-type", "user-agent")
 _READ: Final[Mapping[bytes, str]] = {
@@ -63,33 +64,39 @@ class PlainRequest:
 
 
 class PlainReader:
-    """Reads the requests of one connection, one after the other; see `by_request_line` for `handlers`."""
+    """Reads the requests of one connection, one after the other, until `end`."""
 
     __slots__ = (
+        "_came",
+        "_came_bytes",
         "_handle",
         "_handlers",
         "_head_bytes",
         "_headers",
         "_max_body_bytes",
+        "_max_head_bytes",
         "_odd",
         "_parser",
-        "came",
     )
 
-    def __init__(self, handlers: Mapping[bytes, Handler], max_body_bytes: int) -> None:
+    def __init__(self, handlers: Mapping[bytes, Handler], max_body_bytes: int, max_head_bytes: int) -> None:
+        """See `by_request_line` for `handlers`; `max_head_bytes`: what aiohttp takes of one header."""
         self._handlers = handlers
         self._max_body_bytes = max_body_bytes
+        self._max_head_bytes = max_head_bytes
         self._parser = httptools.HttpRequestParser(self)
         self._handle: Handler | None = None
         self._headers: dict[str, str] = {}
         self._head_bytes = 0
         self._odd = False
-        self.came: list[bytes] = []
+        self._came: list[bytes] = []
         """All that came of the request that is not whole yet, or not plain."""
+        self._came_bytes = 0
 
     def read(self, data: bytes, transport: asyncio.Transport | None) -> PlainRequest | None:
         """The request whose end `data` brings; None while it is not whole. Raises NotPlainError."""
-        self.came.append(data)
+        self._came.append(data)
+        self._came_bytes += len(data)
         handle = self._handle
         if handle is None:
             handle = self._begun(data)
@@ -97,25 +104,38 @@ class PlainReader:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             raise NotPlainError from None
-        headers, came = self._headers, self.came
-        length = int(headers.get("content-length", "0"))
-        if self._odd or "host" not in headers or length > self._max_body_bytes:
+        headers, came = self._headers, self._came
+        digits = headers.get("content-length", "0")
+        if self._odd or "host" not in headers or len(digits) > _MAX_LENGTH_DIGITS:
             raise NotPlainError
-        missing = self._head_bytes + length - (len(data) if len(came) == 1 else sum(map(len, came)))
+        length = int(digits)
+        if length > self._max_body_bytes:
+            raise NotPlainError
+        missing = self._head_bytes + length - self._came_bytes
         if missing > 0:
             return None
         if missing < 0:  # more than one request
             raise NotPlainError
         whole = data if len(came) == 1 else b"".join(came)
         self._handle = None
-        self.came = []
+        self._came, self._came_bytes = [], 0
         return PlainRequest(handle, headers, whole[self._head_bytes :], transport)
+
+    def end(self) -> bytes:
+        """Read no more; returns what came of a request that is not whole yet, or not plain.
+
+        The parser refers back to its reader: they, and all that came, would lie about until garbage is
+        looked for.
+        """
+        came, self._came = b"".join(self._came), []
+        del self._parser
+        return came
 
     def _begun(self, data: bytes) -> Handler:
         """The handler of the request that `data` begins."""
         line_end = data.find(b"\r\n")
         handle = self._handlers.get(data[:line_end])
-        head_end = data.find(b"\r\n\r\n", line_end, _MAX_HEAD_BYTES)
+        head_end = data.find(b"\r\n\r\n", line_end, self._max_head_bytes)
         if handle is None or head_end < 0 or data.count(b"\n", 0, head_end) > _MAX_LINES:
             raise NotPlainError
         self._handle = handle

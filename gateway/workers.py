@@ -143,22 +143,27 @@ class Workers:
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             started_s = loop.time()
-            code = await self._run_once(index)
+            code: int | None = None
+            try:
+                code = await self._run_once(index)
+                reason = describe_exit(code)
+            except OSError as error:  # such as no memory to fork with
+                reason = f"cannot start: {error.strerror}"
             if self._stop.is_set():
                 return
             steady = loop.time() - started_s >= _STEADY_AFTER_S
             early_ends, delay_s = (0, _FIRST_DELAY_S) if steady else (early_ends + 1, delay_s)
             if index in self._waiting_for:
-                _refuse_crash_loop(index, code, early_ends)
+                _refuse_crash_loop(index, code, reason, early_ends)
             _logger.warning(
                 "worker ended; it starts again",
-                extra={"worker": index, "reason": describe_exit(code), "delay_s": delay_s},
+                extra={"worker": index, "reason": reason, "delay_s": delay_s},
             )
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _MAX_DELAY_S)
 
     async def _run_once(self, index: int) -> int:
-        """Start worker `index` and return its exit code."""
+        """Start worker `index` and return its exit code. Raises OSError where it cannot be started."""
         read_fd, write_fd = os.pipe()
         loop = asyncio.get_running_loop()
         try:
@@ -192,8 +197,6 @@ class Workers:
         try:
             with _signals_held_back():
                 process.start()
-        except OSError as error:
-            raise WorkersError(f"cannot start worker {index}: {error.strerror}") from error
         finally:
             os.close(ready_fd)
         return process
@@ -267,13 +270,15 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
 
-def _refuse_crash_loop(index: int, code: int, early_ends: int) -> None:
+def _refuse_crash_loop(index: int, code: int | None, reason: str, early_ends: int) -> None:
+    if code is None:
+        raise WorkersError(f"worker {index} {reason}")
     if code == EXIT_NO_RESTART:
         raise WorkersError(f"worker {index} cannot run as configured; its own message is above")
     if early_ends >= _MAX_EARLY_ENDS:
         raise WorkersError(
             f"worker {index} ended {early_ends} times in a row within {_STEADY_AFTER_S:.0f} s of its start "
-            f"(last: {describe_exit(code)}); its own messages are above"
+            f"(last: {reason}); its own messages are above"
         )
 
 

@@ -221,7 +221,10 @@ class Router:
     def coming(self, model: str, selection: Selection | None) -> Outlook | None:
         """When a model should come that has no endpoint which is ready; None: it has, or nobody brings it."""
         endpoints = self._snapshot().endpoints.get(model, ())
-        up = any(one.state == "ready" and (selection is None or selection.fits(one)) for one in endpoints)
+        up = any(
+            one.state == "ready" and one.weight > 0 and (selection is None or selection.fits(one))
+            for one in endpoints
+        )
         return None if up else self.queueing.holding.outlook(model, selection)
 
     async def run(self, job: Job, answer: Answer) -> Finished:

@@ -147,7 +147,7 @@ def wanted_for_rows(snapshot: Snapshot, models: Collection[str], profile: str) -
     """Of `models`, which rows of batch jobs wait for under `profile`, those to be brought up. Pure."""
     found = set()
     for model in models:
-        if any(one.state == "ready" for one in snapshot.endpoints.get(model, ())):
+        if any(one.state == "ready" and one.weight > 0 for one in snapshot.endpoints.get(model, ())):
             continue
         scaled = [one.profile for one in snapshot.deployments.get(model, ()) if one.scaling and one.weight]
         if scaled:

@@ -470,7 +470,7 @@ class Queueing:
         now_s = self._loop.time()
         for group in list(self._groups.values()):
             endpoints = self._snapshot().endpoints.get(group.model, ())
-            if any(endpoint.state == "ready" for endpoint in endpoints):
+            if any(endpoint.state == "ready" and endpoint.weight > 0 for endpoint in endpoints):
                 group.deserted_s = None
                 self._look(group)
             elif group.deserted_s is None:

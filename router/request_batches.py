@@ -57,6 +57,7 @@ class _Member(Struct, eq=False):
     finished: dict[int, Finished] = field(default_factory=dict)
     """By the number of the request batch."""
     on_held: Callable[[], None] | None = None
+    deadline_s: float | None = None
 
 
 class _Part(NamedTuple):
@@ -108,10 +109,12 @@ class RequestBatches:
         lanes: frozenset[str],
         selection: Selection | None = None,
         on_held: Callable[[], None] | None = None,
+        deadline_s: float | None = None,
     ) -> Embedded:
         """A vector for each input. Raises what `Router.run` raises; cancelling it takes its inputs back.
 
-        `on_held`: as of `Job`. ColdFullError where the model is not up and as many requests wait as may.
+        `on_held`, `deadline_s`: as of `Job`. ColdFullError where the model is not up and as many requests
+        wait as may.
         """
         key = wish.model.name, wish.profile, lanes, selection
         queue = self._queues.get(key)
@@ -120,7 +123,9 @@ class RequestBatches:
         queue.wish = wish
         self._refuse_beyond_bound(queue)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        member = _Member(trace, [b""] * len(inputs), len(inputs), done, on_held=on_held)
+        member = _Member(
+            trace, [b""] * len(inputs), len(inputs), done, on_held=on_held, deadline_s=deadline_s
+        )
         queue.waiting += [_Part(member, place, one) for place, one in enumerate(inputs)]
         try:
             self._dispatch(queue)
@@ -221,6 +226,9 @@ class RequestBatches:
         trace = SharedTrace(traces)
         job = Job(request, queue.wish, tokens, trace, queue.lanes, selection=queue.selection, blamed=blamed)
         job.on_held = partial(_were_held, group)
+        deadlines = [one for part in group if (one := part.member.deadline_s) is not None]
+        if len(deadlines) == len(group):
+            job.deadline_s = max(deadlines)
         return job
 
 

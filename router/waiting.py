@@ -44,7 +44,7 @@ class Group(Struct, eq=False):
     drain: Drain = field(default_factory=Drain)
     waiters: dict[Waiter, Ticket[Waiter]] = field(default_factory=dict)
     deserted_s: float | None = None
-    """Since when the model has no endpoint that is ready."""
+    """Since when the model has no endpoint that is ready and takes traffic."""
 
 
 def need_of(job: Job) -> Held:

@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from gateway.api.errors import ApiError, bad_request
 from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.batch_jobs.contents import Contents, Draft
+from gateway.body import declared_bytes
 
 _CHUNK_BYTES = 256 * 1024
 _CHECK_ROOM_EVERY_BYTES = 16 * 1024 * 1024
@@ -67,7 +68,7 @@ async def receive(
         raise bad_request(
             "The body must be multipart/form-data with `file` and `purpose`.", code="invalid_body"
         )
-    declared = request.content_length
+    declared = declared_bytes(request)
     if declared is not None and declared > config.max_file_bytes + 64 * 1024:
         raise _too_large(config)
     form = Form()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
+import socket
+import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,11 +18,12 @@ from aiohttp import web
 
 from gateway import connections
 from gateway.connections import own_connections
-from gateway.plain_requests import Handler, PlainRequest
+from gateway.plain_requests import Handler, PlainReader, PlainRequest, by_request_line
 from gateway.streaming.client import PushResponse
 
 PATH = "/v1/x"
 MAX_BODY_BYTES = 300_000
+MAX_HEADER_BYTES = 8190
 SHOWN = ("authorization", "x-api-key", "traceparent")
 Answer = Callable[["web.BaseRequest | PlainRequest", bytes], Awaitable[None]]
 
@@ -52,7 +57,8 @@ async def serving(
     await runner.setup()
     if plain:
         handlers: dict[str, Handler] = {PATH: handle}
-        own_connections(server, handlers, MAX_BODY_BYTES)
+        max_header_bytes = options.get("max_field_size", MAX_HEADER_BYTES)
+        own_connections(server, handlers, MAX_BODY_BYTES, max_header_bytes)
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         yield runner.addresses[0], runner
@@ -128,6 +134,13 @@ async def test_a_rest_that_is_late_is_waited_for_by_aiohttp(monkeypatch: pytest.
         assert (status, found["plain"], found["size"]) == (200, False, 1000)
 
 
+async def test_a_connection_is_not_idle_while_its_request_comes() -> None:
+    whole = request(b"x" * 1000)
+    async with serving(keepalive_timeout=0.1) as (address, _):
+        status, found = await said(address, whole[:-500], whole[-500:], pause_s=0.3)
+        assert (status, found["plain"]) == (200, True)
+
+
 NOT_PLAIN = {
     "chunked": request(line=f"POST {PATH} HTTP/1.1").replace(
         b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
@@ -138,7 +151,7 @@ NOT_PLAIN = {
     "old": request(b"{}", line=f"POST {PATH} HTTP/1.0"),
     "another method": request(b"{}", line=f"PUT {PATH} HTTP/1.1"),
     "a query": request(b"{}", line=f"POST {PATH}?a=b HTTP/1.1"),
-    "large head": request(b"{}", f"X-Long: {'x' * 8200}"),
+    "large head": request(b"{}", *(f"X-{n}: {'x' * 8200}" for n in range(3))),
     "many lines": request(b"{}", *(f"X-{n}: 1" for n in range(110))),
 }
 
@@ -148,6 +161,14 @@ async def test_what_is_not_plain_is_aiohttps(kind: str) -> None:
     async with serving(max_field_size=20_000, max_line_size=20_000) as (address, _):
         status, found = await said(address, NOT_PLAIN[kind])
         assert (status, found["plain"], found["body"]) == (200, False, "{}")
+
+
+async def test_a_header_beyond_what_is_allowed_is_refused() -> None:
+    async with serving(max_field_size=1024, max_line_size=1024) as (address, _):
+        status, found = await said(address, request(b"{}", f"X-Long: {'x' * 500}"))
+        assert (status, found["plain"]) == (200, True)
+        status, found = await said(address, request(b"{}", f"X-Long: {'x' * 2000}"))
+        assert (status, found["error"]["code"]) == (400, "invalid_http")
 
 
 ODD = {
@@ -167,6 +188,7 @@ ODD = {
     "length and chunked": request(b"0\r\n\r\n", "Transfer-Encoding: chunked"),
     "a signed length": request(b"{}").replace(b"Length: 2", b"Length: +2"),
     "no number": request(b"{}").replace(b"Length: 2", b"Length: two"),
+    "a length of zeros mostly": request(b"{}").replace(b"Length: 2", b"Length: " + b"0" * 5000 + b"2"),
     "a huge length": request(b"{}").replace(b"Length: 2", b"Length: " + b"9" * 30),
     "no host": request(b"{}").replace(b"Host: h\r\n", b""),
     "two hosts": request(b"{}", "Host: i"),
@@ -230,6 +252,70 @@ async def test_a_client_that_leaves_ends_its_request() -> None:
         await begun.wait()
         writer.close()
         await asyncio.wait_for(left.wait(), 5)
+
+
+async def no_handler(_request: web.BaseRequest | PlainRequest) -> web.StreamResponse:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("sent", [request(b"x" * 1000)[:-1], request(), NOT_PLAIN["a query"]])
+async def test_a_connection_leaves_no_reader_behind(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """However it ends: while a request is not whole, between two, or at aiohttp. Readers hold bodies."""
+    gone = asyncio.Event()
+    kept = []
+
+    class Watched(PlainReader):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            kept.append(weakref.ref(self, lambda _: gone.set()))
+
+    monkeypatch.setattr(connections, "PlainReader", Watched)
+    gc.disable()
+    try:
+        async with serving() as (address, _):
+            _, writer = await asyncio.open_connection(*address)
+            writer.write(sent)
+            await writer.drain()
+            writer.close()
+            await asyncio.wait_for(gone.wait(), 5)
+    finally:
+        gc.enable()
+    assert len(kept) == 1
+
+
+def test_what_comes_byte_by_byte_costs_no_more_each_time() -> None:
+    """A client must not be able to keep a worker busy with a few bytes."""
+    reader = PlainReader(by_request_line({PATH: no_handler}), MAX_BODY_BYTES, MAX_HEADER_BYTES)
+    body = b"x" * 40_000
+    head = request(body)[: -len(body)]
+    began_s = time.process_time()
+    assert reader.read(head, None) is None
+    for _ in range(len(body) - 1):
+        assert reader.read(b"x", None) is None
+    whole = reader.read(b"x", None)
+    assert whole is not None
+    assert whole.body == body
+    assert time.process_time() - began_s < 1.5
+
+
+async def test_what_is_sent_ahead_byte_by_byte_costs_no_more_each_time() -> None:
+    async def wait(_request: web.BaseRequest | PlainRequest) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        raise NotImplementedError
+
+    server = web.Server(no_handler, handler_cancellation=True)
+    handlers: dict[str, Handler] = {PATH: wait}
+    own_connections(server, handlers, MAX_BODY_BYTES, MAX_HEADER_BYTES)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, connection = await asyncio.get_running_loop().create_connection(server, sock=ours)
+        connection.data_received(request())
+        began_s = time.process_time()
+        for _ in range(40_000):
+            connection.data_received(b"x")
+        took_s = time.process_time() - began_s
+        transport.abort()
+    assert took_s < 1.5
 
 
 async def test_a_failure_of_the_handler_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:

@@ -204,6 +204,23 @@ def test_a_worker_that_has_served_is_started_again_for_ever(start: Callable[...,
     assert running.process.poll() is None
 
 
+def test_the_others_serve_on_while_a_worker_cannot_be_forked(start: Callable[..., Running]) -> None:
+    running = start(failing_fork=3)
+    assert running.port > 0
+    before = running.workers()
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: len(running.workers() - before) == 1)
+    assert running.log.count("it starts again") == 2, "once killed, once not forked"
+    assert running.process.poll() is None
+    until(lambda: running.serving() == running.workers())
+
+
+def test_a_worker_that_cannot_be_forked_at_first_ends_all(start: Callable[..., Running]) -> None:
+    running = start(failing_fork=2)
+    assert running.process.wait(timeout=20) == 1
+    assert "worker 1 cannot start: Cannot allocate memory" in running.log
+
+
 def test_a_worker_that_cannot_run_as_configured_is_started_once(start: Callable[..., Running]) -> None:
     running = start(worker="wrongly_configured", count=1)
     assert running.process.wait(timeout=30) == 1

@@ -56,9 +56,11 @@ def test_models_that_are_not_up_are_wanted_for_rows_of_batch_jobs() -> None:
         http="http://a:1", state="ready",
     )  # fmt: skip
     down = up.model_copy(update={"state": "unhealthy"})
+    off = up.model_copy(update={"weight": 0.0})
     for objects, wanted in (
         ([SCALED], {("m", "balanced")}),
         ([SCALED, FIXED, down], {("m", "balanced")}),
+        ([SCALED, off], {("m", "balanced")}),
         ([SCALED, up], set()),
         ([FIXED], set()),
     ):

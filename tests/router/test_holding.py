@@ -162,16 +162,19 @@ async def test_who_leaves_is_out_at_once_and_demand_falls(fleet: ColdFleet) -> N
     assert engine.served == []
 
 
-async def test_a_queue_whose_replicas_went_is_held_until_others_come(fleet: ColdFleet) -> None:
-    """What waited for room waits on, though nothing is up for longer than others are let wait."""
+@pytest.mark.parametrize("stay", [False, True])
+async def test_a_queue_whose_replicas_went_is_held_until_others_come(fleet: ColdFleet, stay: bool) -> None:
+    """What waited for room waits on, though nothing is up for longer than others are let wait, or what is
+    takes no traffic."""
     engine = await fleet.engine(slots=1)
     fleet.ask(0)
     await engine.until(1)
     fleet.ask(1)
     await fleet.waiting(1)
     assert fleet.held == 0
-    fleet.register()
+    fleet.register(*(one.model_copy(update={"weight": 0.0}) for one in fleet.endpoints if stay))
     await until(lambda: fleet.held == 1)
+    assert fleet.router.coming("m", None) is not None
     other = await fleet.engine(slots=1)
     other.let(1)
     await fleet.tasks[1]
@@ -249,5 +252,28 @@ async def test_embeddings_that_wait_to_be_joined_are_bounded_too(fleet: ColdFlee
     for task in asked:
         task.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
+    await until(lambda: fleet.held == 0)
+    tracing.close()
+
+
+async def test_embeddings_are_refused_at_once_where_the_model_comes_too_late(
+    fleet: ColdFleet,
+) -> None:
+    batches = RequestBatches(fleet.router)
+    tracing = Tracing(TelemetryConfig())
+
+    def embed(within_s: float) -> asyncio.Task[Embedded]:
+        wish, inputs = Wish(MODEL, "balanced", "default"), [EmbeddingInput([1, 2])]
+        trace, lanes = tracing.begin(None, None), frozenset({"encoder"})
+        asked = batches.embed(wish, inputs, trace, lanes, deadline_s=time.monotonic() + within_s)
+        return asyncio.create_task(asked)
+
+    with pytest.raises(ColdModelError) as refused:
+        await asyncio.wait_for(embed(10), 5)
+    assert 39 <= refused.value.retry_after_s <= 40
+    patient = embed(60)
+    await until(lambda: fleet.held == 1)
+    patient.cancel()
+    await asyncio.gather(patient, return_exceptions=True)
     await until(lambda: fleet.held == 0)
     tracing.close()
