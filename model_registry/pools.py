@@ -39,7 +39,8 @@ class TritonActuator(_Part):
     leak_mib: Mebibytes = 512
     """A server that keeps so much more than its replicas need is recycled, if `recycle` says how."""
     recycle: tuple[_Argument, ...] = ()
-    """Command that restarts a drained server; `{http}` stands for its URL. Empty: it is only reported."""
+    """Command that restarts a drained server, and ends once the old process is gone. `{http}`, `{host}` and
+    `{port}` stand for what they say. Empty: it is only reported."""
 
 
 class ProcessActuator(_Part):
