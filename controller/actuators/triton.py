@@ -50,7 +50,7 @@ class TritonPool:
         """Load it, or find it loaded, and return when the server calls it ready. Raises ActuatorError."""
         server = self._servers.get(replica.place or "")
         if server is None:
-            raise ActuatorError(f"{replica.place} is no server of pool {self._pool.name!r}", final=True)
+            raise ActuatorError(f"{replica.place} is no server of pool {self._pool.name!r}")
         target = replica.target or target_of(deployment)
         control = self._control(server.http)
         parameters = {} if deployment.scaling is None else deployment.scaling.load
