@@ -123,3 +123,7 @@ class Pool(Entity):
     """Of all deployments together; None: what fits."""
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
     """Added to those of its deployments."""
+
+    def labels_with(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Those of a deployment whose own are these, which win."""
+        return {**self.labels, **own}
