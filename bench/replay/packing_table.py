@@ -46,11 +46,11 @@ class Work(NamedTuple):
 
 WORKS = (
     Work("m-large, days 0-2", "m_large", 0, 3, (6, 7)),
-    Work("m-large, days 6-7", "m_large", 6, 2, (7,)),
+    Work("m-large, days 6-7", "m_large", 6, 2, (7, 8)),
     Work("m-large in equilibrium", "m_large", 0, 3, (6,), anew=False),
     Work("deepseek-r1, 73 models", "deepseek_r1", 0, 1, (5,)),
 )
-"""The first is what the rule was chosen on."""
+"""The first is what the rule was chosen on. On days 6-7 not even the clairvoyant meets the bar with 7."""
 POLICIES = ("LRU", "LFU 1 h", OURS, CLAIRVOYANT)
 
 

@@ -94,6 +94,9 @@ class TritonProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._served = False
         self._log_start = 0
+        self._whole: tuple[frozenset[int], int] | None = None
+        """The processes when all models were ready, and how many had been taken out by then: one that dies
+        before anybody waits is missed all the same."""
 
     @property
     def pid(self) -> int | None:
@@ -129,6 +132,7 @@ class TritonProcess:
         if self._ports is None:
             self._ports = _filled(self._wanted)
         free_shm([self.shm_prefix])
+        self._whole = None
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
@@ -153,6 +157,8 @@ class TritonProcess:
             waited = f"{self.name} was not ready within {self._ready_timeout_s:g} s"
             raise ProcessError(waited, self._log_says()) from error
         self._served = True
+        if self.pid is not None:
+            self._whole = session_pids(self.pid), self._taken_out()
 
     async def wait(self) -> int:
         """Returns the server's exit status when it has ended, with its stubs gone and memory freed.
@@ -162,7 +168,7 @@ class TritonProcess:
         process = self._process
         if process is None:
             raise ProcessError(f"{self.name} was never started")
-        stubs, taken_out = session_pids(process.pid), self._taken_out()
+        stubs, taken_out = self._whole or (session_pids(process.pid), self._taken_out())
         while process.returncode is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STUBS_PERIOD_S):
