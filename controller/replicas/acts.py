@@ -63,9 +63,11 @@ class Seen:
     reason: str | None = None
     """The endpoint's."""
     drained: bool = False
-    """An operator drains it: it serves nobody new, and finishes what it has."""
+    """An operator drains it: it serves nobody new, and finishes what it has, if it has come up at all."""
     lost: bool = False
     """The actuator does not find it."""
+    removed: bool = False
+    """Its server is not in its pool any more; nobody looks for it there."""
 
 
 UNSEEN = Seen()

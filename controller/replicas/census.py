@@ -33,9 +33,17 @@ class Census:
         self._known_since: dict[tuple[str, str], float] = {}
         """When a record first had this handle: looks that began before prove nothing of it."""
 
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return list(self._tasks.values())
+
     def look(self, actuators: Mapping[str, Actuator]) -> None:
-        """Begin a look at each pool whose last one is old enough."""
+        """Begin a look at each pool whose last one is old enough; forget all others."""
         now_s = boot_s()
+        for memory in (self._began, self._looks):
+            for pool in memory.keys() - actuators.keys():
+                del memory[pool]
         for pool, actuator in actuators.items():
             if pool not in self._tasks and now_s - self._began.get(pool, 0.0) >= self._config.look_s:
                 self._began[pool] = now_s

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
+
+from pydantic import ValidationError
 
 from controller.actuators.port import Found
 from controller.replicas.acts import Backoff, Seen
@@ -23,13 +26,13 @@ from controller.replicas.roster import (
     is_placed_elsewhere,
     patient,
 )
-from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.replicas.status import NO_NEWS, News, backoff_after, status_of, worth_writing
 from controller.residency.pool import NOTHING_KNOWN, Known
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
 from model_registry.kinds import Ref
-from model_registry.replicas import Replica
+from model_registry.replicas import Replica, ScalingStatus
 from model_registry.snapshot import Snapshot, Stored
 
 
@@ -76,7 +79,10 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     for pool_name, found in facts.orphans:
         pool = snapshot.pools.get(pool_name)
         if pool is not None and found.replica not in before:
-            present[found.replica] = adopted(found, pool, deployments, now_s)
+            with suppress(
+                ValidationError
+            ):  # no replica was ever called so: it is not ours, whatever its mark
+                present[found.replica] = adopted(found, pool, deployments, now_s)
     backoffs = {
         name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
         for name in deployments
@@ -89,6 +95,7 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     own: defaultdict[str, list[Replica]] = defaultdict(list)
     for one in present.values():
         own[one.deployment].append(one)
+    statuses: list[tuple[ScalingStatus | None, ScalingStatus, float]] = []
     for name, deployment in deployments.items():
         status = status_of(
             deployment,
@@ -100,8 +107,8 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
             held_up.get(name),
             now_s,
         )
-        if is_worth_writing(snapshot.scaling.get(name), status, facts.figures_age_s.get(name, 1e9)):
-            changes.puts.append(status)
+        statuses.append((snapshot.scaling.get(name), status, facts.figures_age_s.get(name, 1e9)))
+    changes.puts += worth_writing(statuses, anyway=bool(changes.puts or changes.gone))
     changes.gone += [("ScalingStatus", name) for name in sorted(snapshot.scaling.keys() - deployments.keys())]
     return changes
 

@@ -54,6 +54,11 @@ class Errands:
         self._retries: dict[str, _Retry] = {}
 
     @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return [errand.task for errand in self._errands.values()]
+
+    @property
     def outcomes(self) -> dict[str, Outcome]:
         """By replica: what has not been recorded yet."""
         return dict(self._outcomes)
@@ -71,7 +76,9 @@ class Errands:
 
     def tend(self, replica: Replica, actuator: Actuator, deployment: Deployment | None) -> None:
         """See to it that what the record asks for is under way."""
-        present = self._errands.get(replica.name)
+        present, outcome = self._errands.get(replica.name), self._outcomes.get(replica.name)
+        if outcome is not None and outcome.verb == "stop":
+            return  # it has gone while its record was being written
         match replica.state:
             case "starting" if deployment is not None and present is None:
                 if replica.name not in self._started:

@@ -47,6 +47,13 @@ def undrained(pool: Pool, drains: Iterable[Drain]) -> Pool:
     return pool.model_copy(update={"actuator": actuator.model_copy(update={"servers": servers})})
 
 
+def is_removed(replica: Replica, pool: Pool | None) -> bool:
+    """Whether its server was taken out of its pool."""
+    if pool is None or replica.place is None or not isinstance(pool.actuator, TritonActuator):
+        return False
+    return all(one.http != replica.place for one in pool.actuator.servers)
+
+
 def target_of(deployment: Deployment) -> str:
     """What a replica of it is called on its server."""
     return deployment.target or deployment.model

@@ -1,7 +1,7 @@
 """Plan: what is to be done about the replicas of one pool now. Pure.
 
 It goes by numbers that others decide (`Wanted`) and never takes away what is healthy because nothing was
-heard: while reports are stale there are as many replicas as there were.
+heard: while reports are stale, or a gateway's are missing, there are as many replicas as there were.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from model_registry.replicas import Replica
 
 NOT_WANTED = "its deployment is not in this pool any more"
 LOST = "it is not there any more"
+REMOVED = "its server is not in the pool any more"
+DRAINED = "an operator drains its server"
 FEWER = "fewer are wanted"
 AGAIN = "it is wanted again"
 DEFAULTS = ReplicasConfig()
@@ -79,7 +81,7 @@ class _Group:
     well: list[Replica]
     """Starting, or ready and serving."""
     unwell: list[Replica]
-    """Ready by its record, and not seen serving for too long."""
+    """Ready by its record, and not seen serving for too long, or on a server that has left the pool."""
     draining: list[Replica]
     ending: int
 
@@ -142,14 +144,14 @@ class _Planning:
                 yield Drain(replica, NOT_WANTED)
             case "starting" if homeless:
                 yield Stop(replica, NOT_WANTED)
-            case "starting" if replica.server is not None and seen.lost:
-                yield GiveUp(replica, "it ended before it was ready")
+            case "starting" if seen.drained:
+                yield Stop(replica, DRAINED)
             case "starting" if self.now_s - replica.since > self.config.ready_within_s:
                 why = f": {seen.reason}" if seen.reason else ""
                 yield GiveUp(replica, f"it was not ready within {self.config.ready_within_s:g} s{why}")
 
     def _drained(self, replica: Replica) -> str | None:
-        """Why it may stop; None while requests may be under way."""
+        """Why it may stop; None while requests may be under way: at gateways that are silent, too."""
         seen = self._seen(replica)
         if seen.lost:
             return LOST
@@ -163,6 +165,7 @@ class _Planning:
             and seen.out_s > 0
             and self.demand.age_s is not None
             and self.demand.at_s - self.demand.age_s >= out_at + self.config.settle_s
+            and self.demand.silent == 0
             and self._in_flight(replica) == 0
         ):
             return "nothing is in flight there"
@@ -184,7 +187,7 @@ class _Planning:
         assert scaling is not None
         if said is None:
             return min(max(up, scaling.min_replicas), scaling.max_replicas)
-        if self._stale():
+        if self._stale() or self.demand.silent:
             return min(max(said.replicas, up), scaling.max_replicas)
         return min(said.replicas, scaling.max_replicas)
 
@@ -234,9 +237,12 @@ class _Planning:
     def _replace(self, group: _Group) -> None:
         """Those that do not serve go once others do, or one by one where there is room for no other."""
         serving = sum(self._seen(one).ready for one in group.well)
-        broken = [one for one in group.unwell if not self._seen(one).drained]
+        removed = [one for one in group.unwell if self._seen(one).removed]
+        broken = [one for one in group.unwell if not self._seen(one).drained and one not in removed]
         if group.unwell and serving >= group.want:
             self.acts += [Drain(one, self._unwell_why(one)) for one in group.unwell]
+        elif removed and group.missing > 0 and self._is_full(group):
+            self.acts += [Drain(one, REMOVED) for one in removed]
         elif broken and not group.ending and group.missing > 0 and self._is_full(group):
             worst = max(broken, key=lambda one: self._seen(one).out_s)
             self.acts.append(GiveUp(worst, self._unwell_why(worst)))
@@ -271,9 +277,15 @@ class _Planning:
         return f"{group.want} wanted" if said is None else f"{group.want} wanted: {said.reason}"
 
     def _pack(self, groups: Sequence[_Group], moved: set[str]) -> None:
-        """Where memory decides: what does not serve goes, and comes again when it is asked for."""
-        unwell = [one for group in groups for one in group.unwell]
-        self.acts += [GiveUp(one, self._unwell_why(one)) for one in unwell]
+        """Where memory decides: what does not serve goes, and comes again when it is asked for.
+
+        But not what an operator drains: requests may be under way there, for as long as they take.
+        """
+        unwell = [one for group in groups for one in group.unwell if not self._seen(one).drained]
+        self.acts += [
+            Drain(one, REMOVED) if self._seen(one).removed else GiveUp(one, self._unwell_why(one))
+            for one in unwell
+        ]
         if self._stale():
             return
         names = (group.deployment.name for group in groups)
@@ -303,10 +315,12 @@ class _Planning:
     def _unwell(self, replica: Replica) -> bool:
         seen = self._seen(replica)
         out = not seen.ready and seen.out_s > self.config.replace_after_s
-        return replica.state == "ready" and seen.endpoint is not None and out
+        return replica.state == "ready" and seen.endpoint is not None and (out or seen.removed)
 
     def _unwell_why(self, replica: Replica) -> str:
         seen = self._seen(replica)
+        if seen.removed:
+            return REMOVED
         why = f": {seen.reason}" if seen.reason else ""
         return f"it has not served for {seen.out_s:.0f} s{why}"
 

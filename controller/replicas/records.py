@@ -30,6 +30,8 @@ def progressed(replica: Replica, outcome: Outcome | None, seen: Seen, now_s: flo
         replica = replica.model_copy(
             update={"server": running.server, "handle": running.handle, "memory_mib": running.memory_mib}
         )
+    if replica.server is not None and seen.lost:
+        return moved(replica, "failed", "it ended before it was ready", now_s)
     if replica.handle is not None and (replica.server is None or seen.ready):
         took_s = round(max(0.0, now_s - replica.created), 3)
         return moved(replica, "ready", "", now_s).model_copy(update={"cold_start_s": took_s})

@@ -7,10 +7,11 @@ margin: a controller that was frozen meanwhile acts no more. While Redis is away
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from controller.actuators.port import Actuator, Workload
 from controller.replicas.census import Census
@@ -32,6 +33,13 @@ from model_registry.snapshot import Snapshot, Stored
 from model_registry.store import RegistryStore
 
 log = logging.getLogger(__name__)
+
+
+class _Retired(NamedTuple):
+    """An actuator that is used no longer, and what was under way when that was decided."""
+
+    actuator: Actuator | Workload
+    tasks: Sequence[asyncio.Task[None]]
 
 
 class Scaler(Protocol):
@@ -58,7 +66,7 @@ class Replicas:
         fence: Fence,
         config: ReplicasConfig | None = None,
     ) -> None:
-        """`actuator_of` is asked once for each version of a pool."""
+        """`actuator_of` is asked once for each pool, and again when its `actuator` has changed."""
         self._store = store
         self._scaler = scaler
         self._reports = reports
@@ -71,6 +79,7 @@ class Replicas:
         self._sight = Sight()
         self._residency = Residency()
         self._actuators: dict[str, tuple[Pool, Actuator | Workload]] = {}
+        self._retired: list[_Retired] = []
         self._written: dict[str, float] = {}
         self._token: int | None = None
         self.on_news: Callable[[], None] = lambda: None
@@ -119,9 +128,13 @@ class Replicas:
     async def close(self) -> None:
         """Let go of everything; replicas stay."""
         await self.lead(None)
-        for _, actuator in self._actuators.values():
+        for actuator in (
+            *(one for _, one in self._actuators.values()),
+            *(one.actuator for one in self._retired),
+        ):
             await actuator.close()
         self._actuators.clear()
+        self._retired.clear()
 
     async def _record(self, snapshot: Snapshot, facts: Facts, leadership: Leadership) -> Changes | None:
         """Write what is decided; None where the registry kept changing."""
@@ -163,7 +176,9 @@ class Replicas:
                             extra={**what, "reason": item.reason, "token": leadership.token},
                         )
         for kind, name in changes.gone:
-            if kind == "Replica":
+            if kind == "ScalingStatus":
+                self._written.pop(name, None)
+            else:
                 log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
     def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:
@@ -176,13 +191,26 @@ class Replicas:
                 self._errands.tend(replica, actuator, deployments.get(replica.deployment))
 
     async def _equip(self, snapshot: Snapshot) -> None:
-        """An actuator for each pool; that of a pool which was deleted is kept for what is left there."""
+        """An actuator for each pool, the same one for as long as that says the same of it.
+
+        One that was replaced, or whose pool was deleted, is closed once nothing is under way that may use it.
+        """
         for pool in snapshot.pools.values():
             known = self._actuators.get(pool.name)
-            if known is None or known[0] != pool:
-                self._actuators[pool.name] = pool, self._actuator_of(pool)
+            if known is None or known[0].actuator != pool.actuator:
                 if known is not None:
-                    await known[1].close()
+                    self._retire(known[1])
+                self._actuators[pool.name] = pool, self._actuator_of(pool)
+        for name in self._actuators.keys() - snapshot.pools.keys():
+            self._retire(self._actuators.pop(name)[1])
+        over = [one for one in self._retired if all(task.done() for task in one.tasks)]
+        self._retired = [one for one in self._retired if one not in over]
+        for one in over:
+            await one.actuator.close()
+
+    def _retire(self, actuator: Actuator | Workload) -> None:
+        parts = (self._errands, self._census, self._workloads, self._residency)
+        self._retired.append(_Retired(actuator, [task for part in parts for task in part.tasks]))
 
     def _addressed(self) -> dict[str, Actuator]:
         return {

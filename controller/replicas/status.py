@@ -90,6 +90,23 @@ def is_worth_writing(before: ScalingStatus | None, status: ScalingStatus, figure
     return before != status.model_copy(update={**later, **nearly})
 
 
+def worth_writing(
+    statuses: Sequence[tuple[ScalingStatus | None, ScalingStatus, float]], *, anyway: bool
+) -> list[ScalingStatus]:
+    """Those to be written now, of statuses with what is written and for how long that has been so, in s.
+
+    Where anything is (`anyway`: something else), figures that would be due soon go with it: else deployments
+    would take turns, each with a version of its own, and each version is a look at every server.
+    """
+    due = [is_worth_writing(*one) for one in statuses]
+    soon = FIGURES_S / 2 if anyway or any(due) else FIGURES_S
+    return [
+        status
+        for is_due, (before, status, age_s) in zip(due, statuses, strict=True)
+        if is_due or (before != status and age_s >= soon)
+    ]
+
+
 def _close(one: float | None, other: float | None) -> bool:
     return one == other if one is None or other is None else abs(one - other) < 0.5
 

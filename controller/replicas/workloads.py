@@ -49,6 +49,11 @@ class Workloads:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._set: dict[str, _Set] = {}
 
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return list(self._tasks.values())
+
     async def see(self, snapshot: Snapshot, pools: Mapping[str, Workload]) -> Sighting:
         """Every scaled deployment of `pools`."""
         asked = {

@@ -51,6 +51,8 @@ class _Room:
         self.leaving = sum(copy.mib for copy in server.copies if copy.state == "leaving")
         self.promised = 0.0
         self.gone: set[str] = set()
+        self.called: dict[str, Copy | None] = {copy.called: copy for copy in server.copies}
+        """Its copies by what they are called there; None: one that was promised in this round."""
 
     @property
     def free_mib(self) -> float:
@@ -61,9 +63,6 @@ class _Room:
     def coming_mib(self) -> float:
         """Once all that is leaving has left."""
         return self.free_mib + self.leaving
-
-    def has(self, model: str) -> bool:
-        return any(copy.model == model for copy in self.server.copies)
 
 
 class _Option(NamedTuple):
@@ -125,11 +124,25 @@ class _Round:
             return True
         return not need.pinned and not need.waiting and self.copies[copy.model] > need.least
 
-    def _victims(self, room: _Room, missing_mib: float) -> tuple[Copy, ...] | None:
-        """Those whose going costs least for what they free; None: not even all that may go are enough."""
-        if missing_mib <= 1e-9:
+    def _in_the_way(self, room: _Room, need: ModelNeed) -> tuple[Copy, ...] | None:
+        """Another deployment's copy by the same name, which a server has once; None: that stays."""
+        if need.called not in room.called:
             return ()
+        copy = room.called[need.called]
+        if copy is None or copy.model == need.name or copy.replica in room.gone or not self._may_go(copy):
+            return None
+        return (copy,)
+
+    def _victims(self, room: _Room, need: ModelNeed) -> tuple[Copy, ...] | None:
+        """Those whose going costs least for what they free; None: not even all that may go are enough."""
+        first = self._in_the_way(room, need)
+        if first is None:
+            return None
+        missing_mib = need.mib - room.coming_mib - sum(copy.mib for copy in first)
+        if missing_mib <= 1e-9:
+            return first
         going = [c for c in room.server.copies if c.replica not in room.gone and self._may_go(c)]
+        going = [copy for copy in going if copy not in first]
         going.sort(key=lambda copy: (self._worth_s(copy) / max(copy.mib, 1e-9), copy.replica))
         chosen: list[Copy] = []
         for copy in going:
@@ -143,7 +156,7 @@ class _Round:
             if missing_mib + copy.mib <= 1e-9:
                 chosen.remove(copy)
                 missing_mib += copy.mib
-        return tuple(chosen)
+        return (*first, *chosen)
 
     def density(self, need: ModelNeed) -> float:
         """Waiting that a copy saves, per MiB."""
@@ -162,9 +175,9 @@ class _Round:
     def _options(self, need: ModelNeed) -> Iterator[_Option]:
         rate = need.waiting + self.outlook(need.name).rate
         for room in self.rooms:
-            if not room.server.open or room.has(need.name) or need.mib > room.server.budget_mib + 1e-9:
+            if not room.server.open or need.mib > room.server.budget_mib + 1e-9:
                 continue
-            victims = self._victims(room, need.mib - room.coming_mib)
+            victims = self._victims(room, need)
             if victims is None:
                 continue
             loss_s = sum(map(self._worth_s, victims))
@@ -187,9 +200,10 @@ class _Round:
             room.gone.add(copy.replica)
             room.leaving += copy.mib
             self.copies[copy.model] -= 1
-        if room.free_mib + 1e-9 >= need.mib and room.gpu.free_in_s <= 0:
+        if not option.victims and room.free_mib + 1e-9 >= need.mib and room.gpu.free_in_s <= 0:
             self.acts.append(Load(need.name, room.server.name, reason))
         room.promised += need.mib
+        room.called[need.called] = None
         room.gpu.free_in_s = max(room.gpu.free_in_s, UNLOAD_S if option.victims else 0.0) + need.load_s
         self.copies[need.name] += 1
         return True
@@ -208,6 +222,7 @@ def place(
     clearly worth less, what is likely to be asked for.
     """
     round_ = _Round(now_s, servers, models, outlook)
+    models = [need for need in models if not need.failed]
     for need in sorted(models, key=_promise):
         for _ in range(need.least - round_.copies[need.name]):
             round_.bring(need, float("inf"), "kept in memory")

@@ -8,6 +8,7 @@ model that has few of its own: what has been idle for a while stays idle for abo
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import exp
 
@@ -97,6 +98,11 @@ class NextUse:
         else:
             use.usual_burst += BURST_SHARE * (use.burst - use.usual_burst)
             use.burst_since_s, use.burst = now_s, arrivals
+
+    def keep(self, models: Collection[str]) -> None:
+        """Forget what is known of any other one alone."""
+        for model in self._uses.keys() - set(models):
+            del self._uses[model]
 
     def outlook(self, now_s: float, model: str) -> Outlook:
         """What to expect of a model; nothing, if it has never been asked for."""

@@ -7,9 +7,11 @@ for, and as long as nothing that is worth more needs their room; `idle_s` and co
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from math import inf, isfinite
 from typing import Literal, NamedTuple
 
 from controller.replicas.acts import UNSEEN, Act, Drain, Seen, Start
+from controller.replicas.placing import target_of
 from controller.residency.decide import place
 from controller.residency.rooms import Copy, Evict, Load, ModelNeed, ServerRoom
 from controller.residency.value import Outlook
@@ -83,12 +85,30 @@ def resident(
     ]
     by_name = {one.name: one for one in deployments}
     records = {one.name: one for one in replicas}
-    copies = {one.name: _copy(one, by_name.get(one.deployment), demand, seen, known) for one in replicas}
+    budgets = {one.http: float(one.memory_mib or 0) for one in pool.actuator.servers}
+    copies = {
+        one.name: _copy(one, by_name.get(one.deployment), budgets.get(one.place or ""), demand, seen, known)
+        for one in replicas
+    }
     servers = [
         _room(one, [copies[r.name] for r in replicas if r.place == one.http], known, one.http not in ill)
         for one in pool.actuator.servers
     ]
-    needs = [_need(one, wanted.get(one.name), demand, known) for one in deployments if one.name not in waits]
+    numbers = {one.name: _number(one, wanted.get(one.name)) for one in deployments}
+    served = {
+        _group(one) for one in deployments if numbers[one.name] and one.weight and one.name not in waits
+    }
+    needs = [
+        _need(
+            one,
+            numbers[one.name],
+            one.name in waits,
+            bool(one.weight) and (numbers[one.name] > 0 or _group(one) not in served),
+            demand,
+            known,
+        )
+        for one in deployments
+    ]
     acts: list[Act] = list(drained)
     for act in place(now_s, servers, needs, lambda name: known.outlooks.get(name, NOTHING_EXPECTED)):
         match act:
@@ -117,13 +137,21 @@ STATES: Mapping[ReplicaState, Literal["loading", "ready"]] = {"starting": "loadi
 
 
 def _copy(
-    replica: Replica, deployment: Deployment | None, demand: Demand, seen: Mapping[str, Seen], known: Known
+    replica: Replica,
+    deployment: Deployment | None,
+    budget_mib: float | None,
+    demand: Demand,
+    seen: Mapping[str, Seen],
+    known: Known,
 ) -> Copy:
+    """One of unknown size (its deployment was deleted, or says nothing) takes all of its server's budget."""
     endpoint = seen.get(replica.name, UNSEEN).endpoint
     told = None if endpoint is None else demand.endpoints.get(endpoint)
     mib = float(replica.memory_mib or 0)
     if not mib and deployment is not None:
         mib = size_mib(deployment, known.statuses.get(deployment.name))
+    if not isfinite(mib or inf):
+        mib = budget_mib or 0.0
     return Copy(
         replica.name,
         replica.deployment,
@@ -131,21 +159,39 @@ def _copy(
         STATES.get(replica.state, "leaving"),
         0 if told is None else told.requests,
         replica.since,
+        replica.target or replica.model,
     )
 
 
-def _need(deployment: Deployment, wanted: Wanted | None, demand: Demand, known: Known) -> ModelNeed:
+def _group(deployment: Deployment) -> str:
+    return f"{deployment.model}:{deployment.profile}"
+
+
+def _number(deployment: Deployment, wanted: Wanted | None) -> int:
+    scaling = deployment.scaling
+    return 0 if scaling is None or wanted is None else min(wanted.replicas, scaling.max_replicas)
+
+
+def _need(
+    deployment: Deployment, number: int, failed: bool, waited_for: bool, demand: Demand, known: Known
+) -> ModelNeed:
+    """`waited_for`: it is its group's waiting that it is brought in for; of two deployments, one is enough.
+
+    One of weight 0 has as many as are wanted of it: a rollout may be under way.
+    """
     scaling, status = deployment.scaling, known.statuses.get(deployment.name)
     assert scaling is not None
-    asked = demand.groups.get(f"{deployment.model}:{deployment.profile}", GroupDemand())
+    asked = demand.groups.get(_group(deployment), GroupDemand())
     learned_s = None if status is None else status.cold_start_s
     return ModelNeed(
         deployment.name,
         size_mib(deployment, status),
         learned_s or scaling.cold_start_s,
-        wanted=0 if wanted is None else min(wanted.replicas, scaling.max_replicas),
-        least=scaling.min_replicas,
+        wanted=number,
+        least=scaling.min_replicas if deployment.weight else max(scaling.min_replicas, number),
         pinned=scaling.pinned,
-        waiting=asked.waiting,
+        waiting=asked.waiting if waited_for else 0,
         oldest_s=asked.oldest_s,
+        target=target_of(deployment),
+        failed=failed,
     )

@@ -49,20 +49,28 @@ class Residency:
         self._recycling: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, float] = {}
 
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return list(self._recycling.values())
+
     def look(self, now_s: float, snapshot: Snapshot, demand: Demand, rooms: Mapping[str, Rooms]) -> Known:
         """What is known now. `rooms`: actuators by pool; `now_s`: on the clock of the demand."""
         outlooks: dict[str, Outlook] = {}
         for deployment in chain(*snapshot.deployments.values()):
             pool = None if deployment.scaling is None else snapshot.pools.get(deployment.scaling.pool)
-            if pool is None or not is_packed(pool):
+            if pool is None or not is_packed(pool) or not deployment.weight:
                 continue
             group = f"{deployment.model}:{deployment.profile}"
-            count = demand.groups.get(group, GroupDemand()).arrivals
-            arrived = count - self._counts.get(deployment.name, count)
-            self._counts[deployment.name] = count
-            if arrived > 0:
-                self._uses.seen(now_s, deployment.name, arrived)
+            if demand.age_s is not None:
+                count = demand.groups.get(group, GroupDemand()).arrivals
+                arrived = count - self._counts.get(deployment.name, count)
+                self._counts[deployment.name] = count
+                if arrived > 0:
+                    self._uses.seen(now_s, deployment.name, arrived)
             outlooks[deployment.name] = self._uses.outlook(now_s, deployment.name)
+        self._uses.keep(outlooks)
+        self._counts = {name: count for name, count in self._counts.items() if name in outlooks}
         memories = {http: memory for one in rooms.values() for http, memory in one.memories.items()}
         return Known(outlooks, memories, snapshot.scaling)
 

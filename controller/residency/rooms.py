@@ -21,6 +21,13 @@ class Copy(NamedTuple):
     """Requests in flight there."""
     since_s: float = 0.0
     """When it came to this state."""
+    target: str = ""
+    """What it is called on its server; empty: as `model`."""
+
+    @property
+    def called(self) -> str:
+        """A server has one copy of that name at most."""
+        return self.target or self.model
 
 
 class ServerRoom(NamedTuple):
@@ -54,6 +61,15 @@ class ModelNeed(NamedTuple):
     """Requests that are held or queued for it."""
     oldest_s: float = 0.0
     """How long the first of them has waited."""
+    target: str = ""
+    """What it is called on servers; empty: as `name`."""
+    failed: bool = False
+    """Its last load failed, and is not tried again yet: what is in may stay, nothing more comes in."""
+
+    @property
+    def called(self) -> str:
+        """What its copies are called."""
+        return self.target or self.name
 
 
 class Load(NamedTuple):

@@ -8,19 +8,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import NamedTuple
 
 from controller.scaling.budget import Claim, shared
 from controller.scaling.capacity import lengths_of
 from controller.scaling.counts import Counts, Since, follow
-from controller.scaling.decide import Decision, Memory, Seen, decide
+from controller.scaling.decide import STALE_S, Decision, Memory, Seen, decide
 from controller.scaling.groups import Group, group_of, scaled
 from controller.scaling.leaving import leaving
 from controller.scaling.lending import Side, lent
+from controller.scaling.trial import trial_of
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand, GroupDemand
 from model_registry.replicas import Signal
 from model_registry.snapshot import Snapshot
+
+LAPSED_S = 60.0
+"""After so long without a look what was known of loads is old: another controller led, or nothing could be
+read. Where looks are rarer than that by themselves, three times as long as the last two were apart."""
 
 
 @dataclass(slots=True)
@@ -42,25 +48,40 @@ class Autoscaler:
 
     def __init__(self) -> None:
         self._histories: dict[str, _History] = {}
+        self._looked_s: float | None = None
+        self._gap_s = 0.0
+        """Between the last two looks."""
 
     def look(self, now_s: float, snapshot: Snapshot, demand: Demand) -> dict[str, Wanted]:
         """For every deployment with `scaling`. `now_s`: on the clock of the demand."""
         groups = dict(scaled(snapshot))
+        heard = demand.age_s is not None and demand.age_s <= STALE_S
+        gap_s = 0.0 if self._looked_s is None else now_s - self._looked_s
+        lapsed = not 0 <= gap_s <= max(LAPSED_S, 3 * self._gap_s)
+        self._looked_s, self._gap_s = now_s, max(0.0, gap_s)
         for name in self._histories.keys() - groups.keys():
             del self._histories[name]
         decided: dict[str, _Decided] = {}
         for name, deployments in groups.items():
             history = self._histories.setdefault(name, _History())
             known, since = demand.groups.get(name, GroupDemand()), None
-            if demand.age_s is not None:
+            if history.counts is not None and (lapsed or not heard):
+                history.counts = history.counts._replace(group=None)
+            if heard:
                 guess = lengths_of(next((one.card for one in deployments if one.card is not None), None))
                 history.counts, since = follow(history.counts, known, guess)
             lengths = None if history.counts is None else history.counts.lengths
             group = group_of(deployments, lengths, snapshot)
             seen = _seen(group, known, since, history.counts, demand)
-            decision, history.memory = decide(now_s, seen, group.fleet, group.limits, history.memory)
+            if group.members:
+                decision, history.memory = decide(now_s, seen, group.fleet, group.limits, history.memory)
+            else:
+                decision = Decision(ceil(group.standing), "what serves has no scaling")
             decided[name] = _Decided(group, seen, decision)
-        return _within_pools(dict(_wanted(_after_lending(decided, snapshot), demand)), snapshot)
+        changed = _after_lending(decided, snapshot)
+        return _within_pools(
+            {**dict(_wanted(changed, demand)), **dict(_tried(changed, snapshot, demand))}, snapshot
+        )
 
 
 def _seen(
@@ -91,7 +112,7 @@ def _after_lending(decided: Mapping[str, _Decided], snapshot: Snapshot) -> Mappi
     models: defaultdict[str, dict[str, Side]] = defaultdict(dict)
     for name, one in decided.items():
         model, _, profile = name.rpartition(":")
-        if all(member.scaling.lends for member in one.group.members):
+        if one.group.members and all(member.scaling.lends for member in one.group.members):
             models[model][profile] = _side(one, profile, snapshot)
     changed = dict(decided)
     for model, sides in models.items():
@@ -122,11 +143,27 @@ def _side(one: _Decided, profile: str, snapshot: Snapshot) -> Side:
 
 
 def _wanted(decided: Mapping[str, _Decided], demand: Demand) -> Iterator[tuple[str, Wanted]]:
+    """For what serves."""
     for group, seen, decision in decided.values():
+        if not group.members:
+            continue
         signals = tuple(_signals(group, seen, decision))
         for member, replicas in group.split(decision.replicas):
             going = leaving(member.deployment, member.replicas, demand)
             yield member.deployment.name, Wanted(replicas, decision.reason, signals, going)
+
+
+def _tried(
+    decided: Mapping[str, _Decided], snapshot: Snapshot, demand: Demand
+) -> Iterator[tuple[str, Wanted]]:
+    """For what has no weight."""
+    for group, _, decision in decided.values():
+        for member in group.spares:
+            name, scaling = member.deployment.name, member.scaling
+            trial = trial_of(name, decision.replicas / group.worth(member), snapshot)
+            replicas = min(max(trial.replicas, scaling.min_replicas), scaling.max_replicas)
+            going = leaving(member.deployment, member.replicas, demand)
+            yield name, Wanted(replicas, trial.reason, leaving=going)
 
 
 def _signals(group: Group, seen: Seen, decision: Decision) -> Iterator[Signal]:

@@ -16,7 +16,8 @@ GUESSED = 4.0
 class Counts(NamedTuple):
     """As of one look, and the lengths learned until then."""
 
-    group: GroupDemand
+    group: GroupDemand | None
+    """None: reports were missing since, so that what has come can only be told from the next look on."""
     lengths: Lengths
     prompts: float = GUESSED
     """How many requests the mean of prompts stands for."""
@@ -41,6 +42,8 @@ def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[C
     """
     if before is None:
         return Counts(group, guess), None
+    if before.group is None:
+        return before._replace(group=group), None
     arrivals, prompts = _more(before.group, group, "arrivals"), _more(before.group, group, "prompt_tokens")
     ended, outputs = _more(before.group, group, "ended"), _more(before.group, group, "output_tokens")
     stand_for = min(REMEMBERED, before.prompts + arrivals), min(REMEMBERED, before.outputs + ended)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from controller.scaling.fill import Fill, filled
 from controller.scaling.lateness import worth
-from controller.scaling.trend import BUCKET_S, Trend, expected, follow, forecast, lately
+from controller.scaling.trend import BUCKET_S, Trend, anew, expected, follow, forecast, lately
 
 STALE_S = 10.0
 """Reports that are older say nothing of now: gateways report every second, also when they saw nothing."""
@@ -125,7 +125,7 @@ def decide(now_s: float, seen: Seen, fleet: Fleet, limits: Limits, memory: Memor
     `idle_s`.
     """
     if seen.age_s is None or seen.age_s > STALE_S or seen.arrived is None:
-        return _blind(seen, fleet, limits), memory._replace(trend=None, fewer_since_s=None)
+        return _blind(seen, fleet, limits), _interrupted(now_s, memory)
     memory = _learned(now_s, seen, fleet, limits, memory)
     trend = memory.trend
     assert trend is not None
@@ -161,6 +161,19 @@ def _learned(now_s: float, seen: Seen, fleet: Fleet, limits: Limits, memory: Mem
         log_price = min(max(log_price, log(PRICES[0])), log(PRICES[1]))
     need, keep = needs(trend, limits, fill.part, exp(log_price))
     return memory._replace(log_price=log_price, answered=0.0, late=0.0, need=need, keep=keep)
+
+
+def _interrupted(now_s: float, memory: Memory) -> Memory:
+    """What was learned stays; what is counted from a moment on, or has to last, begins again.
+
+    Nobody can tell whether anybody has asked meanwhile, so idle time begins again, too.
+    """
+    return Memory(
+        trend=None if memory.trend is None else anew(memory.trend, now_s),
+        fill=Fill(memory.fill.part),
+        log_price=memory.log_price,
+        held_s=memory.held_s,
+    )
 
 
 def needs(trend: Trend, limits: Limits, fill: float, price: float) -> tuple[int, int]:

@@ -39,17 +39,20 @@ class Member(NamedTuple):
 
 
 class Group(NamedTuple):
-    """`members`: the cheapest per request first. `standing`: what deployments without `scaling` add."""
+    """`members`: those that have a weight, the cheapest per request first; there may be none."""
 
     members: Sequence[Member]
+    spares: Sequence[Member]
+    """Those of weight 0: they serve nobody, unless a rollout sends them something."""
     standing: float
+    """What deployments without `scaling` add."""
     names: frozenset[str]
     """Of all its deployments."""
 
     @property
     def unit(self) -> Capacity:
         """What one replica of the count is."""
-        return self.members[0].capacity
+        return (self.members or self.spares)[0].capacity
 
     def worth(self, member: Member) -> float:
         """One of its replicas, in those of the count."""
@@ -101,6 +104,7 @@ def scaled(snapshot: Snapshot) -> Iterator[tuple[str, Sequence[Deployment]]]:
 def group_of(deployments: Sequence[Deployment], lengths: Lengths | None, snapshot: Snapshot) -> Group:
     """`lengths`: of its requests, as far as they are known."""
     members: list[Member] = []
+    spares: list[Member] = []
     fixed: list[tuple[int, Capacity]] = []
     for one in deployments:
         capacity = capacity_of(one, snapshot.knobs(one.profile), lengths or lengths_of(one.card))
@@ -110,13 +114,12 @@ def group_of(deployments: Sequence[Deployment], lengths: Lengths | None, snapsho
         pool = snapshot.pools.get(one.scaling.pool)
         cost = 1.0 if pool is None else pool.cost_per_hour
         replicas = snapshot.replicas.get(one.name, ())
-        members.append(
-            Member(one, one.scaling, replicas, capacity, cost, _cold_start_s(one, one.scaling, snapshot))
-        )
+        member = Member(one, one.scaling, replicas, capacity, cost, _cold_start_s(one, one.scaling, snapshot))
+        (members if one.weight else spares).append(member)
     members.sort(key=lambda one: (one.cost * one.capacity.request_s, one.deployment.name))
-    unit = members[0].capacity.requests_per_s
+    unit = (members or spares)[0].capacity.requests_per_s
     standing = sum(servers * capacity.requests_per_s / unit for servers, capacity in fixed)
-    return Group(members, standing, frozenset(one.name for one in deployments))
+    return Group(members, spares, standing, frozenset(one.name for one in deployments))
 
 
 def _cold_start_s(deployment: Deployment, scaling: Scaling, snapshot: Snapshot) -> float:

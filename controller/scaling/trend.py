@@ -118,6 +118,19 @@ def follow(trend: Trend, now_s: float, work: float, lead_s: float) -> Trend:
     return trend._replace(at_s=trend.at_s + BUCKET_S * max(0, whole - 2 * ACTUAL_BUCKETS), part=0.0)
 
 
+def anew(trend: Trend, now_s: float) -> Trend:
+    """Begun again after a time of which nothing is known; how good forecasts are and how days go stays."""
+    return Trend(
+        now_s,
+        trend.spread,
+        errors=trend.errors,
+        residuals=trend.residuals,
+        residual_s=trend.residual_s,
+        ratios=trend.ratios,
+        season=trend.season,
+    )
+
+
 def forecast(trend: Trend, ahead_s: float) -> list[Point]:
     """What the load may be then; their weights add up to 1."""
     best = expected(trend, ahead_s)

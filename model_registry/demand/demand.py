@@ -75,6 +75,8 @@ class Demand(Struct, frozen=True, kw_only=True):
     age_s: float | None
     """How old the oldest of their reports is; None: nobody has told anything."""
     workers: int = 0
+    silent: int = 0
+    """Others that have not told lately, and have not said that they end either: what they do is not known."""
     groups: dict[str, GroupDemand] = {}
     endpoints: dict[str, EndpointDemand] = {}
 
@@ -108,7 +110,8 @@ def together(
     """
     groups: dict[str, list[GroupDemand]] = {}
     endpoints: dict[str, list[EndpointDemand]] = {}
-    ages_s = []
+    ages_s: list[float] = []
+    told = list(told)
     for age_s, demand in (*told, (lapses_s + 1.0, ended)):
         lapsed = age_s > lapses_s
         if not lapsed:
@@ -121,6 +124,7 @@ def together(
         at_s=at_s,
         age_s=max(ages_s, default=None),
         workers=len(ages_s),
+        silent=len(told) - len(ages_s),
         groups={name: _sum(parts) for name, parts in groups.items()},
         endpoints={name: _sum(parts) for name, parts in endpoints.items()},
     )

@@ -56,7 +56,7 @@ async def test_an_ended_workers_gauges_go_and_its_counts_stay(
     await demand.report("w1", told(10, 4, 3.0, 2))
     await lapse(redis_client, "w1", 6)
     silent = await demand.gather()
-    assert (silent.workers, silent.age_s) == (0, None)
+    assert (silent.workers, silent.silent, silent.age_s) == (0, 1, None)
     assert silent.groups["m:latency"] == GroupDemand(arrivals=10, ttft_s=1.25)
 
     await lapse(redis_client, "w1", 120)
@@ -64,6 +64,7 @@ async def test_an_ended_workers_gauges_go_and_its_counts_stay(
     assert await redis_client.hkeys(Keys("test").reports) == ["w2"]
     group = (await demand.gather()).groups["m:latency"]
     assert (group.arrivals, group.waiting, group.ttft_s) == (11, 1, 1.375)
+    assert (await demand.gather()).silent == 0
 
     await demand.report("w2", told(3, 1), known=True, ends=True)
     left = await demand.gather()

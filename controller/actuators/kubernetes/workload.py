@@ -15,12 +15,15 @@ from controller.actuators.kubernetes.slices import Ports, members_of, pod_of
 from controller.actuators.kubernetes.watch import SliceWatch
 from controller.actuators.port import Member
 from model_registry.entities import Deployment
+from model_registry.leadership import boot_s
 from model_registry.pools import KubernetesActuator
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 """At a number that others change at the same time."""
+UNASKED_S = 300.0
+"""How long pods are followed that nobody asks for any more: their deployment was deleted, or has moved."""
 
 
 class KubernetesWorkload:
@@ -38,6 +41,7 @@ class KubernetesWorkload:
         self._api = api or Api(settings.kubeconfig)
         self._ports = Ports(settings.port, settings.grpc_port, settings.metrics_port)
         self._watches: dict[str, SliceWatch] = {}
+        self._asked_s: dict[str, float] = {}
         self._marked: dict[str, frozenset[str]] = {}
 
     async def scale(self, deployment: Deployment, replicas: int, leaving: Sequence[str]) -> None:
@@ -71,6 +75,8 @@ class KubernetesWorkload:
         service = named("service", self._settings.service, deployment.name)
         if service not in self._watches:
             self._watches[service] = SliceWatch(self._api, self._settings.namespace, service)
+        self._asked_s[service] = boot_s()
+        await self._let_go(boot_s() - UNASKED_S)
         return members_of(await self._watches[service].slices(), service, self._ports)
 
     def order(self, members: Sequence[Member]) -> tuple[str, ...] | None:
@@ -82,6 +88,13 @@ class KubernetesWorkload:
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
         self._watches.clear()
         await self._api.close()
+
+    async def _let_go(self, before_s: float) -> None:
+        """Of what was asked for before then only."""
+        unasked = [service for service, at_s in self._asked_s.items() if at_s < before_s]
+        for service in unasked:
+            del self._asked_s[service]
+        await asyncio.gather(*[self._watches.pop(service).close() for service in unasked])
 
     def _scale_of(self, deployment: Deployment) -> Resource:
         name = named("workload", self._settings.workload, deployment.name)

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 from controller.replicas.acts import Seen
 from controller.replicas.placing import undrained
+from controller.replicas.sight import Sight
 from model_registry.drains import Drain
-from tests.controller.replicas.test_plan import HTTP, POOL, TRITONS, planned, replica, told
+from model_registry.entities import Model
+from model_registry.snapshot import Snapshot
+from tests.controller.replicas.test_plan import HTTP, NOW, POOL, TRITONS, deployment, planned, replica, told
 
 
 def test_nothing_is_placed_on_drained_servers() -> None:
@@ -29,3 +32,17 @@ def test_a_drained_replica_is_replaced_but_never_given_up() -> None:
     assert planned(there, 1, pool=full, at={"a": away}).acts == ()
     broken = replace(away, drained=False)
     assert told(planned(there, 1, pool=full, at={"a": broken}).acts)[0][0] == "GiveUp"
+
+
+def test_what_comes_up_on_a_server_that_is_drained_then_comes_up_elsewhere() -> None:
+    """There it would be registered when the server is back, and nobody knows when that is."""
+    drain = Drain(name="x", server=HTTP[0])
+    pool = undrained(TRITONS, [drain])
+    for listens in ({}, {"server": {"http": HTTP[0]}, "handle": f"m@{HTTP[0]}"}):
+        coming = replica("a", "starting", place=HTTP[0], target="m", since=NOW, **listens)
+        for drains in ([drain], []):
+            stored = Snapshot.of(
+                1, (Model(name="m", context_length=10), TRITONS, deployment(), coming, *drains)
+            )
+            acts = told(planned([coming], 1, pool=pool, at=Sight().see(stored, [])).acts)
+            assert acts == ([("Stop", "a"), ("Start", HTTP[1])] if drains else [])

@@ -8,12 +8,14 @@ import pytest
 
 from controller.replicas.acts import Act, Backoff, Drain, GiveUp, Seen, Start, Stop, TakeBack
 from controller.replicas.config import ReplicasConfig
-from controller.replicas.plan import Planned, plan
+from controller.replicas.plan import REMOVED, Planned, plan
+from controller.replicas.sight import Sight
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand, EndpointDemand
-from model_registry.entities import Deployment, Scaling
+from model_registry.entities import Deployment, Model, Scaling
 from model_registry.pools import DryRunActuator, Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica, ReplicaState
+from model_registry.snapshot import Snapshot
 
 NOW = 1000.0
 CONFIG = ReplicasConfig(drain_s=100, settle_s=1, replace_after_s=30, stale_after_s=10)
@@ -154,6 +156,15 @@ def test_a_drained_replica_stops_when_a_later_report_tells_of_no_request() -> No
     assert planned([draining], 0, demand=load(a=0), at=still_registered).acts == ()
 
 
+def test_nothing_goes_that_a_silent_gateway_may_use() -> None:
+    """It may be cut off from Redis and serve all the same; others tell nothing of its requests."""
+    silent = Demand(at_s=NOW, age_s=1.0, workers=1, silent=1)
+    out = {"a": Seen(endpoint="d@a:1", out_s=10)}
+    assert planned([replica("a", "draining", since=NOW - 20)], 0, demand=silent, at=out).acts == ()
+    assert planned([replica("a")], 0, demand=silent).acts == ()
+    assert told(planned([replica("a")], 2, demand=silent).acts) == [("Start", "None")]
+
+
 def replace_age(demand: Demand, age_s: float) -> Demand:
     return Demand(at_s=demand.at_s, age_s=age_s, workers=1, endpoints=demand.endpoints)
 
@@ -239,3 +250,29 @@ def test_a_start_that_takes_too_long_has_failed() -> None:
     at = {"a": replace(Seen(endpoint="d@a:1"), reason="it is not there")}
     acts = planned([late], 0, at=at).acts
     assert acts == (GiveUp(late, "it was not ready within 1800 s: it is not there"),)
+
+
+def test_a_server_that_leaves_its_pool_serves_until_another_does() -> None:
+    """Its model is unloaded once its requests have finished, not because nobody looks for it there."""
+    here, elsewhere = HTTP[0], "http://old:8000"
+    old = replica("a", place=elsewhere, server={"http": elsewhere}, handle=f"m@{elsewhere}")
+    new = replica("b", place=here)
+    on_old = sight_of(old)
+    assert (on_old.removed, on_old.lost) == (True, False)
+    leaving = {"a": replace(on_old, ready=True)}
+    assert told(planned([old], 1, pool=TRITONS, at=leaving).acts) == [("Start", here)]
+    coming = leaving | {"b": Seen(endpoint="d@b:1")}
+    assert planned([old, new], 1, pool=TRITONS, at=coming).acts == ()
+    there = leaving | {"b": Seen(endpoint="d@b:1", ready=True)}
+    assert planned([old, new], 1, pool=TRITONS, at=there).acts == (Drain(old, REMOVED),)
+    full = TRITONS.model_copy(update={"max_replicas": 1})
+    assert planned([old], 1, pool=full, at=leaving).acts == (Drain(old, REMOVED),)
+    budgets = tuple(PoolServer(http=http, memory_mib=100) for http in HTTP)
+    packed = Pool(name="p", actuator=TritonActuator(type="triton", servers=budgets))
+    assert planned([old], 1, pool=packed, at=leaving).acts == (Drain(old, REMOVED),)
+
+
+def sight_of(one: Replica) -> Seen:
+    """As its pool's servers are, with an actuator that does not find it."""
+    stored = Snapshot.of(1, (Model(name="m", context_length=10), TRITONS, deployment(), one))
+    return Sight().see(stored, [one.name])[one.name]

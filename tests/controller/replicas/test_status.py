@@ -7,7 +7,14 @@ from pydantic import ValidationError
 
 from controller.replicas.acts import Backoff
 from controller.replicas.config import ReplicasConfig
-from controller.replicas.status import NO_NEWS, News, backoff_after, is_worth_writing, status_of
+from controller.replicas.status import (
+    NO_NEWS,
+    News,
+    backoff_after,
+    is_worth_writing,
+    status_of,
+    worth_writing,
+)
 from controller.scaling.wanted import Wanted
 from model_registry.entities import Deployment, Scaling
 from model_registry.replicas import Replica, ScalingStatus
@@ -66,6 +73,16 @@ def test_numbers_are_written_at_once_and_words_from_time_to_time() -> None:
     assert is_worth_writing(before, words, 5.0)
     assert is_worth_writing(before, status(wanted=3, before=before), 0.0)
     assert is_worth_writing(before, status(starting(NOW), wanted=2, before=before), 0.0)
+
+
+def test_figures_that_are_due_soon_are_written_with_those_that_are_due() -> None:
+    """Many deployments whose figures are written one after the other would be a version each."""
+    before, after = status(), status(reason="more load")
+    at = [(before, after, age_s) for age_s in (1.0, 3.0, 4.9)]
+    assert worth_writing(at, anyway=False) == []
+    assert worth_writing(at, anyway=True) == [after, after]
+    assert len(worth_writing([*at, (before, after, 5.0)], anyway=False)) == 3
+    assert worth_writing([(after, after, 9.0)], anyway=True) == []
 
 
 def test_each_failure_doubles_the_pause_and_a_start_that_works_ends_it() -> None:

@@ -183,3 +183,28 @@ def test_no_decision_goes_over_a_budget_or_loads_two_at_once(
     assert not set(begun) & set(gpus)
     busy = {c.replica for one in servers for c in one.copies if c.busy or c.state != "ready"}
     assert not busy & {act.replica for act in acts if isinstance(act, Evict)}
+
+
+def test_a_copy_stays_while_another_load_of_its_model_has_to_wait() -> None:
+    """A second copy that failed to come up must not cost the first one its place."""
+    held = server(copy("a"), budget=10)
+    models = [need("a", pinned=True, failed=True), asked_for("b", waiting=9)]
+    assert place(NOW_S, [held], models, {}) == ()
+    assert place(NOW_S, [server()], [asked_for("a")._replace(failed=True)], {}) == ()
+
+
+def test_a_server_has_each_name_once() -> None:
+    """Two deployments may be one model on their servers: loaded twice it is there once, and goes at once."""
+    held = server(copy("a", target="llm"), name="s1")
+    other = asked_for("b")._replace(target="llm")
+    first = need("a")._replace(target="llm", least=1)
+    assert place(NOW_S, [held], [first, other], {}) == ()
+    assert brought(place(NOW_S, [held, server(name="s2")], [first, other], {})) == [("b", "s2")]
+    assert gone(place(NOW_S, [held], [first._replace(least=0), other], {})) == ["a"]
+
+
+def test_no_room_is_made_for_a_second_copy_on_the_only_server() -> None:
+    quick = ModelNeed("a", 10, 0.5, least=2)
+    held = server(copy("b"), budget=20)
+    acts = place(NOW_S, [held], [quick, need("b")], {})
+    assert (brought(acts), gone(acts)) == ([("a", "s1")], [])

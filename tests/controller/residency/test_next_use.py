@@ -56,3 +56,12 @@ def test_requests_that_come_together_would_all_wait() -> None:
     bursts, singles = uses.outlook(3600, "bursts"), uses.outlook(3600, "singles")
     assert absence_s(bursts, 20) > 3 * absence_s(singles, 20)
     assert density(singles, 20, 10) == pytest.approx(10 * density(singles, 20, 100))
+
+
+def test_what_nobody_can_ask_for_any_more_is_forgotten() -> None:
+    uses = NextUse()
+    every(uses, "kept", 60, 600)
+    every(uses, "gone", 60, 600)
+    uses.keep({"kept"})
+    assert uses.outlook(600, "gone") == Outlook()
+    assert uses.outlook(600, "kept").use > 0.5

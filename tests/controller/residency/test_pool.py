@@ -8,6 +8,7 @@ from controller.replicas.acts import Act, Drain, Seen, Start
 from controller.replicas.plan import plan
 from controller.residency.pool import Known, Memory, is_packed, leaking, resident
 from controller.residency.value import Outlook
+from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand, EndpointDemand, GroupDemand
 from model_registry.entities import Deployment, Scaling, ServerRef
 from model_registry.pools import DryRunActuator, Pool, PoolServer, TritonActuator
@@ -143,3 +144,42 @@ def test_a_replica_that_does_not_serve_gives_its_room_back() -> None:
     seen = {one.name: Seen(endpoint="e", ready=False, out_s=100, reason="not ready")}
     acts = plan(NOW_S, pool(300), [deployment("a")], [one], {}, waiting(), seen=seen).acts
     assert [type(act).__name__ for act in acts] == ["GiveUp"]
+
+
+def test_what_an_operator_drains_may_take_its_time() -> None:
+    """Whatever its server still answers would be cut, were it given up like one that has broken."""
+    one = replica("a")
+    drained = {one.name: Seen(endpoint="e", ready=False, out_s=100, drained=True)}
+    acts = plan(NOW_S, pool(300, 300), [deployment("a")], [one], {}, waiting(), seen=drained).acts
+    assert acts == ()
+
+
+def test_what_is_left_of_a_deleted_deployment_takes_room_until_it_has_left() -> None:
+    """Nobody tells any more how much: where it was not measured, it may be all."""
+    leaving = replica("gone", state="stopping", mib=None)
+    assert shown(acts_of(pool(200), [deployment("c")], [leaving], waiting("c"))) == []
+    assert shown(acts_of(pool(200), [deployment("c")], [], waiting("c"))) == [("c", ONE)]
+
+
+def test_a_deployment_without_weight_comes_in_for_a_rollout_only() -> None:
+    spare = deployment("c").model_copy(update={"weight": 0.0})
+    assert shown(acts_of(pool(200), [spare], [], waiting("c"))) == []
+    wanted = {"c": Wanted(1, "a rollout waits for it")}
+    acts = resident(NOW_S, pool(200), [spare], [], wanted, waiting(), seen={}, known=Known())
+    assert shown(acts) == [("c", ONE)]
+
+
+def test_of_two_deployments_of_a_model_the_one_that_is_wanted_comes_in() -> None:
+    """The other one comes where that cannot."""
+    both = [deployment(name).model_copy(update={"model": "m"}) for name in "ab"]
+    wanted = {"a": Wanted(1, "held"), "b": Wanted(0, "held")}
+
+    def brought(*waits: str) -> list[tuple[str, str | None]]:
+        return shown(
+            resident(
+                NOW_S, pool(200, 200), both, [], wanted, waiting("m"), seen={}, known=Known(), waits=waits
+            )
+        )
+
+    assert brought() == [("a", ONE)]
+    assert brought("a") == [("b", ONE)]

@@ -16,6 +16,7 @@ from model_registry.demand.demand import Demand, EndpointDemand, GroupDemand
 from model_registry.entities import Deployment, Model, Scaling, ServerRef
 from model_registry.pools import DryRunActuator, Pool
 from model_registry.replicas import Replica
+from model_registry.rollouts import Rollout, RolloutStatus
 from model_registry.snapshot import Snapshot, Stored
 
 CARD = GoodputCard(
@@ -221,3 +222,96 @@ def test_a_pool_is_shared_by_what_each_wants() -> None:
     assert shared(6, claims) == {"a": 4, "b": 2, "c": 0}
     assert shared(1, claims) == {"a": 1, "b": 0, "c": 0}
     assert shared(0, claims) == {"a": 0, "b": 0, "c": 0}
+
+
+def test_requests_of_a_time_without_reports_are_not_taken_for_a_sudden_load() -> None:
+    """Counts survive an outage of Redis; what they grew by came over minutes, not within the next bucket."""
+    autoscaler, two = Autoscaler(), [replica("chat.1"), replica("chat.2")]
+    before = run(10, 200, deployment(), *two, autoscaler=autoscaler).replicas
+    seen, most = snapshot(deployment(), *two), 0
+    autoscaler.look(1260.0, seen, Demand(at_s=1260.0, age_s=None))
+    for second in range(261, 300):
+        most = max(
+            most,
+            autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 10 * second))["chat"].replicas,
+        )
+    assert most == before
+
+
+def test_a_controller_that_leads_again_after_a_while_begins_anew() -> None:
+    """Nobody told it that replicas were enough meanwhile."""
+    autoscaler, three = Autoscaler(), [replica(f"chat.{n}") for n in range(3)]
+    run(2, 190, deployment(), *three, autoscaler=autoscaler)
+    seen = snapshot(deployment(), *three)
+    for second in range(3000, 3100):
+        told = demand(1000.0 + second, 2 * second)
+        assert autoscaler.look(1000.0 + second, seen, told)["chat"].replicas == 3
+
+
+def test_looks_may_be_rare() -> None:
+    autoscaler, seen = Autoscaler(), snapshot(deployment(), replica("chat.1"))
+    for second in range(0, 1200, 120):
+        wanted = autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 30 * second))["chat"]
+    assert 5 <= wanted.replicas <= 7
+
+
+def test_a_clock_that_is_set_back_makes_no_load() -> None:
+    """Redis' time is another machine's after a fail-over: what came meanwhile is not that of one bucket."""
+    autoscaler, two = Autoscaler(), [replica("chat.1"), replica("chat.2")]
+    before = run(10, 200, deployment(), *two, autoscaler=autoscaler).replicas
+    seen = snapshot(deployment(), *two)
+    for second in range(201, 300):
+        told = demand(940.0 + second, 10 * second)
+        assert autoscaler.look(940.0 + second, seen, told)["chat"].replicas == before
+
+
+def test_time_without_reports_is_not_idle_time() -> None:
+    autoscaler, seen = (
+        Autoscaler(),
+        snapshot(deployment(scaling={"min_replicas": 0, "idle_s": 100}), replica("chat.1")),
+    )
+    for second in range(50):
+        autoscaler.look(1000.0 + second, seen, demand(1000.0 + second))
+    for second in range(50, 2000, 5):
+        autoscaler.look(1000.0 + second, seen, Demand(at_s=1000.0 + second, age_s=None))
+    for second in range(2000, 2090):
+        assert autoscaler.look(1000.0 + second, seen, demand(1000.0 + second))["chat"].replicas == 1
+    for second in range(2090, 2110):
+        last = autoscaler.look(1000.0 + second, seen, demand(1000.0 + second))["chat"]
+    assert last.replicas == 0
+
+
+ROLLOUT = Rollout(name="r", model="m", stable="chat", candidate="better")
+
+
+def under_way(**more: Any) -> RolloutStatus:
+    return RolloutStatus(name="r", model="m", stable="chat", candidate="better", **more)
+
+
+def tried(status: RolloutStatus | None, *, weight: float = 0.0) -> dict[str, int]:
+    """What is wanted of both sides of a rollout whose candidate would be the cheaper one."""
+    autoscaler = Autoscaler()
+    better = deployment("better", weight=weight, scaling={"min_replicas": 0}).model_copy(
+        update={"card": CARD.model_copy(update={"step_s": 0.01})}
+    )
+    seen = snapshot(deployment(), better, replica("chat.1"), ROLLOUT, *([] if status is None else [status]))
+    for second in range(121):
+        wanted = autoscaler.look(1000.0 + second, seen, demand(1000.0 + second, 30 * second))
+    return {name: one.replicas for name, one in wanted.items()}
+
+
+def test_a_deployment_without_weight_takes_no_part_in_the_load() -> None:
+    """Whatever it would cost: it serves nobody, so that those that do must be enough."""
+    rolled_back = tried(under_way(phase="rolled_back"))
+    assert 5 <= rolled_back["chat"] <= 7
+    assert rolled_back["better"] == 0
+    assert tried(None, weight=1.0)["better"] > 0
+
+
+def test_a_rollout_finds_replicas_for_what_its_next_step_sends() -> None:
+    pending, first = tried(None), tried(under_way(phase="canary", step=0, share=0.01))
+    shadow = tried(under_way(phase="shadow", copies=1.0))
+    assert (pending["better"], shadow["better"], first["better"]) == (1, 1, 1)
+    half, last = (tried(under_way(phase="canary", step=step)) for step in (4, 5))
+    assert 1 < half["better"] < last["better"]
+    assert last["better"] <= last["chat"] <= 7

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from controller.actuators.kubernetes import workload as kubernetes
 from controller.actuators.kubernetes.api import Api
 from controller.actuators.kubernetes.slices import pod_of
 from controller.actuators.kubernetes.watch import SliceWatch
 from controller.actuators.kubernetes.workload import KubernetesWorkload
 from controller.actuators.port import ActuatorError
+from model_registry.leadership import boot_s
 from tests.controller.actuators.kubernetes.cluster import NAMESPACE, Cluster
 from tests.controller.actuators.kubernetes.conftest import CHAT
 from tests.model_registry.conftest import eventually, until
@@ -186,3 +188,24 @@ async def test_closing_ends_the_watch(cluster: Cluster, impatient: SliceWatch) -
     await impatient.close()
     await until(lambda: not cluster._watchers)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("watch ")]
+
+
+async def test_pods_that_nobody_asks_for_any_more_are_followed_no_longer(
+    cluster: Cluster, workload: KubernetesWorkload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deployments come and go for as long as a controller leads."""
+    await workload.members(CHAT)
+    await workload.members(CHAT)
+    other = CHAT.model_copy(update={"name": "other"})
+    await workload.members(other)
+    assert following() == {"chat", "other"}
+    later_s = boot_s() + 2 * kubernetes.UNASKED_S
+    monkeypatch.setattr(kubernetes, "boot_s", lambda: later_s)
+    await workload.members(other)
+    assert following() == {"other"}
+
+
+def following() -> set[str]:
+    """Services."""
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    return {name.rpartition("=")[2] for name in names if name.startswith("watch ")}
