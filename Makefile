@@ -139,7 +139,7 @@ rollouts: setup-dev ## Roll out engines, worse ones and clean ones; ARGS: --quic
 	@$(RUN) -m bench.rollouts $(ARGS)
 
 .PHONY: scale
-scale: setup-dev ## Scale live: a tenfold step, to zero and back, leaders killed, ten models on room for three (30 min)
+scale: setup-dev ## Scale live: a tenfold step, to zero and back, leaders killed, ten models on room for three (20 min)
 	@$(RUN) -m bench.scale $(ARGS)
 
 .PHONY: builder-kills

@@ -225,8 +225,7 @@ def _deployments(snapshot: Snapshot) -> Iterator[Deployment]:
         scaling = deployment.scaling
         pool = None if scaling is None else snapshot.pools.get(scaling.pool)
         if pool is not None and pool.labels:
-            labels = {**pool.labels, **deployment.labels}
-            yield deployment.model_copy(update={"labels": labels})
+            yield deployment.model_copy(update={"labels": pool.labels_with(deployment.labels)})
         else:
             yield deployment
 

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
+from controller.actuators.words import filled, words_of_server
 from enginehouse.api import AdminClient
 from enginehouse.connection import Connection
 from enginehouse.draining import POLL_S, Target, Tell, drain, find, undo, until_empty
@@ -39,9 +39,8 @@ class Server(NamedTuple):
 
     def filled(self) -> list[str]:
         """The command for this server."""
-        parts = urlsplit(self.url)
-        told = {"{http}": self.url, "{host}": parts.hostname or "", "{port}": str(parts.port or "")}
-        return [_filled(part, told) for part in self.command]
+        words = words_of_server(self.url)
+        return [filled(part, words) for part in self.command]
 
 
 async def servers_of(connection: Connection, targets: Sequence[str], command: str | None) -> list[Server]:
@@ -214,9 +213,3 @@ def _recycle(pools: dict[str, dict[str, Any]], url: str) -> Sequence[str]:
         if any(server["http"] == url for server in actuator.get("servers", ())):
             return list(actuator["recycle"])
     return ()
-
-
-def _filled(part: str, told: dict[str, str]) -> str:
-    for name, value in told.items():
-        part = part.replace(name, value)
-    return part

@@ -39,7 +39,8 @@ class TritonActuator(_Part):
     leak_mib: Mebibytes = 512
     """A server that keeps so much more than its replicas need is recycled, if `recycle` says how."""
     recycle: tuple[_Argument, ...] = ()
-    """Command that restarts a drained server; `{http}` stands for its URL. Empty: it is only reported."""
+    """Command that restarts a drained server, and ends once the old process is gone. `{http}`, `{host}` and
+    `{port}` stand for what they say. Empty: it is only reported."""
 
 
 class ProcessActuator(_Part):
@@ -122,3 +123,7 @@ class Pool(Entity):
     """Of all deployments together; None: what fits."""
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
     """Added to those of its deployments."""
+
+    def labels_with(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Those of a deployment whose own are these, which win."""
+        return {**self.labels, **own}

@@ -53,9 +53,9 @@ class Signal(BaseModel):
     value: float
     unit: str
     source: str
-    """Who measured it: gateways, the engine, its server, the card."""
+    """Who told it: `gateways`, `card` or `controller`."""
     age_s: float | None = None
-    """None: never heard of. What is stale is not zero."""
+    """Of gateways' oldest report; None: none was heard, or it is not theirs. What is stale is not zero."""
 
 
 class ScalingStatus(Entity):
@@ -69,7 +69,7 @@ class ScalingStatus(Entity):
     starting: Annotated[int, Field(ge=0)] = 0
     draining: Annotated[int, Field(ge=0)] = 0
     reason: str = ""
-    """Of the last decision that changed `wanted`, or of what keeps it from being carried out."""
+    """Of the latest decision, or of what keeps it from being carried out."""
     since: float = 0.0
     """When `wanted` last changed, Unix seconds."""
     cold_start_s: float | None = None

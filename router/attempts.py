@@ -51,7 +51,7 @@ from router.pick import Candidate, Decision, pick
 from router.placement import Placement, Turn
 from router.places import Place
 from router.profiles import Wish
-from router.queueing import Queueing
+from router.queueing import Queueing, QueueObserver
 from router.retry_budget import RetryBudget, why_not
 from router.sides import served_by
 from router.view import Ask, EndpointView, Policy
@@ -73,20 +73,14 @@ class Finished(Struct, frozen=True, gc=False):
     """Streams that were broken and went on elsewhere."""
 
 
-class AttemptObserver(Protocol):
-    """Learns how attempts went, for metrics."""
+class AttemptObserver(QueueObserver, Protocol):
+    """Learns how attempts went, too."""
 
     def attempt(self, endpoint: Endpoint, outcome: str) -> None: ...
 
     def retried(self, wish: Wish) -> None: ...
 
     def continued(self, wish: Wish) -> None: ...
-
-    def queued(self, wish: Wish, tokens: int) -> None: ...
-
-    def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
-
-    def refused(self, wish: Wish, reason: str) -> None: ...
 
 
 class Job(Struct):

@@ -153,4 +153,5 @@ class Holding:
 
 
 def reason_of(error: ColdModelError) -> str:
+    """As refusals are counted by."""
     return "cold_queue_full" if isinstance(error, ColdFullError) else "model_loading"

@@ -49,7 +49,7 @@ class Selection(NamedTuple):
     def may_fit(self, deployment: Deployment, pools: Mapping[str, Pool]) -> bool:
         """Whether an endpoint of a scaled deployment, which is not there yet, may do."""
         pool = None if deployment.scaling is None else pools.get(deployment.scaling.pool)
-        labels = {**({} if pool is None else pool.labels), **deployment.labels}
+        labels = deployment.labels if pool is None else pool.labels_with(deployment.labels)
         return all(
             label == "endpoint" or (deployment.name if label == "deployment" else labels.get(label)) in values
             for label, values in self.by

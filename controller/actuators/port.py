@@ -14,14 +14,7 @@ from model_registry.replicas import Replica
 
 
 class ActuatorError(Exception):
-    """What was asked did not happen; `str` says why, and what to do where that is known.
-
-    `final`: asking again cannot help (no such image, a command that is not found).
-    """
-
-    def __init__(self, reason: str, *, final: bool = False) -> None:
-        super().__init__(reason)
-        self.final = final
+    """What was asked did not happen; `str` says why, and what to do where that is known."""
 
 
 class Running(NamedTuple):

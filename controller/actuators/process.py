@@ -145,7 +145,7 @@ class ProcessPool:
     async def _launch(self, place: ProcessPlace, replica: Replica, deployment: Deployment) -> Plan:
         program = shutil.which(self._spec.command[0], path=self._environment.get("PATH", os.defpath))
         if program is None:
-            raise ActuatorError(f"no program {self._spec.command[0]!r}: write its whole path", final=True)
+            raise ActuatorError(f"no program {self._spec.command[0]!r}: write its whole path")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             with place.locked() as lock:

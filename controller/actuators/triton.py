@@ -13,6 +13,7 @@ from contextlib import nullcontext
 
 from controller.actuators.port import ActuatorError, Found, Running
 from controller.actuators.triton_memory import ServerMemory
+from controller.actuators.words import filled, words_of_server
 from controller.replicas.placing import target_of
 from controller.residency.pool import Memory
 from inference.control import TritonControl
@@ -49,7 +50,7 @@ class TritonPool:
         """Load it, or find it loaded, and return when the server calls it ready. Raises ActuatorError."""
         server = self._servers.get(replica.place or "")
         if server is None:
-            raise ActuatorError(f"{replica.place} is no server of pool {self._pool.name!r}", final=True)
+            raise ActuatorError(f"{replica.place} is no server of pool {self._pool.name!r}")
         target = replica.target or target_of(deployment)
         control = self._control(server.http)
         parameters = {} if deployment.scaling is None else deployment.scaling.load
@@ -108,7 +109,7 @@ class TritonPool:
     async def recycle(self, http: str) -> None:
         """Restart a server by the pool's `recycle` and return when it is back. Raises ActuatorError."""
         assert isinstance(self._pool.actuator, TritonActuator)
-        command = [part.replace("{http}", http) for part in self._pool.actuator.recycle]
+        command = [filled(part, words_of_server(http)) for part in self._pool.actuator.recycle]
         self._fence()
         try:
             process = await asyncio.create_subprocess_exec(

@@ -81,5 +81,10 @@ class Backoff:
     """In a row."""
     retry_at: float | None = None
 
+    def holds_up(self, now_s: float) -> bool:
+        """Whether the next start has to wait."""
+        return self.failures > 0 and now_s < (self.retry_at or 0.0)
 
+
+NEVER_FAILED = Backoff()
 NO_BACKOFF: Mapping[str, Backoff] = MappingProxyType({})

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controller.replicas.acts import (
+    NEVER_FAILED,
     NO_BACKOFF,
     UNSEEN,
     Act,
@@ -225,10 +226,10 @@ class _Planning:
     def _startable(self, group: _Group) -> int:
         """How many may be started now: after a failure one at a time, and not before its time."""
         missing, name = max(0, group.missing), group.deployment.name
-        backoff = self.backoffs.get(name)
-        if missing == 0 or backoff is None or backoff.failures == 0:
+        backoff = self._backoff(name)
+        if missing == 0 or backoff.failures == 0:
             return missing
-        if self.now_s < (backoff.retry_at or 0.0):
+        if backoff.holds_up(self.now_s):
             self.held_up[name] = f"starts failed ({backoff.failures} in a row); the next has to wait"
             return 0
         return 0 if any(one.state == "starting" for one in group.well) else 1
@@ -258,10 +259,7 @@ class _Planning:
         if surplus <= 0:
             return
         leaving = self._leaving(group)
-        order = sorted(
-            (one for one in group.well if one.state != "draining"),
-            key=lambda one: (leaving.get(one.name, len(leaving)), *self._use(one)),
-        )
+        order = sorted(group.well, key=lambda one: (leaving.get(one.name, len(leaving)), *self._use(one)))
         reason = self._why(group) if group.deployment.name in self.wanted else FEWER
         for replica in order[:surplus]:
             self.acts.append(Stop(replica, reason) if replica.state == "starting" else Drain(replica, reason))
@@ -290,7 +288,8 @@ class _Planning:
         ]
         if self._stale():
             return
-        waits = {group.deployment.name for group in groups if not self._may_retry(group.deployment.name)}
+        names = (group.deployment.name for group in groups)
+        waits = {name for name in names if self._backoff(name).holds_up(self.now_s)}
         acts = resident(
             self.now_s,
             self.pool,
@@ -305,11 +304,10 @@ class _Planning:
         busy = moved | {one.name for one in unwell}
         self.acts += [act for act in acts if isinstance(act, Start) or act.replica.name not in busy]
 
-    def _may_retry(self, name: str) -> bool:
-        backoff = self.backoffs.get(name)
-        return backoff is None or backoff.failures == 0 or (backoff.retry_at or 0.0) <= self.now_s
-
     # -- facts ---------------------------------------------------------------------------------------------
+
+    def _backoff(self, name: str) -> Backoff:
+        return self.backoffs.get(name, NEVER_FAILED)
 
     def _seen(self, replica: Replica) -> Seen:
         return self.seen.get(replica.name, UNSEEN)

@@ -50,9 +50,8 @@ def after(acts: Iterable[Act], pool: Pool, taken: Collection[str], now_s: float)
     for act in acts:
         match act:
             case Start(deployment, place, reason):
-                made.append(
-                    _begun(deployment, pool, place, reason, {*taken, *(one.name for one in made)}, now_s)
-                )
+                in_use = {*taken, *(one.name for one in made)}
+                made.append(begun(deployment, pool.name, reason, in_use, now_s, place=place))
             case TakeBack(replica, reason):
                 made.append(moved(replica, "ready", reason, now_s))
             case Drain(replica, reason):
@@ -81,9 +80,17 @@ def adopted(found: Found, pool: Pool, deployments: Mapping[str, Deployment], now
     )
 
 
-def _begun(
-    deployment: Deployment, pool: Pool, place: str | None, reason: str, taken: Collection[str], now_s: float
+def begun(
+    deployment: Deployment,
+    pool: str,
+    reason: str,
+    taken: Collection[str],
+    now_s: float,
+    *,
+    place: str | None = None,
+    state: ReplicaState = "starting",
 ) -> Replica:
+    """A new record; `taken`: names that are in use."""
     name = f"{deployment.name}.{secrets.token_hex(3)}"
     while name in taken:
         name = f"{deployment.name}.{secrets.token_hex(3)}"
@@ -91,9 +98,10 @@ def _begun(
         name=name,
         deployment=deployment.name,
         model=deployment.model,
-        pool=pool.name,
+        pool=pool,
         place=place,
         target=target_of(deployment),
+        state=state,
         since=now_s,
         created=now_s,
         reason=reason,

@@ -6,7 +6,6 @@ appear. A record of one that was ready ends with its pod.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -16,8 +15,7 @@ from typing import NamedTuple
 from controller.actuators.port import Member
 from controller.replicas.acts import Seen
 from controller.replicas.config import ReplicasConfig
-from controller.replicas.placing import target_of
-from controller.replicas.records import moved
+from controller.replicas.records import begun, moved
 from controller.scaling.wanted import Wanted
 from model_registry.entities import Deployment
 from model_registry.pools import KubernetesActuator, Pool
@@ -118,7 +116,7 @@ def _kept(
             if one.state == "starting":
                 yield one.model_copy(update={"handle": None, "server": None})
             elif one.state == "ready":
-                yield _new(deployment, names, "starting", f"in place of {one.name}", now_s)
+                yield begun(deployment, one.pool, f"in place of {one.name}", names, now_s)
             if member is not None and one.state != "starting":
                 yield moved(one, "draining", TAKEN_DOWN, now_s) if one.state == "ready" else one
         elif one.state not in LEAVING or now_s - one.since < patience_s:
@@ -133,7 +131,8 @@ def _joined(
     Where there is no record at all, what is there is taken over. Else a pod that nobody waits for is left
     alone: it is one more for a while, as in a rolling update, and will be waited for once another one goes.
     """
-    known = {one.handle for one in kept.values()}
+    assert deployment.scaling is not None
+    known, made = {one.handle for one in kept.values()}, set[str]()
     waiting = sorted((one for one in kept.values() if one.handle is None), key=lambda one: one.created)
     nameless = [one for one in entry.members if one.handle not in known and not one.terminating]
     nameless.sort(key=lambda member: not member.ready)
@@ -145,27 +144,9 @@ def _joined(
             yield moved(record, "ready", FOUND, now_s) if before else record
         elif not kept:
             state: ReplicaState = "ready" if member.ready else "starting"
-            yield _new(deployment, kept.keys(), state, FOUND, now_s).model_copy(update=where)
-
-
-def _new(
-    deployment: Deployment, taken: Iterable[str], state: ReplicaState, reason: str, now_s: float
-) -> Replica:
-    assert deployment.scaling is not None
-    name = f"{deployment.name}.{secrets.token_hex(3)}"
-    while name in taken:
-        name = f"{deployment.name}.{secrets.token_hex(3)}"
-    return Replica(
-        name=name,
-        deployment=deployment.name,
-        model=deployment.model,
-        pool=deployment.scaling.pool,
-        target=target_of(deployment),
-        state=state,
-        since=now_s,
-        created=now_s,
-        reason=reason,
-    )
+            record = begun(deployment, deployment.scaling.pool, FOUND, made, now_s, state=state)
+            made.add(record.name)
+            yield record.model_copy(update=where)
 
 
 def foreseen(

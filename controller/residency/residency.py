@@ -24,6 +24,9 @@ from model_registry.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
+RETRY_S = 10.0
+"""Until a restart that failed is tried again."""
+
 
 @runtime_checkable
 class Rooms(Protocol):
@@ -116,7 +119,3 @@ class Residency:
             await asyncio.sleep(RETRY_S)
         finally:
             self._recycling.pop(http, None)
-
-
-RETRY_S = 10.0
-"""Until a restart that failed is tried again."""

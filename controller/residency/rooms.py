@@ -41,7 +41,7 @@ class ServerRoom(NamedTuple):
     used_mib: float | None = None
     """Measured; None: not known, the sum of its copies stands in."""
     open: bool = True
-    """False: nothing comes in, for it is unhealthy or about to be restarted."""
+    """False: nothing comes in, for it is about to be restarted."""
 
 
 class ModelNeed(NamedTuple):

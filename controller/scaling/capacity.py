@@ -5,18 +5,18 @@ from __future__ import annotations
 import datetime
 from typing import NamedTuple
 
+from controller.desired import DEFAULT_CONCURRENCY
 from model_registry.cards import GoodputCard
 from model_registry.entities import Deployment
 from model_registry.knobs import Knobs
 from router.forecast import COMMON
 from router.goodput import Ask, load, most, within
 
-COMMON_SLOTS = 64
 COMMON_CARD = GoodputCard(
     source="roofline",
     gpu_class="unknown",
     date=datetime.date(2026, 1, 1),
-    slots=COMMON_SLOTS,
+    slots=DEFAULT_CONCURRENCY,
     **COMMON._asdict(),
 )
 """Of an engine that nothing is said of: as forecasts begin."""

@@ -28,7 +28,6 @@ _USUAL: tuple[Feature, ...] = ("stream", "stop", "seed", "cancel")
 """Features of a repository that has no manifest."""
 _TARGETS: Mapping[str, str] = {"trt-engine": "ensemble", "llmapi": "tensorrt_llm"}
 """What is asked for by lane; the bare model behind an ensemble is found."""
-_GPU_TOTAL = re.compile(r"^nv_gpu_memory_total_bytes\{[^}]*\}\s+(\S+)", re.MULTILINE)
 
 
 async def live(
@@ -149,7 +148,7 @@ async def _memory(subject: Subject, control: TritonControl) -> Check:
     """What one replica takes at least, against the GPUs that the server's metrics tell of."""
     name, manifest = "memory", subject.manifest
     try:
-        totals = [float(value) for value in _GPU_TOTAL.findall(await control.metrics_text())]
+        totals = [one.total_mib * 2**20 for one in await control.gpu_memory()]
     except InferenceError as error:
         return Check(name=name, passed=True, detail=f"not compared: its metrics cannot be read ({error})")
     if not totals or manifest is None:

@@ -58,10 +58,6 @@ class PushResponse(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing to end: this response has written its own end."""
 
-    @property
-    def headers_sent(self) -> bool:
-        return self.begun
-
     def respond(self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b"") -> None:
         """The whole answer at once."""
         self.begun = True

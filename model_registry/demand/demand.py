@@ -57,10 +57,6 @@ class EndpointDemand(Struct, frozen=True, kw_only=True):
     """Count: attempts that ended well."""
     first_tokens: int = 0
     """Count: answers that were seen to begin."""
-    queue_s: float = 0.0
-    """Count: sum of the times in the engine's own queue, where it tells."""
-    queued: int = 0
-    """Count: of those."""
 
 
 class WorkerDemand(Struct, frozen=True, kw_only=True):
@@ -97,7 +93,7 @@ COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "first_tokens",
             "ttft_missed",
         ),
-        "endpoints": ("failed", "ended", "first_tokens", "queue_s", "queued"),
+        "endpoints": ("failed", "ended", "first_tokens"),
     }
 )
 """Fields that only grow."""

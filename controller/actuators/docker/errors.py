@@ -17,41 +17,39 @@ _NO_PROGRAM = ("executable file not found", "no such file or directory", "permis
 class DockerApiError(ActuatorError):
     """The daemon refused, or did not answer. `status`: HTTP's, or 900 where there was no answer."""
 
-    def __init__(self, reason: str, status: int, *, final: bool = False) -> None:
-        super().__init__(reason, final=final)
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
         self.status = status
 
 
 def error_of(verb: str, status: int, message: str) -> DockerApiError:
     """What a refusal means; `verb`: what was asked, `message`: the daemon's own words."""
     said = message.strip()[:500]
-    advice = _advice(status, said.lower())
-    if advice is not None:
-        remedy, final = advice
-        return DockerApiError(f"Docker cannot {verb}: {said}; {remedy}", status, final=final)
+    remedy = _remedy(status, said.lower())
+    if remedy is not None:
+        return DockerApiError(f"Docker cannot {verb}: {said}; {remedy}", status)
     return DockerApiError(f"Docker answered {status} to {verb}: {said}", status)
 
 
-def _advice(status: int, said: str) -> tuple[str, bool] | None:
-    """Remedy, and whether asking again cannot help."""
+def _remedy(status: int, said: str) -> str | None:
     if status == UNREACHABLE:
         return (
             "is a daemon running there, and may this user open its socket? "
             "`actuator.url` of the pool, or DOCKER_HOST, names another one"
-        ), False
+        )
     if status == 404 and _NO_IMAGE in said:
-        return "bring it to that host first (`docker pull`), or correct the pool's `actuator.image`", True
+        return "bring it to that host first (`docker pull`), or correct the pool's `actuator.image`"
     if any(words in said for words in _NO_GPU_RUNTIME):
         return (
             "install the NVIDIA Container Toolkit there and restart Docker, or set the pool's "
             "`actuator.gpus` to 0"
-        ), True
+        )
     if any(words in said for words in _PORT_TAKEN):
-        return "another process has the port; it is tried again with another one", False
+        return "another process has the port; it is tried again with another one"
     if status == 404 and _NO_NETWORK in said:
-        return "make it (`docker network create`), or correct the pool's `actuator.network`", True
+        return "make it (`docker network create`), or correct the pool's `actuator.network`"
     if "oci runtime" in said and any(words in said for words in _NO_PROGRAM):
-        return "correct the pool's `actuator.command`: its first word is a program of the image", True
+        return "correct the pool's `actuator.command`: its first word is a program of the image"
     if "invalid" in said and status in (400, 500):
-        return "correct the pool's `actuator` fields", True
+        return "correct the pool's `actuator` fields"
     return None

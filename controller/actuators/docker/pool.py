@@ -137,7 +137,7 @@ class DockerPool:
                     raise
                 # Another controller was faster, or the name belongs to somebody else.
                 if (present := await self._container(replica.name)) is None:
-                    raise ActuatorError(f"{error}; remove or rename that container", final=True) from error
+                    raise ActuatorError(f"{error}; remove or rename that container") from error
                 return present
         present = await self._container(replica.name)
         if present is None:
@@ -249,8 +249,7 @@ class DockerPool:
                 from aiodocker import Docker
             except ImportError as error:
                 raise ActuatorError(
-                    "pools of Docker containers need a package more: pip install 'enginehouse[docker]'",
-                    final=True,
+                    "pools of Docker containers need a package more: pip install 'enginehouse[docker]'"
                 ) from error
             try:
                 self._opened = Docker(self._spec.url)

@@ -125,7 +125,7 @@ class Api:
                     client: Any = await asyncio.to_thread(import_module, "kubernetes_asyncio.client")
                     config: Any = await asyncio.to_thread(import_module, "kubernetes_asyncio.config")
                 except ImportError as error:
-                    raise ActuatorError(EXTRA, final=True) from error
+                    raise ActuatorError(EXTRA) from error
                 settings = client.Configuration()
                 await self._configure(config, settings)
                 self._client = client.ApiClient(settings)

@@ -77,7 +77,6 @@ def named(field: str, template: str, deployment: str) -> str:
     if not _NAME.fullmatch(name):
         raise ActuatorError(
             f"actuator.{field} gives {name!r} for deployment {deployment!r}, which is no Kubernetes name "
-            f"(a-z 0-9 - .); rename the deployment, or write actuator.{field} out in a pool of its own",
-            final=True,
+            f"(a-z 0-9 - .); rename the deployment, or write actuator.{field} out in a pool of its own"
         )
     return name

@@ -81,7 +81,6 @@ async def test_who_changes_it_without_end_wins_this_time(
     error = await refusal(workload)
     assert "was changed by somebody else meanwhile" in str(error)
     assert len(cluster.calls) == 2 * ATTEMPTS
-    assert not error.final
 
 
 async def test_who_leads_no_more_writes_nothing(cluster: Cluster, tmp_path: Path) -> None:
@@ -210,11 +209,8 @@ async def test_where_an_autoscaler_sets_the_number_pods_are_only_marked(
 
 
 async def test_names_that_kubernetes_does_not_have_are_refused(workload: KubernetesWorkload) -> None:
-    with pytest.raises(
-        ActuatorError, match=r"'org/Chat'.*no Kubernetes name.*write actuator\.workload out"
-    ) as caught:
+    with pytest.raises(ActuatorError, match=r"'org/Chat'.*no Kubernetes name.*write actuator\.workload out"):
         await workload.scale(CHAT.model_copy(update={"name": "org/Chat"}), 1, ())
-    assert caught.value.final
 
 
 async def test_outside_of_a_cluster_a_kubeconfig_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,4 +226,3 @@ async def test_without_the_extra_it_is_named(
     monkeypatch.setitem(sys.modules, "kubernetes_asyncio.client", None)
     error = await refusal(workload)
     assert "pip install 'enginehouse[k8s]'" in str(error)
-    assert error.final
