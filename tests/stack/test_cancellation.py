@@ -72,10 +72,22 @@ async def test_half_of_100_streams_leave(stack: Stack) -> None:
 
 
 async def slowest_of_50_that_leave(stack: Stack) -> float:
-    """One after the other, of 100: seconds until the slot is free by the engine's own count.
+    """Seconds until the slot is free by the engine's own count; of 50, the slowest is the 99th percentile.
 
-    Of 50, the slowest is the 99th percentile. The others end well.
+    Where streams that stay were over before 50 had left, more leave of another hundred.
     """
+    freed_s: list[float] = []
+    for _ in range(4):
+        freed_s += await freed_by_leaving(stack, 50 - len(freed_s))
+        if len(freed_s) == 50:
+            break
+    assert len(freed_s) == 50
+    print(f"slot free after: median {sorted(freed_s)[25] * 1e3:.0f} ms, p99 {max(freed_s) * 1e3:.0f} ms")
+    return max(freed_s)
+
+
+async def freed_by_leaving(stack: Stack, leaving: int) -> list[float]:
+    """Of 100 streams so many leave, one after the other, while all others go on, which end well."""
     body = {
         "model": "house-chat:throughput",
         "stream": True,
@@ -91,18 +103,20 @@ async def slowest_of_50_that_leave(stack: Stack) -> float:
             *(session.post(f"{stack.base_url}/chat/completions", json=body) for _ in range(100))
         )
         await asyncio.gather(*(answer.content.readline() for answer in answers))
-        staying = [asyncio.create_task(answer.read()) for answer in answers[50:]]
-        freed_s = []
-        for left, answer in enumerate(answers[:50], start=1):
+        staying = [asyncio.create_task(answer.read()) for answer in answers[leaving:]]
+        freed_s: list[float] = []
+        for left, answer in enumerate(answers[:leaving], start=1):
             started = time.monotonic()
             answer.close()
             while await active_requests(session, stack) > 100 - left:
                 assert time.monotonic() - started < 5
                 await asyncio.sleep(0.005)
+            if any(task.done() for task in staying):  # the slot may be one of theirs
+                for other in answers[left:leaving]:
+                    other.close()
+                break
             freed_s.append(time.monotonic() - started)
-        assert not any(task.done() for task in staying), "what is counted is who left, not who was done"
         texts = await asyncio.gather(*staying)
         assert all(b"[DONE]" in text and b'"finish_reason":"length"' in text for text in texts)
         await until_active(session, stack, 0, 5)
-    print(f"slot free after: median {sorted(freed_s)[25] * 1e3:.0f} ms, p99 {max(freed_s) * 1e3:.0f} ms")
-    return max(freed_s)
+    return freed_s
