@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 import time
-from dataclasses import dataclass
 
-import aiohttp
-
+from bench.scale.asking import Outcome, ask
 from bench.scale.fleet import MODEL, OUTPUT_TOKENS, TENANT
 from bench.stack import Stack
 
 REQUEST_TIMEOUT_S = 120.0
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How one request fared; times of `time.monotonic`."""
-
-    sent_s: float
-    first_s: float | None = None
-    cold: bool = False
-    """The gateway says that it was held for a model that was not up."""
-    wrong: str | None = None
-    """None: answered whole."""
-
-    @property
-    def ttft_s(self) -> float | None:
-        """To its first token; None: it has none yet."""
-        return None if self.first_s is None else self.first_s - self.sent_s
 
 
 class Callers:
@@ -56,7 +36,7 @@ class Callers:
 
     def ask(self) -> Outcome:
         """Send one request."""
-        outcome = Outcome(time.monotonic())
+        outcome = Outcome(MODEL, time.monotonic())
         self.outcomes.append(outcome)
         task = asyncio.create_task(self._ask(outcome, next(self._numbers)))
         self._tasks.add(task)
@@ -69,37 +49,9 @@ class Callers:
 
     async def _ask(self, outcome: Outcome, number: int) -> None:
         body = {
-            "model": MODEL,
             "max_tokens": OUTPUT_TOKENS,
             "ignore_eos": True,
-            "temperature": 0,
-            "stream": True,
             "messages": [{"role": "user", "content": f"What is in lot {number} of the depot?"}],
         }
-        headers = {"Authorization": f"Bearer {self._stack.keys[TENANT]}"}
-        url = f"{next(self._gateways)}/v1/chat/completions"
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
-        done = False
-        try:
-            async with self._stack.session.post(url, json=body, headers=headers, timeout=timeout) as response:
-                if response.status != 200:
-                    outcome.wrong = f"{response.status} {(await response.text())[:200]}"
-                    return
-                outcome.cold = response.headers.get("x-enginehouse-cold") == "1"
-                async for line in response.content:
-                    if not line.startswith(b"data: "):
-                        continue
-                    if line.startswith(b"data: [DONE]"):
-                        done = True
-                    elif outcome.first_s is None and _has_text(line):
-                        outcome.first_s = time.monotonic()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            outcome.wrong = f"{type(error).__name__} {error}"
-            return
-        if not done or outcome.first_s is None:
-            outcome.wrong = "it ended without its end"
-
-
-def _has_text(line: bytes) -> bool:
-    choices = json.loads(line[6:]).get("choices") or [{}]
-    return bool((choices[0].get("delta") or {}).get("content"))
+        key = self._stack.keys[TENANT]
+        await ask(self._stack, next(self._gateways), key, outcome, body, REQUEST_TIMEOUT_S)

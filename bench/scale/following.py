@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.build import BenchError
-from bench.scale.callers import Callers, Outcome
+from bench.scale.asking import Outcome
+from bench.scale.callers import Callers
 from bench.scale.fleet import LOAD_S, TTFT_S, Fleet, fleet
 
 USUAL_PER_S = 0.9

@@ -28,7 +28,8 @@ from typing import Any
 import aiohttp
 
 from bench.build import BenchError
-from bench.scale.model_callers import Asked, ModelCallers
+from bench.scale.asking import Outcome
+from bench.scale.model_callers import ModelCallers
 from bench.stack import Stack, running
 from emulator.engine import EngineLimits
 from emulator.triton.gpu_ledger import FILE, TOTAL_MIB, LedgerLine, read_ledger
@@ -182,7 +183,7 @@ def optimal_hit_rate(models: Sequence[str], room: int) -> float:
     return hits / len(models)
 
 
-def misses(asked: Sequence[Asked]) -> int:
+def misses(asked: Sequence[Outcome]) -> int:
     """Requests for models that were neither in memory nor on their way: of those held together, the first."""
     until_s: dict[str, float] = {}
     count = 0

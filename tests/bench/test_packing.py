@@ -8,7 +8,7 @@ import pytest
 from bench.replay.catalogue import Arrivals, Window, arrivals, windows
 from bench.replay.packing import Card, Clairvoyance, Recency, packed
 from bench.replay.packing_table import OURS, Row, result
-from bench.scale.model_callers import Asked
+from bench.scale.asking import Outcome
 from bench.scale.residency import misses, optimal_hit_rate
 from controller.residency.next_use import NextUse
 
@@ -59,11 +59,11 @@ def test_the_bar_is_of_the_most_gpus_that_a_work_is_given() -> None:
 
 def test_the_live_campaign_counts_the_first_of_those_held_together() -> None:
     asked = [
-        Asked("a", 0, 5, cold=True),
-        Asked("a", 3, 5.1, cold=True),
-        Asked("a", 6, 6.1),
-        Asked("b", 4, 9, cold=True),
-        Asked("a", 20, 25, cold=True),
+        Outcome("a", 0, 5, cold=True),
+        Outcome("a", 3, 5.1, cold=True),
+        Outcome("a", 6, 6.1),
+        Outcome("b", 4, 9, cold=True),
+        Outcome("a", 20, 25, cold=True),
     ]
     assert misses(asked) == 3
 
