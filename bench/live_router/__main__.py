@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.build import BenchError
+from bench.campaign import concluded
 from bench.live_router.fleet import Fleet, fleet
 from bench.live_router.neighbour import neighbour
 from bench.live_router.ranking import ranking
@@ -25,7 +25,6 @@ from bench.live_router.report import CpuWatch, Part, Say
 from bench.live_router.slots import slots
 from bench.live_router.slow_endpoint import slow_endpoint
 from bench.live_router.switching import switching
-from enginehouse.errors import CommandError
 
 PARTS: dict[str, Callable[..., Awaitable[Part]]] = {
     "slow-endpoint": slow_endpoint,  # first: endpoints are judged by what they did under other loads, too
@@ -92,16 +91,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a look, not a figure: at most 90 s")
     parser.add_argument("--only", choices=[*PARTS], action="append", help="this part only; may repeat")
     options = parser.parse_args()
-    try:
-        result = asyncio.run(campaign(options.only or [*PARTS], quick=options.quick))
-    except (BenchError, CommandError, TimeoutError) as error:
-        print(f"error: {error or 'a part took too long'}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("stopped; nothing is left running", file=sys.stderr)
-        return 130
-    print("RESULT " + json.dumps(result, separators=(",", ":")))
-    return 0 if result["ok"] else 1
+    return concluded(campaign(options.only or [*PARTS], quick=options.quick))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from statistics import median
 from typing import Any
 
 from bench.build import BenchError
+from bench.campaign import concluded
 from bench.rollouts.cases import CROSSINGS, REGRESSIONS, Case, clean
 from bench.rollouts.clients import Clients
 from bench.rollouts.faults import FAULTS, Fault
 from bench.rollouts.faults import faults as under_fault
 from bench.rollouts.fleet import Fleet, fleet
-from enginehouse.errors import CommandError
 from model_registry.rollouts import CanaryStep, Limits, Rollout, ShadowPlan
 
 MOST_EXPOSED = 0.05
@@ -143,16 +143,7 @@ def main() -> int:
     which.add_argument("--faults", action="store_true", help="clean ones with a fault in the middle of each")
     parser.add_argument("--only", action="append", metavar="CASE", help="this case only; may repeat")
     options = parser.parse_args()
-    try:
-        result = asyncio.run(campaign(_cases(options), CLEAN_WITHIN_S if options.clean else None))
-    except (BenchError, CommandError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("stopped; nothing is left running", file=sys.stderr)
-        return 130
-    print("RESULT " + json.dumps(result, separators=(",", ":")))
-    return 0 if result["ok"] else 1
+    return concluded(campaign(_cases(options), CLEAN_WITHIN_S if options.clean else None))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.build import BenchError
+from bench.campaign import concluded
 from bench.scale.following import following
 from bench.scale.leaders import leaders
 from bench.scale.residency import QUICK_S, RUN_S, residency
-from enginehouse.errors import CommandError
 
 CASES = ("following", "leaders", "residency")
 GONE, QUICK_GONE = 125, 10
@@ -75,16 +74,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=CASES, help="this case only; may repeat")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    try:
-        result = asyncio.run(campaign(options.only or list(CASES), quick=options.quick, seed=options.seed))
-    except (BenchError, CommandError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("stopped; nothing is left running", file=sys.stderr)
-        return 130
-    print("RESULT " + json.dumps(result, separators=(",", ":")))
-    return 0 if result["ok"] else 1
+    return concluded(campaign(options.only or list(CASES), quick=options.quick, seed=options.seed))
 
 
 if __name__ == "__main__":
