@@ -120,7 +120,7 @@ class Pool(Entity):
     cost_per_hour: Annotated[float, Field(ge=0)] = 1.0
     """Of one replica, in any unit that is the same for all pools."""
     max_replicas: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Of all deployments together; None: what fits. Where all servers have `memory_mib`, that alone counts."""
+    """Of all deployments; None: what fits. Where all servers have `memory_mib`, only that counts."""
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
     """Added to those of its deployments."""
 
