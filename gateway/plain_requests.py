@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 import httptools
 from aiohttp import web
-from aiohttp.http import HttpVersion11
+from aiohttp.http import HttpVersion, HttpVersion11
 from msgspec import Struct
 
 _MAX_LINES: Final = 100
@@ -49,20 +49,16 @@ class NotPlainError(Exception):
     """What came is no plain request."""
 
 
-class PlainRequest:
-    """What handlers use of aiohttp's request; names of headers are in small letters, Content-Length is left out."""
+class PlainRequest(Struct, eq=False):
+    """What handlers use of aiohttp's request."""
 
-    __slots__ = ("body", "handle", "headers", "transport")
-    version: Final = HttpVersion11
-    keep_alive: Final = True
-
-    def __init__(
-        self, handle: Handler, headers: Mapping[str, str], body: bytes, transport: asyncio.Transport | None
-    ) -> None:
-        self.handle = handle
-        self.headers = headers
-        self.body = body
-        self.transport = transport
+    handle: Handler
+    headers: Mapping[str, str]
+    """Names in small letters, without Content-Length."""
+    body: bytes
+    transport: asyncio.Transport | None
+    version: ClassVar[HttpVersion] = HttpVersion11
+    keep_alive: ClassVar[bool] = True
 
 
 class _Head(Struct, frozen=True, gc=False):

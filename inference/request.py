@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from inference.logit_bias import LogitBias
 
 
-class Sampling(Struct):
+class Sampling(Struct, gc=False):
     """How the next token is chosen. None: the engine's own default applies."""
 
     temperature: float | None = None
@@ -109,7 +109,7 @@ class EmbeddingInput(Struct):
     """None where the client sent ids: text encoders cannot take it then."""
 
 
-class InferenceRequest(Struct):
+class InferenceRequest(Struct, gc=False):
     """What one attempt asks of a model server.
 
     `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`, and `inputs` alone
@@ -156,7 +156,7 @@ class InferenceRequest(Struct):
         return f"traceparent: {self.traceparent}\r\n{state}"
 
 
-class Usage(NamedTuple):
+class Usage(Struct, frozen=True, gc=False):
     """Token counts of one finished call, as far as the server told them."""
 
     prompt_tokens: int | None = None
