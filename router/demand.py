@@ -18,6 +18,7 @@ from model_registry.entities import Deployment
 from model_registry.snapshot import Snapshot
 from router.ledger import EndpointLoad, Reported
 from router.profiles import stand_ins
+from router.timing import Timing
 
 
 class Waiting(Struct, eq=False):
@@ -41,8 +42,18 @@ class GroupCounts(Struct, eq=False):
     ttft_s: float = 0.0
     first_tokens: int = 0
     ttft_missed: int = 0
+    itl_s: float = 0.0
+    paced: int = 0
+    itl_missed: int = 0
+    engine_queue_s: float = 0.0
+    engine_prefill_s: float = 0.0
+    engine_timed: int = 0
+    reused_tokens: int = 0
+    reusable_tokens: int = 0
     target_s: float | None = None
-    """Of the deployments' scaling; None: the profile's."""
+    """For first tokens, of the deployments' scaling; None: the profile's."""
+    itl_target_s: float | None = None
+    """Between tokens, as well."""
     waiting_tokens: int = 0
     held: int = 0
     waiting: dict[Waiting, None] = field(default_factory=dict)
@@ -60,6 +71,21 @@ class GroupCounts(Struct, eq=False):
         self.ttft_s += ttft_s
         if ttft_s > (self.target_s or target_s):
             self.ttft_missed += 1
+
+    def answered(self, usage: Usage, timing: Timing, itl_target_s: float) -> None:
+        """An answer is whole; `itl_target_s`: of the profile."""
+        if timing.itl_s is not None:
+            self.paced += 1
+            self.itl_s += timing.itl_s
+            if timing.itl_s > (self.itl_target_s or itl_target_s):
+                self.itl_missed += 1
+        if timing.engine is not None:
+            self.engine_timed += 1
+            self.engine_queue_s += timing.engine.queue_s
+            self.engine_prefill_s += timing.engine.prefill_s
+        if usage.cached_tokens is not None and usage.prompt_tokens is not None:
+            self.reused_tokens += usage.cached_tokens
+            self.reusable_tokens += usage.prompt_tokens
 
     def enter(self, waiting: Waiting) -> None:
         """A request begins to wait; `leave` follows exactly once."""
@@ -93,6 +119,14 @@ class GroupCounts(Struct, eq=False):
             ttft_s=round(self.ttft_s, 6),
             first_tokens=self.first_tokens,
             ttft_missed=self.ttft_missed,
+            itl_s=round(self.itl_s, 6),
+            paced=self.paced,
+            itl_missed=self.itl_missed,
+            engine_queue_s=round(self.engine_queue_s, 6),
+            engine_prefill_s=round(self.engine_prefill_s, 6),
+            engine_timed=self.engine_timed,
+            reused_tokens=self.reused_tokens,
+            reusable_tokens=self.reusable_tokens,
         )
 
 
@@ -120,10 +154,9 @@ class Demanded:
             if model not in snapshot.models and not group.waiting and group.arrivals == group.ended:
                 del self._groups[key]
                 continue
-            deployments = snapshot.deployments.get(model, ())
-            group.target_s = (
-                min((_target_s(one) for one in deployments if one.profile == profile), default=0) or None
-            )
+            own = [one for one in snapshot.deployments.get(model, ()) if one.profile == profile]
+            group.target_s = min((_ttft_s(one) for one in own), default=0) or None
+            group.itl_target_s = min((_itl_s(one) for one in own), default=0) or None
 
     def report(
         self, loads: Mapping[str, EndpointLoad], in_flight: Mapping[str, Reported], now_s: float
@@ -155,15 +188,16 @@ def wanted_for_rows(snapshot: Snapshot, models: Collection[str], profile: str) -
     return found
 
 
-def _target_s(deployment: Deployment) -> float:
+def _ttft_s(deployment: Deployment) -> float:
     """The time to first token that its scaling is to keep; 0: it names none."""
-    scaling, card = deployment.scaling, deployment.card
-    if scaling is None:
-        return 0.0
-    if scaling.ttft_s is not None:
-        return scaling.ttft_s
-    goodput = None if card is None else card.goodput
-    return 0.0 if goodput is None else goodput.ttft_s
+    scaling, goodput = deployment.scaling, deployment.card and deployment.card.goodput
+    return 0.0 if scaling is None else scaling.ttft_s or (goodput.ttft_s if goodput else 0.0)
+
+
+def _itl_s(deployment: Deployment) -> float:
+    """The time between tokens, likewise."""
+    scaling, goodput = deployment.scaling, deployment.card and deployment.card.goodput
+    return 0.0 if scaling is None else scaling.itl_s or (goodput.itl_s if goodput else 0.0)
 
 
 def _endpoint(load: EndpointLoad, flying: Reported | None) -> EndpointDemand:
