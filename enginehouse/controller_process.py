@@ -53,8 +53,9 @@ async def _run(settings: Settings) -> None:
     redis = connect(settings.registry)
     store = RegistryStore.of(redis, settings.registry)
     session = aiohttp.ClientSession()
-    demand = DemandStore.of(redis, settings.registry)
-    fence = Fence(settings.controller.replicas.margin_s)
+    patience = settings.controller.replicas
+    demand = DemandStore.of(redis, settings.registry, patience.stale_after_s)
+    fence = Fence(patience.margin_s)
     surroundings = Surroundings(
         registry=settings.registry.name,
         folder=settings.controller.state_path or default_state_dir() / REPLICAS,
@@ -67,14 +68,14 @@ async def _run(settings: Settings) -> None:
         partial(health, session=session),
         settings.controller,
         settings.registry.endpoint_ttl_s,
-        Rollouts(store, EvidenceStore.of(redis, settings.registry)),
+        Rollouts(store, EvidenceStore.of(redis, settings.registry), patience.stale_after_s),
         Replicas(
             store,
-            Autoscaler(),
+            Autoscaler(patience.stale_after_s),
             demand,
             partial(actuator_of, surroundings=surroundings),
             fence,
-            settings.controller.replicas,
+            patience,
         ),
         Probing(probe_inference, settings.controller, demand.gather),
     )

@@ -22,6 +22,14 @@ from model_registry.pools import Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica, ReplicaState, ScalingStatus
 
 
+class GpuUse(NamedTuple):
+    """Of one server's GPUs together, by its metrics, whoever takes it."""
+
+    used_mib: float
+    total_mib: float
+    age_s: float
+
+
 class Memory(NamedTuple):
     """What is known of one server's memory beside what it was meant for, in MiB."""
 
@@ -29,6 +37,8 @@ class Memory(NamedTuple):
     """Measured; None: not known, or other servers' models are among it."""
     kept_mib: float = 0.0
     """Of models that have left it, since it was started."""
+    gpus: GpuUse | None = None
+    """None: it does not tell."""
 
 
 class Known(NamedTuple):

@@ -36,6 +36,20 @@ class Lengths(NamedTuple):
     output: float
 
 
+class Target(NamedTuple):
+    """What a time must keep below, in seconds, and who says so: `deployment`, `card` or `profile`."""
+
+    seconds: float
+    source: str
+
+
+class Targets(NamedTuple):
+    """A deployment's."""
+
+    ttft: Target
+    itl: Target
+
+
 class Capacity(NamedTuple):
     """One replica's, at the most load that keeps the targets in the mean."""
 
@@ -68,6 +82,20 @@ def lengths_of(card: GoodputCard | None) -> Lengths:
     return Lengths(card.goodput.prompt_tokens, card.goodput.output_tokens)
 
 
+def targets_of(deployment: Deployment, knobs: Knobs) -> Targets:
+    """Its scaling's, else those that its card's goodput was found for, else its profile's."""
+    scaling = deployment.scaling
+    goodput = None if deployment.card is None else deployment.card.goodput
+    ttft, itl = Target(knobs.ttft_target_s, "profile"), Target(knobs.itl_target_s, "profile")
+    if goodput is not None:
+        ttft, itl = Target(goodput.ttft_s, "card"), Target(goodput.itl_s, "card")
+    if scaling is not None and scaling.ttft_s is not None:
+        ttft = Target(scaling.ttft_s, "deployment")
+    if scaling is not None and scaling.itl_s is not None:
+        itl = Target(scaling.itl_s, "deployment")
+    return Targets(ttft, itl)
+
+
 def capacity_of(deployment: Deployment, knobs: Knobs, lengths: Lengths) -> Capacity:
     """By the deployment's card, or a common engine's.
 
@@ -76,9 +104,7 @@ def capacity_of(deployment: Deployment, knobs: Knobs, lengths: Lengths) -> Capac
     card = deployment.card or COMMON_CARD
     if deployment.max_concurrency is not None and deployment.max_concurrency < card.slots:
         card = card.model_copy(update={"slots": deployment.max_concurrency})
-    scaling, measured = deployment.scaling, card.goodput
-    ttft_s = (scaling and scaling.ttft_s) or (measured and measured.ttft_s) or knobs.ttft_target_s
-    itl_s = (scaling and scaling.itl_s) or (measured and measured.itl_s) or knobs.itl_target_s
+    ttft_s, itl_s = (one.seconds for one in targets_of(deployment, knobs))
     ask = Ask(max(1, round(lengths.prompt)), max(1, round(lengths.output)), ttft_s, itl_s)
     best = within(card, ask)
     found = best or load(card, ask, max(1, most(card, ask)))

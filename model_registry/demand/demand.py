@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import asdict
+
+LAPSES_S: Final = 10.0
+"""Reports that are older say nothing of now: gateways report every second, also when they saw nothing."""
+ENDED_S: Final = 60.0
+"""Who has not reported for so long counts as ended."""
 
 
 class GroupDemand(Struct, frozen=True, kw_only=True):

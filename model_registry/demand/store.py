@@ -1,6 +1,6 @@
 """DemandStore: gateway workers report what they see of the load, the controller reads the sum.
 
-Who has not told for `LAPSES_S` by Redis' clock has no gauges in the sum; its counts stay in it for ever: they
+Who has not told for `lapses_s` by Redis' clock has no gauges in the sum; its counts stay in it for ever: they
 are added to those of ended workers when it says that it ends, or `ENDED_S` after its last report.
 """
 
@@ -10,18 +10,16 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import msgspec
 
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
-from model_registry.demand.demand import COUNTS, Demand, WorkerDemand, together
+from model_registry.demand.demand import COUNTS, ENDED_S, LAPSES_S, Demand, WorkerDemand, together
 from model_registry.demand.keys import Keys
 
 _log = logging.getLogger(__name__)
-LAPSES_S: Final = 5.0
-ENDED_S: Final = 60.0
 _OUTLIVES_S = 7 * 86_400.0
 _NAMES = json.dumps({kind: list(names) for kind, names in COUNTS.items()})
 _decode = msgspec.json.Decoder(WorkerDemand, strict=False).decode
@@ -31,12 +29,19 @@ class DemandStore:
     """Raises RegistryUnavailableError or RegistryReadOnlyError when Redis does not serve."""
 
     def __init__(
-        self, redis: RedisClient, name: str, answer_within_s: float, ended_s: float = ENDED_S
+        self,
+        redis: RedisClient,
+        name: str,
+        answer_within_s: float,
+        ended_s: float = ENDED_S,
+        lapses_s: float = LAPSES_S,
     ) -> None:
+        """`lapses_s`: how old reports may be to say anything of now; below `ended_s`."""
         self._redis = redis
         self._keys = Keys(name)
         self._answer_within_s = answer_within_s
         self._ended_ms = round(ended_s * 1000)
+        self._lapses_s = lapses_s
         folder = files("model_registry.demand") / "scripts"
         self._report, self._gather = (
             redis.register_script((folder / f"{script}.lua").read_text("utf-8"))
@@ -44,8 +49,8 @@ class DemandStore:
         )
 
     @classmethod
-    def of(cls, redis: RedisClient, config: RegistryConfig) -> Self:
-        return cls(redis, config.name, config.command_timeout_s)
+    def of(cls, redis: RedisClient, config: RegistryConfig, lapses_s: float = LAPSES_S) -> Self:
+        return cls(redis, config.name, config.command_timeout_s, lapses_s=lapses_s)
 
     async def report(
         self,
@@ -79,7 +84,7 @@ class DemandStore:
                 told.append(((int(now_ms) - int(at_ms)) / 1000, _decode(document)))
             except msgspec.DecodeError as error:  # of a worker of another release
                 _log.warning("demand report passed over", extra={"reason": str(error)})
-        return together(int(now_ms) / 1000, told, _counts(ended), LAPSES_S)
+        return together(int(now_ms) / 1000, told, _counts(ended), self._lapses_s)
 
     async def called(self, after: str, block_s: float) -> str:
         """The id of the last urgent report, waiting up to `block_s` for one after the id `after`.

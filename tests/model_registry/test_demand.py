@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from model_registry.config import RegistryConfig
-from model_registry.demand.demand import COUNTS, EndpointDemand, GroupDemand, WorkerDemand, since, together
+from model_registry.demand.demand import (
+    COUNTS,
+    LAPSES_S,
+    EndpointDemand,
+    GroupDemand,
+    WorkerDemand,
+    since,
+    together,
+)
 from model_registry.demand.keys import CATALOGUE, Keys
 from model_registry.demand.store import DemandStore
 
@@ -54,7 +62,7 @@ async def test_an_ended_workers_gauges_go_and_its_counts_stay(
     demand: DemandStore, redis_client: Redis
 ) -> None:
     await demand.report("w1", told(10, 4, 3.0, 2))
-    await lapse(redis_client, "w1", 6)
+    await lapse(redis_client, "w1", LAPSES_S + 1)
     silent = await demand.gather()
     assert (silent.workers, silent.silent, silent.age_s) == (0, 1, None)
     assert silent.groups["m:latency"] == GroupDemand(arrivals=10, ttft_s=1.25)
