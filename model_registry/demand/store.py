@@ -1,7 +1,8 @@
 """DemandStore: gateway workers report what they see of the load, the controller reads the sum.
 
 Who has not told for `lapses_s` by Redis' clock has no gauges in the sum; its counts stay in it for ever: they
-are added to those of ended workers when it says that it ends, or `ENDED_S` after its last report.
+are added to those of ended workers when it says that it ends, when somebody who knows says that it has, or
+`ENDED_S` after its last report.
 """
 
 from __future__ import annotations
@@ -60,16 +61,19 @@ class DemandStore:
         *,
         known: bool = False,
         ends: bool = False,
+        gone: Sequence[str] = (),
     ) -> bool:
         """Take the place of what `worker` has told before. `urgent`: whoever waits in `called` hears of it.
 
         `known`: it was told before that an earlier report had been taken. False is returned then where it
         was silent for so long that it counts as ended: what it tells from now on must begin from there,
-        under another name. `ends`: this is its last report.
+        under another name, `worker` with a dot and something behind it. `ends`: this is its last report.
+        `gone`: other workers that have ended for certain, under whatever name.
         """
         document = msgspec.json.encode(demand).decode()
         flags = [int(known), int(ends), int(urgent)]
         args: list[str | int] = [worker, document, *flags, self._ended_ms, round(_OUTLIVES_S * 1000), _NAMES]
+        args.append(json.dumps(list(gone)))
         async with answer(self._answer_within_s):
             return bool(await self._report(keys=self._keys.all, args=args))
 

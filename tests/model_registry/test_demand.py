@@ -80,6 +80,19 @@ async def test_an_ended_workers_gauges_go_and_its_counts_stay(
     assert left.endpoints["d@a|b:1"].failed == 2
 
 
+async def test_who_is_known_to_be_gone_is_silent_no_longer(demand: DemandStore, redis_client: Redis) -> None:
+    """Its counts stay, under all its names; who merely says nothing stays silent."""
+    for worker in ("a", "a.1", "ab", "b"):
+        await demand.report(worker, told(3, 2))
+        await lapse(redis_client, worker, LAPSES_S + 1)
+    await demand.report("c", told(1), gone=["a", "nobody"])
+    found = await demand.gather()
+    assert (found.workers, found.silent) == (1, 2)
+    assert (found.groups["m:latency"].arrivals, found.groups["m:latency"].waiting) == (13, 0)
+    assert sorted(await redis_client.hkeys(Keys("test").reports)) == ["ab", "b", "c"]
+    assert not await demand.report("a", told(4), known=True), "should it live, it begins anew"
+
+
 async def test_who_was_taken_for_ended_is_told_and_counts_nothing_twice(
     demand: DemandStore, redis_client: Redis
 ) -> None:
