@@ -76,6 +76,9 @@ class Accounts:
             prompt_tokens=prompt,
             completion_tokens=completion,
         )
+        for one in entry.finished:
+            if wish is not None and (engine := one.usage.engine) is not None:
+                self._metrics.engine(wish.name, wish.profile, engine.queue_s, engine.prefill_s)
         entry.trace.finish(
             entry.status, entry.error_type, lambda: self._attributes(entry, prompt, completion)
         )

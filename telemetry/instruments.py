@@ -48,6 +48,20 @@ class Instruments:
             buckets=_ITL_S,
             registry=registry,
         )
+        self.engine_queue = BulkHistogram(
+            "enginehouse_engine_queue_seconds",
+            "From an answer's arrival at its engine until the engine began with it, as the engine told.",
+            by_model,
+            buckets=_TTFT_S,
+            registry=registry,
+        )
+        self.engine_prefill = BulkHistogram(
+            "enginehouse_engine_prefill_seconds",
+            "From when an engine began with an answer to its first token, as the engine told.",
+            by_model,
+            buckets=_TTFT_S,
+            registry=registry,
+        )
         self.prompt_tokens = Counter(
             "enginehouse_prompt_tokens_total",
             "Prompt tokens of finished requests.",

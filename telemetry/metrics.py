@@ -125,6 +125,12 @@ class Metrics:
         if outcome != "ok":
             series.wasted_tokens.value += completion_tokens
 
+    def engine(self, model: str | None, profile: str | None, queue_s: float, prefill_s: float) -> None:
+        """What an engine told of an answer."""
+        series = self._by_model.get((model, profile)) or self._model_series(model, profile)
+        series.engine_queue.observe(queue_s)
+        series.engine_prefill.observe(prefill_s)
+
     def queued(self, model: str | None, profile: str | None, tokens: int) -> None:
         """A request waits for room; `unqueued` follows exactly once, with the same values."""
         self._queue_series(model, profile).entered(tokens)
@@ -299,6 +305,8 @@ class _ModelSeries:
         self.duration = HistogramSeries(instruments.request_duration.labels(model, profile))
         self.ttft = HistogramSeries(instruments.time_to_first_token.labels(model, profile))
         self.itl = HistogramSeries(instruments.inter_token_latency.labels(model, profile))
+        self.engine_queue = HistogramSeries(instruments.engine_queue.labels(model, profile))
+        self.engine_prefill = HistogramSeries(instruments.engine_prefill.labels(model, profile))
         self.prompt_tokens = counter(instruments.prompt_tokens)
         self.completion_tokens = counter(instruments.completion_tokens)
         self.wasted_tokens = counter(instruments.wasted_tokens)
@@ -320,7 +328,7 @@ class _ModelSeries:
 
     def flush(self) -> None:
         """Write all of them."""
-        for histogram in (self.duration, self.ttft, self.itl):
+        for histogram in (self.duration, self.ttft, self.itl, self.engine_queue, self.engine_prefill):
             histogram.flush()
         tokens = self.prompt_tokens, self.completion_tokens, self.wasted_tokens
         for counter in (*tokens, self.retries, self.migrations, *self._requests.values()):

@@ -56,10 +56,12 @@ def engine_times(outputs: Mapping[str, Any]) -> EngineTimes | None:
     between them means anything.
     """
     arrival = number(outputs, "arrival_time_ns")
+    if not arrival:
+        return None
     scheduled = number(outputs, "first_scheduled_time_ns")
     first = number(outputs, "first_token_time_ns")
     last = number(outputs, "last_token_time_ns")
-    if not arrival or not scheduled or not first or not last or not arrival <= scheduled <= first <= last:
+    if not scheduled or not first or not last or not arrival <= scheduled <= first <= last:
         return None
     return EngineTimes((scheduled - arrival) / 1e9, (first - scheduled) / 1e9, (last - first) / 1e9)
 

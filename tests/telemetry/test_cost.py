@@ -71,6 +71,7 @@ def counted_request(metrics: Metrics) -> None:
         prompt_tokens=20,
         completion_tokens=30,
     )
+    metrics.engine("tiny", "latency", 0.01, 0.01)
 
 
 def cost_us(request: Callable[[], object], settle: Callable[[], object]) -> tuple[float, float]:

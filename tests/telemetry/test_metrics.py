@@ -61,6 +61,7 @@ def test_a_finished_request_is_counted_everywhere_once(metrics: Metrics) -> None
     metrics.finish(
         "m", "latency", "ok", duration_s=0.5, ttft_s=0.03, itl_s=0.004, prompt_tokens=7, completion_tokens=5
     )
+    metrics.engine("m", "latency", 0.25, 0.5)
     by_model = {"model": "m", "profile": "latency"}
     found = {
         name: value(metrics, name, **by_model)
@@ -68,11 +69,13 @@ def test_a_finished_request_is_counted_everywhere_once(metrics: Metrics) -> None
             "request_duration_seconds_sum",
             "time_to_first_token_seconds_sum",
             "inter_token_latency_seconds_sum",
+            "engine_queue_seconds_sum",
+            "engine_prefill_seconds_sum",
             "prompt_tokens_total",
             "completion_tokens_total",
         )
     }
-    assert list(found.values()) == [0.5, 0.03, 0.004, 7, 5]
+    assert list(found.values()) == [0.5, 0.03, 0.004, 0.25, 0.5, 7, 5]
     assert value(metrics, "requests_total", **by_model, outcome="ok") == 1
     assert value(metrics, "requests_in_flight") == 0
 
@@ -272,7 +275,7 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 39
+    assert len(described) == 41
     assert documented() == described
 
 
