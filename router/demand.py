@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from inference.request import Usage
 from model_registry.demand.demand import EndpointDemand, GroupDemand, WorkerDemand
-from model_registry.entities import Deployment
 from model_registry.snapshot import Snapshot
 from router.ledger import EndpointLoad, Reported
 from router.profiles import stand_ins
+from router.targets import strictest
 from router.timing import Timing
 
 
@@ -155,8 +155,9 @@ class Demanded:
                 del self._groups[key]
                 continue
             own = [one for one in snapshot.deployments.get(model, ()) if one.profile == profile]
-            group.target_s = min((_ttft_s(one) for one in own), default=0) or None
-            group.itl_target_s = min((_itl_s(one) for one in own), default=0) or None
+            ttft, itl = strictest(own, snapshot.knobs(profile))
+            group.target_s = None if ttft.source == "profile" else ttft.seconds
+            group.itl_target_s = None if itl.source == "profile" else itl.seconds
 
     def report(
         self, loads: Mapping[str, EndpointLoad], in_flight: Mapping[str, Reported], now_s: float
@@ -186,18 +187,6 @@ def wanted_for_rows(snapshot: Snapshot, models: Collection[str], profile: str) -
         if scaled:
             found.add((model, next(one for one in stand_ins(profile, scaled) if one in scaled)))
     return found
-
-
-def _ttft_s(deployment: Deployment) -> float:
-    """The time to first token that its scaling is to keep; 0: it names none."""
-    scaling, goodput = deployment.scaling, deployment.card and deployment.card.goodput
-    return 0.0 if scaling is None else scaling.ttft_s or (goodput.ttft_s if goodput else 0.0)
-
-
-def _itl_s(deployment: Deployment) -> float:
-    """The time between tokens, likewise."""
-    scaling, goodput = deployment.scaling, deployment.card and deployment.card.goodput
-    return 0.0 if scaling is None else scaling.itl_s or (goodput.itl_s if goodput else 0.0)
 
 
 def _endpoint(load: EndpointLoad, flying: Reported | None) -> EndpointDemand:

@@ -73,6 +73,7 @@ class Autoscaler:
             known, since = demand.groups.get(name, GroupDemand()), None
             if history.counts is not None and (lapsed or not heard):
                 history.counts = history.counts._replace(group=None)
+                history.figures = history.figures._replace(begun=None)
             if heard:
                 guess = lengths_of(next((one.card for one in deployments if one.card is not None), None))
                 history.counts, since = follow(history.counts, known, guess)

@@ -11,6 +11,7 @@ from model_registry.entities import Deployment
 from model_registry.knobs import Knobs
 from router.forecast import COMMON
 from router.goodput import Ask, load, most, within
+from router.targets import targets_of
 
 COMMON_CARD = GoodputCard(
     source="roofline",
@@ -34,20 +35,6 @@ class Lengths(NamedTuple):
 
     prompt: float
     output: float
-
-
-class Target(NamedTuple):
-    """What a time must keep below, in seconds, and who says so: `deployment`, `card` or `profile`."""
-
-    seconds: float
-    source: str
-
-
-class Targets(NamedTuple):
-    """A deployment's."""
-
-    ttft: Target
-    itl: Target
 
 
 class Capacity(NamedTuple):
@@ -80,20 +67,6 @@ def lengths_of(card: GoodputCard | None) -> Lengths:
     if card is None or card.goodput is None:
         return Lengths(COMMON_PROMPT_TOKENS, COMMON_OUTPUT_TOKENS)
     return Lengths(card.goodput.prompt_tokens, card.goodput.output_tokens)
-
-
-def targets_of(deployment: Deployment, knobs: Knobs) -> Targets:
-    """Its scaling's, else those that its card's goodput was found for, else its profile's."""
-    scaling = deployment.scaling
-    goodput = None if deployment.card is None else deployment.card.goodput
-    ttft, itl = Target(knobs.ttft_target_s, "profile"), Target(knobs.itl_target_s, "profile")
-    if goodput is not None:
-        ttft, itl = Target(goodput.ttft_s, "card"), Target(goodput.itl_s, "card")
-    if scaling is not None and scaling.ttft_s is not None:
-        ttft = Target(scaling.ttft_s, "deployment")
-    if scaling is not None and scaling.itl_s is not None:
-        itl = Target(scaling.itl_s, "deployment")
-    return Targets(ttft, itl)
 
 
 def capacity_of(deployment: Deployment, knobs: Knobs, lengths: Lengths) -> Capacity:

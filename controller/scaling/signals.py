@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.scaling.capacity import targets_of
 from controller.scaling.decide import Decision, Seen
 from controller.scaling.figures import Figures
 from controller.scaling.groups import Group
 from model_registry.demand.demand import Demand
 from model_registry.replicas import Signal
 from model_registry.snapshot import Snapshot
+from router.targets import strictest
 
 
 def signals_of(
@@ -46,8 +46,8 @@ def signals_of(
     if (kv_use := _kv_use(group, snapshot, demand)) is not None:
         yield of("kv_use", kv_use, "of KV tokens")
     if group.members:
-        deployment = group.members[0].deployment
-        targets = targets_of(deployment, snapshot.knobs(deployment.profile))
+        own = [one.deployment for one in group.members]
+        targets = strictest(own, snapshot.knobs(own[0].profile))
         yield of("ttft_target", targets.ttft.seconds, "s", targets.ttft.source)
         yield of("itl_target", targets.itl.seconds, "s", targets.itl.source)
         yield of("cold_start", group.limits.cold_start_s, "s", "controller")
