@@ -6,14 +6,14 @@ seen, and of an answer that is not streamed nothing is seen until it is whole.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from inference.request import EngineTimes, Usage
 from telemetry import names
 from telemetry.request_trace import Attributes
 
 
-class Timing(NamedTuple):
+class Timing(Struct, frozen=True, gc=False):
     """One attempt's, in seconds; None: not known."""
 
     ttft_s: float | None = None

@@ -416,7 +416,7 @@ def test_an_engine_tells_how_long_a_request_waited_there(
     """In whatever form the lane's numbers come."""
     sink = read(of, done | {name: kind(value) for name, value in TIMES.items()})
     assert sink.usage is not None
-    assert sink.usage.engine == pytest.approx(EngineTimes(0.25, 0.1, 1.0))
+    assert sink.usage.engine == EngineTimes(0.25, 0.1, 1.0)
 
 
 @pytest.mark.parametrize(

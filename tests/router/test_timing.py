@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from inference.adapters import Adapters
 from inference.client import ModelClients
@@ -57,7 +58,8 @@ ENGINE = EngineTimes(3.0, 0.5, 0.02)
 
 def told() -> dict[str, int]:
     at, found = 10**9, {"kv_cache_reused_blocks": 2, "arrival_time_ns": 10**9}
-    for name, seconds in zip(("first_scheduled", "first_token", "last_token"), ENGINE, strict=True):
+    parts = ENGINE.queue_s, ENGINE.prefill_s, ENGINE.decode_s
+    for name, seconds in zip(("first_scheduled", "first_token", "last_token"), parts, strict=True):
         at += round(seconds * 1e9)
         found[f"{name}_time_ns"] = at
     return found
@@ -130,7 +132,7 @@ def test_what_is_seen_stands_in_for_what_an_engine_does_not_tell() -> None:
     assert timed(usage, 0.0, 1.0, 3.0) == Timing(1.0, 0.2)
     assert timed(usage, 0.0, None, 3.0) == Timing()
     assert timed(Usage(100, None), 0.0, 1.0, 3.0) == Timing(1.0)
-    telling = usage._replace(engine=EngineTimes(0.5, 0.25, 1.0))
+    telling = replace(usage, engine=EngineTimes(0.5, 0.25, 1.0))
     assert timed(telling, 0.0, 1.0, 9.0) == Timing(1.0, 0.1, telling.engine)
     assert timed(telling, 0.0, None, 3.0) == Timing(2.0, 0.1, telling.engine)
     assert timed(telling, 0.0, None, 3.0).unqueued_ttft_s == 1.5
