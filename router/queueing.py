@@ -46,11 +46,13 @@ _MAX_BACKOFF_S = 0.4
 
 
 class QueueObserver(Protocol):
-    """Learns who waits and who is refused, for metrics."""
+    """Learns who waits, whose first token was late and who is refused, for metrics."""
 
     def queued(self, wish: Wish, tokens: int) -> None: ...
 
     def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
+
+    def late(self, wish: Wish) -> None: ...
 
     def refused(self, wish: Wish, reason: str) -> None: ...
 
@@ -145,7 +147,8 @@ class Queueing:
             self._siblings.computed(job)
         if job.counts is not None:
             knobs = job.knobs or self._knobs(job.wish.profile)
-            job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+            if job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s)):
+                self._observer.late(job.wish)
         self.places.learn(place, now_s - sent_s, idle_ttft_s)
 
     def registry_changed(self) -> None:

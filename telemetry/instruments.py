@@ -48,6 +48,12 @@ class Instruments:
             buckets=_ITL_S,
             registry=registry,
         )
+        self.late_first_tokens = Counter(
+            "enginehouse_late_first_tokens_total",
+            "First tokens that came later than the profile's or the deployment's target.",
+            by_model,
+            registry=registry,
+        )
         self.prompt_tokens = Counter(
             "enginehouse_prompt_tokens_total",
             "Prompt tokens of finished requests.",
@@ -91,6 +97,12 @@ class Instruments:
             ("model",),
             registry=registry,
             multiprocess_mode="livesum",
+        )
+        self.cold_requests = Counter(
+            "enginehouse_cold_requests_total",
+            "Of the requests finished, those that were held for a model being brought up.",
+            by_model,
+            registry=registry,
         )
         self.queued_tokens = Gauge(
             "enginehouse_queued_tokens",

@@ -110,8 +110,12 @@ class Metrics:
         itl_s: float | None = None,
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
+        cold: bool = False,
     ) -> None:
-        """A request is over. `itl_s` is its mean time between tokens; None: it had no such time."""
+        """A request is over. `itl_s` is its mean time between tokens; None: it had no such time.
+
+        `cold`: it was held until its model was up.
+        """
         self.in_flight -= 1
         series = self._by_model.get((model, profile)) or self._model_series(model, profile)
         series.requests(outcome).value += 1
@@ -124,6 +128,8 @@ class Metrics:
         series.completion_tokens.value += completion_tokens
         if outcome != "ok":
             series.wasted_tokens.value += completion_tokens
+        if cold:
+            series.cold.value += 1
 
     def queued(self, model: str | None, profile: str | None, tokens: int) -> None:
         """A request waits for room; `unqueued` follows exactly once, with the same values."""
@@ -132,6 +138,10 @@ class Metrics:
     def unqueued(self, model: str | None, profile: str | None, tokens: int, waited_s: float) -> None:
         """It does not wait any more, however that ended."""
         self._queue_series(model, profile).left(tokens, waited_s)
+
+    def late(self, model: str | None, profile: str | None) -> None:
+        """A first token came later than it should have."""
+        (self._by_model.get((model, profile)) or self._model_series(model, profile)).late.value += 1
 
     def refused(self, model: str | None, profile: str | None, reason: RefusalReason) -> None:
         """A request was refused because the capacity is taken."""
@@ -302,6 +312,8 @@ class _ModelSeries:
         self.prompt_tokens = counter(instruments.prompt_tokens)
         self.completion_tokens = counter(instruments.completion_tokens)
         self.wasted_tokens = counter(instruments.wasted_tokens)
+        self.late = counter(instruments.late_first_tokens)
+        self.cold = counter(instruments.cold_requests)
         self.retries = counter(instruments.retries)
         self.migrations = counter(instruments.migrations)
         self._labels = model, profile
@@ -323,5 +335,6 @@ class _ModelSeries:
         for histogram in (self.duration, self.ttft, self.itl):
             histogram.flush()
         tokens = self.prompt_tokens, self.completion_tokens, self.wasted_tokens
-        for counter in (*tokens, self.retries, self.migrations, *self._requests.values()):
+        moved = self.retries, self.migrations
+        for counter in (*tokens, self.late, self.cold, *moved, *self._requests.values()):
             counter.flush()

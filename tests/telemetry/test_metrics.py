@@ -59,7 +59,15 @@ def metrics() -> Metrics:
 def test_a_finished_request_is_counted_everywhere_once(metrics: Metrics) -> None:
     metrics.started()
     metrics.finish(
-        "m", "latency", "ok", duration_s=0.5, ttft_s=0.03, itl_s=0.004, prompt_tokens=7, completion_tokens=5
+        "m",
+        "latency",
+        "ok",
+        duration_s=0.5,
+        ttft_s=0.03,
+        itl_s=0.004,
+        prompt_tokens=7,
+        completion_tokens=5,
+        cold=True,
     )
     by_model = {"model": "m", "profile": "latency"}
     found = {
@@ -70,9 +78,10 @@ def test_a_finished_request_is_counted_everywhere_once(metrics: Metrics) -> None
             "inter_token_latency_seconds_sum",
             "prompt_tokens_total",
             "completion_tokens_total",
+            "cold_requests_total",
         )
     }
-    assert list(found.values()) == [0.5, 0.03, 0.004, 7, 5]
+    assert list(found.values()) == [0.5, 0.03, 0.004, 7, 5, 1]
     assert value(metrics, "requests_total", **by_model, outcome="ok") == 1
     assert value(metrics, "requests_in_flight") == 0
 
@@ -90,6 +99,17 @@ def test_observations_fall_into_the_buckets_that_prometheus_would_choose(metrics
     for bound, count in expected.items():
         found = value(metrics, "request_duration_seconds_bucket", model="m", profile="latency", le=bound)
         assert found == count
+
+
+def test_late_first_tokens_are_counted_by_model(metrics: Metrics) -> None:
+    """A request that was not held is not a cold one."""
+    metrics.late("m", "latency")
+    metrics.late("made-up", "latency")
+    metrics.started()
+    metrics.finish("m", "latency", "ok", duration_s=0.5)
+    assert value(metrics, "late_first_tokens_total", model="m", profile="latency") == 1
+    assert value(metrics, "late_first_tokens_total", model="other", profile="latency") == 1
+    assert value(metrics, "cold_requests_total", model="m", profile="latency") == 0
 
 
 def test_flushing_twice_counts_once(metrics: Metrics) -> None:
@@ -272,7 +292,7 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 39
+    assert len(described) == 41
     assert documented() == described
 
 
