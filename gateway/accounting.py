@@ -50,8 +50,8 @@ class Accounts:
     def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None:
         self._metrics.unqueued(wish.name, wish.profile, tokens, waited_s)
 
-    def late(self, wish: Wish) -> None:
-        self._metrics.late(wish.name, wish.profile)
+    def first_token(self, wish: Wish, *, late: bool) -> None:
+        self._metrics.first_token(wish.name, wish.profile, late=late)
 
     def refused(self, wish: Wish, reason: str) -> None:
         self._metrics.refused(wish.name, wish.profile, cast("RefusalReason", reason))

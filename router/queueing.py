@@ -52,7 +52,7 @@ class QueueObserver(Protocol):
 
     def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
 
-    def late(self, wish: Wish) -> None: ...
+    def first_token(self, wish: Wish, *, late: bool) -> None: ...
 
     def refused(self, wish: Wish, reason: str) -> None: ...
 
@@ -147,8 +147,8 @@ class Queueing:
             self._siblings.computed(job)
         if job.counts is not None:
             knobs = job.knobs or self._knobs(job.wish.profile)
-            if job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s)):
-                self._observer.late(job.wish)
+            late = job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+            self._observer.first_token(job.wish, late=late)
         self.places.learn(place, now_s - sent_s, idle_ttft_s)
 
     def registry_changed(self) -> None:

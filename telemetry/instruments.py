@@ -48,10 +48,10 @@ class Instruments:
             buckets=_ITL_S,
             registry=registry,
         )
-        self.late_first_tokens = Counter(
-            "enginehouse_late_first_tokens_total",
-            "First tokens that came later than the profile's or the deployment's target.",
-            by_model,
+        self.first_tokens = Counter(
+            "enginehouse_first_tokens_total",
+            "First tokens of streamed answers, by whether they came within their target.",
+            (*by_model, "target"),
             registry=registry,
         )
         self.prompt_tokens = Counter(

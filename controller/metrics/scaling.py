@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from controller.metrics.families import MIB, counter, gauge
 from controller.replicas.changes import Change
+from model_registry.replicas import ReplicaState
 from model_registry.snapshot import Snapshot
 
 LABELS: Final = ("deployment", "model", "pool")
@@ -60,14 +61,18 @@ def scaling_families(snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
 
 
 def change_families(snapshot: Snapshot, changes: Mapping[Change, int]) -> Iterator[CounterMetricFamily]:
-    """Of deployments that there are: those that have gone would stay on the page for ever."""
+    """Of deployments that there are: those that have gone would stay on the page for ever.
+
+    States that no replica came to are 0: a count that begins with 1 shows Prometheus no increase.
+    """
     counted = counter(
         "enginehouse_replica_changes_total",
         "Replicas that came to a state, by this controller's decision or finding.",
         *LABELS,
         "state",
     )
-    for change, times in changes.items():
-        if change.deployment in snapshot.scaling:
-            counted.add_metric(change, times)
+    for status in snapshot.scaling.values():
+        for state in get_args(ReplicaState):
+            change = Change(status.name, status.model, status.pool, state)
+            counted.add_metric(change, changes.get(change, 0))
     yield counted
