@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from math import isfinite
 from typing import Final
@@ -12,10 +12,8 @@ from prometheus_client.core import GaugeMetricFamily
 
 from controller.metrics.families import MIB, gauge
 from controller.metrics.scaling import STATES
-from controller.residency.pool import Memory, size_mib
-from model_registry.entities import Deployment
+from controller.residency.pool import Memory, sum_mib
 from model_registry.pools import TritonActuator
-from model_registry.replicas import Replica
 from model_registry.snapshot import Snapshot
 
 LABELS: Final = ("pool", "server")
@@ -47,28 +45,12 @@ def pool_families(snapshot: Snapshot, memories: Mapping[str, Memory]) -> Iterato
                 held.add_metric((*labels, state), states[state])
             if server.memory_mib is not None:
                 budget.add_metric(labels, server.memory_mib * MIB)
-            sizes_mib = _sizes_mib(own, deployments, snapshot)
-            if isfinite(sizes_mib):
-                taken.add_metric(labels, sizes_mib * MIB)
+            taken_mib = sum_mib(own, deployments, snapshot.scaling)
+            if isfinite(taken_mib):
+                taken.add_metric(labels, taken_mib * MIB)
             memory = memories.get(server.http)
             if memory is not None and memory.used_mib is not None:
                 used.add_metric(labels, memory.used_mib * MIB)
             if memory is not None and (memory.used_mib is not None or memory.kept_mib):
                 kept.add_metric(labels, memory.kept_mib * MIB)
     yield from (held, budget, taken, used, kept)
-
-
-def _sizes_mib(
-    replicas: Sequence[Replica], deployments: Mapping[str, Deployment], snapshot: Snapshot
-) -> float:
-    """Infinite where the size of one of them is not known."""
-    total = 0.0
-    for one in replicas:
-        deployment = deployments.get(one.deployment)
-        if one.memory_mib:
-            total += one.memory_mib
-        elif deployment is None:
-            return float("inf")
-        else:
-            total += size_mib(deployment, snapshot.scaling.get(one.deployment))
-    return total
