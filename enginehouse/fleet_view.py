@@ -58,12 +58,11 @@ def _deployments(rows: Sequence[DeploymentRow]) -> RenderableType:
     if not rows:
         return Text("no deployments")
     table = Table(box=None, pad_edge=False)
-    table.add_column("deployment", no_wrap=True)
-    table.add_column("model:profile", overflow="fold")
+    table.add_column("deployment", overflow="fold", min_width=10)
+    table.add_column("model:\nprofile", overflow="fold", min_width=8)
     table.add_column("replicas", no_wrap=True)
-    for column in ("load", "in flight", "waiting", "requests/s", "mean TTFT", "late"):
+    for column in ("load", "in\nflight", "waiting", "held", "asked\n/s", "mean\nTTFT", "late"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
     for row in rows:
         table.add_row(
             row.name,
@@ -72,17 +71,16 @@ def _deployments(rows: Sequence[DeploymentRow]) -> RenderableType:
             _load(row),
             str(row.in_flight),
             *_figures(row),
-            Text(row.why),
         )
-    return table
+    return Group(table, *(Text(f"{row.name}: {row.why}", style="dim") for row in rows if row.why))
 
 
 def _replicas(row: DeploymentRow) -> Text:
     text = Text(f"{row.ready}/{row.wanted}", style="" if row.ready >= row.wanted else "yellow")
     if row.starting:
-        text.append(f" +{row.starting} starting", style="green")
+        text.append(f" +{row.starting}", style="green")
     if row.draining:
-        text.append(f" -{row.draining} draining", style="dim")
+        text.append(f" -{row.draining}", style="dim")
     return text
 
 
@@ -96,11 +94,11 @@ def _figures(row: DeploymentRow) -> tuple[RenderableType, ...]:
     """Empty where a row above has told them."""
     figures = row.figures
     if figures is None:
-        return ("", "", "", "")
-    waiting = f"{figures.waiting} ({figures.held} held)" if figures.held else str(figures.waiting)
+        return ("",) * 5
     late = figures.late
     return (
-        waiting,
+        str(figures.waiting),
+        str(figures.held),
         "" if figures.per_s is None else f"{figures.per_s:.1f}",
         "" if figures.ttft_s is None else f"{1000 * figures.ttft_s:.0f} ms",
         "" if late is None else Text(f"{late:.0%}", style="red" if late > 0.05 else ""),

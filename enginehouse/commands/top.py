@@ -22,9 +22,9 @@ def top(
 ) -> None:
     """Show on one screen what the fleet does: replicas, load, first tokens, memory, rollouts, builds.
 
-    Of deployments: replicas that are ready of those that are wanted; load, in replicas that it keeps busy,
-    now and as expected a cold start ahead; the mean time to first tokens since the look before, and how many
-    of them were late. Ctrl-C ends it.
+    Of deployments: replicas that are ready of those that are wanted, with those that start (+) and drain (-);
+    load, in replicas that it keeps busy, now and as expected a cold start ahead; the mean time to first
+    tokens since the look before, and how many of them were late. Ctrl-C ends it.
 
     Examples:
 
