@@ -17,6 +17,7 @@ from enginehouse.connection import Connection
 from enginehouse.errors import ApiError
 from enginehouse.fleet_rows import DeploymentRow, GroupFigures, ServerRow, deployment_rows, server_rows
 from gateway.admin import admin_routes
+from gateway.app import guarded
 from gateway.builds import build_routes
 from gateway.demand import demand_routes
 from model_registry.build_jobs.entities import AskedBuild
@@ -33,7 +34,7 @@ from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from tests.enginehouse.test_history import run
-from tests.gateway.test_admin import ADMIN, Admin, guarded, watcher
+from tests.gateway.test_admin import ADMIN, Admin, watcher
 from tests.model_registry.conftest import eventually, redis_client, redis_server, store
 from tests.model_registry.patience import patient_config
 

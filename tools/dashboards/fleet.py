@@ -19,7 +19,7 @@ FIRST_TOKENS = rate("enginehouse_first_tokens_total", "model, profile", CHOSEN)
 LATE = rate("enginehouse_first_tokens_total", "model, profile", f'{CHOSEN}, target="missed"')
 GRANTED = "(sum by (tenant, limit) (enginehouse_limit_leased) > 0)"
 
-REQUESTS = [
+REQUESTS: list[Panel | Row] = [
     Row("Requests"),
     stat("Gateways", "count(enginehouse_requests_in_flight)"),
     stat("Requests in flight", "sum(enginehouse_requests_in_flight)"),
@@ -125,7 +125,7 @@ REQUESTS = [
     ),
 ]
 
-ENDPOINTS = [
+ENDPOINTS: list[Panel | Row] = [
     Row("Endpoints"),
     Panel(
         "Slots of endpoints",
@@ -165,7 +165,7 @@ ENDPOINTS = [
     ),
 ]
 
-GATEWAYS = [
+GATEWAYS: list[Panel | Row] = [
     Row("Gateways"),
     Panel("Age of the registry's view", [("max(enginehouse_snapshot_age_seconds)", "oldest")], "s"),
     Panel(
@@ -180,4 +180,4 @@ GATEWAYS = [
     ),
 ]
 
-FLEET = [*REQUESTS, *ENDPOINTS, *SCALING, *MEMORY, *ENGINES, *GATEWAYS]
+FLEET: list[Panel | Row] = [*REQUESTS, *ENDPOINTS, *SCALING, *MEMORY, *ENGINES, *GATEWAYS]

@@ -17,7 +17,7 @@ def changes(by: str, states: str) -> str:
     return f"sum by ({by}) (increase(enginehouse_replica_changes_total{{{labels}}}[$__rate_interval]))"
 
 
-SCALING = [
+SCALING: list[Panel | Row] = [
     Row("Scaling"),
     stat(
         "Controllers that lead",
@@ -97,7 +97,7 @@ SCALING = [
     ),
 ]
 
-MEMORY = [
+MEMORY: list[Panel | Row] = [
     Row("Models in memory"),
     Panel(
         "Models on servers",
@@ -154,7 +154,7 @@ MEMORY = [
     ),
 ]
 
-ENGINES = [
+ENGINES: list[Panel | Row] = [
     Row("Rollouts and builds"),
     Panel(
         "Share of the candidate",
