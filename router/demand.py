@@ -65,12 +65,13 @@ class GroupCounts(Struct, eq=False):
         if usage is not None and usage.completion_tokens is not None:
             self.output_tokens += usage.completion_tokens
 
-    def first_token(self, ttft_s: float, target_s: float) -> None:
-        """A first token came so long after its request; `target_s`: of the profile."""
+    def first_token(self, ttft_s: float, target_s: float) -> bool:
+        """A first token came so long after its request; whether that is late. `target_s`: of the profile."""
         self.first_tokens += 1
         self.ttft_s += ttft_s
-        if ttft_s > (self.target_s or target_s):
-            self.ttft_missed += 1
+        late = ttft_s > (self.target_s or target_s)
+        self.ttft_missed += late
+        return late
 
     def answered(self, usage: Usage, timing: Timing, itl_target_s: float) -> None:
         """An answer is whole; `itl_target_s`: of the profile."""

@@ -48,11 +48,13 @@ _MAX_BACKOFF_S = 0.4
 
 
 class QueueObserver(Protocol):
-    """Learns who waits and who is refused, for metrics."""
+    """Learns who waits, whose first token was late and who is refused, for metrics."""
 
     def queued(self, wish: Wish, tokens: int) -> None: ...
 
     def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
+
+    def first_token(self, wish: Wish, *, late: bool) -> None: ...
 
     def refused(self, wish: Wish, reason: str) -> None: ...
 
@@ -147,7 +149,8 @@ class Queueing:
             self._siblings.computed(job)
         if job.counts is not None:
             knobs = job.knobs or self._knobs(job.wish.profile)
-            job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+            late = job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+            self._observer.first_token(job.wish, late=late)
         self.places.learn(place, now_s - sent_s, idle_ttft_s)
 
     def answered(
@@ -159,7 +162,8 @@ class Queueing:
         if timing.ttft_s is not None and not seen:
             if job.counts is not None:
                 allowed_s = allowed_ttft_s(knobs, sent.idle_ttft_s)
-                job.counts.first_token(sent.at_s + timing.ttft_s - job.arrived_s, allowed_s)
+                late = job.counts.first_token(sent.at_s + timing.ttft_s - job.arrived_s, allowed_s)
+                self._observer.first_token(job.wish, late=late)
             if place is not None:
                 self.places.learn(place, timing.ttft_s, sent.idle_ttft_s)
         if timing.unqueued_ttft_s is not None and place is not None:

@@ -62,6 +62,12 @@ class Instruments:
             buckets=_TTFT_S,
             registry=registry,
         )
+        self.first_tokens = Counter(
+            "enginehouse_first_tokens_total",
+            "First tokens that were seen or that engines told of, by whether they came within their target.",
+            (*by_model, "target"),
+            registry=registry,
+        )
         self.prompt_tokens = Counter(
             "enginehouse_prompt_tokens_total",
             "Prompt tokens of finished requests.",
@@ -105,6 +111,12 @@ class Instruments:
             ("model",),
             registry=registry,
             multiprocess_mode="livesum",
+        )
+        self.cold_requests = Counter(
+            "enginehouse_cold_requests_total",
+            "Of the requests finished, those that were held for a model being brought up.",
+            by_model,
+            registry=registry,
         )
         self.queued_tokens = Gauge(
             "enginehouse_queued_tokens",

@@ -6,7 +6,7 @@ for, and as long as nothing that is worth more needs their room; `idle_s` and co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
@@ -135,6 +135,24 @@ def size_mib(deployment: Deployment, status: ScalingStatus | None) -> float:
         return float(status.memory_mib)
     scaling = deployment.scaling
     return float("inf") if scaling is None or scaling.memory_mib is None else float(scaling.memory_mib)
+
+
+def sum_mib(
+    replicas: Iterable[Replica],
+    deployments: Mapping[str, Deployment],
+    statuses: Mapping[str, ScalingStatus],
+) -> float:
+    """What replicas take together: each as measured, else as declared; infinite where one says nothing."""
+    total = 0.0
+    for one in replicas:
+        deployment = deployments.get(one.deployment)
+        if one.memory_mib:
+            total += one.memory_mib
+        elif deployment is None:
+            return inf
+        else:
+            total += size_mib(deployment, statuses.get(one.deployment))
+    return total
 
 
 def _room(server: PoolServer, copies: Sequence[Copy], known: Known, is_open: bool) -> ServerRoom:
