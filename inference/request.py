@@ -156,6 +156,17 @@ class InferenceRequest(Struct, gc=False):
         return f"traceparent: {self.traceparent}\r\n{state}"
 
 
+class EngineTimes(Struct, frozen=True, gc=False):
+    """How long the parts of one request took at its engine, by the engine's own clock, in seconds."""
+
+    queue_s: float
+    """From its arrival there until it was first scheduled."""
+    prefill_s: float
+    """From then to the first token of its answer."""
+    decode_s: float
+    """From that to the last one."""
+
+
 class Usage(Struct, frozen=True, gc=False):
     """Token counts of one finished call, as far as the server told them."""
 
@@ -166,6 +177,8 @@ class Usage(Struct, frozen=True, gc=False):
     """Of the completion tokens, those of thoughts, where they can be told exactly."""
     counts_end: bool = False
     """The token that ended the answer is always among the completion tokens; else the text tells whether."""
+    engine: EngineTimes | None = None
+    """None: its engine told nothing of itself."""
 
 
 NO_USAGE = Usage()
