@@ -17,7 +17,7 @@ from model_registry.demand.demand import LAPSES_S
 PRICE = 6.0
 """How many times its own work it is worth that a request is in time; learned from how many are."""
 PRICES = (2.0, 200.0)
-LATE = 0.003
+LATE = 0.002
 """Part of requests that may be late, over hours."""
 LEARNING = 0.1
 """By how much the logarithm of the price rises when all requests of a bucket are late."""
@@ -27,7 +27,7 @@ DWELL_S = 15.0
 """How long fewer have to be enough, before any leaves."""
 HELD_S = 30.0
 """So long after requests were held nothing is learned from how late answers are: they waited for a start."""
-CATCH_UP = 0.45
+CATCH_UP = 0.4
 """In what part of a cold start a backlog is to be worked off, once replicas are up."""
 CATCH_UP_LEAST_S = 5.0
 SURGE = 3
