@@ -6,7 +6,8 @@ is gone already is gone. The registry's record of a replica is written before th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from model_registry.entities import Deployment, ServerRef
@@ -37,6 +38,14 @@ class Found(NamedTuple):
     handle: str
 
 
+class Listing(NamedTuple):
+    """What one look at a pool has shown."""
+
+    found: Sequence[Found]
+    unheard: Mapping[str, str] = MappingProxyType({})
+    """Servers of the pool that did not tell, and why: nothing is known of what is on them."""
+
+
 class Actuator(Protocol):
     """Of one pool, for replicas that are addressed one by one."""
 
@@ -52,8 +61,11 @@ class Actuator(Protocol):
         `deployment`: None where it was deleted meanwhile.
         """
 
-    async def found(self) -> Sequence[Found]:
-        """All replicas of this pool that are there, wanted or not. Raises ActuatorError."""
+    async def found(self) -> Listing:
+        """All replicas of this pool that are there, wanted or not. Raises ActuatorError.
+
+        Servers that do not answer in time keep nobody from hearing of the others.
+        """
 
     async def close(self) -> None:
         """Let go of connections; replicas stay."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 class _Look(NamedTuple):
     began_s: float
     found: Sequence[Found]
+    unheard: Collection[str]
+    """Servers that did not tell."""
 
 
 class Census:
@@ -52,7 +54,7 @@ class Census:
                 task.add_done_callback(partial(self._ended, pool))
 
     def lost(self, replicas: Iterable[Replica]) -> set[str]:
-        """Names of those that were there and are not."""
+        """Names of those that were there and are not; what is on a server that does not tell may still be."""
         now_s, lost, known = boot_s(), set[str](), dict[tuple[str, str], float]()
         for replica in replicas:
             if not replica.handle or replica.state in {"stopping", "failed"}:
@@ -63,6 +65,7 @@ class Census:
             if (
                 look is not None
                 and since_s < look.began_s
+                and replica.place not in look.unheard
                 and not any(replica.name == one.replica or replica.handle == one.handle for one in look.found)
             ):
                 lost.add(replica.name)
@@ -100,10 +103,13 @@ class Census:
     async def _look(self, pool: str, actuator: Actuator) -> None:
         began_s = boot_s()
         try:
-            found = await actuator.found()
+            listing = await actuator.found()
         except ActuatorError as error:
             log.warning("a pool could not be looked at", extra={"pool": pool, "error": str(error)})
         except Exception:
             log.exception("looking at a pool failed unexpectedly", extra={"pool": pool})
         else:
-            self._looks[pool] = _Look(began_s, found)
+            for server, why in listing.unheard.items():
+                what = {"pool": pool, "server": server, "error": why}
+                log.warning("a server could not be looked at", extra=what)
+            self._looks[pool] = _Look(began_s, listing.found, listing.unheard.keys())

@@ -13,8 +13,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from controller.actuators import triton
 from controller.actuators.port import ActuatorError
 from controller.actuators.triton import TritonPool
+from controller.replicas.census import Census
+from controller.replicas.config import ReplicasConfig
 from controller.replicas.fence import Fence, NotLeadingError
 from model_registry.entities import Deployment, Scaling
 from model_registry.leadership import Leadership
@@ -31,6 +34,8 @@ class Repository:
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self.may_load = asyncio.Event()
         self.may_load.set()
+        self.may_tell = asyncio.Event()
+        self.may_tell.set()
         self.refuses: str | None = None
         self._server: TestServer | None = None
 
@@ -53,6 +58,7 @@ class Repository:
             await self._server.close()
 
     async def _index(self, _: web.Request) -> web.Response:
+        await self.may_tell.wait()
         return web.json_response(
             [{"name": name, "version": "1", "state": state} for name, state in self.states.items()]
         )
@@ -90,6 +96,7 @@ async def servers() -> AsyncIterator[list[Repository]]:
     yield servers
     for server in servers:
         server.may_load.set()
+        server.may_tell.set()
         await server.stop()
 
 
@@ -124,7 +131,7 @@ async def test_a_model_is_loaded_as_the_deployment_says(pool: TritonPool, server
     assert running.handle == f"m@{servers[0].url}"
     assert running.server is not None
     assert (running.server.http, running.server.grpc) == (servers[0].url, "t:8001")
-    assert [one.handle for one in await pool.found()] == [running.handle]
+    assert [one.handle for one in (await pool.found()).found] == [running.handle]
 
 
 async def test_what_is_loaded_is_taken_over(pool: TritonPool, servers: list[Repository]) -> None:
@@ -183,13 +190,43 @@ async def test_a_refusal_says_why_and_where(pool: TritonPool, servers: list[Repo
 
 
 async def test_a_server_that_is_away_tells_nothing(pool: TritonPool, servers: list[Repository]) -> None:
-    """Not that it has nothing: whatever was loaded there may still be."""
+    """Not that it has nothing: whatever was loaded there may still be. What others have is told."""
     where = replica(servers[1])
+    servers[0].states["x"] = "READY"
     await servers[1].stop()
-    with pytest.raises(ActuatorError, match="does not tell what it has loaded"):
-        await pool.found()
+    listing = await pool.found()
+    assert [one.handle for one in listing.found] == [f"x@{servers[0].url}"]
+    assert list(listing.unheard) == [where.place]
+    assert "does not tell what it has loaded" in listing.unheard[where.place or ""]
     with pytest.raises(ActuatorError, match="was not unloaded"):
         await pool.stop(where, None)
+
+
+async def test_a_server_that_hangs_hides_no_loss_on_another(
+    pool: TritonPool, servers: list[Repository], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is on the one that hangs nothing is said, neither that it is there nor that it is lost."""
+    monkeypatch.setattr(triton, "LIST_S", 0.2)
+    records = [
+        replica(server, state="ready", handle=f"m@{server.url}", name=f"d.{number}")
+        for number, server in enumerate(servers)
+    ]
+    for server in servers:
+        server.states["m"] = "READY"
+    census = Census(ReplicasConfig(look_s=0.01))
+    assert census.lost(records) == set()
+    servers[0].states["m"] = "UNAVAILABLE"
+    servers[1].may_tell.clear()
+
+    def lost() -> set[str]:
+        census.look({"p": pool})
+        return census.lost(records)
+
+    await until(lambda: lost() == {"d.0"})
+    servers[1].may_tell.set()
+    servers[1].states["m"] = "UNAVAILABLE"
+    await until(lambda: lost() == {"d.0", "d.1"})
+    await census.drop()
 
 
 async def test_a_server_that_left_the_pool_gets_nothing(pool: TritonPool, servers: list[Repository]) -> None:
