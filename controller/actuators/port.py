@@ -33,9 +33,23 @@ class Found(NamedTuple):
     """Something that is there, whatever the registry says."""
 
     replica: str
-    """Its name by a mark that this registry's controllers gave it, so that it may be taken away where no
-    record names it; empty where it carries none, as a model on a Triton: then it is left alone."""
+    """Its name by a mark that this registry's controllers gave it; empty where it carries none, as a model on
+    a Triton."""
     handle: str
+    place: str | None = None
+    """The server it is on, where a record would say so."""
+    target: str | None = None
+    """What it is called there."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others of its pool."""
+        return self.replica or key_on(self.place, self.target)
+
+
+def key_on(place: str | None, target: str | None) -> str:
+    """The key of what carries no mark; no replica's name is one."""
+    return f"{target}@{place}"
 
 
 class Listing(NamedTuple):

@@ -151,7 +151,7 @@ class TritonPool:
             async with asyncio.timeout(LIST_S):
                 await self._memories[http].look()
         loaded = sorted({one.name for one in index if one.state in {"READY", "LOADING"}})
-        return [Found("", handle_of(http, name)) for name in loaded]
+        return [Found("", handle_of(http, name), http, name) for name in loaded]
 
     async def _is_loaded(self, control: TritonControl, target: str) -> bool:
         """Waits while the server is loading or unloading it, for whomever."""

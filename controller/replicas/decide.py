@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from pydantic import ValidationError
-
-from controller.actuators.port import Found
 from controller.replicas.acts import Backoff, Seen
+from controller.replicas.adoption import Nameless, adopted
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.errands import Outcome
 from controller.replicas.placing import undrained
 from controller.replicas.plan import plan
-from controller.replicas.records import adopted, after, progressed
+from controller.replicas.records import after, progressed
 from controller.replicas.roster import (
     NOTHING_SEEN,
     Sighting,
@@ -47,14 +44,16 @@ class Facts:
     """By replica."""
     outcomes: Mapping[str, Outcome]
     """By replica: what errands came to."""
-    orphans: Sequence[tuple[str, Found]]
-    """With our mark and without a record, with their pool."""
+    nameless: Sequence[Nameless]
+    """What runs without a record."""
     figures_age_s: Mapping[str, float]
     """By deployment: how long ago its status was written; absent: long ago."""
     sighting: Sighting = NOTHING_SEEN
     """Of the workloads that somebody else places."""
     known: Known = NOTHING_KNOWN
     """What residency has learned."""
+    unlooked: Collection[str] = ()
+    """Pools that have not been looked at since there are deployments in them of which nothing is known."""
 
 
 @dataclass(slots=True)
@@ -72,22 +71,18 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     changes = Changes()
     before = {one.name: one for one in chain(*snapshot.replicas.values())}
     deployments = {one.name: one for one in chain(*snapshot.deployments.values()) if one.scaling is not None}
+    new = unknown(snapshot)
+    deployments = {name: one for name, one in deployments.items() if new.get(name) not in facts.unlooked}
     roster = facts.sighting.roster
     moving = set(_moving(deployments, before.values(), facts.wanted))
     there = enrolled(before.values(), roster, snapshot.pools, deployments, moving, config, now_s)
     present, news = _progress(there, facts, now_s)
-    for pool_name, found in facts.orphans:
-        pool = snapshot.pools.get(pool_name)
-        if pool is not None and found.replica not in before:
-            with suppress(
-                ValidationError
-            ):  # no replica was ever called so: it is not ours, whatever its mark
-                present[found.replica] = adopted(found, pool, deployments, now_s)
+    present |= adopted(facts.nameless, snapshot, deployments, new, config.orphan_s, now_s)
     backoffs = {
         name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
         for name in deployments
     }
-    wanted = in_order(foreseen(facts.wanted, before.values(), there.values()), roster, present.values())
+    wanted = in_order(foreseen(facts.wanted, before.values(), present.values()), roster, present.values())
     held_up = _plan_all(snapshot, deployments, present, wanted, facts, backoffs, config, now_s)
     changes.replicas = list(present.values())
     changes.puts += [one for one in present.values() if before.get(one.name) != one]
@@ -111,6 +106,19 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     changes.puts += worth_writing(statuses, anyway=bool(changes.puts or changes.gone))
     changes.gone += [("ScalingStatus", name) for name in sorted(snapshot.scaling.keys() - deployments.keys())]
     return changes
+
+
+def unknown(snapshot: Snapshot) -> dict[str, str]:
+    """Deployments that scale and of which the registry has neither status nor record, with their pool.
+
+    Nothing is started for them before their pool has been looked at: where the registry was lost, they run.
+    """
+    known = {one.deployment for one in chain(*snapshot.replicas.values())} | snapshot.scaling.keys()
+    return {
+        one.name: one.scaling.pool
+        for one in chain(*snapshot.deployments.values())
+        if one.scaling is not None and one.name not in known
+    }
 
 
 def _progress(

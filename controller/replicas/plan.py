@@ -25,6 +25,7 @@ from controller.replicas.acts import (
 )
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.placing import Full, place_for, target_of
+from controller.replicas.records import FOUND
 from controller.residency.pool import NOTHING_KNOWN, Known, is_packed, resident
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
@@ -144,6 +145,9 @@ class _Planning:
                 yield Drain(replica, NOT_WANTED)
             case "starting" if homeless:
                 yield Stop(replica, NOT_WANTED)
+            case "starting" if seen.drained and replica.reason == FOUND:
+                if seen.endpoint is not None:
+                    yield Drain(replica, DRAINED)
             case "starting" if seen.drained:
                 yield Stop(replica, DRAINED)
             case "starting" if self.now_s - replica.since > self.config.ready_within_s:
@@ -255,11 +259,13 @@ class _Planning:
         return False
 
     def _reduce(self, group: _Group) -> None:
-        surplus = -group.missing
+        """What was found running may be serving, and is judged once that is known."""
+        judged = [one for one in group.well if one.state != "starting" or one.reason != FOUND]
+        surplus = len(judged) - group.want
         if surplus <= 0:
             return
         leaving = self._leaving(group)
-        order = sorted(group.well, key=lambda one: (leaving.get(one.name, len(leaving)), *self._use(one)))
+        order = sorted(judged, key=lambda one: (leaving.get(one.name, len(leaving)), *self._use(one)))
         reason = self._why(group) if group.deployment.name in self.wanted else FEWER
         for replica in order[:surplus]:
             self.acts.append(Stop(replica, reason) if replica.state == "starting" else Drain(replica, reason))

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from controller.actuators.port import Actuator, Workload
 from controller.replicas.census import Census
 from controller.replicas.config import ReplicasConfig
-from controller.replicas.decide import Changes, Facts, decide
+from controller.replicas.decide import Changes, Facts, decide, unknown
 from controller.replicas.errands import Errands
 from controller.replicas.fence import Fence
 from controller.replicas.sight import Sight
@@ -75,7 +75,7 @@ class Replicas:
         self._config = config or ReplicasConfig()
         self._errands = Errands(fence, self._errand_ended)
         self._workloads = Workloads(fence, self._errand_ended)
-        self._census = Census(self._config)
+        self._census = Census(self._config, self._errand_ended)
         self._sight = Sight()
         self._residency = Residency()
         self._actuators: dict[str, tuple[Pool, Actuator | Workload]] = {}
@@ -104,7 +104,9 @@ class Replicas:
             return
         demand = await self._reports.gather()
         replicas = list(chain(*snapshot.replicas.values()))
+        self._errands.knows(one.name for one in replicas)
         await self._equip(snapshot)
+        unlooked = await self._census.first_look(self._addressed(), set(unknown(snapshot).values()))
         rooms = {name: one for name, (_, one) in self._actuators.items() if isinstance(one, Rooms)}
         known = self._residency.look(demand.at_s, snapshot, demand, rooms)
         facts = Facts(
@@ -112,10 +114,11 @@ class Replicas:
             demand=demand,
             seen=self._sight.see(snapshot, self._census.lost(replicas)),
             outcomes=self._errands.outcomes,
-            orphans=self._census.orphans(replicas),
+            nameless=self._census.nameless(replicas),
             figures_age_s={name: boot_s() - at_s for name, at_s in self._written.items()},
             sighting=await self._workloads.see(snapshot, self._unaddressed()),
             known=known,
+            unlooked=unlooked,
         )
         changes = await self._record(snapshot, facts, leadership)
         if changes is not None:
@@ -183,7 +186,6 @@ class Replicas:
 
     def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:
         deployments = {one.name: one for one in chain(*snapshot.deployments.values())}
-        self._errands.knows(one.name for one in replicas)
         addressed = self._addressed()
         for replica in replicas:
             actuator = addressed.get(replica.pool)

@@ -19,10 +19,13 @@ from controller.actuators.triton import TritonPool
 from controller.replicas.census import Census
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.fence import Fence, NotLeadingError
+from controller.replicas.run import Replicas
 from model_registry.entities import Deployment, Scaling
 from model_registry.leadership import Leadership
 from model_registry.pools import Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica
+from model_registry.store import RegistryStore
+from tests.controller.replicas.conftest import MODEL, ByHand, Told
 from tests.model_registry.conftest import until
 
 
@@ -227,6 +230,28 @@ async def test_a_server_that_hangs_hides_no_loss_on_another(
     servers[1].states["m"] = "UNAVAILABLE"
     await until(lambda: lost() == {"d.0", "d.1"})
     await census.drop()
+
+
+async def test_after_a_loss_of_the_registry_models_stay_where_they_are(
+    store: RegistryStore, told: Told, servers: list[Repository], fence: Fence
+) -> None:
+    """Each is the replica of the deployment that calls it so; what is nobody's is left alone."""
+    servers[0].states["m"] = servers[1].states["x"] = servers[1].states["y"] = "READY"
+    spec = TritonActuator(type="triton", servers=tuple(PoolServer(http=one.url) for one in servers))
+    replicas = Replicas(store, ByHand(1), told, lambda pool: TritonPool(pool, fence.token), fence)
+    leadership = await store.claim_leadership("me", 60)
+    other = deployment().model_copy(update={"name": "e", "target": "x"})
+    await store.apply([MODEL, Pool(name="p", actuator=spec), deployment(), other])
+    await replicas.act(await store.load(), leadership)
+    await until(lambda: len(replicas._errands.outcomes) == 2)
+    await replicas.act(await store.load(), leadership)
+    records = [one for group in (await store.load()).replicas.values() for one in group]
+    assert {(one.deployment, one.handle) for one in records} == {
+        ("d", f"m@{servers[0].url}"),
+        ("e", f"x@{servers[1].url}"),
+    }
+    assert servers[0].asked == servers[1].asked == []
+    await replicas.close()
 
 
 async def test_a_server_that_left_the_pool_gets_nothing(pool: TritonPool, servers: list[Repository]) -> None:
