@@ -42,6 +42,11 @@ class TritonActuator(_Part):
     """Command that restarts a drained server, and ends once the old process is gone. `{http}`, `{host}` and
     `{port}` stand for what they say. Empty: it is only reported."""
 
+    @property
+    def has_budgets(self) -> bool:
+        """Memory decides what its servers hold, whatever the numbers."""
+        return all(one.memory_mib is not None for one in self.servers)
+
 
 class ProcessActuator(_Part):
     """Runs a server of its own for each replica, on the controller's machine."""
@@ -120,7 +125,7 @@ class Pool(Entity):
     cost_per_hour: Annotated[float, Field(ge=0)] = 1.0
     """Of one replica, in any unit that is the same for all pools."""
     max_replicas: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Of all deployments; None: what fits. Where all servers have `memory_mib`, only that counts."""
+    """Of all deployments; None: what fits. Not for Tritons all of which have `memory_mib`: that says it."""
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
     """Added to those of its deployments."""
 

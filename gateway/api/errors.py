@@ -124,6 +124,7 @@ _REGISTRY: Mapping[type[Exception], ErrorShape] = {
     registry_errors.DanglingReferenceError: ErrorShape(409, INVALID_REQUEST, "dangling_reference"),
     registry_errors.NameTakenError: ErrorShape(409, INVALID_REQUEST, "name_taken"),
     registry_errors.InUseError: ErrorShape(409, INVALID_REQUEST, "in_use"),
+    registry_errors.PoolConflictError: ErrorShape(409, INVALID_REQUEST, "pool_conflict"),
     registry_errors.ManifestErrors: ErrorShape(400, INVALID_REQUEST, "invalid_manifest"),
     registry_errors.IllegalTransitionError: ErrorShape(409, INVALID_REQUEST, "illegal_transition"),
     build_errors.UnknownBuildError: ErrorShape(404, INVALID_REQUEST, "build_not_found"),
