@@ -11,7 +11,6 @@ from controller.replicas.acts import Backoff, Seen
 from controller.replicas.adoption import Nameless, adopted
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.errands import Outcome
-from controller.replicas.placing import undrained
 from controller.replicas.plan import plan
 from controller.replicas.records import after, progressed
 from controller.replicas.roster import (
@@ -164,7 +163,7 @@ def _plan_all(
             own = [one for one in own if one.deployment in roster]
         planned = plan(
             now_s,
-            undrained(pool, snapshot.drains.values()),
+            pool,
             homes,
             own,
             wanted,
@@ -174,6 +173,7 @@ def _plan_all(
             config=config,
             known=facts.known,
             moving=moving,
+            drains=snapshot.drains.values(),
         )
         held_up |= planned.held_up
         for one in after(planned.acts, pool, present.keys(), now_s):

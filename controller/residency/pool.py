@@ -48,11 +48,8 @@ NOTHING_KNOWN = Known()
 
 
 def is_packed(pool: Pool) -> bool:
-    """Whether residency decides what its servers hold: all have a budget, and not all are drained."""
-    triton = pool.actuator
-    if not isinstance(triton, TritonActuator) or not triton.servers:
-        return False
-    return all(one.memory_mib is not None for one in triton.servers)
+    """Whether residency decides what its servers hold: all have a budget."""
+    return isinstance(pool.actuator, TritonActuator) and pool.actuator.has_budgets
 
 
 def leaking(pool: Pool, memories: Mapping[str, Memory]) -> dict[str, float]:
@@ -81,7 +78,7 @@ def resident(
     drained = [
         Drain(one, f"its server keeps {ill[one.place]:.0f} MiB of what has left it, and is restarted")
         for one in replicas
-        if one.place in ill and one.state == "ready"
+        if one.place in ill and one.state == "ready" and not demand.silent
     ]
     by_name = {one.name: one for one in deployments}
     records = {one.name: one for one in replicas}
@@ -144,7 +141,10 @@ def _copy(
     seen: Mapping[str, Seen],
     known: Known,
 ) -> Copy:
-    """One of unknown size (its deployment was deleted, or says nothing) takes all of its server's budget."""
+    """One of unknown size (its deployment was deleted, or says nothing) takes all of its server's budget.
+
+    What a gateway that is silent has in flight there is not known: it may be busy.
+    """
     endpoint = seen.get(replica.name, UNSEEN).endpoint
     told = None if endpoint is None else demand.endpoints.get(endpoint)
     mib = float(replica.memory_mib or 0)
@@ -157,7 +157,7 @@ def _copy(
         replica.deployment,
         mib,
         STATES.get(replica.state, "leaving"),
-        0 if told is None else told.requests,
+        max(0 if told is None else told.requests, 1 if demand.silent else 0),
         replica.since,
         replica.target or replica.model,
     )
