@@ -40,7 +40,8 @@ class TritonActuator(_Part):
     """A server that keeps so much more than its replicas need is recycled, if `recycle` says how."""
     recycle: tuple[_Argument, ...] = ()
     """Command that restarts a drained server, and ends once the old process is gone. `{http}`, `{host}` and
-    `{port}` stand for what they say. Empty: it is only reported."""
+    `{port}` stand for what they say. Empty: it is only reported. The server has to load by itself what
+    deployments with `servers` use of it."""
 
     @property
     def has_budgets(self) -> bool:

@@ -23,6 +23,7 @@ from controller.replicas.roster import (
     patient,
 )
 from controller.replicas.status import NO_NEWS, News, backoff_after, status_of, worth_writing
+from controller.residency.neighbours import drains, ours
 from controller.residency.pool import NOTHING_KNOWN, Known
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
@@ -77,6 +78,9 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     there = enrolled(before.values(), roster, snapshot.pools, deployments, moving, config, now_s)
     present, news = _progress(there, facts, now_s)
     present |= adopted(facts.nameless, snapshot, deployments, new, config.orphan_s, now_s)
+    drained = drains(facts.known.restarts, present.values(), snapshot)
+    changes.puts += [one for name, one in drained.items() if snapshot.drains.get(name) != one]
+    changes.gone += [("Drain", one.name) for one in ours(snapshot) if one.name not in drained]
     backoffs = {
         name: backoff_after(snapshot.scaling.get(name), news.get(name, NO_NEWS), now_s, config)
         for name in deployments

@@ -77,7 +77,7 @@ class Replicas:
         self._workloads = Workloads(fence, self._errand_ended)
         self._census = Census(self._config, self._errand_ended)
         self._sight = Sight()
-        self._residency = Residency()
+        self._residency = Residency(self._config)
         self._actuators: dict[str, tuple[Pool, Actuator | Workload]] = {}
         self._retired: list[_Retired] = []
         self._written: dict[str, float] = {}
@@ -125,7 +125,7 @@ class Replicas:
             self._errands.recorded(facts.outcomes)
             self._tend(snapshot, changes.replicas)
             self._workloads.tend(snapshot, self._unaddressed(), facts.sighting.roster, changes.replicas)
-            self._residency.recycle(snapshot.pools, changes.replicas, rooms)
+            self._residency.recycle(snapshot, changes.replicas, rooms, known, demand)
         self._census.look(self._addressed())
 
     async def close(self) -> None:
@@ -181,7 +181,7 @@ class Replicas:
         for kind, name in changes.gone:
             if kind == "ScalingStatus":
                 self._written.pop(name, None)
-            else:
+            elif kind == "Replica":
                 log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
     def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:

@@ -40,6 +40,8 @@ class Known(NamedTuple):
     """By server."""
     statuses: Mapping[str, ScalingStatus] = {}
     """By deployment."""
+    restarts: Mapping[str, str] = {}
+    """Servers that leak and are to be restarted, with their pool."""
 
 
 NOTHING_EXPECTED = Outlook()
@@ -74,7 +76,8 @@ def resident(
 ) -> tuple[Act, ...]:
     """`Start` and `Drain` for one pool. `waits`: deployments whose last start failed and is not tried yet."""
     assert isinstance(pool.actuator, TritonActuator)
-    ill = leaking(pool, known.memories) if pool.actuator.recycle else {}
+    kept = leaking(pool, known.memories)
+    ill = {http: mib for http, mib in kept.items() if known.restarts.get(http) == pool.name}
     drained = [
         Drain(one, f"its server keeps {ill[one.place]:.0f} MiB of what has left it, and is restarted")
         for one in replicas

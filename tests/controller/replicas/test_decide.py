@@ -10,8 +10,10 @@ from controller.replicas.adoption import Nameless
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.decide import Changes, Facts, decide
 from controller.replicas.records import FOUND
+from controller.residency.neighbours import RESTARTS
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
+from model_registry.drains import Drain
 from model_registry.entities import Deployment, Model, Scaling, ServerRef
 from model_registry.pools import DryRunActuator, Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica, ScalingStatus
@@ -108,6 +110,13 @@ def test_what_was_found_on_a_drained_server_finishes_there() -> None:
 
     assert state(Seen(drained=True)) == ["starting"], "where it listens is not known yet"
     assert state(Seen(endpoint="e", drained=True)) == ["draining"]
+
+
+def test_drains_for_a_restart_end_with_the_leader_who_knew_why() -> None:
+    """What an operator drains is theirs."""
+    ours = Drain(name="restart-f-h-1", endpoint="f@h:1", reason=RESTARTS)
+    theirs = Drain(name="f-h-2", endpoint="f@h:2")
+    assert decided(ours, theirs, seen={}, wanted=0).gone == [("Drain", ours.name)]
 
 
 class TestModelsOfTritons:

@@ -127,7 +127,7 @@ def test_what_is_likely_comes_in_ahead_and_what_idles_may_stay() -> None:
 
 
 def test_a_server_that_keeps_memory_is_drained_and_nothing_comes_in() -> None:
-    known = Known(memories={ONE: Memory(None, 60)})
+    known = Known(memories={ONE: Memory(None, 60)}, restarts={ONE: "p"})
     deployments = [deployment(name) for name in "abc"]
     here = [replica("a"), replica("b", state="starting")]
     assert leaking(pool(300), known.memories) == {ONE: 60}
@@ -165,7 +165,7 @@ def test_a_gateway_that_is_silent_may_have_requests_anywhere() -> None:
     assert shown(acts_of(pool(200), deployments, here, waiting("c"))) == [("a", None)]
     assert acts_of(pool(200), deployments, here, silent) == ()
     assert shown(acts_of(pool(200, 200), deployments, here, silent)) == [("c", TWO)]
-    leaks = Known(memories={ONE: Memory(None, 60)})
+    leaks = Known(memories={ONE: Memory(None, 60)}, restarts={ONE: "p"})
     assert acts_of(pool(200), deployments, here, silent, leaks) == ()
 
 
