@@ -104,6 +104,7 @@ def _seen(
         known.held,
         since.answered if told else 0,
         since.late if told else 0,
+        since.refused,
     )
 
 

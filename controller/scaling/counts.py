@@ -33,6 +33,8 @@ class Since(NamedTuple):
     """Requests that got a first token, or were refused for want of capacity."""
     late: int
     """Those that got it later than their profile's target, or not at all."""
+    refused: int
+    """Those that were refused."""
 
 
 def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[Counts, Since | None]:
@@ -53,7 +55,9 @@ def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[C
     )
     answered, late = _more(before.group, group, "first_tokens"), _more(before.group, group, "ttft_missed")
     refused = _more(before.group, group, "refused")
-    return Counts(group, lengths, *stand_for), Since(arrivals, prompts, answered + refused, late + refused)
+    return Counts(group, lengths, *stand_for), Since(
+        arrivals, prompts, answered + refused, late + refused, refused
+    )
 
 
 def _more(before: GroupDemand, now: GroupDemand, name: str) -> int:

@@ -194,6 +194,7 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
     router_errors.NoEndpointsError: ErrorShape(
         503, SERVER_ERROR, "no_endpoints", "The model has no endpoint that is ready.", retry_after_s=5
     ),
+    router_errors.PassedOnError: ErrorShape(503, SERVER_ERROR, "model_loading", retry_after_s=5),
     router_errors.ColdModelError: ErrorShape(503, SERVER_ERROR, "model_loading", retry_after_s=5),
     router_errors.ColdFullError: ErrorShape(503, SERVER_ERROR, "cold_queue_full", retry_after_s=5),
     router_errors.NoRoomError: ErrorShape(429, RATE_LIMIT, "no_room", retry_after_s=1),
