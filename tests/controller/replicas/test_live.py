@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -251,5 +252,64 @@ async def test_a_pool_with_replicas_stays_and_another_takes_over_before_they_go(
         (stop,) = [act["at_s"] for act in processes.done() if act["act"] == "stop"]
         assert max(starts) < stop
         await store.delete("Pool", "p")
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_an_act_whose_leader_was_killed_is_finished_once(
+    store: RegistryStore,
+    processes: Processes,
+    scaler: ByHand,
+    told: Told,
+    redis_server: RedisServer,
+    verb: str,
+    moment: str,
+) -> None:
+    """Its record was written, and then the act not begun, or done and not recorded."""
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    wanted = scaler.wanted = 1 if verb == "start" else 0
+    if verb == "stop":
+        scaler.wanted = 1
+        async with running(processes.controller(store, scaler, told)):
+            await snapshot_where(store, lambda s: states(s) == ["ready"])
+        scaler.wanted = 0
+    given = (redis_server.url, str(processes.folder), moment, verb, str(wanted))
+    script = "tests.controller.replicas.killed_controller"
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-m", script, *given)
+    assert await killed.wait() == -signal.SIGKILL
+    ((record,),) = (await store.load()).replicas.values()
+    assert record.state == {"start": "starting", "stop": "stopping"}[verb]
+    assert len(processes.pids()) == ((verb, moment) in {("start", "after"), ("stop", "before")})
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"] * wanted)
+        assert [one.name for one in snapshot.replicas.get("d", ())] == [record.name] * wanted
+        assert [act["act"] for act in processes.done()].count("start") == 1
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+        assert processes.pids() == []
+    assert not list(processes.state.rglob("*.json"))
+
+
+async def test_a_max_replicas_that_is_lowered_under_load_cuts_no_request(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """Whatever the load wants: the busiest stays, and the others finish what they have."""
+    scaler.wanted = 3
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"] * 3 and serving(s) == 3)
+        names = sorted(one.name for one in snapshot.endpoints["m"])
+        told.endpoints = {name: EndpointDemand(requests=n) for n, name in enumerate(names, 1)}
+        scaling = Scaling(pool="p", min_replicas=0, max_replicas=1)
+        await store.apply([processes.deployment.model_copy(update={"scaling": scaling})])
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["draining"] * 2 + ["ready"])
+        await snapshot_where(store, lambda s: serving(s) == 1)
+        (stays,) = [one for one in (await store.load()).endpoints["m"] if one.state == "ready"]
+        assert stays.name == names[-1]
+        assert len(processes.pids()) == 3
+        told.endpoints = {}
+        await snapshot_where(store, lambda s: states(s) == ["ready"])
         scaler.wanted = 0
         await snapshot_where(store, lambda s: states(s) == [])
