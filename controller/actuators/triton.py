@@ -25,6 +25,8 @@ from model_registry.replicas import Replica
 POLL_S = 0.1
 LIST_S = 2.0
 """A server that tells later is judged by the next look; the look at all others is held up so long."""
+CONNECT_S = 0.5
+"""Within less than the claim's margin a load or an unload is on its way, or it is not asked for."""
 LOAD_TIMEOUT_S = 1800.0
 UNLOAD_TIMEOUT_S = 120.0
 RECYCLE_TIMEOUT_S = 300.0
@@ -64,7 +66,7 @@ class TritonPool:
                     memory = self._memories[server.http]
                     before_mib = await memory.look()
                     self._fence()
-                    await control.load(target, parameters, LOAD_TIMEOUT_S)
+                    await control.load(target, parameters, LOAD_TIMEOUT_S, connect_s=CONNECT_S)
                     declared = None if deployment.scaling is None else deployment.scaling.memory_mib
                     took_mib = await memory.loaded(target, before_mib, declared)
         except InferenceError as error:
@@ -84,7 +86,9 @@ class TritonPool:
                     memory = self._memories.get(replica.place)
                     before_mib = None if memory is None else await memory.look()
                     self._fence()
-                    await control.unload(target, with_dependents=True, timeout_s=UNLOAD_TIMEOUT_S)
+                    await control.unload(
+                        target, with_dependents=True, timeout_s=UNLOAD_TIMEOUT_S, connect_s=CONNECT_S
+                    )
                     if memory is not None:
                         await memory.unloaded(target, before_mib, replica.memory_mib)
         except InferenceError as error:

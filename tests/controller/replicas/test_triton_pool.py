@@ -6,6 +6,8 @@ The servers answer as the API does, and load when the test lets them; `bench.sca
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,7 +22,8 @@ from controller.replicas.census import Census
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.fence import Fence, NotLeadingError
 from controller.replicas.run import Replicas
-from model_registry.entities import Deployment, Scaling
+from inference.errors import ServerTimeoutError
+from model_registry.entities import Deployment, Scaling, ServerRef
 from model_registry.leadership import Leadership
 from model_registry.pools import Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica
@@ -192,6 +195,25 @@ async def test_a_refusal_says_why_and_where(pool: TritonPool, servers: list[Repo
         await pool.start(replica(servers[0]), deployment())
 
 
+async def test_what_cannot_be_asked_for_soon_is_not_asked_for() -> None:
+    """The claim by which it is asked may have lapsed by the time a connection is made."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=0)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    clients = [socket.socket() for _ in range(4)]
+    for client in clients:  # so that no other gets through
+        client.setblocking(False)
+        client.connect_ex(listening.getsockname())
+    control = triton.TritonControl(ServerRef(http=url))
+    for act in (control.load, control.unload):
+        began_s = time.monotonic()
+        with pytest.raises(ServerTimeoutError):
+            await act("m", connect_s=0.2)
+        assert time.monotonic() - began_s < 1.5, "not the whole time that it may last"
+    await control.close()
+    for one in (listening, *clients):
+        one.close()
+
+
 async def test_a_server_that_is_away_tells_nothing(pool: TritonPool, servers: list[Repository]) -> None:
     """Not that it has nothing: whatever was loaded there may still be. What others have is told."""
     where = replica(servers[1])
@@ -229,6 +251,25 @@ async def test_a_server_that_hangs_hides_no_loss_on_another(
     servers[1].may_tell.set()
     servers[1].states["m"] = "UNAVAILABLE"
     await until(lambda: lost() == {"d.0", "d.1"})
+    await census.drop()
+
+
+async def test_what_is_loaded_late_is_known_by_the_record_that_it_had(
+    pool: TritonPool, servers: list[Repository]
+) -> None:
+    """By a leader that was frozen right before its act, after the next one had undone what was begun."""
+    record = replica(servers[0], name="d.00000a")
+    census = Census(ReplicasConfig(look_s=0.01))
+
+    def known(*records: Replica) -> dict[str, bool]:
+        census.look({"p": pool})
+        return {one.found.handle: one.was_known for one in census.nameless(records)}
+
+    servers[1].states["m"] = "READY"
+    await until(lambda: known(record) == {f"m@{servers[1].url}": False})
+    servers[0].states["m"] = "READY"
+    await until(lambda: known() == {f"m@{servers[0].url}": True, f"m@{servers[1].url}": False})
+    assert known(record) == {f"m@{servers[1].url}": False}
     await census.drop()
 
 
