@@ -55,6 +55,7 @@ from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
+from router.errors import PassedOnError
 from router.profiles import BATCH_JOB, TIERS, Wish, resolve
 from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
@@ -221,15 +222,20 @@ class Generation:
         try:
             await self._run(operation, entry, snapshot, identity, api, wish)
         except Exception as error:
-            if not identity.policy.fallbacks or not await self._fall_back(operation, entry, arrived, error):
+            if identity.policy.fallbacks and await self._fall_back(operation, entry, arrived, error):
+                return
+            if not isinstance(error, PassedOnError):
                 raise
+            entry.has_stand_in = False
+            entry.choices, entry.finished, entry.usage = (), (), Usage()
+            await self._run(operation, entry, snapshot, identity, api, wish)
 
     async def _fall_back(
         self, operation: GeneratingOperation, entry: Entry, arrived: Arrived, error: Exception
     ) -> bool:
         """Have other models answer after `error`, as the tenant's policy says; whether one has.
 
-        Otherwise what the client hears is why the model it asked for did not.
+        Otherwise what the client hears is why the model it asked for did not, or it waits for that.
         """
         if entry.response.begun:
             return False

@@ -57,14 +57,11 @@ class NoEndpointsError(RouterError):
 
 
 class PassedOnError(NoEndpointsError):
-    """The model is not up, and another one that is may answer at once."""
+    """The model is not up, and another one that is may answer at once; if that cannot, it is waited for."""
 
     def __init__(self, model: str, eta_s: float) -> None:
         self.retry_after_s = float(max(1, math.ceil(eta_s)))
-        super().__init__(
-            f"The model {model!r} is not up, and the one that answers in its place could not. "
-            f"Try again in {self.retry_after_s:.0f} s."
-        )
+        super().__init__(f"The model {model!r} is not up. Try again in {self.retry_after_s:.0f} s.")
 
 
 class ColdModelError(NoEndpointsError):

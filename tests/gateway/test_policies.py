@@ -237,6 +237,14 @@ async def cold(gate: Gate, store: RegistryStore, **fields: object) -> None:
     )
 
 
+async def come_up(store: RegistryStore, server: Tally) -> None:
+    up = Endpoint(
+        name="cold@e", deployment="cold", model="cold", profile="balanced", lane="openai-http", target=MODEL,
+        http=server.url, state="ready",
+    )  # fmt: skip
+    await store.register_endpoint(up, ttl_s=600)
+
+
 def demanded(gate: Gate) -> GroupDemand:
     return gate.process.router.demanded().groups.get("cold:balanced", GroupDemand())
 
@@ -264,29 +272,26 @@ async def test_a_cold_model_is_waited_for_where_no_fallback_should_answer_at_onc
     await cold(gate, store, **fields)
     asked = asyncio.create_task(ask(gate, "plain", "cold"))
     await until(lambda: demanded(gate).held == 1)
-    up = Endpoint(
-        name="cold@e", deployment="cold", model="cold", profile="balanced", lane="openai-http", target=MODEL,
-        http=east.url, state="ready",
-    )  # fmt: skip
-    await store.register_endpoint(up, ttl_s=600)
+    await come_up(store, east)
     answer, response = await asked
     assert response.status == 200, answer
     assert response.headers["x-enginehouse-cold"] == "1"
     assert "x-enginehouse-fallback" not in response.headers
 
 
-async def test_when_no_model_can_answer_for_a_cold_one_it_says_when_to_come_again(
+async def test_a_cold_model_is_waited_for_where_its_fallback_fails(
     gate: Gate, store: RegistryStore, east: Tally, west: Tally
 ) -> None:
     await cold(gate, store)
     east.status = west.status = 500
-    answer, response = await ask(gate, "plain", "cold")
-    assert (response.status, answer["error"]["code"], response.headers["Retry-After"]) == (
-        503,
-        "model_loading",
-        "20",
-    )
-    assert "the one that answers in its place could not" in answer["error"]["message"]
+    asked = asyncio.create_task(ask(gate, "plain", "cold"))
+    await until(lambda: demanded(gate).held == 1)
+    east.status = west.status = 200
+    await come_up(store, east)
+    answer, response = await asked
+    assert response.status == 200, answer
+    assert response.headers["x-enginehouse-cold"] == "1"
+    assert response.headers["x-enginehouse-fallback"] == f"cold>{MODEL};no_endpoints"
 
 
 async def test_when_the_other_model_fails_too_the_first_error_counts(
