@@ -11,6 +11,7 @@ from controller.replicas.acts import Backoff, Seen
 from controller.replicas.adoption import Nameless, adopted
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.errands import Outcome
+from controller.replicas.placing import home_of
 from controller.replicas.plan import plan
 from controller.replicas.records import after, progressed
 from controller.replicas.roster import (
@@ -24,11 +25,12 @@ from controller.replicas.roster import (
 )
 from controller.replicas.status import NO_NEWS, News, backoff_after, status_of, worth_writing
 from controller.residency.neighbours import drains, ours
-from controller.residency.pool import NOTHING_KNOWN, Known
+from controller.residency.pool import NOTHING_KNOWN, Known, is_packed
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
 from model_registry.entities import Deployment
 from model_registry.kinds import Ref
+from model_registry.pools import Pool
 from model_registry.replicas import Replica, ScalingStatus
 from model_registry.snapshot import Snapshot, Stored
 
@@ -74,7 +76,7 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
     new = unknown(snapshot)
     deployments = {name: one for name, one in deployments.items() if new.get(name) not in facts.unlooked}
     roster = facts.sighting.roster
-    moving = set(_moving(deployments, before.values(), facts.wanted))
+    moving = set(_moving(deployments, before.values(), facts.wanted, snapshot.pools))
     there = enrolled(before.values(), roster, snapshot.pools, deployments, moving, config, now_s)
     present, news = _progress(there, facts, now_s)
     present |= adopted(facts.nameless, snapshot, deployments, new, config.orphan_s, now_s)
@@ -158,7 +160,14 @@ def _plan_all(
     """Puts what every pool's plan comes to into `present`; returns what holds deployments up."""
     held_up = dict(facts.sighting.problems)
     roster = facts.sighting.roster
-    moving = set(_moving(deployments, present.values(), facts.wanted))
+    moving = set(_moving(deployments, present.values(), facts.wanted, snapshot.pools))
+    elsewhere = {
+        one.deployment
+        for one in present.values()
+        if one.state == "ready"
+        and one.deployment in moving
+        and one.pool != home_of(deployments[one.deployment])
+    }
     for pool in snapshot.pools.values():
         homes = [one for one in deployments.values() if one.scaling and one.scaling.pool == pool.name]
         own = [one for one in present.values() if one.pool == pool.name]
@@ -175,7 +184,7 @@ def _plan_all(
             seen=patient(facts.seen, roster, present.values()),
             backoffs=backoffs,
             config=config,
-            known=facts.known,
+            known=facts.known._replace(elsewhere=elsewhere),
             moving=moving,
             drains=snapshot.drains.values(),
         )
@@ -186,11 +195,21 @@ def _plan_all(
 
 
 def _moving(
-    deployments: Mapping[str, Deployment], replicas: Iterable[Replica], wanted: Mapping[str, Wanted]
+    deployments: Mapping[str, Deployment],
+    replicas: Iterable[Replica],
+    wanted: Mapping[str, Wanted],
+    pools: Mapping[str, Pool],
 ) -> Iterator[str]:
-    """Deployments that have replicas in a pool they left, and not what they want in the new one."""
+    """Deployments that have not what they want in their pool: what they have in one that they left stays.
+
+    Where memory decides, one replica is enough: more come only if they are worth it.
+    """
     ready = Counter((one.deployment, one.pool) for one in replicas if one.state == "ready")
     for name, deployment in deployments.items():
         said, scaling = wanted.get(name), deployment.scaling
-        if scaling is not None and said is not None and ready[name, scaling.pool] < said.replicas:
+        if scaling is None or said is None:
+            continue
+        pool = pools.get(scaling.pool)
+        enough = min(said.replicas, 1) if pool is not None and is_packed(pool) else said.replicas
+        if ready[name, scaling.pool] < enough:
             yield name

@@ -66,6 +66,11 @@ def is_removed(replica: Replica, pool: Pool | None) -> bool:
     return all(one.http != replica.place for one in pool.actuator.servers)
 
 
+def home_of(deployment: Deployment) -> str | None:
+    """The pool in which its replicas should be."""
+    return None if deployment.scaling is None else deployment.scaling.pool
+
+
 def target_of(deployment: Deployment) -> str:
     """What a replica of it is called on its server."""
     return deployment.target or deployment.model

@@ -42,6 +42,8 @@ class Known(NamedTuple):
     """By deployment."""
     restarts: Mapping[str, str] = {}
     """Servers that leak and are to be restarted, with their pool."""
+    elsewhere: Collection[str] = ()
+    """Deployments that have come to another pool and serve from the one that they left: nobody waits."""
 
 
 NOTHING_EXPECTED = Outlook()
@@ -185,13 +187,14 @@ def _need(
     scaling, status = deployment.scaling, known.statuses.get(deployment.name)
     assert scaling is not None
     asked = demand.groups.get(_group(deployment), GroupDemand())
+    least = max(scaling.min_replicas, 1 if deployment.name in known.elsewhere else 0)
     learned_s = None if status is None else status.cold_start_s
     return ModelNeed(
         deployment.name,
         size_mib(deployment, status),
         learned_s or scaling.cold_start_s,
         wanted=number,
-        least=scaling.min_replicas if deployment.weight else max(scaling.min_replicas, number),
+        least=least if deployment.weight else max(least, number),
         pinned=scaling.pinned,
         waiting=asked.waiting if waited_for else 0,
         oldest_s=asked.oldest_s,

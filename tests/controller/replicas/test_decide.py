@@ -119,6 +119,37 @@ def test_drains_for_a_restart_end_with_the_leader_who_knew_why() -> None:
     assert decided(ours, theirs, seen={}, wanted=0).gone == [("Drain", ours.name)]
 
 
+def test_a_deployment_moves_into_a_pool_where_memory_decides() -> None:
+    """Nobody waits for it there, as it serves where it was. Of what it wants one is enough for that to go."""
+
+    def packed(name: str, http: str) -> Pool:
+        server = PoolServer(http=http, memory_mib=100)
+        return Pool(name=name, actuator=TritonActuator(type="triton", servers=(server,)))
+
+    scaling = Scaling(pool="q", min_replicas=0, max_replicas=5, memory_mib=60)
+    moved, idle = (Deployment(name=name, model=name, scaling=scaling) for name in "di")
+    before = Replica(name="d.1", deployment="d", model="d", pool="p", place="http://p", state="ready")
+    there = before.model_copy(update={"name": "d.2", "pool": "q", "place": "http://q", "handle": "x"})
+    other = there.model_copy(update={"name": "i.1", "deployment": "i", "model": "i"})
+    models = [Model(name=name, context_length=10) for name in "di"]
+    pools = [packed("p", "http://p"), packed("q", "http://q")]
+
+    def states(*records: Replica) -> dict[str, str]:
+        stored = Snapshot.of(1, (*models, *pools, moved, idle, *records))
+        seen = {one.name: Seen(endpoint=one.name, ready=True) for one in records}
+        wanted = {"d": Wanted(2, "load"), "i": Wanted(1, "load")}
+        facts = Facts(wanted, Demand(at_s=NOW, age_s=0.5, workers=1), seen, {}, (), {})
+        return {
+            f"{one.deployment}@{one.pool}": one.state
+            for one in decide(stored, facts, ReplicasConfig(), NOW).replicas
+        }
+
+    assert states(before) == {"d@p": "ready", "d@q": "starting"}
+    assert states(before, other) == {"d@p": "ready", "i@q": "draining"}
+    assert states(before, there) == {"d@p": "draining", "d@q": "ready"}
+    assert states(other) == {"i@q": "ready"}, "wanted alone brings none in"
+
+
 class TestModelsOfTritons:
     """They carry no mark."""
 
