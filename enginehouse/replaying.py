@@ -125,10 +125,10 @@ def _table(asked: Asked, workload: Workload, rate: float, answers: list[Answer])
     slo = asked.slo
     table = Table(
         title=f"{workload.name}, {len(workload.requests):,} requests at {rate:.2f}/s; "
-        f"SLO for {slo.share:.0%}: TTFT {slo.ttft_s:g} s, TPOT {slo.tpot_s:g} s"
+        f"SLO for {slo.share:.0%}: TTFT {slo.ttft_s:g} s, ITL {slo.itl_s:g} s"
     )
     table.add_column("policy")
-    for head in ("engines", "SLO met %", "hits %", "TTFT s", "TTFT p99 s", "p99 slowdown", "TPOT ms"):
+    for head in ("engines", "SLO met %", "hits %", "TTFT s", "TTFT p99 s", "p99 slowdown", "ITL ms"):
         table.add_column(head, justify="right")
     for answer in answers:
         ones = answer.summaries
@@ -138,7 +138,7 @@ def _table(asked: Asked, workload: Workload, rate: float, answers: list[Answer])
             interval([one.mean_ttft_s for one in ones]),
             interval([one.p99_ttft_s for one in ones]),
             interval([one.p99_slowdown for one in ones]),
-            interval([1000 * one.mean_tpot_s for one in ones]),
+            interval([1000 * one.mean_itl_s for one in ones]),
         )
         style = None if answer.met >= slo.share else "red"
         table.add_row(answer.policy, str(answer.engines), *map(str, figures), style=style)

@@ -58,8 +58,9 @@ def loadtest(
     itl_s: Annotated[
         float | None, typer.Option("--itl", min=0.0001, help="For goodput. Default: the profile's target.")
     ] = None,
-    max_at_once: Annotated[
-        int, typer.Option("--max-at-once", min=1, help="Requests under way; more wait, which counts.")
+    concurrency: Annotated[
+        int,
+        typer.Option("--concurrency", min=1, help="Requests under way, at most; more wait, which counts."),
     ] = 2048,
     driver: Annotated[
         Literal["auto", "own", "aiperf"],
@@ -130,7 +131,7 @@ def loadtest(
     before = None if baseline is None else loadtest_files.read(baseline)
     wanted = Wanted(
         tuple(targets), tuple(rate or ()), seconds, arrivals, lengths, answers, trace, max_tokens,
-        ttft_s, itl_s, max_at_once, driver, tokenizer, rounds, seed,
+        ttft_s, itl_s, concurrency, driver, tokenizer, rounds, seed,
     )  # fmt: skip
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:

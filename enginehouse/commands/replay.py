@@ -37,8 +37,8 @@ def replay(
     ttft_s: Annotated[
         float, typer.Option("--ttft", min=0.001, help="SLO: seconds to the first token.")
     ] = 1.0,
-    tpot_s: Annotated[
-        float, typer.Option("--tpot", min=0.0001, help="SLO: seconds per further token.")
+    itl_s: Annotated[
+        float, typer.Option("--itl", min=0.0001, help="SLO: seconds between tokens, in the mean.")
     ] = 0.05,
     share: Annotated[
         float, typer.Option("--share", min=0.01, max=1.0, help="SLO: share of requests that get both.")
@@ -78,7 +78,7 @@ def replay(
 
       enginehouse replay -p product -p least-requests -p round-robin --rate 4.2 --seeds 3
 
-      enginehouse replay --trace mine.csv --plan --ttft 0.5 --tpot 0.03 --share 0.99
+      enginehouse replay --trace mine.csv --plan --ttft 0.5 --itl 0.03 --share 0.99
 
       enginehouse replay --trace mine.jsonl --engines 16 --gateways 4 --card h200.yaml --out figures.csv
 
@@ -104,7 +104,7 @@ def replay(
             plan,
             gateways,
             report_period_s,
-            Slo(ttft_s=ttft_s, tpot_s=tpot_s, share=share),
+            Slo(ttft_s=ttft_s, itl_s=itl_s, share=share),
             card,
             seeds,
             out,

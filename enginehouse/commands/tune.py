@@ -25,10 +25,12 @@ def tune(
             "max_in_flight. May repeat. Default: those that fit its lane.",
         ),
     ] = None,
-    load: Annotated[
+    concurrency: Annotated[
         list[int] | None,
         typer.Option(
-            "--load", min=1, help="Clients of one replica at once. May repeat. Default: 1, 2, 4, ... slots."
+            "--concurrency",
+            min=1,
+            help="Clients of one replica at once. May repeat. Default: 1, 2, 4, ... slots.",
         ),
     ] = None,
     prompt_tokens: Annotated[
@@ -111,7 +113,7 @@ def tune(
         model,
         deployment,
         knobs_given(knob or ()),
-        tuple(sorted(set(load or ()))),
+        tuple(sorted(set(concurrency or ()))),
         prompt_tokens,
         output_tokens,
         seconds,

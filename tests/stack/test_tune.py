@@ -115,8 +115,9 @@ def known_kv_tokens(http: httpx2.Client, stack: Stack) -> list[int]:
 
 
 SHORT = (
-    "-m", NAME, "--gpu-class", "cpu", "-k", f"kv_tokens={LITTLE},{MUCH}", "--load", "1", "--load", "8",
-    "--prompt-tokens", "160", "--output-tokens", "6", "--seconds", "0.4",
+    "-m", NAME, "--gpu-class", "cpu", "-k", f"kv_tokens={LITTLE},{MUCH}",
+    "--concurrency", "1", "--concurrency", "8", "--prompt-tokens", "160", "--output-tokens", "6",
+    "--seconds", "0.4",
 )  # fmt: skip
 
 
