@@ -37,6 +37,7 @@ from emulator.engine.encoder import Encoder
 from emulator.engine.tokenizer import EngineTokenizer
 from emulator.openai_embeddings import BadEmbeddingRequestError, embeddings_answer
 from emulator.openai_kv_events import kv_cache_events
+from telemetry.whole_file import write_whole
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DEFAULT_MAX_TOKENS = 256
@@ -460,9 +461,7 @@ async def _run(models: Sequence[ServedModel], host: str, port: int, ready_file: 
         address = runner.addresses[0]
         ready = json.dumps({"base_url": f"http://{host}:{address[1]}/v1", "models": [m.name for m in models]})
         if ready_file is not None:
-            scratch = ready_file.with_name(f"{ready_file.name}.part")
-            scratch.write_text(ready, encoding="utf-8")
-            scratch.rename(ready_file)
+            write_whole(ready_file, ready)
         await stop.wait()
     finally:
         await runner.cleanup()
