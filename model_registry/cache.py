@@ -16,7 +16,7 @@ from model_registry.kinds import Ref, encode
 from model_registry.snapshot import Stored
 from telemetry.whole_file import write_whole
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 FORMAT = 1
 
 
@@ -54,5 +54,5 @@ def restore(path: Path) -> Cached | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("registry cache ignored", extra={"path": str(path), "error": repr(error)})
+        _log.warning("registry cache ignored", extra={"path": str(path), "error": repr(error)})
         return None
