@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from enginehouse.card_files import read_engine_card
 from enginehouse.errors import CommandError
+from enginehouse.written import write_text
 from model_registry.knobs import Knobs
 from router.policies import PolicyError, make, names
 from router.replay.engine import EngineCard
@@ -146,12 +148,10 @@ def _table(asked: Asked, workload: Workload, rate: float, answers: list[Answer])
 
 
 def _write(path: Path, rate: float, answers: list[Answer]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(["policy", "engines", "rate", "seed", *Summary._fields])
-            for answer in answers:
-                for seed, one in enumerate(answer.summaries, 1):
-                    rows.writerow([answer.policy, answer.engines, rate, seed, *one])
-    except OSError as error:
-        raise CommandError(f"--out {path}: {error.strerror}.", "Name a file that can be written.") from error
+    text = StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["policy", "engines", "rate", "seed", *Summary._fields])
+    for answer in answers:
+        for seed, one in enumerate(answer.summaries, 1):
+            rows.writerow([answer.policy, answer.engines, rate, seed, *one])
+    write_text(path, text.getvalue(), "--out")

@@ -114,6 +114,7 @@ def loadtest(
     from enginehouse import loadtest_files, loadtest_report
     from enginehouse.console import output
     from enginehouse.errors import CommandError
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.loadtesting import Wanted, load_test, regressions
     from enginehouse.targets import target as named
     from enginehouse.written import check_writable, write_text
@@ -134,11 +135,19 @@ def loadtest(
         ttft_s, itl_s, concurrency, driver, tokenizer, rounds, seed,
     )  # fmt: skip
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("asking for the first answers", total=1.0)
-        results = asyncio.run(
-            load_test(wanted, lambda what, done: shown.update(task, description=what, completed=done))
-        )
+    latest = "asking for the first answers"
+
+    def says(what: str, done: float) -> None:
+        nonlocal latest
+        latest = what
+        shown.update(task, description=what, completed=done)
+
+    with (
+        says_what_is_left(lambda: f"{latest}; no result was written"),
+        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+    ):
+        task = shown.add_task(latest, total=1.0)
+        results = asyncio.run(load_test(wanted, says))
     told = [one.as_dict() for one in results]
     whole = told[0] if len(told) == 1 else {"result": told[0], "against": told[1]}
     if out is not None:

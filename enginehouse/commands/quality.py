@@ -69,6 +69,7 @@ def quality(
     from engine_builder.quality import report
     from engine_builder.quality.verdict import Thresholds
     from enginehouse.errors import CommandError
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.quality_gate import compare_targets, keep
     from enginehouse.targets import target
     from enginehouse.written import check_writable, write_text
@@ -83,7 +84,10 @@ def quality(
         raise CommandError(str(error), error.remedy) from error
     check_writable((out, "--out"))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with (
+        says_what_is_left(lambda: "no verdict was written"),
+        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+    ):
         task = shown.add_task("prompts answered by both", total=len(asked))
         result = asyncio.run(
             compare_targets(

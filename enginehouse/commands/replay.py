@@ -84,29 +84,20 @@ def replay(
 
       enginehouse replay --controller spec.yaml --trace rates.csv --cold-start 30 --cold-start 300
     """
-    if controller is not None:
-        from enginehouse.scaling_replay import ScalingAsked, show_scaling
+    from enginehouse.interrupted import says_what_is_left
 
-        colds = tuple(cold_start_s or ())
-        show_scaling(ScalingAsked(controller, trace, rate, days, colds, seeds, out))
-        return
-    if cold_start_s or days is not None:
+    if controller is None and (cold_start_s or days is not None):
         raise CommandError("--cold-start and --days are of --controller.", "Name a manifest with it.")
-    from enginehouse.replaying import Asked, show
-    from router.replay.statistics import Slo
+    with says_what_is_left(lambda: "nothing was written"):
+        if controller is not None:
+            from enginehouse.scaling_replay import ScalingAsked, show_scaling
 
-    show(
-        Asked(
-            trace,
-            tuple(policy or ("product",)),
-            rate,
-            engines,
-            plan,
-            gateways,
-            report_period_s,
-            Slo(ttft_s=ttft_s, itl_s=itl_s, share=share),
-            card,
-            seeds,
-            out,
-        )
-    )
+            colds = tuple(cold_start_s or ())
+            show_scaling(ScalingAsked(controller, trace, rate, days, colds, seeds, out))
+            return
+        from enginehouse.replaying import Asked, show
+        from router.replay.statistics import Slo
+
+        slo = Slo(ttft_s=ttft_s, itl_s=itl_s, share=share)
+        policies = tuple(policy or ("product",))
+        show(Asked(trace, policies, rate, engines, plan, gateways, report_period_s, slo, card, seeds, out))
