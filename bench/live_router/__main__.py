@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.campaign import concluded
+from bench.campaign import parser as parser_of
 from bench.live_router.fleet import Fleet, fleet
 from bench.live_router.neighbour import neighbour
 from bench.live_router.ranking import ranking
@@ -41,9 +40,6 @@ async def campaign(names: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """Every part named; the processes it starts have ended when it returns."""
     began_s = time.monotonic()
     say = _say_since(began_s)
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     parts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="enginehouse-live-") as folder:
         say("starting Redis, Triton with four paced engines, controller and three gateways")
@@ -87,7 +83,7 @@ def _say_since(began_s: float) -> Say:
 
 def main() -> int:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m bench.live_router", description=__doc__)
+    parser = parser_of(__doc__, "python -m bench.live_router --quick --only slots")
     parser.add_argument("--quick", action="store_true", help="a look, not a figure: at most 90 s")
     parser.add_argument("--only", choices=[*PARTS], action="append", help="this part only; may repeat")
     options = parser.parse_args()

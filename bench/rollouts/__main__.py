@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 from bench.build import BenchError
 from bench.campaign import concluded
+from bench.campaign import parser as parser_of
 from bench.rollouts.cases import CROSSINGS, REGRESSIONS, Case, clean
 from bench.rollouts.clients import Clients
 from bench.rollouts.faults import FAULTS, Fault
@@ -51,9 +51,6 @@ async def campaign(cases: Mapping[str, Case | Fault], within_s: float | None = N
 
 async def _campaign(cases: Mapping[str, Case | Fault]) -> dict[str, Any]:
     began_s = time.monotonic()
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="enginehouse-rollouts-") as folder:
         _say(began_s, "starting Redis, Triton, an OpenAI-HTTP server, controller and two gateways")
@@ -136,7 +133,7 @@ def _cases(options: argparse.Namespace) -> dict[str, Case | Fault]:
 
 def main() -> int:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m bench.rollouts", description=__doc__)
+    parser = parser_of(__doc__, "python -m bench.rollouts --quick")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="each regression, and few clean ones")
     which.add_argument("--clean", type=int, metavar="N", help="N clean ones alone, within 25 minutes")
