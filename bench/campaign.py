@@ -7,6 +7,7 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,15 @@ def parser(about: str | None, example: str) -> argparse.ArgumentParser:
         epilog=f"Example: {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def said_since(began_s: float, about: str = "") -> Callable[[str], None]:
+    """Says a line on stderr, behind the seconds since `began_s` of the monotonic clock."""
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began_s:5.1f} s] {about}{text}", file=sys.stderr, flush=True)
+
+    return say
 
 
 def concluded(work: Coroutine[Any, Any, dict[str, Any]] | Callable[[], dict[str, Any]]) -> int:

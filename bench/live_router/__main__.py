@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.campaign import concluded
+from bench.campaign import concluded, said_since
 from bench.campaign import parser as parser_of
 from bench.live_router.fleet import Fleet, fleet
 from bench.live_router.neighbour import neighbour
@@ -39,7 +39,7 @@ BUSY_SHARE = 0.85
 async def campaign(names: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """Every part named; the processes it starts have ended when it returns."""
     began_s = time.monotonic()
-    say = _say_since(began_s)
+    say = said_since(began_s)
     parts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="enginehouse-live-") as folder:
         say("starting Redis, Triton with four paced engines, controller and three gateways")
@@ -72,13 +72,6 @@ async def _part(name: str, running: Fleet, say: Say, *, quick: bool) -> dict[str
     if told["cores"]["machine"] > BUSY_SHARE * len(os.sched_getaffinity(0)):
         say("the machine was busy with other things: engines and gateways may have been late for that")
     return told
-
-
-def _say_since(began_s: float) -> Say:
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
-
-    return say
 
 
 def main() -> int:

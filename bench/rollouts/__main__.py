@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.build import BenchError
-from bench.campaign import concluded
+from bench.campaign import concluded, said_since
 from bench.campaign import parser as parser_of
 from bench.rollouts.cases import CROSSINGS, REGRESSIONS, Case, clean
 from bench.rollouts.clients import Clients
@@ -51,9 +51,10 @@ async def campaign(cases: Mapping[str, Case | Fault], within_s: float | None = N
 
 async def _campaign(cases: Mapping[str, Case | Fault]) -> dict[str, Any]:
     began_s = time.monotonic()
+    say = said_since(began_s)
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="enginehouse-rollouts-") as folder:
-        _say(began_s, "starting Redis, Triton, an OpenAI-HTTP server, controller and two gateways")
+        say("starting Redis, Triton, an OpenAI-HTTP server, controller and two gateways")
         beside = any(isinstance(case, Fault) for case in cases.values())
         async with fleet(Path(folder), beside=beside) as running:
             for name, case in cases.items():
@@ -61,7 +62,7 @@ async def _campaign(cases: Mapping[str, Case | Fault]) -> dict[str, Any]:
                     told[name] = await under_fault(running, name, case)
                 else:
                     told[name] = await _case(running, name, case)
-                _say(began_s, f"{name}: {json.dumps(told[name])}")
+                say(f"{name}: {json.dumps(told[name])}")
     return {
         "took_s": round(time.monotonic() - began_s, 1),
         "regressions": sum(isinstance(case, Case) and not case.promoted for case in cases.values()),
@@ -110,10 +111,6 @@ async def _case(running: Fleet, name: str, case: Case) -> dict[str, Any]:
         "copies": copies,
         "median_s": {side: round(median(took), 3) for side, took in clients.took_s.items() if took},
     }
-
-
-def _say(began_s: float, text: str) -> None:
-    print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 def _cases(options: argparse.Namespace) -> dict[str, Case | Fault]:

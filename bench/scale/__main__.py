@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.campaign import concluded
+from bench.campaign import concluded, said_since
 from bench.campaign import parser as parser_of
 from bench.scale.following import following
 from bench.scale.leaders import leaders
@@ -31,7 +31,7 @@ async def campaign(cases: list[str], *, quick: bool, seed: int) -> dict[str, Any
     told: dict[str, Any] = {}
     for name in cases:
         with tempfile.TemporaryDirectory(prefix="enginehouse-scale-") as folder:
-            told[name] = await _case(name, Path(folder), quick, seed, _say(began_s, name))
+            told[name] = await _case(name, Path(folder), quick, seed, said_since(began_s, f"{name}: "))
     return {
         "took_s": round(time.monotonic() - began_s, 1),
         "seed": seed,
@@ -51,13 +51,6 @@ async def _case(name: str, folder: Path, quick: bool, seed: int, say: Say) -> di
             told = await residency(seed, QUICK_S if quick else RUN_S, say, folder)
     say(json.dumps(told))
     return told
-
-
-def _say(began_s: float, name: str) -> Say:
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began_s:5.1f} s] {name}: {text}", file=sys.stderr, flush=True)
-
-    return say
 
 
 def main() -> int:

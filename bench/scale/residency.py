@@ -279,10 +279,7 @@ def main() -> int:
 
 async def _alone(seed: int, for_s: float, keep: Path | None) -> dict[str, Any]:
     began_s = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
-
+    say = campaign.said_since(began_s)
     with tempfile.TemporaryDirectory(prefix="enginehouse-residency-") as temporary:
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

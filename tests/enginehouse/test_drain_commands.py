@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from redis.asyncio import Redis
 
 from enginehouse.connection import Connection
 from enginehouse.errors import CommandError
 from enginehouse.restarting import Patience, restart, servers_of
 from gateway.admin import admin_routes
 from gateway.demand import demand_routes
-from model_registry.config import RegistryConfig
 from model_registry.demand.demand import EndpointDemand, GroupDemand, WorkerDemand
 from model_registry.demand.store import DemandStore
 from model_registry.drains import Drain
@@ -25,17 +23,11 @@ from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
 from tests.enginehouse.test_history import run
 from tests.gateway.test_admin import ADMIN, Admin, guarded, watcher
-from tests.model_registry.conftest import config, eventually, redis_client, redis_server, store
+from tests.model_registry.conftest import config, demand, eventually, redis_client, redis_server, store
 
-__all__ = ["config", "redis_client", "redis_server", "store", "watcher"]
+__all__ = ["config", "demand", "redis_client", "redis_server", "store", "watcher"]
 
 SERVERS = ("http://a:8000", "http://b:8000/")
-
-
-@pytest.fixture
-def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    patient = config.model_copy(update={"command_timeout_s": 10.0})
-    return DemandStore.of(redis_client, patient)
 
 
 @pytest.fixture
