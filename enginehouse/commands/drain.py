@@ -51,6 +51,7 @@ def drain(
             was = await draining.undo(connection, found)
             typer.echo(f"{found.what} {'takes requests again' if was else 'was not drained'}")
             return
+        state = f"{found.what} may be drained; --undo ends that"
         await draining.drain(connection, found)
         state = f"{found.what} stays drained; --undo ends that"
         number = len(found.endpoints)

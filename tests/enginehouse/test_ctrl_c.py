@@ -9,8 +9,6 @@ import asyncio
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from model_registry.store import RegistryStore
-from tests.command_line import plain_environment
+from tests.command_line import begun, said_at_ctrl_c
 from tests.enginehouse.test_engines_command import package, run, state
 from tests.enginehouse.test_loadtest import Streams
 from tests.enginehouse.test_rollout_commands import deployed
@@ -26,32 +24,6 @@ from tests.gateway.test_admin import ADMIN, Admin, admin, watcher
 from tests.model_registry.conftest import config, eventually, redis_client, redis_server, store
 
 __all__ = ["admin", "config", "package", "redis_client", "redis_server", "state", "store", "watcher"]
-
-
-@contextmanager
-def begun(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`enginehouse ARGUMENTS` in a process of its own."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "enginehouse", *arguments],
-        env=plain_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def said_at_ctrl_c(process: subprocess.Popen[str]) -> str:
-    """Its last words."""
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    return errors.strip()
 
 
 def names(folder: Path) -> list[str]:
