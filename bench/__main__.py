@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -17,8 +16,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from bench import extras, report, tokenizer, triton_schema
+from bench import campaign, extras, report, tokenizer, triton_schema
 from bench.build import BenchError
+from bench.campaign import concluded
 from bench.gateway_under_test import TRITON_MODEL, House, openai_objects, triton_objects
 from bench.load import Target
 from bench.processes import Cores
@@ -33,26 +33,20 @@ ANSWER_TOKENS = {"openai": 100, "triton": 1}
 
 def main() -> int:
     """Run, show, write; 0 when every bar is met, 1 when one is missed, 2 when nothing could be measured."""
-    options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    console = Console()
-    try:
+    options, console = arguments(), Console()
+
+    def run() -> dict[str, Any]:
         measured = measure(options, console)
-    except BenchError as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
-        return 2
-    except KeyboardInterrupt:
-        console.print("stopped; nothing was left running")
-        return 130
-    report.show(measured, console)
-    result = report.result(measured)
-    write(options.out, report.markdown(measured), result, console)
-    print("RESULT " + json.dumps(result, separators=(",", ":")))
-    return 0 if result["ok"] else 1
+        report.show(measured, console)
+        result = report.result(measured)
+        write(options.out, report.markdown(measured), result, console)
+        return result
+
+    return concluded(run)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench --quick --only openai,gateway,naive")
     parser.add_argument("--quick", action="store_true", help="short: for a look, not for figures")
     parser.add_argument(
         "--reps", type=int, default=None, help="repetitions, interleaved (default 3; quick 1)"

@@ -8,7 +8,6 @@ worker died before its result was recorded is run again. Ends with `RESULT {json
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -27,6 +26,7 @@ from typing import Any
 
 import aiohttp
 
+from bench import campaign
 from bench.build import BenchError
 from bench.gateway_under_test import free_port
 from bench.processes import tree
@@ -281,7 +281,7 @@ async def until_ended(gateway: Gateway, job_id: str) -> Any:
             await asyncio.sleep(0.25)
 
 
-async def campaign(rows: int, workers: int, kills: bool, seed: int) -> dict[str, Any]:
+async def run(rows: int, workers: int, kills: bool, seed: int) -> dict[str, Any]:
     """Run it; what came out."""
     seen, choose = Seen(), random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="enginehouse-batch-jobs-") as name:
@@ -310,7 +310,8 @@ async def campaign(rows: int, workers: int, kills: bool, seed: int) -> dict[str,
             finally:
                 await gateway.close()
             left = [path.name for path in (folder / "store" / "jobs").iterdir()]
-            return judged(rows, workers, job, output, errors, tally, seen, took_s, left)
+            told = judged(rows, workers, job, output, errors, tally, seen, took_s, left)
+            return {**told, "seed": seed}
 
 
 def judged(
@@ -361,18 +362,14 @@ def judged(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.batch_jobs", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = campaign.parser(__doc__, "python -m bench.batch_jobs --rows 2000")
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--no-kills", action="store_true", help="how fast it is when nobody dies")
     parser.add_argument("--seed", type=int, default=None, help="of the kills; default: the clock")
     options = parser.parse_args(arguments)
     seed = time.time_ns() if options.seed is None else options.seed
-    result = asyncio.run(campaign(options.rows, options.workers, not options.no_kills, seed))
-    print("RESULT", json.dumps({**result, "seed": seed}))
-    return 0 if result["ok"] else 1
+    return campaign.concluded(run(options.rows, options.workers, not options.no_kills, seed))
 
 
 if __name__ == "__main__":

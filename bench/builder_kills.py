@@ -8,9 +8,7 @@ all is well.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import random
 import signal
@@ -27,6 +25,8 @@ from typing import Any, Protocol
 
 from bench import real_engines, tiny_engines
 from bench.batch_jobs import redis
+from bench.campaign import concluded
+from bench.campaign import parser as parser_of
 from bench.killed_builder import TERMS
 from engine_builder.build.cache import Entry, StepCache
 from engine_builder.checkpoint import DigestCache
@@ -313,15 +313,14 @@ async def campaign(kills: int, freezes: int, seed: int, engines: Engines = tiny_
                             break
                         await asyncio.sleep(0.02)
                 chosen = random.Random(seed)
-                return await Campaign(Path(name), url, client, chosen, engines).run(kills, freezes)
+                told = await Campaign(Path(name), url, client, chosen, engines).run(kills, freezes)
+                return {**told, "seed": seed}
             finally:
                 await client.aclose()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.builder_kills", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = parser_of(__doc__, "python -m bench.builder_kills --kills 10 --freezes 2")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--freezes", type=int, default=8, help="builders stopped past their claim, and woken")
     parser.add_argument("--seed", type=int, default=None, help="of the moments; default: the clock")
@@ -331,9 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seed = time.time_ns() if options.seed is None else options.seed
     engines: Engines = real_engines if options.real else tiny_engines
-    result = asyncio.run(campaign(options.kills, options.freezes, seed, engines))
-    print("RESULT", json.dumps({**result, "seed": seed}))
-    return 0 if result["ok"] else 1
+    return concluded(campaign(options.kills, options.freezes, seed, engines))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ the HTTP of so many requests.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -31,6 +29,7 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
+from bench import campaign
 from bench.build import BenchError
 from bench.gateway_under_test import House, Running
 from bench.processes import Cores
@@ -38,7 +37,6 @@ from bench.triton import real_triton
 from emulator.engine import ModelConfig, Weights
 from emulator.triton.repository import EncoderModels, model_specs
 from engine_builder.repository import ModelSpec
-from enginehouse.errors import CommandError
 from enginehouse.local.model_servers import weights_folder
 from enginehouse.local.triton import TritonProcess
 from model_registry.entities import Deployment, Model, ServerRef
@@ -201,18 +199,16 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def main() -> int:
     """0: the bar is met; 1: missed; 2: it could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.embeddings", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench.embeddings --quick")
     parser.add_argument("--quick", action="store_true", help="512 texts, one round")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
+
+    def measured() -> dict[str, Any]:
         result = run(512, 1) if options.quick else run(2048, 3)
-    except (BenchError, CommandError, TimeoutError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    show(result, Console())
-    print("RESULT " + json.dumps(result, separators=(",", ":")))
-    return 0 if result["ok"] else 1
+        show(result, Console())
+        return result
+
+    return campaign.concluded(measured)
 
 
 if __name__ == "__main__":

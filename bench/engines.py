@@ -6,9 +6,7 @@ doubles of TensorRT-LLM's programs, and CPU engines serve what these leave. The 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import shutil
 import sys
@@ -23,10 +21,10 @@ from typing import Any
 import aiohttp
 import yaml
 
+from bench import campaign
 from bench.build import BenchError
 from bench.stack import Stack, running
 from enginehouse.api import AdminClient
-from enginehouse.errors import CommandError
 from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import TritonEnvironment, ensure_environment
 
@@ -299,21 +297,17 @@ async def run(folder: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it and print `RESULT {json}`; exit status 0 where the engine was promoted and no stream failed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engines", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench.engines --keep ./engines-run")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder and leave it there")
     options = parser.parse_args(arguments)
     folder = (options.keep or Path(tempfile.mkdtemp(prefix="enginehouse-engines-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        result = asyncio.run(run(folder))
-    except (BenchError, CommandError) as error:
-        print(f"error: {error}\nlogs: {folder}", file=sys.stderr)
-        print("RESULT " + json.dumps({"error": str(error).splitlines()[0], "ok": False}))
-        return 1
-    if options.keep is None:
+    status = campaign.concluded(run(folder))
+    if status == campaign.NOT_MEASURED:
+        print(f"logs: {folder}", file=sys.stderr)
+    elif options.keep is None:
         shutil.rmtree(folder, ignore_errors=True)
-    print("RESULT " + json.dumps(result))
-    return 0 if result["ok"] else 1
+    return status
 
 
 if __name__ == "__main__":

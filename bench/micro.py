@@ -6,7 +6,6 @@ that is gone or answers something else fails the run. Times are not judged.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import bodies, tokenizer, triton_schema
+from bench import bodies, campaign, tokenizer, triton_schema
 from bench.build import BenchError
 from gateway.api.answers import ChatStream
 from gateway.api.json_body import BodyLimits
@@ -323,10 +322,15 @@ def measure(step: Step, batch_s: float, batches: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.micro", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench.micro --quick")
     parser.add_argument("--quick", action="store_true", help="a few seconds in all")
     options = parser.parse_args()
-    batch_s, batches = (0.02, 3) if options.quick else (0.2, 7)
+    return campaign.concluded(lambda: measured(quick=options.quick))
+
+
+def measured(*, quick: bool) -> dict[str, Any]:
+    """µs by step, printed too. Raises BenchError for a step that is gone or answers something else."""
+    batch_s, batches = (0.02, 3) if quick else (0.2, 7)
     table = Table(title="Hot path", title_justify="left")
     table.add_column("step")
     table.add_column("µs", justify="right")
@@ -338,14 +342,10 @@ def main() -> int:
             for step in steps(folder, tracing):
                 results[step.name] = round(measure(step, batch_s, batches), 3)
                 table.add_row(step.name, f"{results[step.name]:,.2f}")
-        except BenchError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
         finally:
             tracing.close()  # it writes into the folder until then
     Console().print(table)
-    print("RESULT " + json.dumps({"ok": True, "us": results}, separators=(",", ":")))
-    return 0
+    return {"ok": True, "us": results}
 
 
 if __name__ == "__main__":

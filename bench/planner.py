@@ -8,7 +8,6 @@ measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from bench import campaign
+from bench.build import BenchError
 from engine_builder.checkpoint import CONFIG_FILE, Checkpoint
 from engine_builder.errors import PlanError
 from engine_builder.plan import KernelTables, Roofline, plan
@@ -77,32 +78,34 @@ CASES = (
 
 def main() -> int:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m bench.planner", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench.planner --quick")
     parser.add_argument("--quick", action="store_true", help="the first two cases")
     options = parser.parse_args()
+    return campaign.concluded(lambda: measured(quick=options.quick))
+
+
+def measured(*, quick: bool) -> dict[str, Any]:
+    """Each case beside its bars, printed too. Raises BenchError where the tables are not installed."""
     began_s = time.monotonic()
     try:
         tables = KernelTables.load()
     except PlanError as error:
-        print(f"nothing measured: {error}; {error.remedy}", file=sys.stderr)
-        return 2
+        raise BenchError(f"{error}; {error.remedy}") from error
     with tempfile.TemporaryDirectory(prefix="enginehouse-planner-") as folder:
         (Path(folder) / CONFIG_FILE).write_text(json.dumps(MIXTRAL), encoding="utf-8")
         rows = [
             _measure(case, tables, folder if case.checkpoint == "mixtral" else str(CONFIGS / case.checkpoint))
-            for case in CASES[: 2 if options.quick else None]
+            for case in CASES[: 2 if quick else None]
         ]
     drifted = list(_drifted(tables))
     Console(width=TABLE_WIDTH).print(_table(rows))
-    result = {
+    return {
         "ok": all(row["ok"] for row in rows) and not drifted,
         "aiconfigurator": tables.version,
         "cases": rows,
         "drifted": drifted,
         "took_s": round(time.monotonic() - began_s, 1),
     }
-    print("RESULT " + json.dumps(result, separators=(",", ":")))
-    return 0 if result["ok"] else 1
 
 
 def _measure(case: Case, tables: KernelTables, folder: str) -> dict[str, Any]:

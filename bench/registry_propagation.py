@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
-import signal
 import socket
 import statistics
 import sys
@@ -30,10 +28,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from bench import campaign
 from bench.build import BenchError
 from bench.gateway_under_test import ENGINEHOUSE, free_port
 from bench.processes import Cores, Process
-from enginehouse.errors import CommandError, MachineError
+from enginehouse.errors import MachineError
 from enginehouse.first_key import create_first_key
 from enginehouse.local.redis import require_redis
 from model_registry.config import RegistryConfig
@@ -286,26 +285,21 @@ def _positive(text: str) -> int:
 
 def main() -> int:
     """0: the bar is met; 1: missed; 2: it could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.registry_propagation", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench.registry_propagation --quick")
     parser.add_argument("--quick", action="store_true", help="2 workers, 60 changes")
     parser.add_argument("--workers", type=_positive, help="default: 4")
     parser.add_argument("--changes", type=_positive, help="default: 300")
     options = parser.parse_args()
     workers = options.workers or (2 if options.quick else 4)
     changes = options.changes or (60 if options.quick else 300)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
-    try:
+
+    def measured() -> dict[str, Any]:
         result = run(workers, changes, console)
-    except (BenchError, CommandError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was left running", file=sys.stderr)
-        return 130
-    show(result, console)
-    print("RESULT " + json.dumps(result, separators=(",", ":")))
-    return 0 if result["ok"] else 1
+        show(result, console)
+        return result
+
+    return campaign.concluded(measured)
 
 
 if __name__ == "__main__":

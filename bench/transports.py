@@ -6,9 +6,6 @@ streams through the gateway over both, in turns: unpaced (Triton is the limit) a
 
 from __future__ import annotations
 
-import argparse
-import json
-import signal
 import statistics
 import sys
 import tempfile
@@ -18,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import bodies, load, tokenizer
+from bench import bodies, campaign, load, tokenizer
 from bench.build import BenchError
 from bench.gateway_under_test import House, triton_objects
 from bench.load import Bodies, Target
@@ -124,22 +121,17 @@ def show(results: Results, console: Console) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.transports", description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--reps", type=int, default=None)
+    parser = campaign.parser(__doc__, "python -m bench.transports --quick")
+    parser.add_argument("--quick", action="store_true", help="short: for a look, not for figures")
+    parser.add_argument("--reps", type=int, default=None, help="repetitions, in turns (default 3; quick 1)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
+
+    def measured() -> dict[str, Any]:
         results = measure(options.quick, options.reps or (1 if options.quick else 3))
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was left running", file=sys.stderr)
-        return 130
-    show(results, Console())
-    print("RESULT " + json.dumps(results, separators=(",", ":")))
-    return 0
+        show(results, Console())
+        return {"ok": True, **results}
+
+    return campaign.concluded(measured)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from controller.probing import Probing
 from inference.errors import InferenceError, SchemaError
 from model_registry.entities import Endpoint, LaneName, ServerRef
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Introspect(Protocol):
@@ -133,5 +133,5 @@ def _learnt(name: str, task: asyncio.Task[Observation]) -> Observation:
     error = task.exception()
     if error is None:
         return task.result()
-    log.error("a look at a model server failed unexpectedly", extra={"endpoint": name}, exc_info=error)
+    _log.error("a look at a model server failed unexpectedly", extra={"endpoint": name}, exc_info=error)
     return Observation(False, f"its answer could not be understood ({type(error).__name__}: {error})")

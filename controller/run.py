@@ -37,7 +37,7 @@ from model_registry.leadership import Leadership
 from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 STANDBY_S = 0.25
 """How often a controller that does not lead asks whether it may."""
@@ -111,14 +111,14 @@ class Controller:
             if await self._lead():
                 await self._reconcile()
             if self._away:
-                log.info("registry back")
+                _log.info("registry back")
             self._away = False
         except RegistryUnavailableError as error:
             if not self._away:
-                log.warning("registry away; endpoints stay as they are", extra={"error": str(error)})
+                _log.warning("registry away; endpoints stay as they are", extra={"error": str(error)})
             self._away = True
         except LeadershipLostError:
-            log.warning("leadership lost", extra={"holder": self._holder})
+            _log.warning("leadership lost", extra={"holder": self._holder})
             self.leadership = None
             if self._replicas is not None:
                 await self._replicas.lead(None)
@@ -127,7 +127,7 @@ class Controller:
         before, ttl_s = self.leadership, self._config.leadership_ttl_s
         self.leadership = await self._store.claim_leadership(self._holder, ttl_s)
         if (before is None) != (self.leadership is None):
-            log.info(
+            _log.info(
                 "leadership changed", extra={"holder": self._holder, "leading": self.leadership is not None}
             )
         if self._replicas is not None:
@@ -167,7 +167,7 @@ class Controller:
             leadership=self.leadership,
         )
         for name in await self._store.sweep(as_of_ms=renewal.as_of_ms, leadership=self.leadership):
-            log.info("endpoint gone", extra={"endpoint": name, "reason": "not renewed"})
+            _log.info("endpoint gone", extra={"endpoint": name, "reason": "not renewed"})
         if self._rollouts is not None:
             await self._rollouts.act(snapshot, self.leadership)
         await self._act_on_replicas(snapshot)
@@ -181,7 +181,7 @@ class Controller:
         except (RegistryUnavailableError, LeadershipLostError):
             raise
         except Exception:
-            log.exception("acting on replicas failed unexpectedly")
+            _log.exception("acting on replicas failed unexpectedly")
 
     def _count_failures(self, desired: dict[str, Desired], observations: dict[str, Observation]) -> None:
         for name in self._failures.keys() - desired.keys():
@@ -201,10 +201,10 @@ class Controller:
                     action.name, state, action.reason, ttl_s=ttl_s, leadership=self.leadership
                 )
         except (UnknownObjectError, IllegalTransitionError, RegistryBusyError) as error:
-            log.info("endpoint changed meanwhile", extra={"endpoint": action.name, "error": str(error)})
+            _log.info("endpoint changed meanwhile", extra={"endpoint": action.name, "error": str(error)})
             return
         was = None if before is None else before.state
-        log.info(
+        _log.info(
             "endpoint changed",
             extra={"endpoint": action.name, "was": was, "state": state, "reason": action.reason},
         )
@@ -215,7 +215,7 @@ class Controller:
         try:
             await self._store.resign_leadership(self.leadership)
         except RegistryUnavailableError as error:
-            log.info("leadership not handed over", extra={"error": str(error)})
+            _log.info("leadership not handed over", extra={"error": str(error)})
         self.leadership = None
 
 

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import json
 import signal
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -35,42 +34,15 @@ from emulator.engine import (
 )
 from emulator.engine.encoder import Encoder
 from emulator.engine.tokenizer import EngineTokenizer
+from emulator.openai_answers import Answer, usage_of
+from emulator.openai_asks import Ask, BadRequestError, UnservedError, read_ask, refuse_unserved
 from emulator.openai_embeddings import BadEmbeddingRequestError, embeddings_answer
 from emulator.openai_kv_events import kv_cache_events
+from emulator.openai_pieces import ChoiceText, Piece
+from telemetry.whole_file import write_whole
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_DEFAULT_MAX_TOKENS = 256
 _MODELS = web.AppKey("models", dict[str, "ServedModel"])
 _numbers = itertools.count(1)
-
-
-_SERVED = frozenset(
-    {"model", "messages", "prompt", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens"}
-    | {"stop", "temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "fault"}
-    | {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
-)
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "best_of": (1,),
-    "response_format": ({"type": "text"},),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True,),
-    "top_k": (-1,),
-    "repetition_penalty": (1,),
-    "reasoning_effort": ("none",),
-}
-"""Values of other fields that ask for nothing, besides null, false, 0 and what is empty."""
-
-
-class BadRequestError(Exception):
-    """The request cannot be served as written; the text names the field."""
-
-
-class UnservedError(Exception):
-    """The request asks for what this small server does not do."""
-
-    def __init__(self, field: str, remedy: str = "Remove it.") -> None:
-        super().__init__(f"`{field}` is not supported so by the emulator's OpenAI server. {remedy}")
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,32 +68,6 @@ class ServedModel:
         weights = Weights.load(model_dir)
         engine = Engine(weights, limits or EngineLimits(), Pacing.load(pacing), faults)
         return cls(name, engine, EngineTokenizer(model_dir), Encoder(weights))
-
-
-@dataclass(slots=True)
-class Piece:
-    """New text of one choice, or its end, with the exact token counts so far."""
-
-    index: int
-    text: str = ""
-    finish_reason: str | None = None
-    output_tokens: int = 0
-    stop: str | None = None
-    """The stop string that ended it, which vLLM tells as `stop_reason`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One request, read and checked."""
-
-    prompt: tuple[int, ...]
-    max_tokens: int
-    stops: tuple[str, ...]
-    sampling: SamplingParams
-    choices: int
-    stream: bool
-    include_usage: bool
-    fault: str | None
 
 
 def create_app(models: Sequence[ServedModel]) -> web.Application:
@@ -227,7 +173,7 @@ async def _stream(request: web.Request, model: ServedModel, ask: Ask, answer: An
             await response.write(_event({"error": {"message": str(error), "type": "server_error"}}))
             return response
     if ask.include_usage:
-        usage = _usage(len(ask.prompt), sum(tokens.values()))
+        usage = usage_of(len(ask.prompt), sum(tokens.values()))
         await response.write(_event({**answer.head(chunk=True), "choices": [], "usage": usage}))
     await response.write(b"data: [DONE]\n\n")
     await response.write_eof()
@@ -242,7 +188,7 @@ async def _whole(model: ServedModel, ask: Ask, answer: Answer) -> dict[str, Any]
             texts[piece.index] += piece.text
             ends[piece.index] = piece
     choices = [answer.choice(index, texts[index], ends[index]) for index in range(ask.choices)]
-    usage = _usage(len(ask.prompt), sum(end.output_tokens for end in ends))
+    usage = usage_of(len(ask.prompt), sum(end.output_tokens for end in ends))
     return {**answer.head(chunk=False), "choices": choices, "usage": usage}
 
 
@@ -279,102 +225,6 @@ async def generate(model: ServedModel, ask: Ask) -> AsyncGenerator[Piece, None]:
             model.engine.cancel(number)
 
 
-class ChoiceText:
-    """Turns the tokens of one choice into text: whole characters only, nothing past a stop string."""
-
-    def __init__(self, index: int, tokenizer: EngineTokenizer, stops: Sequence[str]) -> None:
-        self.index = index
-        self._tokenizer = tokenizer
-        self._stops = stops
-        self._tokens: list[int] = []
-        self._sent = 0
-        self._ended = False
-
-    def add(self, output: EngineOutput) -> Piece:
-        """The piece that follows from one output; empty while a character or stop string may be open."""
-        if self._ended:
-            return Piece(self.index, output_tokens=self._counted())
-        self._tokens += output.token_ids
-        text = self._tokenizer.decode(self._tokens)
-        met = min(((at, stop) for stop in self._stops if (at := text.find(stop)) >= 0), default=None)
-        reason: str | None = output.finish_reason
-        if met is not None:
-            text, reason, self._ended = text[: met[0]], "stop", True
-        elif not output.final:
-            text = text.rstrip(_REPLACEMENT)
-            text = text[: len(text) - _open_tail(text, self._stops)]
-        new, self._sent = text[self._sent :], max(self._sent, len(text))
-        return Piece(self.index, new, reason, self._counted(), met and met[1])
-
-    def _counted(self) -> int:
-        """Tokens of the answer; the end token is none of it."""
-        return len(self._tokens) - (self._tokens[-1:] == [self._tokenizer.eos_id])
-
-
-def _open_tail(text: str, stops: Sequence[str]) -> int:
-    """Length of the longest end of `text` with which a stop string begins."""
-    lengths = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
-    return max(lengths, default=0)
-
-
-def refuse_unserved(body: dict[str, Any]) -> None:
-    """Raise UnservedError for a field that would have to be ignored."""
-    for field, value in body.items():
-        if field not in _SERVED and value and value not in _NEUTRAL.get(field, ()):
-            raise UnservedError(field)
-
-
-def read_ask(body: dict[str, Any], tokenizer: EngineTokenizer, *, chat: bool) -> Ask:
-    """Reads a body in OpenAI's words; BadRequestError names the field that is wrong."""
-    stop = body.get("stop") or ()
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or _DEFAULT_MAX_TOKENS
-    seed = body.get("seed")
-    try:
-        return Ask(
-            prompt=tuple(_chat_prompt(body, tokenizer) if chat else _text_prompt(body, tokenizer)),
-            max_tokens=int(limit),
-            stops=stops,
-            sampling=SamplingParams(
-                temperature=_number(body, "temperature", 1.0),
-                top_p=_number(body, "top_p", 1.0),
-                presence_penalty=_number(body, "presence_penalty", 0.0),
-                frequency_penalty=_number(body, "frequency_penalty", 0.0),
-                seed=None if seed is None else int(seed) % 2**64,
-            ),
-            choices=int(body.get("n") or 1),
-            stream=bool(body.get("stream")),
-            include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
-            fault=body.get("fault"),
-        )
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise BadRequestError(f"a field has the wrong type: {error}") from error
-
-
-def _chat_prompt(body: dict[str, Any], tokenizer: EngineTokenizer) -> list[int]:
-    messages = body.get("messages")
-    if not messages:
-        raise BadRequestError("messages must not be empty")
-    plain = [{"role": message["role"], "content": message["content"]} for message in messages]
-    return tokenizer.encode(tokenizer.render_chat(plain), add_special_tokens=False)
-
-
-def _text_prompt(body: dict[str, Any], tokenizer: EngineTokenizer) -> list[int]:
-    prompt = body.get("prompt")
-    if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
-        return prompt
-    if isinstance(prompt, list) and prompt and not any(isinstance(one, bool) for one in prompt):
-        raise UnservedError("prompt", "Send one text or one list of token ids.")
-    if not isinstance(prompt, str):
-        raise BadRequestError("prompt must be one text or one list of token ids")
-    return tokenizer.encode(prompt)
-
-
-def _number(body: dict[str, Any], name: str, default: float) -> float:
-    value = body.get(name)
-    return default if value is None else float(value)
-
-
 def _engine_request(number: str, index: int, ask: Ask, tokenizer: EngineTokenizer) -> EngineRequest:
     params = ask.sampling
     if params.seed is not None and index:
@@ -393,50 +243,6 @@ def _engine_request(number: str, index: int, ask: Ask, tokenizer: EngineTokenize
         sampling=params,
         fault=ask.fault,
     )
-
-
-class Answer:
-    """Bodies of one answer, in the words of chat or of text completions."""
-
-    def __init__(self, model: str, *, chat: bool, tier: str | None = None) -> None:
-        self._tier = {} if tier is None else {"service_tier": "default"}
-        self._model = model
-        self._chat = chat
-        self._id = f"{'chatcmpl' if chat else 'cmpl'}-{next(_numbers)}"
-        self._created = int(time.time())
-
-    def head(self, *, chunk: bool) -> dict[str, Any]:
-        name = "text_completion"
-        if self._chat:
-            name = "chat.completion.chunk" if chunk else "chat.completion"
-        return {"id": self._id, "object": name, "created": self._created, "model": self._model, **self._tier}
-
-    def choice(self, index: int, text: str, end: Piece) -> dict[str, Any]:
-        said: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-        )
-        return {"index": index, **said, "logprobs": None, **_ending(end)}
-
-    def opening(self, choices: int) -> dict[str, Any]:
-        """The first event: the role of every choice, no text yet."""
-        said: dict[str, Any] = {"delta": {"role": "assistant", "content": ""}} if self._chat else {"text": ""}
-        empty = [
-            {"index": index, **said, "logprobs": None, "finish_reason": None} for index in range(choices)
-        ]
-        return {**self.head(chunk=True), "choices": empty}
-
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        said: dict[str, Any] = {"delta": {"content": piece.text}} if self._chat else {"text": piece.text}
-        choice = {"index": piece.index, **said, "logprobs": None, **_ending(piece)}
-        return {**self.head(chunk=True), "choices": [choice]}
-
-
-def _ending(piece: Piece) -> dict[str, Any]:
-    return {"finish_reason": piece.finish_reason, "stop_reason": piece.stop}
-
-
-def _usage(prompt: int, output: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 
 def _event(body: dict[str, Any]) -> bytes:
@@ -460,9 +266,7 @@ async def _run(models: Sequence[ServedModel], host: str, port: int, ready_file: 
         address = runner.addresses[0]
         ready = json.dumps({"base_url": f"http://{host}:{address[1]}/v1", "models": [m.name for m in models]})
         if ready_file is not None:
-            scratch = ready_file.with_name(f"{ready_file.name}.part")
-            scratch.write_text(ready, encoding="utf-8")
-            scratch.rename(ready_file)
+            write_whole(ready_file, ready)
         await stop.wait()
     finally:
         await runner.cleanup()

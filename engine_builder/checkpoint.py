@@ -20,6 +20,7 @@ from fsspec.core import url_to_fs
 
 from engine_builder.errors import CheckpointError
 from engine_builder.shape import Shape
+from telemetry.whole_file import write_whole
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json")
@@ -51,10 +52,7 @@ class DigestCache:
         """Remember one, on disk at once: the next file may take minutes."""
         self._known[key] = digest
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside = self.path.with_suffix(".new")
-            beside.write_text(json.dumps(self._known, indent=0), encoding="utf-8")
-            beside.replace(self.path)
+            write_whole(self.path, json.dumps(self._known, indent=0))
 
 
 @dataclass(frozen=True, slots=True)

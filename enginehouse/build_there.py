@@ -81,7 +81,7 @@ class Waiting:
         why = why_it_waits(build.asked, builders)
         if not self._said:
             self._said = True
-            self._say(f"{why}. It is waited for {self._wait_s:.0f} s (--wait)")
+            self._say(f"{why}. It is waited for {self._wait_s:.0f} s (--builder-timeout)")
         if self._nobody_since_s is None:
             self._nobody_since_s = now_s
         if now_s - self._nobody_since_s >= self._wait_s:

@@ -11,8 +11,8 @@ from typing import Any
 from enginehouse.api import chat_stream, model_names
 from enginehouse.connection import Connection
 from enginehouse.errors import ApiError, CommandError
+from enginehouse.interrupted import says_what_is_left
 
-INTERRUPTED = 130
 Write = Callable[[str], None]
 
 
@@ -73,8 +73,9 @@ def converse(conversation: Conversation, message: str | None) -> None:
     said = sys.stdin.read() if message is None else message
     if not said.strip():
         raise CommandError("nothing to say: the message is empty", 'try: enginehouse chat "Hello"')
-    if not _turn(conversation, said):
-        sys.exit(INTERRUPTED)
+    with says_what_is_left(lambda: "the answer is not whole"):
+        if not _turn(conversation, said):
+            raise KeyboardInterrupt
 
 
 def _loop(conversation: Conversation) -> None:

@@ -1,17 +1,29 @@
-"""Interrupted: SIGTERM ends a command as Ctrl-C does, so that it puts back what it has changed."""
+"""Interrupted: a command that is ended puts back what it has changed, and says what it leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+@contextmanager
+def says_what_is_left(left: Callable[[], str]) -> Iterator[None]:
+    """On Ctrl-C, one sentence on stderr, made once all inside has ended; the command still ends with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"stopped: {left()}\n")
+        raise
+
+
 async def until_done(work: Coroutine[Any, Any, T]) -> T:
-    """Its result. Raises KeyboardInterrupt once it has ended on a SIGTERM."""
+    """Its result; SIGTERM ends it as Ctrl-C does. Raises KeyboardInterrupt once it has ended on that."""
     task = asyncio.ensure_future(work)
     asked = False
 

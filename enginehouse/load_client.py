@@ -24,10 +24,10 @@ Says = Callable[[int, int, int], None]
 class LoadClient:
     """One target's; use as `async with`. Connections are kept and used again."""
 
-    def __init__(self, target: Target, most_at_once: int) -> None:
+    def __init__(self, target: Target, concurrency: int) -> None:
         self._target = target
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        self._slots = asyncio.Semaphore(most_at_once)
+        self._slots = asyncio.Semaphore(concurrency)
         self._requests = TimedRequests(target.connection, target.model, (), 16, self._session)
 
     async def __aenter__(self) -> LoadClient:
@@ -43,7 +43,7 @@ class LoadClient:
     async def run(self, plan: Sequence[Planned], seconds: float, says: Says) -> Run:
         """Send all of a plan of so many seconds, and wait for the answers.
 
-        Past `most_at_once` requests under way a request waits, which counts in its times as lateness.
+        Past `concurrency` requests under way a request waits, which counts in its times as lateness.
         """
         outcomes: list[Outcome] = []
         began_s = monotonic()

@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
     """Of a trace's requests: longer ones are left out."""
     ttft_s: float | None
     itl_s: float | None
-    most_at_once: int
+    concurrency: int
     driver: Driver
     tokenizer: str | None
     rounds: int
@@ -63,7 +63,7 @@ async def load_test(wanted: Wanted, says: Says) -> list[Result]:
         turns = wanted.rounds if tokenizers is None else AIPERF_ROUNDS
     async with AsyncExitStack() as stack:
         if tokenizers is None:
-            senders = [await _own(stack, target, wanted.most_at_once) for target in wanted.targets]
+            senders = [await _own(stack, target, wanted.concurrency) for target in wanted.targets]
         else:
             senders = [partial(_by_aiperf, *pair) for pair in zip(wanted.targets, tokenizers, strict=True)]
         runs = await _in_turns(wanted, plans, senders, turns, says)
@@ -115,8 +115,8 @@ def joined(runs: Sequence[Run], part_s: float) -> Run:
     return Run(outcomes, sum(run.span_s for run in runs))
 
 
-async def _own(stack: AsyncExitStack, target: Target, most_at_once: int) -> Send:
-    client = await stack.enter_async_context(LoadClient(target, most_at_once))
+async def _own(stack: AsyncExitStack, target: Target, concurrency: int) -> Send:
+    client = await stack.enter_async_context(LoadClient(target, concurrency))
     await client.calibrate()
 
     async def send(plan: Sequence[Planned], seconds: float, says: Callable[[str], None]) -> Run:

@@ -47,11 +47,11 @@ async def compare_targets(
     prompts: Sequence[Prompt],
     wanted: Thresholds,
     max_tokens: int,
-    at_once: int,
+    concurrency: int,
     says: Says,
 ) -> Result:
     """Both sides asked everything. Raises CommandError, ApiError where one refuses."""
-    slots = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(concurrency)
     found: list[Compared | None] = [None] * len(prompts)
     done = 0
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
@@ -86,7 +86,7 @@ async def keep(candidate: Target, baseline: Target, result: Result) -> str:
     fields = await engine_of(candidate)
     if fields is None:
         raise CommandError(
-            f"--record: the registry knows no one engine of {candidate.name}",
+            f"--save: the registry knows no one engine of {candidate.name}",
             "its Deployment must name one (`engine:`), and an admin key is needed",
         )
     kept = record(result.summary, result.verdict, baseline.name, result.at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from enginehouse.card_files import read_engine_card
 from enginehouse.errors import CommandError
+from enginehouse.written import write_text
 from model_registry.knobs import Knobs
 from router.policies import PolicyError, make, names
 from router.replay.engine import EngineCard
@@ -125,10 +127,10 @@ def _table(asked: Asked, workload: Workload, rate: float, answers: list[Answer])
     slo = asked.slo
     table = Table(
         title=f"{workload.name}, {len(workload.requests):,} requests at {rate:.2f}/s; "
-        f"SLO for {slo.share:.0%}: TTFT {slo.ttft_s:g} s, TPOT {slo.tpot_s:g} s"
+        f"SLO for {slo.share:.0%}: TTFT {slo.ttft_s:g} s, ITL {slo.itl_s:g} s"
     )
     table.add_column("policy")
-    for head in ("engines", "SLO met %", "hits %", "TTFT s", "TTFT p99 s", "p99 slowdown", "TPOT ms"):
+    for head in ("engines", "SLO met %", "hits %", "TTFT s", "TTFT p99 s", "p99 slowdown", "ITL ms"):
         table.add_column(head, justify="right")
     for answer in answers:
         ones = answer.summaries
@@ -138,7 +140,7 @@ def _table(asked: Asked, workload: Workload, rate: float, answers: list[Answer])
             interval([one.mean_ttft_s for one in ones]),
             interval([one.p99_ttft_s for one in ones]),
             interval([one.p99_slowdown for one in ones]),
-            interval([1000 * one.mean_tpot_s for one in ones]),
+            interval([1000 * one.mean_itl_s for one in ones]),
         )
         style = None if answer.met >= slo.share else "red"
         table.add_row(answer.policy, str(answer.engines), *map(str, figures), style=style)
@@ -146,12 +148,10 @@ def _table(asked: Asked, workload: Workload, rate: float, answers: list[Answer])
 
 
 def _write(path: Path, rate: float, answers: list[Answer]) -> None:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(["policy", "engines", "rate", "seed", *Summary._fields])
-            for answer in answers:
-                for seed, one in enumerate(answer.summaries, 1):
-                    rows.writerow([answer.policy, answer.engines, rate, seed, *one])
-    except OSError as error:
-        raise CommandError(f"--out {path}: {error.strerror}.", "Name a file that can be written.") from error
+    text = StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["policy", "engines", "rate", "seed", *Summary._fields])
+    for answer in answers:
+        for seed, one in enumerate(answer.summaries, 1):
+            rows.writerow([answer.policy, answer.engines, rate, seed, *one])
+    write_text(path, text.getvalue(), "--out")

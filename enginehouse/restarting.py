@@ -95,13 +95,14 @@ async def _one(connection: Connection, server: Server, patience: Patience, tell:
     if not force:
         await _until_others_have_room(connection, target, served, patience.ready_s, tell)
     keeps = target.drain.name in drains
-    if not keeps:
-        await drain(connection, target)
     try:
+        if not keeps:
+            await drain(connection, target)
         await until_empty(connection, target, patience.drain_s, tell)
     except BaseException:
         if not keeps:
             await undo(connection, target)
+            tell(f"{server.url}: not restarted; it takes requests again")
         raise
     await _run(server, tell)
     if keeps:
@@ -168,12 +169,17 @@ async def _run(server: Server, tell: Tell) -> None:
     except asyncio.CancelledError:
         process.terminate()
         await process.wait()
+        tell(_stays_drained(server))
         raise
     if status != 0:
         raise CommandError(
             f"{shlex.join(command)} ended with status {status}",
-            f"{server.url} stays drained; when it is well: enginehouse drain {server.url} --undo",
+            _stays_drained(server),
         )
+
+
+def _stays_drained(server: Server) -> str:
+    return f"{server.url} stays drained; when it is well: enginehouse drain {server.url} --undo"
 
 
 async def _ready(connection: Connection, served: Sequence[dict[str, Any]]) -> Counter[str]:

@@ -61,6 +61,10 @@ class Wanted(NamedTuple):
     gpus: int
 
 
+PUT_BACK = "everything is as it was"
+"""What is said once it is."""
+
+
 class Found(NamedTuple):
     """What came of it."""
 
@@ -85,6 +89,7 @@ async def tune_deployment(connection: Connection, wanted: Wanted, says: Says) ->
     finally:
         if not keep:
             await asyncio.shield(tuned.restore())
+            says(PUT_BACK)
     if keep:
         await tuned.finish()
     return Found(done, journal, card)

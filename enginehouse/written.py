@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
-from secrets import token_hex
 
 from enginehouse.errors import CommandError
+from telemetry.whole_file import write_whole
 
 WRONG_SHAPE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading JSON raises that another program has written, or none."""
@@ -27,11 +26,10 @@ def why_wrong(error: Exception) -> str:
 def write_text(path: Path, text: str, option: str) -> None:
     """In place of what is there; folders are made. Raises CommandError naming the option."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")  # a pipe or a terminal
         else:
-            _replace(path.resolve(), text)
+            write_whole(path.resolve(), text, synced=True)
     except OSError as error:
         raise CommandError(
             f"{option} {path}: {error.strerror}.", "Name a file that can be written."
@@ -47,14 +45,3 @@ def check_writable(*asked: tuple[Path | None, str]) -> None:
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             what = "is a folder" if path.is_dir() else f"{folder} cannot be written to"
             raise CommandError(f"{option} {path}: {what}.", "Name a file that can be written.")
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{token_hex(4)}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        if path.exists():
-            shutil.copymode(path, draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

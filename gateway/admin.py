@@ -28,6 +28,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway.api.errors import INVALID_REQUEST, PERMISSION, ApiError, bad_request
+from gateway.json_answer import json_answer
 from model_registry import pool_conflicts
 from model_registry.entities import ApiKey, Endpoint, Profile
 from model_registry.errors import ManifestErrors, NameTakenError, RegistryUnavailableError, UnknownObjectError
@@ -144,7 +145,7 @@ class AdminApi:
             return _mistakes(error)
         _check_policies(objects)
         applied = await self._write(objects, dry_run=body.dry_run)
-        return _json({"version": applied.version, "applied": _told(applied, map(ref_of, objects))})
+        return json_answer({"version": applied.version, "applied": _told(applied, map(ref_of, objects))})
 
     async def history(self, request: web.Request) -> web.Response:
         """The versions of an object that are kept, the oldest first, each with what it changed."""
@@ -153,7 +154,7 @@ class AdminApi:
         kept = await self._store.history(kind, name)
         if not kept and await self._store.get(kind, name) is None:
             raise UnknownObjectError(kind, name)
-        return _json({"kind": kind, "name": name, "versions": list(_versions(kept))})
+        return json_answer({"kind": kind, "name": name, "versions": list(_versions(kept))})
 
     async def rollback(self, request: web.Request) -> web.Response:
         """Store an earlier version of an object again, by the rules for any other change."""
@@ -165,7 +166,7 @@ class AdminApi:
         there = pool_conflicts.by_ref((await self._view()).snapshot.objects())
         pool_conflicts.check(pool_conflicts.sharing([item], there | {ref_of(item): item}))
         applied = await self._write([item], dry_run=body.dry_run)
-        return _json({"version": applied.version, "applied": _told(applied, [ref_of(item)])})
+        return json_answer({"version": applied.version, "applied": _told(applied, [ref_of(item)])})
 
     async def list_objects(self, request: web.Request) -> web.Response:
         """Every object of a kind, by name."""
@@ -173,7 +174,9 @@ class AdminApi:
         kind = kind_named(request.match_info["kind"])
         view = await self._view()
         items = sorted((i for i in view.snapshot.objects() if kind_of(i) == kind), key=lambda i: i.name)
-        return _json({"kind": kind, **view.source, "items": [item.model_dump(mode="json") for item in items]})
+        return json_answer(
+            {"kind": kind, **view.source, "items": [item.model_dump(mode="json") for item in items]}
+        )
 
     async def get_object(self, request: web.Request) -> web.Response:
         """One object, and its manifest."""
@@ -184,7 +187,7 @@ class AdminApi:
         if item is None:
             raise UnknownObjectError(kind, name)
         found = {"object": item.model_dump(mode="json"), "manifest": to_manifest(item)}
-        return _json({"kind": kind, "name": name, **view.source, **found})
+        return json_answer({"kind": kind, "name": name, **view.source, **found})
 
     async def delete_object(self, request: web.Request) -> web.Response:
         """Delete one object; one that others need only with `cascade=true`."""
@@ -198,7 +201,7 @@ class AdminApi:
         deleted = [
             {"kind": kind, "name": name} for (kind, name), what in applied.outcomes if what == "deleted"
         ]
-        return _json({"version": applied.version, "deleted": deleted})
+        return json_answer({"version": applied.version, "deleted": deleted})
 
     async def create_key(self, request: web.Request) -> web.Response:
         """A new key of a tenant. Only its hash is stored; the answer is the one place that shows it."""
@@ -216,7 +219,7 @@ class AdminApi:
             )
         applied = await self._write([key])
         answer = {"key": clear, "name": key.name, "tenant": key.tenant, "admin": key.admin}
-        return _json({**answer, "version": applied.version}, status=201)
+        return json_answer({**answer, "version": applied.version}, status=201)
 
     async def revoke_key(self, request: web.Request) -> web.Response:
         """Let nobody in by a key any more, for good."""
@@ -226,14 +229,14 @@ class AdminApi:
         if not isinstance(key, ApiKey):
             raise UnknownObjectError("ApiKey", name)
         applied = await self._write([key.model_copy(update={"revoked": True})])
-        return _json({"name": name, "tenant": key.tenant, "revoked": True, "version": applied.version})
+        return json_answer({"name": name, "tenant": key.tenant, "revoked": True, "version": applied.version})
 
     async def snapshot(self, request: web.Request) -> web.Response:
         """What this process serves from, and how old that is."""
         self._require_admin(request)
         watcher, current = self._watcher, self._watcher.current
         endpoints = [item for item in current.objects() if isinstance(item, Endpoint)]
-        return _json(
+        return json_answer(
             {
                 "version": current.version,
                 "age_s": _finite(watcher.staleness_s),
@@ -352,8 +355,4 @@ def _mistakes(errors: ManifestErrors) -> web.Response:
         "code": "invalid_manifest",
         "details": [asdict(error) for error in errors.errors],
     }
-    return _json({"error": error}, status=400)
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+    return json_answer({"error": error}, status=400)

@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from gateway.admin import require_admin
 from gateway.api.errors import bad_request
+from gateway.json_answer import json_answer
+from gateway.query_limit import limit_of
 from model_registry.build_jobs.entities import AskedBuild, EngineBuild
 from model_registry.build_jobs.store import BuildStore
 from model_registry.engine_specs import EngineSpec
@@ -36,15 +38,15 @@ def build_routes(builds: BuildStore, snapshot: Callable[[], Snapshot]) -> list[w
 
     async def ask(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
-        return _json({"build": await builds.ask(await _asked(request))})
+        return json_answer({"build": await builds.ask(await _asked(request))})
 
     async def newest(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
-        return _json({"builds": await builds.newest(_limit(request.query.get("limit")))})
+        return json_answer({"builds": await builds.newest(limit_of(request, _LIMIT, _MOST))})
 
     async def one(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
-        return _json({"build": await builds.get(request.match_info["id"])})
+        return json_answer({"build": await builds.get(request.match_info["id"])})
 
     async def log(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
@@ -53,15 +55,15 @@ def build_routes(builds: BuildStore, snapshot: Callable[[], Snapshot]) -> list[w
             raise bad_request("after must be a cursor that an earlier answer gave", "after")
         build: EngineBuild = await builds.get(build_id)  # before its log, so that an ended one's log is all
         page = await builds.log(build_id, after)
-        return _json({"build": build, "lines": page.lines, "after": page.after})
+        return json_answer({"build": build, "lines": page.lines, "after": page.after})
 
     async def cancel(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
-        return _json({"build": await builds.cancel(request.match_info["id"])})
+        return json_answer({"build": await builds.cancel(request.match_info["id"])})
 
     async def builders(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
-        return _json({"builders": await builds.builders()})
+        return json_answer({"builders": await builds.builders()})
 
     return [
         web.get("/admin/v1/builders", builders),
@@ -88,16 +90,3 @@ async def _asked(request: web.Request) -> AskedBuild:
     if not _DIGEST.fullmatch(asked.digest):
         raise bad_request("digest must be the engine's SHA-256, 64 digits of 0-9 a-f", "digest")
     return asked
-
-
-def _limit(given: str | None) -> int:
-    if given is None:
-        return _LIMIT
-    limit = int(given) if given.isascii() and given.isdigit() and len(given) <= 4 else 0
-    if not 1 <= limit <= _MOST:
-        raise bad_request(f"limit must be a whole number from 1 to {_MOST}", "limit")
-    return limit
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

@@ -179,8 +179,10 @@ class _Connection(web.RequestHandler):
         super().handle_error(request, status, exc, message)  # logs, and raises where an answer has begun
         shape = INTERNAL_ERROR
         if status < 500:
-            first = (message or "").strip().split("\n")[0]
-            shape = ApiError(status, f"The request is not valid HTTP: {first}", code="invalid_http").shape
+            # The first line, without its bytes: a parser quotes headers, keys among them.
+            why = (message or "").strip().partition("\n")[0].partition(", when reading")[0].rstrip(" :.")
+            text = f"The request is not valid HTTP: {why or 'it cannot be read'}."
+            shape = ApiError(status, text, code="invalid_http").shape
         response = web.Response(body=encode_error(shape), status=status, content_type="application/json")
         response.force_close()
         return response

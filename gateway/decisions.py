@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 from aiohttp import web
 
 from gateway.admin import require_admin
-from gateway.api.errors import bad_request
+from gateway.json_answer import json_answer
+from gateway.query_limit import limit_of
 from model_registry.snapshot import Snapshot
 from router.attempts import Router
 from router.explain import as_dict, line
@@ -33,7 +33,9 @@ def decision_routes(
     async def decisions(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
         query = request.query
-        found = router.decisions.find(query.get("request_id"), query.get("model"), _limit(query.get("limit")))
+        found = router.decisions.find(
+            query.get("request_id"), query.get("model"), limit_of(request, _LIMIT, _MOST)
+        )
         why_left = router.paces.why_left
         told = {
             "worker": worker,
@@ -41,7 +43,7 @@ def decision_routes(
             "kept": len(router.decisions),
             "decisions": [as_dict(one, why_left) for one in found],
         }
-        return web.Response(body=msgspec.json.encode(told), content_type="application/json")
+        return json_answer(told)
 
     return [web.get("/admin/v1/decisions", decisions)]
 
@@ -53,12 +55,3 @@ def header_of(router: Router, request_id: str, attempts: Sequence[AttemptTrace])
         return b""
     first = [one.endpoint for one in attempts if one.first_token_ns is not None]
     return f"x-enginehouse-decision: {line(found, first[-1] if first else None)}\r\n".encode()
-
-
-def _limit(given: str | None) -> int:
-    if given is None:
-        return _LIMIT
-    limit = int(given) if given.isascii() and given.isdigit() and len(given) <= 4 else 0
-    if not 1 <= limit <= _MOST:
-        raise bad_request(f"limit must be a whole number from 1 to {_MOST}", "limit")
-    return limit

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from gateway.admin import require_admin
+from gateway.json_answer import json_answer
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
 from router.deciding import Deciding
@@ -32,7 +32,7 @@ def forecast_routes(
         now_s = asyncio.get_running_loop().time()
         told = [_of(deciding, one, now_s) for one in endpoints if model in (None, one.model)]
         answer = {"worker": worker, "workers": workers, "forecasts": told}
-        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+        return json_answer(answer)
 
     return [web.get("/admin/v1/forecasts", forecasts)]
 

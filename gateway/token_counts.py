@@ -10,10 +10,10 @@ from gateway.access import check_allowed
 from gateway.api.anthropic.translate import parse_count
 from gateway.api.errors import ApiError, bad_request
 from gateway.api.requests import ApiRequest
-from gateway.api.sse import encode
 from gateway.api.translated import Translation
 from gateway.body import read_body
 from gateway.config import GatewayConfig
+from gateway.json_answer import json_answer
 from gateway.prompts import read_prompts
 from inference.errors import RequestRefusedError
 from inference.tokenizer import ModelTokenizer, Tokenizers
@@ -56,7 +56,7 @@ class TokenCounts:
         model = wish.model
         tokenizer = await self._tokenizer(model)
         tokens = await self._tokens(api, model, tokenizer)
-        return web.Response(body=encode({"input_tokens": tokens}), content_type="application/json")
+        return json_answer({"input_tokens": tokens})
 
     async def _tokenizer(self, model: Model) -> ModelTokenizer:
         if model.tokenizer is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeVar
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
@@ -21,6 +20,7 @@ from gateway.api.messages import read_conversation
 from gateway.api.unserved import refuse_unserved
 from gateway.body import read_body
 from gateway.config import GatewayConfig
+from gateway.json_answer import json_answer
 from gateway.prompts import check_ids, refuse_hopeless
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Model
@@ -96,7 +96,7 @@ class Tokenization:
             refuse_hopeless(body.prompt, model, tokenizer, "prompt")
             ids = await tokenizer.encode_async(body.prompt, body.add_special_tokens is not False)
         names = [tokenizer.tokenizer.id_to_token(each) for each in ids] if body.return_token_strs else None
-        return _json(
+        return json_answer(
             {"count": len(ids), "max_model_len": model.context_length, "tokens": ids, "token_strs": names}
         )
 
@@ -113,7 +113,7 @@ class Tokenization:
                 "context_length_exceeded",
             )
         check_ids(body.tokens, tokenizer, "tokens")
-        return _json({"prompt": await tokenizer.decode_async(body.tokens)})
+        return json_answer({"prompt": await tokenizer.decode_async(body.tokens)})
 
     async def _read(self, request: web.Request) -> tuple[Snapshot, dict[str, Any]]:
         """Whoever has no key has no body read."""
@@ -157,7 +157,3 @@ def _typed(raw: dict[str, Any], kind: type[AnyBody]) -> AnyBody:
     known: Iterable[str] = kind.__struct_fields__
     refuse_unserved((), [key for key in raw if key not in set(known)], known)
     return typed(raw, kind, fits=_FITS)
-
-
-def _json(answer: dict[str, Any]) -> web.Response:
-    return web.Response(body=msgspec.json.encode(answer), content_type="application/json")

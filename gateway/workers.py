@@ -27,7 +27,7 @@ from typing import Final
 from gateway.worker_seat import WorkerSeat, reusable_socket
 from telemetry.garbage import freeze_gc
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 EXIT_NO_RESTART: Final = os.EX_CONFIG
 """A worker that exits with this code cannot run as it is configured; starting it again would not help."""
@@ -161,7 +161,7 @@ class Workers:
             early_ends, delay_s = (0, _FIRST_DELAY_S) if steady else (early_ends + 1, delay_s)
             if index in self._waiting_for:
                 _refuse_crash_loop(index, code, reason, early_ends)
-            _logger.warning(
+            _log.warning(
                 "worker ended; it starts again",
                 extra={"worker": index, "reason": reason, "delay_s": delay_s},
             )
@@ -185,7 +185,7 @@ class Workers:
     async def _until_ended(self, index: int, running: _Running) -> int:
         self._running[index] = running
         pid = running.process.pid
-        _logger.info("worker started", extra={"worker": index, "worker_pid": pid})
+        _log.info("worker started", extra={"worker": index, "worker_pid": pid})
         try:
             if self._stop.is_set():
                 running.process.terminate()
@@ -217,7 +217,7 @@ class Workers:
             return
         self._waiting_for.discard(index)
         if not self._waiting_for:
-            _logger.info("all workers listen", extra={"workers": self._plan.count, "port": self._port})
+            _log.info("all workers listen", extra={"workers": self._plan.count, "port": self._port})
             if self._on_ready is not None:
                 self._on_ready(self._port)
 
@@ -235,7 +235,7 @@ class Workers:
                 keeper.cancel()
         _, late = await asyncio.wait(keepers, timeout=self._plan.drain_deadline_s + self._plan.kill_after_s)
         if late:
-            _logger.error("workers killed: they did not end in time", extra={"workers": len(late)})
+            _log.error("workers killed: they did not end in time", extra={"workers": len(late)})
             self._signal_all(signal.SIGKILL)
             await asyncio.wait(late)
 

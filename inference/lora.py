@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import AdapterError
+from inference.safetensors_data import UNREADABLE, Stored, from_bfloat16, stored_tensors
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -36,13 +37,8 @@ MODULE_IDS: Mapping[str, int] = {
     "up_proj": 7,
 }
 _KEY = re.compile(r"(?:.*\.)?layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_(A|B)(?:\.default)?\.weight")
+_DTYPES = ("F16", "F32", "BF16")
 _UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
-_DTYPES: Mapping[str, np.dtype[Any]] = {
-    "F16": np.dtype("<f2"),
-    "F32": np.dtype("<f4"),
-    "BF16": np.dtype("<u2"),
-}
-
 Matrix = NDArray[np.floating[Any]]
 
 
@@ -73,24 +69,16 @@ def load_adapter(folder: Path) -> LoraTensors:
 def read_safetensors(path: Path) -> dict[str, Matrix]:
     """Tensors by name: half and single precision as they are, bfloat16 as single. Raises AdapterError."""
     try:
-        data = path.read_bytes()
-        start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
-        header.pop("__metadata__", None)
-        return {name: _tensor(entry, memoryview(data)[start:]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        stored = stored_tensors(np.fromfile(path, np.uint8))
+        return {name: _matrix(one) for name, one in stored.items()}
+    except UNREADABLE as error:
         raise AdapterError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def _tensor(entry: Mapping[str, Any], data: memoryview) -> Matrix:
-    dtype = _DTYPES.get(entry["dtype"])
-    if dtype is None:
-        raise ValueError(f"data type {entry['dtype']} is none of {', '.join(_DTYPES)}")
-    start, end = entry["data_offsets"]
-    array: Matrix = np.frombuffer(data[start:end], dtype=dtype).reshape(entry["shape"])
-    if entry["dtype"] == "BF16":
-        array = (array.astype("<u4") << 16).view(np.float32)
-    return array
+def _matrix(stored: Stored) -> Matrix:
+    if stored.dtype not in _DTYPES:
+        raise ValueError(f"data type {stored.dtype} is none of {', '.join(_DTYPES)}")
+    return from_bfloat16(stored.bits) if stored.dtype == "BF16" else stored.bits
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,9 @@ from typing import NamedTuple
 from model_registry.changes import Position, read
 from model_registry.kinds import Ref, encode
 from model_registry.snapshot import Stored
+from telemetry.whole_file import write_whole
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 FORMAT = 1
 
 
@@ -37,14 +37,7 @@ def save(path: Path, cached: Cached) -> None:
         "confirmed_at_s": cached.confirmed_at_s,
         "objects": [[*ref, encode(item)] for ref, item in cached.objects.items()],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_whole(path, json.dumps(content), mode=0o600, synced=True)
 
 
 def restore(path: Path) -> Cached | None:
@@ -61,5 +54,5 @@ def restore(path: Path) -> Cached | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("registry cache ignored", extra={"path": str(path), "error": repr(error)})
+        _log.warning("registry cache ignored", extra={"path": str(path), "error": repr(error)})
         return None

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from model_registry.kinds import KINDS, Ref, decode
 from model_registry.snapshot import Stored
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Position(NamedTuple):
@@ -62,7 +62,7 @@ def read(kind: str, name: str, document: str) -> Stored | None:
         return decode(kind, document)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        log.warning(
+        _log.warning(
             "stored object ignored: not understood by this release",
             extra={"kind": kind, "object_name": name, "problems": problems},
         )

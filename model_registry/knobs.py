@@ -52,8 +52,6 @@ class Knobs(BaseModel):
     cohort_length_ratio: Annotated[float, Field(ge=1, le=16)] = 1.0
     """Under `wspt`, requests whose work differs by less than this factor go in the order in which they came,
     as one cohort of like length. 1: by their exact work."""
-    embedding_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """How long an idle endpoint waits for more inputs to join."""
     triton: TritonQueue = TritonQueue()
     """What Triton's own queue is told, where its model repository is generated."""
 
@@ -82,7 +80,6 @@ BUILT_IN: Mapping[str, Knobs] = MappingProxyType(
             itl_target_s=0.2,
             window=1.25,
             window_tolerance=16.0,
-            embedding_wait_ms=5.0,
             triton=TritonQueue(max_queue_delay_us=2000, batch_scheduler_policy="max_utilization"),
         ),
     }

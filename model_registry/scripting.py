@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -17,15 +17,26 @@ def source(name: str) -> str:
     return "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", name))
 
 
+class NamedScripts:
+    """Scripts run by name. Redis is sent a text once and its hash from then on."""
+
+    def __init__(self, redis: RedisClient, texts: Mapping[str, str], answer_within_s: float) -> None:
+        self._scripts = {name: redis.register_script(text) for name, text in texts.items()}
+        self._answer_within_s = answer_within_s
+
+    async def run(self, name: str, keys: Sequence[str], *args: str | int) -> Any:
+        """Run one; what it returns is said in its header."""
+        async with answer(self._answer_within_s):
+            return await self._scripts[name](keys=list(keys), args=args)
+
+
 class Scripts:
-    """The scripts of one registry. Redis is sent a text once and its hash from then on."""
+    """The scripts of one registry, which all get its keys."""
 
     def __init__(self, redis: RedisClient, keys: Sequence[str], answer_within_s: float) -> None:
-        self._scripts = {name: redis.register_script(source(name)) for name in NAMES}
+        self._scripts = NamedScripts(redis, {name: source(name) for name in NAMES}, answer_within_s)
         self._keys = list(keys)
-        self._answer_within_s = answer_within_s
 
     async def run(self, name: str, *args: str | int, more_keys: Sequence[str] = ()) -> Any:
         """Run one script; what it returns is said in its header."""
-        async with answer(self._answer_within_s):
-            return await self._scripts[name](keys=[*self._keys, *more_keys], args=args)
+        return await self._scripts.run(name, [*self._keys, *more_keys], *args)

@@ -11,8 +11,6 @@ from model_registry.errors import IllegalTransitionError
 from model_registry.replicas import ReplicaState
 from model_registry.rollouts import Phase
 
-Transitions = Mapping[str, frozenset[str]]
-
 ENDPOINT: Mapping[EndpointState, frozenset[EndpointState]] = MappingProxyType(
     {
         "starting": frozenset({"ready", "unhealthy", "draining", "gone"}),

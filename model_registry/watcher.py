@@ -26,7 +26,7 @@ from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from model_registry.view import View
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 CACHE_DEBOUNCE_S = 0.5
 """Changes within this time are written to the cache file together."""
@@ -163,7 +163,7 @@ class Watcher:
         try:
             records = await self._store.changes(self._view.position.last, self._config.block_s)
         except ValueError:
-            log.exception("change stream holds what is no change record")
+            _log.exception("change stream holds what is no change record")
             await self._resync("unreadable")
             await asyncio.sleep(self._config.backoff_max_s)
             return
@@ -186,7 +186,7 @@ class Watcher:
         self.connected = True
         self._publish()
         if self.held_back is not None and was_held_back is None:
-            log.error("registry content held back", extra={"reason": self.held_back})
+            _log.error("registry content held back", extra={"reason": self.held_back})
         self._note_confirmation()
 
     def _publish(self) -> None:
@@ -200,7 +200,7 @@ class Watcher:
             try:
                 self._on_change(self.current)
             except Exception:
-                log.exception("a listener failed on a new snapshot")
+                _log.exception("a listener failed on a new snapshot")
 
     def _note_confirmation(self) -> None:
         if self.held_back is None:
@@ -209,7 +209,7 @@ class Watcher:
     def _note_disconnect(self, error: RegistryUnavailableError) -> None:
         if self.connected:
             self.disconnects += 1
-            log.warning(
+            _log.warning(
                 "registry away; the last snapshot stays in service",
                 extra={"version": self.current.version, "error": str(error)},
             )
@@ -238,4 +238,4 @@ class Watcher:
             cache.save(self._cache_path, cached)
         except OSError as error:
             path = str(self._cache_path)
-            log.warning("registry cache not written", extra={"path": path, "error": str(error)})
+            _log.warning("registry cache not written", extra={"path": path, "error": str(error)})

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _MAX_RESTART_DELAY_S: Final = 30.0
 _STEADY_AFTER_S: Final = 60.0
@@ -70,13 +70,13 @@ class Supervisor:
             task.cancel()
             _, late = await asyncio.wait([task], timeout=_CANCEL_TIMEOUT_S)
             if late:
-                _logger.error("background task ignores its cancellation", extra={"task": name})
+                _log.error("background task ignores its cancellation", extra={"task": name})
         self._tasks.clear()
 
     async def _run_once(self, name: str, work: Work) -> None:
         reason = await _ended(work)
         self._problems[name] = reason
-        _logger.error("background task ended", extra={"task": name, "reason": reason})
+        _log.error("background task ended", extra={"task": name, "reason": reason})
 
     async def _run_again(self, name: str, work: Callable[[], Work], restart_after_s: float) -> None:
         loop, delay_s = asyncio.get_running_loop(), restart_after_s
@@ -86,7 +86,7 @@ class Supervisor:
             if loop.time() - started_s >= _STEADY_AFTER_S:
                 delay_s = restart_after_s
             self._problems[name] = reason
-            _logger.warning(
+            _log.warning(
                 "background task restarts", extra={"task": name, "reason": reason, "delay_s": delay_s}
             )
             await asyncio.sleep(delay_s)
@@ -99,7 +99,7 @@ async def _ended(work: Work) -> str:
     try:
         await work
     except Exception as error:
-        _logger.exception("background task failed")
+        _log.exception("background task failed")
         return f"{type(error).__name__}: {error}"
     return "ended without an error"
 
@@ -135,7 +135,7 @@ class Drain:
         """Ask for the end; asking again cuts the remaining requests."""
         if self._requested.is_set():
             self._hurry.set()
-        _logger.info("drain requested", extra={"reason": reason, "in_flight": self._in_flight()})
+        _log.info("drain requested", extra={"reason": reason, "in_flight": self._in_flight()})
         self._requested.set()
 
     async def requested(self) -> None:
@@ -155,7 +155,7 @@ class Drain:
         await self._wait_until(lambda: self._in_flight() <= 0, self._deadline_s)
         left = max(0, self._in_flight())
         if left:
-            _logger.warning("requests cut by the drain deadline", extra={"requests": left})
+            _log.warning("requests cut by the drain deadline", extra={"requests": left})
         await cut()
         return left
 

@@ -22,7 +22,7 @@ import msgspec
 from telemetry.config import TelemetryConfig
 from telemetry.redaction import Redactor
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _QUEUE_LINES: Final = 10_000
 _STANDARD_FIELDS: Final = frozenset(
@@ -51,7 +51,7 @@ class Logs:
     def close(self, timeout_s: float = 2.0) -> bool:
         """Write what is waiting and put the former logging set-up back. False: the output hangs."""
         if self.dropped:
-            _logger.warning("log lines dropped: the output was too slow", extra={"lines": self.dropped})
+            _log.warning("log lines dropped: the output was too slow", extra={"lines": self.dropped})
         self._installed.close()
         closing = threading.Thread(target=self._listener.stop, name="logs-close", daemon=True)
         closing.start()

@@ -16,7 +16,7 @@ import msgspec
 
 from telemetry.span_record import SpanRecord
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class TraceFile:
@@ -36,7 +36,7 @@ class TraceFile:
             self._follow_or_rotate(len(lines))
             return os.write(self._fd, lines) == len(lines)
         except OSError as error:
-            _logger.warning("trace file not written", extra={"path": str(self._path), "error": str(error)})
+            _log.warning("trace file not written", extra={"path": str(self._path), "error": str(error)})
             return False
 
     def close(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from unittest.mock import patch
 
@@ -46,3 +48,29 @@ def run_here(*arguments: str, said: str = "", **variables: str) -> subprocess.Co
     ):
         main()
     return subprocess.CompletedProcess(arguments, ended.value.code or 0, out.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def begun(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`enginehouse ARGUMENTS` in a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "enginehouse", *arguments],
+        env=plain_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said_at_ctrl_c(process: subprocess.Popen[str]) -> str:
+    """Its last words."""
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    return errors.strip()

@@ -24,6 +24,8 @@ settings.load_profile("house")
 
 _OWN_SERVERS = ("tests/stack/test_dialects.py", "tests/stack/test_fallback.py")
 _STACK = "demo stack"
+_TRITON = "Triton with every lane"
+_AT_TRITON = ("tests/inference/test_triton", "tests/inference/test_embeddings")
 _LONGEST = (
     _STACK,
     "tests/gateway/batch_jobs/test_whole.py",
@@ -42,11 +44,13 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLo
 
 
 def _part(nodeid: str) -> str:
-    """What one process of a parallel run runs whole: a file, or all tests of the demo stack.
+    """What one process of a parallel run runs whole: a file, or all tests of the demo stack or of one Triton.
 
-    They share one stack, which takes long to start.
+    They share what takes long to start.
     """
     path = nodeid.partition("::")[0]
+    if path.startswith(_AT_TRITON):
+        return _TRITON
     return _STACK if path.startswith("tests/stack/") and path not in _OWN_SERVERS else path
 
 

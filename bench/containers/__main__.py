@@ -7,16 +7,15 @@ the parts of `deploy/compose/debian.yaml`, on a base image made here.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bench import campaign
+from bench.build import BenchError
 from bench.containers.client import Client, Conversation
 from bench.containers.docker import (
     ROOT,
@@ -235,21 +234,24 @@ def _ended(attempt: Callable[[], None]) -> str | None:
 
 def main() -> int:
     """Run the steps; always take the stack down."""
-    parser = argparse.ArgumentParser(prog="python -m bench.containers", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench.containers --parts debian")
     parser.add_argument(
         "--parts",
         choices=("auto", "images", "debian"),
         default="auto",
         help="third-party parts: their own images, or Debian's; auto: their own where a registry is reached",
     )
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    return campaign.concluded(lambda: checked(options.parts))
+
+
+def checked(parts: str) -> dict[str, Any]:
+    """The seconds of each step, and what went wrong, if anything. Raises BenchError without Docker."""
     try:
         command = compose_command()
     except DockerMissingError as error:
-        _say(f"error: {error}")
-        return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    debian = arguments.parts == "debian" or (arguments.parts == "auto" and not can_pull(base_image()))
+        raise BenchError(str(error)) from error
+    debian = parts == "debian" or (parts == "auto" and not can_pull(base_image()))
     ports = {name: str(free_port()) for name in WITH_VARIABLE}
     files = [FILE, DEBIAN] if debian else [FILE]
     check = Check(Compose(command, files, PROJECT, ports), ports, debian)
@@ -262,8 +264,7 @@ def main() -> int:
     if problem is not None:
         _say(f"error: {problem}")
     told = {"ok": problem is None, "problem": problem, "took_s": round(time.monotonic() - begun_s, 1)}
-    _say("RESULT " + json.dumps({**told, **check.result}))
-    return 0 if problem is None else 1
+    return {**told, **check.result}
 
 
 if __name__ == "__main__":

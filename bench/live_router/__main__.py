@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -17,7 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.campaign import concluded
+from bench.campaign import concluded, said_since
+from bench.campaign import parser as parser_of
 from bench.live_router.fleet import Fleet, fleet
 from bench.live_router.neighbour import neighbour
 from bench.live_router.ranking import ranking
@@ -40,10 +39,7 @@ BUSY_SHARE = 0.85
 async def campaign(names: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """Every part named; the processes it starts have ended when it returns."""
     began_s = time.monotonic()
-    say = _say_since(began_s)
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    say = said_since(began_s)
     parts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="enginehouse-live-") as folder:
         say("starting Redis, Triton with four paced engines, controller and three gateways")
@@ -78,16 +74,9 @@ async def _part(name: str, running: Fleet, say: Say, *, quick: bool) -> dict[str
     return told
 
 
-def _say_since(began_s: float) -> Say:
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
-
-    return say
-
-
 def main() -> int:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m bench.live_router", description=__doc__)
+    parser = parser_of(__doc__, "python -m bench.live_router --quick --only slots")
     parser.add_argument("--quick", action="store_true", help="a look, not a figure: at most 90 s")
     parser.add_argument("--only", choices=[*PARTS], action="append", help="this part only; may repeat")
     options = parser.parse_args()

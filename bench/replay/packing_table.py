@@ -7,20 +7,19 @@ The last line is `RESULT {json}`, in which `ok` says whether the bar is met.
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from bench import campaign
 from bench.replay.catalogue import Arrivals, arrivals, windows
 from bench.replay.packing import (
     Card,
@@ -178,28 +177,30 @@ def printed(found: Sequence[Row]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write; 0 if the bar is met."""
-    parser = argparse.ArgumentParser(prog="python -m bench.replay.packing_table")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="directory for a CSV file")
+    parser = campaign.parser(__doc__, "python -m bench.replay.packing_table --seeds 1")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each; default: 3")
+    parser.add_argument("--processes", type=int, default=2, help="at once; default: 2")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for a CSV file")
     chosen = parser.parse_args(arguments)
     if chosen.seeds < 1 or chosen.processes < 1:
         parser.error("--seeds and --processes: give at least 1 of each.")
+    return campaign.concluded(lambda: measured(chosen.seeds, chosen.processes, chosen.out))
+
+
+def measured(seeds: int, processes: int, out: Path | None) -> dict[str, Any]:
+    """The table, printed and, where a folder is given, written; `ok`: the bar is met."""
     begun = time.monotonic()
 
     def log(line: str) -> None:
         sys.stderr.write(f"{time.monotonic() - begun:5.0f} s  {line}\n")
 
-    found = rows(chosen.seeds, chosen.processes, log)
-    console = Console(width=120)
-    console.print(printed(found))
-    if chosen.out is not None:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        with (chosen.out / "packing.csv").open("w", encoding="utf-8", newline="") as file:
+    found = rows(seeds, processes, log)
+    Console(width=120).print(printed(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "packing.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([Row._fields, *found])
-    told = {**result(found), "seeds": chosen.seeds, "took_s": round(time.monotonic() - begun)}
-    sys.stdout.write(f"RESULT {json.dumps(told)}\n")
-    return 0 if told["ok"] else 1
+    return {**result(found), "seeds": seeds, "took_s": round(time.monotonic() - begun)}
 
 
 if __name__ == "__main__":

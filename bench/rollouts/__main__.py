@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -19,7 +18,8 @@ from statistics import median
 from typing import Any
 
 from bench.build import BenchError
-from bench.campaign import concluded
+from bench.campaign import concluded, said_since
+from bench.campaign import parser as parser_of
 from bench.rollouts.cases import CROSSINGS, REGRESSIONS, Case, clean
 from bench.rollouts.clients import Clients
 from bench.rollouts.faults import FAULTS, Fault
@@ -51,12 +51,10 @@ async def campaign(cases: Mapping[str, Case | Fault], within_s: float | None = N
 
 async def _campaign(cases: Mapping[str, Case | Fault]) -> dict[str, Any]:
     began_s = time.monotonic()
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    say = said_since(began_s)
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="enginehouse-rollouts-") as folder:
-        _say(began_s, "starting Redis, Triton, an OpenAI-HTTP server, controller and two gateways")
+        say("starting Redis, Triton, an OpenAI-HTTP server, controller and two gateways")
         beside = any(isinstance(case, Fault) for case in cases.values())
         async with fleet(Path(folder), beside=beside) as running:
             for name, case in cases.items():
@@ -64,7 +62,7 @@ async def _campaign(cases: Mapping[str, Case | Fault]) -> dict[str, Any]:
                     told[name] = await under_fault(running, name, case)
                 else:
                     told[name] = await _case(running, name, case)
-                _say(began_s, f"{name}: {json.dumps(told[name])}")
+                say(f"{name}: {json.dumps(told[name])}")
     return {
         "took_s": round(time.monotonic() - began_s, 1),
         "regressions": sum(isinstance(case, Case) and not case.promoted for case in cases.values()),
@@ -115,10 +113,6 @@ async def _case(running: Fleet, name: str, case: Case) -> dict[str, Any]:
     }
 
 
-def _say(began_s: float, text: str) -> None:
-    print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
-
-
 def _cases(options: argparse.Namespace) -> dict[str, Case | Fault]:
     if options.faults:
         known: dict[str, Case | Fault] = dict(FAULTS)
@@ -136,7 +130,7 @@ def _cases(options: argparse.Namespace) -> dict[str, Case | Fault]:
 
 def main() -> int:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m bench.rollouts", description=__doc__)
+    parser = parser_of(__doc__, "python -m bench.rollouts --quick")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="each regression, and few clean ones")
     which.add_argument("--clean", type=int, metavar="N", help="N clean ones alone, within 25 minutes")

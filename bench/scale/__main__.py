@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -16,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.campaign import concluded
+from bench.campaign import concluded, said_since
+from bench.campaign import parser as parser_of
 from bench.scale.following import following
 from bench.scale.leaders import leaders
 from bench.scale.residency import QUICK_S, RUN_S, residency
@@ -30,13 +28,10 @@ Say = Callable[[str], None]
 async def campaign(cases: list[str], *, quick: bool, seed: int) -> dict[str, Any]:
     """Every case, one after the other; the processes it starts have ended when it returns."""
     began_s = time.monotonic()
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     told: dict[str, Any] = {}
     for name in cases:
         with tempfile.TemporaryDirectory(prefix="enginehouse-scale-") as folder:
-            told[name] = await _case(name, Path(folder), quick, seed, _say(began_s, name))
+            told[name] = await _case(name, Path(folder), quick, seed, said_since(began_s, f"{name}: "))
     return {
         "took_s": round(time.monotonic() - began_s, 1),
         "seed": seed,
@@ -58,21 +53,14 @@ async def _case(name: str, folder: Path, quick: bool, seed: int, say: Say) -> di
     return told
 
 
-def _say(began_s: float, name: str) -> Say:
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began_s:5.1f} s] {name}: {text}", file=sys.stderr, flush=True)
-
-    return say
-
-
 def main() -> int:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    parser = parser_of(__doc__, "python -m bench.scale --quick --only following")
     parser.add_argument(
         "--quick", action="store_true", help="fewer leaders, and a shorter run on little memory"
     )
     parser.add_argument("--only", action="append", choices=CASES, help="this case only; may repeat")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of requests and kills; default: 1")
     options = parser.parse_args()
     return concluded(campaign(options.only or list(CASES), quick=options.quick, seed=options.seed))
 

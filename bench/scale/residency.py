@@ -10,11 +10,9 @@ line is `RESULT {json}`.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -27,14 +25,13 @@ from typing import Any
 
 import aiohttp
 
-from bench.build import BenchError
+from bench import campaign
 from bench.scale.asking import Outcome
 from bench.scale.model_callers import ModelCallers
 from bench.stack import Stack, running
 from emulator.engine import EngineLimits
 from emulator.triton.gpu_ledger import FILE, TOTAL_MIB, LedgerLine, read_ledger
 from emulator.triton.repository import EngineSpec, GpuModels, TrtEngineModels, build_emulator_repository
-from enginehouse.errors import CommandError
 from enginehouse.local.model_servers import weights_folder
 from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import ensure_environment
@@ -269,41 +266,25 @@ async def residency(seed: int, for_s: float, say: Say, folder: Path) -> dict[str
     return {"packing": packed, "leak": leaked, "ok": packed["ok"] and leaked["ok"]}
 
 
-async def _alone(seed: int, for_s: float, say: Say, folder: Path) -> dict[str, Any]:
-    """Ends all on SIGTERM, too."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await residency(seed, for_s, say, folder)
-
-
 def main() -> int:
     """0: all is as it should be; 1: not; 2: it could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.scale.residency")
+    parser = campaign.parser(__doc__, "python -m bench.scale.residency --quick")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_S:g} s instead of {RUN_S:g} s")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="folder for logs, which stay")
+    parser.add_argument("--seed", type=int, default=1, help="of arrivals; default: 1")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder for logs, which stay")
     options = parser.parse_args()
+    for_s = QUICK_S if options.quick else RUN_S
+    return campaign.concluded(_alone(options.seed, for_s, options.keep))
+
+
+async def _alone(seed: int, for_s: float, keep: Path | None) -> dict[str, Any]:
     began_s = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began_s:5.1f} s] {text}", file=sys.stderr, flush=True)
-
-    try:
-        with tempfile.TemporaryDirectory(prefix="enginehouse-residency-") as temporary:
-            folder = options.keep or Path(temporary)
-            folder.mkdir(parents=True, exist_ok=True)
-            for_s = QUICK_S if options.quick else RUN_S
-            told = asyncio.run(_alone(options.seed, for_s, say, folder))
-    except (BenchError, CommandError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("stopped; nothing is left running", file=sys.stderr)
-        return 130
-    told |= {"seed": options.seed, "took_s": round(time.monotonic() - began_s, 1)}
-    print("RESULT " + json.dumps(told, separators=(",", ":")))
-    return 0 if told["ok"] else 1
+    say = campaign.said_since(began_s)
+    with tempfile.TemporaryDirectory(prefix="enginehouse-residency-") as temporary:
+        folder = keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        told = await residency(seed, for_s, say, folder)
+    return {**told, "seed": seed, "took_s": round(time.monotonic() - began_s, 1)}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from model_registry.entities import Deployment
 from model_registry.pools import Pool
 from model_registry.replicas import Replica
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class DryRunPool:
@@ -21,13 +21,13 @@ class DryRunPool:
     async def start(self, replica: Replica, deployment: Deployment) -> Running:
         """Nothing comes up, and nothing is waited for."""
         what = {"pool": self._pool, "replica": replica.name, "deployment": deployment.name}
-        log.info("would start a replica", extra={**what, "reason": replica.reason})
+        _log.info("would start a replica", extra={**what, "reason": replica.reason})
         return Running(None, "")
 
     async def stop(self, replica: Replica, deployment: Deployment | None) -> None:
         """Nothing goes down."""
         what = {"pool": self._pool, "replica": replica.name, "deployment": deployment and deployment.name}
-        log.info("would stop a replica", extra={**what, "reason": replica.reason})
+        _log.info("would stop a replica", extra={**what, "reason": replica.reason})
 
     async def found(self) -> Listing:
         """Nothing is there."""

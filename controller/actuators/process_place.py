@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from telemetry.process_stat import ProcessStat, all_stats, boot_id, stat_in, stat_of
+from telemetry.whole_file import write_whole
 
 LOCK_FD = 9
 """Of the lock in the server."""
@@ -82,10 +82,7 @@ class ProcessPlace:
     def write(self, plan: Plan) -> None:
         """Before anything is started."""
         self.pid_file.unlink(missing_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self._plan.parent, prefix=".")
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(plan._asdict(), file)
-        Path(temporary).replace(self._plan)
+        write_whole(self._plan, json.dumps(plan._asdict()), mode=0o600)
 
     def leader(self) -> ProcessStat | None:
         """The server's process; None where it does not run, or not yet."""

@@ -28,7 +28,7 @@ from controller.keda.messages import (
 )
 from model_registry.snapshot import Snapshot
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 CODES: Mapping[type[NoAnswerError], grpc.StatusCode] = MappingProxyType(
     {
@@ -66,7 +66,7 @@ class KedaScaler:
             raise OSError("the address is taken, or is none of this machine's") from error
         await server.start()
         self._server = server
-        log.info("KEDA scaler listens", extra={"host": host, "port": self.port})
+        _log.info("KEDA scaler listens", extra={"host": host, "port": self.port})
 
     async def close(self) -> None:
         """End open streams, and listen no longer."""
@@ -121,6 +121,6 @@ class KedaScaler:
         try:
             return wanted_of(self._snapshot, reference.scalerMetadata).wanted
         except NoAnswerError as error:
-            log.info("KEDA not answered", extra={"scaled_object": reference.name, "reason": str(error)})
+            _log.info("KEDA not answered", extra={"scaled_object": reference.name, "reason": str(error)})
             await context.abort(CODES[type(error)], str(error))
             raise

@@ -14,7 +14,7 @@ from controller.metrics.families import gauge
 from model_registry.build_jobs.store import BuildStore
 from model_registry.errors import RegistryUnavailableError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 LOOK_S: Final = 5.0
 """Between two looks: builds take minutes, and scrapes come about as often."""
@@ -49,7 +49,7 @@ class BuildsSeen:
             states = Counter(one.state for one in await self._store.unfinished())
             builders = await self._store.builders()
         except RegistryUnavailableError as error:
-            log.debug("builds not seen", extra={"reason": str(error)})
+            _log.debug("builds not seen", extra={"reason": str(error)})
             self.counts = None
             return
         self.counts = BuildCounts(states["queued"], states["running"], sum(one.runs for one in builders))

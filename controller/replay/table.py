@@ -135,7 +135,11 @@ def result(groups: Sequence[Sequence[Comparison]]) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print, write; 0 if every bar is met."""
-    parser = argparse.ArgumentParser(prog="python -m controller.replay.table")
+    parser = argparse.ArgumentParser(
+        prog="python -m controller.replay.table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--trace", action="append", choices=sorted({one.trace for one in SCENARIOS}))

@@ -14,7 +14,7 @@ from controller.replicas.config import ReplicasConfig
 from model_registry.leadership import boot_s
 from model_registry.replicas import Replica
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 0.2
 """How long a round waits for a pool to be looked at for the first time."""
@@ -158,12 +158,12 @@ class Census:
         try:
             listing = await actuator.found()
         except ActuatorError as error:
-            log.warning("a pool could not be looked at", extra={"pool": pool, "error": str(error)})
+            _log.warning("a pool could not be looked at", extra={"pool": pool, "error": str(error)})
         except Exception:
-            log.exception("looking at a pool failed unexpectedly", extra={"pool": pool})
+            _log.exception("looking at a pool failed unexpectedly", extra={"pool": pool})
         else:
             for server, why in listing.unheard.items():
                 what = {"pool": pool, "server": server, "error": why}
-                log.warning("a server could not be looked at", extra=what)
+                _log.warning("a server could not be looked at", extra=what)
             self._looks[pool] = _Look(began_s, listing.found, listing.unheard.keys())
         self._tried_s[pool] = began_s

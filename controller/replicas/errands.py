@@ -16,7 +16,7 @@ from model_registry.entities import Deployment
 from model_registry.leadership import boot_s
 from model_registry.replicas import Replica
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
@@ -113,15 +113,15 @@ class Errands:
 
     async def _start(self, replica: Replica, actuator: Actuator, deployment: Deployment) -> None:
         try:
-            log.info("replica starts", extra=self._told(replica))
+            _log.info("replica starts", extra=self._told(replica))
             running = await actuator.start(replica, deployment)
         except NotLeadingError as error:
-            log.warning("replica not started", extra={"replica": replica.name, "error": str(error)})
+            _log.warning("replica not started", extra={"replica": replica.name, "error": str(error)})
             return
         except ActuatorError as error:
             self._outcomes[replica.name] = Outcome("start", error=str(error))
         except Exception as error:
-            log.exception("starting a replica failed unexpectedly", extra={"replica": replica.name})
+            _log.exception("starting a replica failed unexpectedly", extra={"replica": replica.name})
             self._outcomes[replica.name] = Outcome("start", error=f"{type(error).__name__}: {error}")
         else:
             self._outcomes[replica.name] = Outcome("start", running)
@@ -139,14 +139,14 @@ class Errands:
             await asyncio.wait([starting])
             self._outcomes.pop(replica.name, None)
         try:
-            log.info("replica stops", extra=self._told(replica))
+            _log.info("replica stops", extra=self._told(replica))
             await actuator.stop(replica, deployment)
         except NotLeadingError as error:
-            log.warning("replica not stopped", extra={"replica": replica.name, "error": str(error)})
+            _log.warning("replica not stopped", extra={"replica": replica.name, "error": str(error)})
         except ActuatorError as error:
             self._again(replica, str(error))
         except Exception as error:
-            log.exception("stopping a replica failed unexpectedly", extra={"replica": replica.name})
+            _log.exception("stopping a replica failed unexpectedly", extra={"replica": replica.name})
             self._again(replica, f"{type(error).__name__}: {error}")
         else:
             self._retries.pop(replica.name, None)
@@ -161,4 +161,6 @@ class Errands:
         before = self._retries.get(replica.name)
         wait_s = FIRST_RETRY_S if before is None else min(2 * before.wait_s, LAST_RETRY_S)
         self._retries[replica.name] = _Retry(wait_s, boot_s() + wait_s)
-        log.warning("replica not stopped", extra={"replica": replica.name, "error": error, "retry_s": wait_s})
+        _log.warning(
+            "replica not stopped", extra={"replica": replica.name, "error": error, "retry_s": wait_s}
+        )

@@ -34,7 +34,7 @@ from model_registry.replicas import Replica, ScalingStatus
 from model_registry.snapshot import Snapshot, Stored
 from model_registry.store import RegistryStore
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class _Retired(NamedTuple):
@@ -163,7 +163,7 @@ class Replicas:
         except RegistryUnavailableError:
             raise
         except RegistryBusyError as error:
-            log.info("replicas changed meanwhile", extra={"error": str(error)})
+            _log.info("replicas changed meanwhile", extra={"error": str(error)})
             return None
         self._tell(snapshot, decided, leadership)
         return decided
@@ -177,13 +177,13 @@ class Replicas:
                     was = snapshot.scaling.get(item.name)
                     if was is None or was.wanted != item.wanted:
                         what = {"deployment": item.name, "wanted": item.wanted, "reason": item.reason}
-                        log.info("replicas wanted", extra=what)
+                        _log.info("replicas wanted", extra=what)
                 case Replica():
                     had = before.get(item.name)
                     if had is None or had.state != item.state:
                         self.changes.count(item, item.state)
                         what = {"replica": item.name, "was": had and had.state, "state": item.state}
-                        log.info(
+                        _log.info(
                             "replica changed",
                             extra={**what, "reason": item.reason, "token": leadership.token},
                         )
@@ -193,7 +193,7 @@ class Replicas:
             elif kind == "Replica":
                 if name in before:
                     self.changes.count(before[name], "gone")
-                log.info("replica gone", extra={"replica": name, "token": leadership.token})
+                _log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
     def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:
         deployments = {one.name: one for one in chain(*snapshot.deployments.values())}

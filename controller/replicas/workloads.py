@@ -20,7 +20,7 @@ from model_registry.leadership import boot_s
 from model_registry.replicas import Replica
 from model_registry.snapshot import Snapshot
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SIGHT_S = 0.2
 """How long a look waits for what is not known yet."""
@@ -75,7 +75,7 @@ class Workloads:
             except ActuatorError as error:
                 problems[name] = str(error)
             except Exception as error:
-                log.exception("looking at a workload failed unexpectedly", extra={"deployment": name})
+                _log.exception("looking at a workload failed unexpectedly", extra={"deployment": name})
                 problems[name] = f"{type(error).__name__}: {error}"
             else:
                 roster[name] = Entry(members, workload.order(members))
@@ -126,11 +126,11 @@ class Workloads:
             self._fence.token()
             await workload.scale(deployment, number.replicas, number.leaving)
         except NotLeadingError as error:
-            log.warning("number not set", extra={"deployment": name, "error": str(error)})
+            _log.warning("number not set", extra={"deployment": name, "error": str(error)})
         except ActuatorError as error:
             self._again(name, number, str(error))
         except Exception as error:
-            log.exception("setting a number failed unexpectedly", extra={"deployment": name})
+            _log.exception("setting a number failed unexpectedly", extra={"deployment": name})
             self._again(name, number, f"{type(error).__name__}: {error}")
         else:
             self._set[name] = _Set(number, boot_s())
@@ -139,7 +139,7 @@ class Workloads:
         last = self._set.get(name)
         wait_s = min(2 * last.retry_s, LAST_RETRY_S) if last and last.retry_s else FIRST_RETRY_S
         self._set[name] = _Set(number, boot_s() + wait_s, wait_s, error)
-        log.warning("number not set", extra={"deployment": name, "error": error, "retry_s": wait_s})
+        _log.warning("number not set", extra={"deployment": name, "error": error, "retry_s": wait_s})
 
 
 def _theirs(snapshot: Snapshot, pools: Mapping[str, Workload]) -> list[tuple[Deployment, Workload]]:

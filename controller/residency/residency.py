@@ -25,7 +25,7 @@ from model_registry.pools import TritonActuator
 from model_registry.replicas import Replica
 from model_registry.snapshot import Snapshot
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 RETRY_S = 10.0
 """Until a restart that failed is tried again."""
@@ -138,19 +138,19 @@ class Residency:
         """Once for each growth."""
         if self._told.get(http, 0.0) < mib:
             what = {"server": http, "kept_mib": round(mib), "restarts": why_not is None, "reason": why_not}
-            log.warning("a server keeps memory of models that have left it", extra=what)
+            _log.warning("a server keeps memory of models that have left it", extra=what)
             self._told[http] = mib
 
     async def _recycle(self, actuator: Rooms, http: str) -> None:
         try:
-            log.info("server restarts", extra={"server": http})
+            _log.info("server restarts", extra={"server": http})
             await actuator.recycle(http)
             self._told.pop(http, None)
-            log.info("server restarted", extra={"server": http})
+            _log.info("server restarted", extra={"server": http})
         except NotLeadingError as error:
-            log.warning("server not restarted", extra={"server": http, "error": str(error)})
+            _log.warning("server not restarted", extra={"server": http, "error": str(error)})
         except ActuatorError as error:
-            log.warning("server not restarted", extra={"server": http, "error": str(error)})
+            _log.warning("server not restarted", extra={"server": http, "error": str(error)})
             await asyncio.sleep(RETRY_S)
         finally:
             self._recycling.pop(http, None)

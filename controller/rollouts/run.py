@@ -24,7 +24,7 @@ from model_registry.rollouts import ACTIVE, FINAL, Rollout, RolloutStatus
 from model_registry.snapshot import Snapshot, Stored
 from model_registry.store import RegistryStore
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FIGURES_S = 2.0
 """How often figures are written while nothing else changes: each time is a version of the registry."""
@@ -61,13 +61,13 @@ class Rollouts:
         except RegistryUnavailableError:
             raise
         except RegistryBusyError as error:
-            log.info("rollouts changed meanwhile", extra={"error": str(error)})
+            _log.info("rollouts changed meanwhile", extra={"error": str(error)})
             return
         for before, status in changed:
             if before is None or (before.phase, before.step) != (status.phase, status.step):
                 was = None if before is None else before.phase
                 what = {"rollout": status.name, "was": was, "phase": status.phase, "share": status.share}
-                log.info("rollout moved", extra={**what, "reason": status.reason})
+                _log.info("rollout moved", extra={**what, "reason": status.reason})
 
     def _changes(
         self,

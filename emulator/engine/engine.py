@@ -40,7 +40,7 @@ from emulator.engine.scheduler import Scheduler, Work, load_of
 from emulator.engine.transformer import Segment, Transformer
 from emulator.engine.weights import Weights
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 STALLED_POLL_S = 0.02
 CRASH_STATUS = 1
@@ -210,7 +210,7 @@ class Engine:
                     self._rest()
             self._end_all(EngineClosedError("the engine was closed"))
         except Exception as error:
-            log.exception("engine step failed")
+            _log.exception("engine step failed")
             self._closing.set()
             self._take_in()
             self._end_all(EngineError(f"the engine failed: {error}"))
@@ -390,7 +390,7 @@ class Engine:
         try:
             generation.on_output(output)
         except Exception:
-            log.exception("on_output failed", extra={"request_id": output.request_id})
+            _log.exception("on_output failed", extra={"request_id": output.request_id})
             self.cancel(output.request_id)
 
     def _end_all(self, error: EngineError) -> None:

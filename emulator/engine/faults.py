@@ -25,7 +25,7 @@ from typing import Any
 
 from emulator.engine.errors import InvalidRequestError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 KINDS = ("hang", "hang_engine", "slow", "error", "error_before", "crash", "wrong_tensor", "truncate", "leak")
 _FIRES_AFTER_FIRST = ("error", "truncate")
@@ -136,7 +136,7 @@ class FaultSwitch:
         try:
             return self._set(FaultSetting.parse(json.loads(self.path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, InvalidRequestError) as error:
-            log.warning("fault file ignored", extra={"path": str(self.path), "error": str(error)})
+            _log.warning("fault file ignored", extra={"path": str(self.path), "error": str(error)})
             return False
 
     def _set(self, setting: FaultSetting | None) -> bool:

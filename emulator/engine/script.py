@@ -14,7 +14,7 @@ from pathlib import Path
 
 from emulator.engine.tokenizer import EngineTokenizer
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Script:
@@ -51,4 +51,4 @@ class Script:
             read = json.loads(self._path.read_text(encoding="utf-8"))
             self._answers = tuple((answer["when"], answer["say"]) for answer in read["answers"])
         except (OSError, ValueError, LookupError, TypeError) as error:
-            log.warning("script file ignored", extra={"path": str(self._path), "error": str(error)})
+            _log.warning("script file ignored", extra={"path": str(self._path), "error": str(error)})

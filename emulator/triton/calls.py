@@ -15,7 +15,7 @@ from typing import Any
 from emulator.engine import Engine, EngineError, EngineOutput, EngineRequest
 from emulator.triton.tensors import FINAL
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 PARENT_POLL_S = 0.2
 PARENT_PATIENCE_S = 10.0
@@ -140,7 +140,7 @@ class Ticker:
             try:
                 self._work()
             except Exception:
-                log.exception("%s failed", self._thread.name)
+                _log.exception("%s failed", self._thread.name)
 
 
 def cancel_abandoned(calls: OpenCalls) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from secrets import token_hex
 from statistics import median
 
 from engine_builder.steps.step import Step
+from telemetry.whole_file import write_whole
 
 _KEPT = 8
 """Durations of each sort, the newest."""
@@ -34,9 +34,7 @@ class History:
         """Remember one that has succeeded."""
         known = dict(self._read())
         known[size_class(step)] = [*known.get(size_class(step), ()), round(seconds, 3)][-_KEPT:]
-        beside = self._path.with_name(f"{self._path.name}.{token_hex(4)}")
-        beside.write_text(json.dumps(known, sort_keys=True), encoding="utf-8")
-        beside.replace(self._path)
+        write_whole(self._path, json.dumps(known, sort_keys=True))
 
     def _read(self) -> Mapping[str, list[float]]:
         try:

@@ -37,11 +37,6 @@ def to_bfloat16(values: Floats) -> NDArray[np.uint16]:
     return (rounded >> np.uint32(16)).astype(np.uint16)
 
 
-def from_bfloat16(bits: NDArray[np.uint16]) -> Floats:
-    """Exact."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
 def to_e4m3(values: Floats) -> NDArray[np.uint8]:
     """Bits of the nearest E4M3 value."""
     return _nearest(values, _E4M3) | (np.signbit(values).astype(np.uint8) << np.uint8(7))

@@ -35,9 +35,11 @@ def build(
     store: Annotated[
         str | None, typer.Option("--store", help="Folder or URL to publish to. Default: the settings'.")
     ] = None,
-    wait: Annotated[
+    builder_timeout: Annotated[
         float,
-        typer.Option("--wait", min=0, help="Seconds to wait while no builder runs that can do it."),
+        typer.Option(
+            "--builder-timeout", min=0, help="Seconds to wait while no builder runs that can do it."
+        ),
     ] = 60.0,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     config: ConfigFile = None,
@@ -64,5 +66,5 @@ def build(
         raise CommandError("nothing to build", "name an EngineSpec of the registry, or a file: -f spec.yaml")
     if detach and (local or dry_run):
         raise CommandError("--detach is for builders", "leave out --local and --dry-run, or --detach")
-    asked = Asked(name, file, local, detach, runtime, dry_run, cache, store, wait, json)
+    asked = Asked(name, file, local, detach, runtime, dry_run, cache, store, builder_timeout, json)
     run_build(asked, config, url, key, state_dir)

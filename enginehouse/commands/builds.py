@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @builds.command(name="list")
 def list_builds(
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many.")] = 20,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, max=1000, help="How many to list.")] = 20,
     json: Json = False,
     url: Url = None,
     key: Key = None,
@@ -37,7 +37,7 @@ def list_builds(
     from enginehouse.console import output
 
     connection = locate(url, key, state_dir)
-    found = asyncio.run(builds_api.newest(connection, limit))
+    found = asyncio.run(builds_api.newest(connection, last))
     if json:
         typer.echo(as_json(found))
         return

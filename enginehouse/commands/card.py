@@ -69,12 +69,16 @@ def measure(
 
     from enginehouse.card_files import write_manifest
     from enginehouse.connection import locate
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.measuring import Wanted, manifest_note
     from enginehouse.measuring import measure as measured
 
     wanted = Wanted(model, deployment, prompt_tokens, output_tokens, longest_prompt, seconds, gpu_class, gpus)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with (
+        says_what_is_left(lambda: "no card was written"),
+        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+    ):
         task = shown.add_task("asking the registry", total=1.0)
         found = asyncio.run(
             measured(

@@ -39,19 +39,26 @@ def drain(
 
     from enginehouse import draining
     from enginehouse.connection import locate
+    from enginehouse.interrupted import says_what_is_left
+
+    state = "nothing was drained"
 
     async def run() -> None:
+        nonlocal state
         connection = locate(url, key, state_dir)
         found = await draining.find(connection, target, reason)
         if undo:
             was = await draining.undo(connection, found)
             typer.echo(f"{found.what} {'takes requests again' if was else 'was not drained'}")
             return
+        state = f"{found.what} may be drained; --undo ends that"
         await draining.drain(connection, found)
+        state = f"{found.what} stays drained; --undo ends that"
         number = len(found.endpoints)
         typer.echo(f"{found.what} drains: {number} {'endpoint' if number == 1 else 'endpoints'}")
         if wait:
             await draining.until_empty(connection, found, timeout, typer.echo)
             typer.echo(f"{found.what}: nothing is under way there")
 
-    asyncio.run(run())
+    with says_what_is_left(lambda: state):
+        asyncio.run(run())

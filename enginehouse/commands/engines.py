@@ -145,9 +145,14 @@ def fetch(
     from engine_builder.package import fetch as fetched
     from enginehouse.builder_errors import told
     from enginehouse.engine_places import EnginePlaces
+    from enginehouse.interrupted import says_what_is_left
 
     places = EnginePlaces.find(config, state_dir)
-    with told(), Progress(console=Console(stderr=True), transient=True) as shown:
+    with (
+        says_what_is_left(lambda: "nothing was fetched"),
+        told(),
+        Progress(console=Console(stderr=True), transient=True) as shown,
+    ):
         found = _published(engine, store, places)
         task = shown.add_task("copying, then comparing digests", total=None)
         manifest = fetched(
@@ -217,10 +222,11 @@ def publish(
     from enginehouse.engine_places import EnginePlaces
     from enginehouse.engine_records import known_if_any, put
     from enginehouse.errors import CommandError
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.preflighting import maybe_located
 
     places = EnginePlaces.find(config, state_dir)
-    with told():
+    with told(), says_what_is_left(lambda: "nothing was published"):
         manifest, flaws = verify(folder, places.trust)
         if flaws:
             raise CommandError(f"{flaws[0].path} is {flaws[0].what}", "package the engine anew")
@@ -228,14 +234,15 @@ def publish(
         engine = engine_of(next(one for one in list_published(store or places.store) if one.url == at))
     typer.echo(f"{manifest.name} is at {at}")
     connection = maybe_located(url, key, state_dir)
-    known = asyncio.run(known_if_any(connection))
-    if known is None or connection is None:
-        typer.echo("note: no gateway was asked, so it is not in the registry", err=True)
-    elif engine.name in known.engines:
-        typer.echo("the registry has it already")
-    else:
-        asyncio.run(put(connection, engine))
-        typer.echo("its record is in the registry")
+    with says_what_is_left(lambda: "the registry may lack its record; publishing it again adds it"):
+        known = asyncio.run(known_if_any(connection))
+        if known is None or connection is None:
+            typer.echo("note: no gateway was asked, so it is not in the registry", err=True)
+        elif engine.name in known.engines:
+            typer.echo("the registry has it already")
+        else:
+            asyncio.run(put(connection, engine))
+            typer.echo("its record is in the registry")
 
 
 @engines.command()

@@ -58,8 +58,9 @@ def loadtest(
     itl_s: Annotated[
         float | None, typer.Option("--itl", min=0.0001, help="For goodput. Default: the profile's target.")
     ] = None,
-    max_at_once: Annotated[
-        int, typer.Option("--max-at-once", min=1, help="Requests under way; more wait, which counts.")
+    concurrency: Annotated[
+        int,
+        typer.Option("--concurrency", min=1, help="Requests under way, at most; more wait, which counts."),
     ] = 2048,
     driver: Annotated[
         Literal["auto", "own", "aiperf"],
@@ -113,6 +114,7 @@ def loadtest(
     from enginehouse import loadtest_files, loadtest_report
     from enginehouse.console import output
     from enginehouse.errors import CommandError
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.loadtesting import Wanted, load_test, regressions
     from enginehouse.targets import target as named
     from enginehouse.written import check_writable, write_text
@@ -130,14 +132,22 @@ def loadtest(
     before = None if baseline is None else loadtest_files.read(baseline)
     wanted = Wanted(
         tuple(targets), tuple(rate or ()), seconds, arrivals, lengths, answers, trace, max_tokens,
-        ttft_s, itl_s, max_at_once, driver, tokenizer, rounds, seed,
+        ttft_s, itl_s, concurrency, driver, tokenizer, rounds, seed,
     )  # fmt: skip
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("asking for the first answers", total=1.0)
-        results = asyncio.run(
-            load_test(wanted, lambda what, done: shown.update(task, description=what, completed=done))
-        )
+    latest = "asking for the first answers"
+
+    def says(what: str, done: float) -> None:
+        nonlocal latest
+        latest = what
+        shown.update(task, description=what, completed=done)
+
+    with (
+        says_what_is_left(lambda: f"{latest}; no result was written"),
+        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+    ):
+        task = shown.add_task(latest, total=1.0)
+        results = asyncio.run(load_test(wanted, says))
     told = [one.as_dict() for one in results]
     whole = told[0] if len(told) == 1 else {"result": told[0], "against": told[1]}
     if out is not None:

@@ -74,6 +74,7 @@ def plan(
 
       enginehouse plan -f spec.yaml --out resolved.yaml --picture plan.svg
     """
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.planning import Asked, show
 
     given = {
@@ -89,16 +90,16 @@ def plan(
         "itl_s": itl_s,
         "requests_per_s": requests_per_s,
     }
-    show(
-        Asked(
-            files=tuple(files or ()),
-            checkpoint=checkpoint,
-            fields={name: value for name, value in given.items() if value is not None},
-            workload={name: value for name, value in workload.items() if value is not None},
-            most_gpus=most_gpus,
-            by=by,
-            out=out,
-            picture=picture,
-            as_json=as_json,
-        )
+    asked = Asked(
+        files=tuple(files or ()),
+        checkpoint=checkpoint,
+        fields={name: value for name, value in given.items() if value is not None},
+        workload={name: value for name, value in workload.items() if value is not None},
+        most_gpus=most_gpus,
+        by=by,
+        out=out,
+        picture=picture,
+        as_json=as_json,
     )
+    with says_what_is_left(lambda: "nothing was written"):
+        show(asked)

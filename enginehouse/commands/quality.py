@@ -34,12 +34,12 @@ def quality(
         bool, typer.Option("--strict", help="Also fail where chance could hide a larger drop.")
     ] = False,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of an answer.")] = 128,
-    at_once: Annotated[int, typer.Option("--at-once", min=1, help="Prompts under way.")] = 4,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Prompts under way, at most.")] = 4,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Report: Markdown, or JSON for a name in .json.")
     ] = None,
-    record: Annotated[
-        bool, typer.Option("--record", help="Keep the result with the candidate's engine.")
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the result with the candidate's engine.")
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     url: Url = None,
@@ -56,7 +56,7 @@ def quality(
 
       enginehouse quality --baseline http://bf16:8000#llama --candidate chat:latency --prompts mine.jsonl
 
-      enginehouse quality --baseline chat --candidate chat-fp8 --min-agreement 0.9 --record
+      enginehouse quality --baseline chat --candidate chat-fp8 --min-agreement 0.9 --save
     """
     import asyncio
     import json
@@ -69,6 +69,7 @@ def quality(
     from engine_builder.quality import report
     from engine_builder.quality.verdict import Thresholds
     from enginehouse.errors import CommandError
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.quality_gate import compare_targets, keep
     from enginehouse.targets import target
     from enginehouse.written import check_writable, write_text
@@ -83,7 +84,10 @@ def quality(
         raise CommandError(str(error), error.remedy) from error
     check_writable((out, "--out"))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with (
+        says_what_is_left(lambda: "no verdict was written"),
+        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+    ):
         task = shown.add_task("prompts answered by both", total=len(asked))
         result = asyncio.run(
             compare_targets(
@@ -91,7 +95,7 @@ def quality(
                 asked,
                 Thresholds(max_drop, min_agreement, max_kl),
                 max_tokens,
-                at_once,
+                concurrency,
                 lambda done, _: shown.update(task, completed=done),
             )
         )
@@ -106,7 +110,7 @@ def quality(
         figures = (f"{name}: {value}" for name, value in report.rows(result.summary))
         for line in (*result.verdict.reasons, *figures):
             typer.echo(f"  {line}")
-    if record:
+    if save:
         typer.echo(f"kept with engine {asyncio.run(keep(sides[1], sides[0], result))}", err=json_output)
     if not result.verdict.passed or (strict and not result.verdict.sure):
         raise typer.Exit(1)

@@ -37,8 +37,8 @@ def replay(
     ttft_s: Annotated[
         float, typer.Option("--ttft", min=0.001, help="SLO: seconds to the first token.")
     ] = 1.0,
-    tpot_s: Annotated[
-        float, typer.Option("--tpot", min=0.0001, help="SLO: seconds per further token.")
+    itl_s: Annotated[
+        float, typer.Option("--itl", min=0.0001, help="SLO: seconds between tokens, in the mean.")
     ] = 0.05,
     share: Annotated[
         float, typer.Option("--share", min=0.01, max=1.0, help="SLO: share of requests that get both.")
@@ -78,35 +78,26 @@ def replay(
 
       enginehouse replay -p product -p least-requests -p round-robin --rate 4.2 --seeds 3
 
-      enginehouse replay --trace mine.csv --plan --ttft 0.5 --tpot 0.03 --share 0.99
+      enginehouse replay --trace mine.csv --plan --ttft 0.5 --itl 0.03 --share 0.99
 
       enginehouse replay --trace mine.jsonl --engines 16 --gateways 4 --card h200.yaml --out figures.csv
 
       enginehouse replay --controller spec.yaml --trace rates.csv --cold-start 30 --cold-start 300
     """
-    if controller is not None:
-        from enginehouse.scaling_replay import ScalingAsked, show_scaling
+    from enginehouse.interrupted import says_what_is_left
 
-        colds = tuple(cold_start_s or ())
-        show_scaling(ScalingAsked(controller, trace, rate, days, colds, seeds, out))
-        return
-    if cold_start_s or days is not None:
+    if controller is None and (cold_start_s or days is not None):
         raise CommandError("--cold-start and --days are of --controller.", "Name a manifest with it.")
-    from enginehouse.replaying import Asked, show
-    from router.replay.statistics import Slo
+    with says_what_is_left(lambda: "nothing was written"):
+        if controller is not None:
+            from enginehouse.scaling_replay import ScalingAsked, show_scaling
 
-    show(
-        Asked(
-            trace,
-            tuple(policy or ("product",)),
-            rate,
-            engines,
-            plan,
-            gateways,
-            report_period_s,
-            Slo(ttft_s=ttft_s, tpot_s=tpot_s, share=share),
-            card,
-            seeds,
-            out,
-        )
-    )
+            colds = tuple(cold_start_s or ())
+            show_scaling(ScalingAsked(controller, trace, rate, days, colds, seeds, out))
+            return
+        from enginehouse.replaying import Asked, show
+        from router.replay.statistics import Slo
+
+        slo = Slo(ttft_s=ttft_s, itl_s=itl_s, share=share)
+        policies = tuple(policy or ("product",))
+        show(Asked(trace, policies, rate, engines, plan, gateways, report_period_s, slo, card, seeds, out))

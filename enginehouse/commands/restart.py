@@ -47,12 +47,20 @@ def restart(
 
     from enginehouse import restarting
     from enginehouse.connection import locate
-    from enginehouse.interrupted import until_done
+    from enginehouse.interrupted import says_what_is_left, until_done
+
+    latest = "nothing was restarted"
+
+    def tell(line: str) -> None:
+        nonlocal latest
+        latest = line
+        typer.echo(line)
 
     async def run() -> None:
         connection = locate(url, key, state_dir)
         servers = await restarting.servers_of(connection, targets, command)
         patience = restarting.Patience(drain_timeout, ready_timeout)
-        await restarting.restart(connection, servers, patience, typer.echo, force=force)
+        await restarting.restart(connection, servers, patience, tell, force=force)
 
-    asyncio.run(until_done(run()))
+    with says_what_is_left(lambda: latest):
+        asyncio.run(until_done(run()))

@@ -192,6 +192,7 @@ def _watch(connection: Any, name: str) -> int:
     from rich.live import Live
 
     from enginehouse.console import output
+    from enginehouse.interrupted import says_what_is_left
     from enginehouse.rolling_out import watched
     from enginehouse.rollout_view import one_line, shown
 
@@ -209,4 +210,6 @@ def _watch(connection: Any, name: str) -> int:
                     told = line
         return phase
 
-    return 0 if asyncio.run(follow()) == "promoted" else 3
+    goes_on = f"rollout/{name} goes on; `enginehouse rollout abort {name}` ends it"
+    with says_what_is_left(lambda: goes_on):
+        return 0 if asyncio.run(follow()) == "promoted" else 3

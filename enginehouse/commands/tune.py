@@ -25,10 +25,12 @@ def tune(
             "max_in_flight. May repeat. Default: those that fit its lane.",
         ),
     ] = None,
-    load: Annotated[
+    concurrency: Annotated[
         list[int] | None,
         typer.Option(
-            "--load", min=1, help="Clients of one replica at once. May repeat. Default: 1, 2, 4, ... slots."
+            "--concurrency",
+            min=1,
+            help="Clients of one replica at once. May repeat. Default: 1, 2, 4, ... slots.",
         ),
     ] = None,
     prompt_tokens: Annotated[
@@ -96,8 +98,8 @@ def tune(
     from enginehouse.connection import locate
     from enginehouse.console import output
     from enginehouse.errors import CommandError
-    from enginehouse.interrupted import until_done
-    from enginehouse.tuning import Wanted, knobs_given, restore_from, tune_deployment
+    from enginehouse.interrupted import says_what_is_left, until_done
+    from enginehouse.tuning import PUT_BACK, Wanted, knobs_given, restore_from, tune_deployment
     from enginehouse.tuning_report import as_json, summary, svg, table
     from enginehouse.written import check_writable, write_text
 
@@ -111,7 +113,7 @@ def tune(
         model,
         deployment,
         knobs_given(knob or ()),
-        tuple(sorted(set(load or ()))),
+        tuple(sorted(set(concurrency or ()))),
         prompt_tokens,
         output_tokens,
         seconds,
@@ -125,11 +127,27 @@ def tune(
     )
     check_writable((out, "--out"), (picture, "--picture"))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("asking the registry", total=None)
-        found = asyncio.run(
-            until_done(tune_deployment(connection, wanted, lambda what: shown.update(task, description=what)))
-        )
+    latest = asking = "asking the registry"
+
+    def says(what: str) -> None:
+        nonlocal latest
+        latest = what
+        shown.update(task, description=what)
+
+    def left() -> str:
+        if latest not in (asking, PUT_BACK):
+            return (
+                f"a setting may still be in force; put it back: enginehouse tune --restore {wanted.journal}"
+            )
+        on = f"; {wanted.journal} has the trials: --resume goes on" if wanted.journal.exists() else ""
+        return f"{PUT_BACK}{on}"
+
+    with (
+        says_what_is_left(left),
+        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+    ):
+        task = shown.add_task(asking, total=None)
+        found = asyncio.run(until_done(tune_deployment(connection, wanted, says)))
     if picture is not None:
         write_text(picture, svg(found), "--picture")
     if out is not None:

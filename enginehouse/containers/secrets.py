@@ -11,13 +11,12 @@ owner and group can read a file with a secret, nobody else.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
-import tempfile
 from pathlib import Path
 
 from enginehouse.errors import CommandError, MachineError, report
+from telemetry.whole_file import write_whole
 from tenancy.keys import new_key
 
 MODE = 0o440
@@ -39,7 +38,7 @@ def make(folder: Path) -> list[str]:
     made = [name for name in wanted if not (folder / name).exists()]
     try:
         for name in made:
-            _write(folder / name, wanted[name])
+            write_whole(folder / name, f"{wanted[name]}\n", mode=MODE, synced=True)
     except OSError as error:
         raise MachineError(
             f"{folder}: secrets cannot be written: {error.strerror}",
@@ -50,20 +49,6 @@ def make(folder: Path) -> list[str]:
 
 def _kept(path: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
-
-
-def _write(path: Path, value: str) -> None:
-    """Whole or not at all: a container that was killed here begins anew."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{value}\n")
-        Path(temporary).chmod(MODE)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def main() -> int:

@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from enginehouse.errors import BusyError
+from telemetry.whole_file import write_whole
 from tenancy.keys import new_key
 
 STATE_DIR_ENV = "ENGINEHOUSE_STATE_DIR"
@@ -121,13 +121,4 @@ def _holder(descriptor: int) -> str:
 
 def write_private(path: Path, value: Any) -> None:
     """Write `value` as JSON, readable by the owner alone; readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(value, indent=2) + "\n", mode=0o600, synced=True)

@@ -12,7 +12,7 @@ from enginehouse.errors import ProcessError
 from enginehouse.local.process_record import ProcessRecord
 from enginehouse.local.service import Service
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -119,6 +119,6 @@ class StackSupervisor:
             await self._launch(service)
             await service.ready()
         except (ProcessError, OSError) as error:
-            log.warning(
+            _log.warning(
                 "a restarted process does not serve yet", extra={"service": service.name, "why": str(error)}
             )

@@ -36,7 +36,7 @@ STUBS_PERIOD_S = 1.0
 SAYS_WHY_S = 1.0
 """How long after a stub has gone Triton may take to log why; 0.3 s were seen."""
 _TAKEN_OUT = re.compile(r"successfully unloaded '|failed to load '")
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 PORT_TRIES = 5
 _ADDRESS_IN_USE = re.compile(
     r"address already in use|failed to bind|unable to (?:bind|start)|socket .* failed", re.IGNORECASE
@@ -181,7 +181,7 @@ class TritonProcess:
                 stubs, taken_out = session_pids(process.pid), self._taken_out()
             elif process.returncode is None:
                 # Triton goes on without the stub, calls its model ready and lets its requests hang.
-                _logger.warning("a model's process died; its server is ended", extra={"server": self.name})
+                _log.warning("a model's process died; its server is ended", extra={"server": self.name})
                 process.kill()
                 await process.wait()
         status = process.returncode

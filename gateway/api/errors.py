@@ -249,6 +249,11 @@ def bad_request(message: str, param: str | None = None, code: str = "invalid_val
     return ApiError(400, message, code=code, param=param)
 
 
+def unsupported(place: str, why: str) -> ApiError:
+    """400: a part of the body that is not served here."""
+    return bad_request(f"`{place}`: {why}. Remove it.", place, "unsupported_parameter")
+
+
 def request_too_large(limit_bytes: int) -> ApiError:
     """413: the body is longer than `limits.max_body_bytes`."""
     message = f"The body is longer than the {limit_bytes} bytes allowed here. Send a shorter request."

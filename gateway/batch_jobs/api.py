@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import msgspec
 from aiohttp import web
 
 from gateway.api.errors import SERVER_ERROR, ApiError, bad_request
@@ -24,6 +23,8 @@ from gateway.batch_jobs.config import DAY_S, BatchJobsConfig
 from gateway.batch_jobs.contents import Contents, StorageFullError
 from gateway.batch_jobs.lines import ENDPOINTS
 from gateway.batch_jobs.upload import checked_expiry, receive
+from gateway.json_answer import json_answer
+from gateway.query_limit import limit_of
 from model_registry.snapshot import Snapshot
 from tenancy.batch_jobs.entities import StoredFile
 from tenancy.batch_jobs.errors import UnknownFileError
@@ -88,7 +89,7 @@ class BatchApi:
             file = await self._receive(request, tenant, now_s)
         except StorageFullError as error:
             raise ApiError(503, str(error), SERVER_ERROR, "storage_full", retry_after_s=60) from error
-        return _json(file_answer(file))
+        return json_answer(file_answer(file))
 
     async def _receive(self, request: web.Request, tenant: str, now_s: int) -> StoredFile:
         file_id = new_file_id()
@@ -122,15 +123,15 @@ class BatchApi:
         files, more = await self._store.files(
             tenant,
             after=request.query.get("after", ""),
-            limit=_limit(request, _MAX_FILES, _MAX_FILES),
+            limit=limit_of(request, _MAX_FILES, _MAX_FILES),
             order=direction,
             purpose=request.query.get("purpose", ""),
         )
-        return _json(page_answer([file_answer(file) for file in files], more))
+        return json_answer(page_answer([file_answer(file) for file in files], more))
 
     async def file(self, request: web.Request) -> web.Response:
         """One file's description."""
-        return _json(file_answer(await self._file(request)))
+        return json_answer(file_answer(await self._file(request)))
 
     async def content(self, request: web.Request) -> web.StreamResponse:
         """One file's bytes."""
@@ -145,7 +146,7 @@ class BatchApi:
         file = await self._file(request)
         await self._store.delete_file(file.tenant, file.id)
         await asyncio.to_thread(self._contents.remove_file, file.id)
-        return _json({"id": file.id, "object": "file", "deleted": True})
+        return json_answer({"id": file.id, "object": "file", "deleted": True})
 
     async def _file(self, request: web.Request) -> StoredFile:
         return await self._store.file(self._caller(request).tenant.name, request.match_info["id"])
@@ -164,25 +165,25 @@ class BatchApi:
             raise bad_request("`input_file_id` must name a file of purpose 'batch'.", "input_file_id")
         job = await self._store.create(asked, self._config.max_jobs_per_tenant)
         self._on_new_job()
-        return _json(job_answer(job))
+        return json_answer(job_answer(job))
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         """One page of the tenant's jobs, the newest first."""
         tenant = self._caller(request).tenant.name
         jobs, more = await self._store.jobs(
-            tenant, after=request.query.get("after", ""), limit=_limit(request, 20, _MAX_JOBS)
+            tenant, after=request.query.get("after", ""), limit=limit_of(request, 20, _MAX_JOBS)
         )
-        return _json(page_answer([job_answer(job) for job in jobs], more))
+        return json_answer(page_answer([job_answer(job) for job in jobs], more))
 
     async def job(self, request: web.Request) -> web.Response:
         """One job, and how far it is."""
         tenant = self._caller(request).tenant.name
-        return _json(job_answer(await self._store.job(tenant, request.match_info["id"])))
+        return json_answer(job_answer(await self._store.job(tenant, request.match_info["id"])))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Start no further row; what is done is kept."""
         tenant = self._caller(request).tenant.name
-        return _json(job_answer(await self._store.cancel(tenant, request.match_info["id"])))
+        return json_answer(job_answer(await self._store.cancel(tenant, request.match_info["id"])))
 
     def _caller(self, request: web.Request) -> Identity:
         return authenticate(self._snapshot(), request.headers.get("Authorization"))
@@ -236,19 +237,6 @@ def _output_expiry(given: object) -> int:
     if not isinstance(given, dict):
         raise bad_request("`output_expires_after` must be an object.", "output_expires_after")
     return checked_expiry(given.get("anchor"), given.get("seconds"), "output_expires_after")
-
-
-def _limit(request: web.Request, default: int, most: int) -> int:
-    given = request.query.get("limit")
-    if given is None:
-        return default
-    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= most):
-        raise bad_request(f"`limit` must be an integer from 1 to {most}.", "limit")
-    return int(given)
-
-
-def _json(answer: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
 
 def refusing_routes() -> list[web.AbstractRouteDef]:

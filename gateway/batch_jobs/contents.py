@@ -20,6 +20,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO
 
+from telemetry.whole_file import sync_folder
+
 
 class StorageFullError(Exception):
     """The store has less free space than it must keep."""
@@ -149,12 +151,3 @@ def _older(folder: Path, than_s: float) -> list[Path]:
             if path.stat().st_mtime < before:
                 found.append(path)
     return found
-
-
-def sync_folder(folder: Path) -> None:
-    """Let the names in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

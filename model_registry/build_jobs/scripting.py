@@ -1,13 +1,13 @@
-"""Scripts: the Lua files beside this module. Redis is sent a text once and its hash from then on."""
+"""Scripts: the Lua files beside this module."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
 
 from model_registry.build_jobs.entities import BuildState
-from model_registry.connection import RedisClient, answer
+from model_registry.connection import RedisClient
+from model_registry.scripting import NamedScripts
 from model_registry.states import BUILD
 
 NAMES = ("ask", "beat", "cancel", "claim", "finish", "forget", "release")
@@ -29,14 +29,6 @@ def _lua(table: Mapping[BuildState, frozenset[BuildState]]) -> str:
     return f"local NEXT = {{ {', '.join(rows)} }}"
 
 
-class Scripts:
-    """All scripts, run by name."""
-
-    def __init__(self, redis: RedisClient, answer_within_s: float) -> None:
-        self._scripts = {name: redis.register_script(source(name)) for name in NAMES}
-        self._answer_within_s = answer_within_s
-
-    async def run(self, name: str, keys: Sequence[str], *args: str | int) -> Any:
-        """Run one script; what it returns is said in its header."""
-        async with answer(self._answer_within_s):
-            return await self._scripts[name](keys=list(keys), args=args)
+def scripts(redis: RedisClient, answer_within_s: float) -> NamedScripts:
+    """All of them."""
+    return NamedScripts(redis, {name: source(name) for name in NAMES}, answer_within_s)

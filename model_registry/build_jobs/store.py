@@ -26,7 +26,7 @@ from model_registry.build_jobs.entities import (
 )
 from model_registry.build_jobs.errors import BuildClaimLostError, BuildOverError, UnknownBuildError
 from model_registry.build_jobs.keys import Keys
-from model_registry.build_jobs.scripting import Scripts
+from model_registry.build_jobs.scripting import scripts
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
 
@@ -69,7 +69,7 @@ class BuildStore:
     ) -> None:
         self._redis = redis
         self._keys = Keys(name)
-        self._scripts = Scripts(redis, answer_within_s)
+        self._scripts = scripts(redis, answer_within_s)
         self._answer_within_s = answer_within_s
         self._terms = terms or Terms()
 

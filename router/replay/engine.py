@@ -126,7 +126,6 @@ class Engine:
         self.cache = cache
         self.waiting: deque[Job] = deque()
         self.next_s = inf
-        self.busy_s = 0.0
         self._prefilling: list[Job] = []
         self._decoding: list[tuple[int, int, Job]] = []
         self._resident = 0
@@ -166,7 +165,6 @@ class Engine:
     def advance(self) -> list[Happened]:
         """The step that ends at `next_s`; the next one begins."""
         now_s = self.next_s
-        self.busy_s += now_s - self._begun_s
         steps = self._leap or 1
         self._steps += steps
         self._resident += steps * len(self._decoding)

@@ -30,12 +30,6 @@ from router.replay.workload import Request
 from router.view import Ask
 
 MODEL = "m"
-REPORT_BYTES = 28
-"""Of a report: who, when, and the packet's own."""
-LOAD_BYTES = 12
-"""Of one endpoint's load in a report."""
-HINT_BYTES = 4
-"""Of one prompt block in a report."""
 GATHER_S = 0.01
 
 
@@ -65,7 +59,7 @@ class Hold(NamedTuple):
 
 
 class Gateways:
-    """`router.replay.run.Router` of live parts. `bytes_sent` is of all reports, each counted once."""
+    """`router.replay.run.Router` of live parts."""
 
     def __init__(
         self,
@@ -90,7 +84,6 @@ class Gateways:
         self._under_way: list[tuple[float, int, int]] = []
         self._reports: list[_Report] = []
         self._due_s = [exchange.period_s * (n + 1) / exchange.gateways for n in range(exchange.gateways)]
-        self.bytes_sent = 0
 
     @property
     def waiting(self) -> int:
@@ -135,7 +128,6 @@ class Gateways:
 
     def _send(self, sender: int, now_s: float) -> None:
         report = self._gateways[sender].report(self._exchange.hints, now_s)
-        self.bytes_sent += report.size
         self._reports.append(report)
         for receiver in range(len(self._gateways)):
             if receiver != sender and self._random.random() >= self._exchange.loss:
@@ -147,11 +139,6 @@ class _Report(NamedTuple):
     sender: int
     loads: dict[str, Reported]
     hints: Sequence[tuple[Endpoint, Ask]]
-
-    @property
-    def size(self) -> int:
-        hints = sum(HINT_BYTES * len(ask.blocks) for _, ask in self.hints)
-        return REPORT_BYTES + LOAD_BYTES * len(self.loads) + hints
 
 
 class _Held(NamedTuple):

@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     request: Request
     ttft_s: float
     """`inf` for a request that was refused."""
-    tpot_s: float
+    itl_s: float
     """Mean time of a token after the first."""
     hit_tokens: int
     first_s: float
@@ -141,5 +141,5 @@ def _outcome(request: Request, job: Job | None) -> Outcome:
     if job is None or job.first_s == inf:
         return Outcome(request, inf, inf, 0, inf, inf)
     ttft_s = job.first_s - request.arrival_s
-    tpot_s = (job.last_s - job.first_s) / max(1, request.output_tokens - 1)
-    return Outcome(request, ttft_s, tpot_s, job.hit_tokens, job.first_s, job.last_s)
+    itl_s = (job.last_s - job.first_s) / max(1, request.output_tokens - 1)
+    return Outcome(request, ttft_s, itl_s, job.hit_tokens, job.first_s, job.last_s)

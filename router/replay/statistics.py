@@ -23,7 +23,7 @@ class Slo(NamedTuple):
     ttft_s: float = 1.0
     """Or `prefill_times` its prefill alone on an idle engine, if that is more."""
     prefill_times: float = 2.0
-    tpot_s: float = 0.05
+    itl_s: float = 0.05
     share: float = 0.9
     """Of requests that have to get it, for a load to be within capacity."""
 
@@ -33,7 +33,7 @@ class Slo(NamedTuple):
 
     def met(self, outcome: Outcome, card: EngineCard) -> bool:
         """Whether the request got it."""
-        return outcome.tpot_s <= self.tpot_s and outcome.ttft_s <= self.ttft_target_s(outcome.request, card)
+        return outcome.itl_s <= self.itl_s and outcome.ttft_s <= self.ttft_target_s(outcome.request, card)
 
 
 @lru_cache(maxsize=100_000)
@@ -58,7 +58,7 @@ class Summary(NamedTuple):
     p99_ttft_s: float
     p99_slowdown: float
     """Time to first token beside that of the prompt alone, which counts as a quarter of a second at least."""
-    mean_tpot_s: float
+    mean_itl_s: float
 
 
 SHORTEST_PREFILL_S = 0.25
@@ -82,7 +82,7 @@ def summary(outcomes: Sequence[Outcome], card: EngineCard, slo: Slo = Slo()) -> 
         fmean(ttfts),
         quantile(ttfts, 0.99),
         quantile(slow, 0.99),
-        fmean([one.tpot_s for one in served] or [inf]),
+        fmean([one.itl_s for one in served] or [inf]),
     )
 
 

@@ -230,7 +230,11 @@ def result(table: Table) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; 0 if every bar is met."""
-    parser = argparse.ArgumentParser(prog="python -m router.replay.table")
+    parser = argparse.ArgumentParser(
+        prog="python -m router.replay.table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="directory for CSV files and a picture")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -12,7 +12,6 @@ Status = Literal[
 ]
 """OpenAI's."""
 ENDED: frozenset[Status] = frozenset({"failed", "completed", "expired", "cancelled"})
-STATUSES: tuple[Status, ...] = get_args(Status)
 Stop = Literal["", "cancelled", "expired"]
 Purpose = Literal["batch", "batch_output"]
 

@@ -26,7 +26,7 @@ from tenancy.batch_jobs.errors import (
     UnknownJobError,
 )
 from tenancy.batch_jobs.keys import Keys
-from tenancy.batch_jobs.scripting import Scripts
+from tenancy.batch_jobs.scripting import scripts
 
 _SWEPT_AT_ONCE = 500
 _READ_FILE = msgspec.json.Decoder(StoredFile).decode
@@ -62,7 +62,7 @@ class JobStore:
     def __init__(self, redis: RedisClient, name: str, answer_within_s: float) -> None:
         self._redis = redis
         self._keys = Keys(name)
-        self._scripts = Scripts(redis, answer_within_s)
+        self._scripts = scripts(redis, answer_within_s)
         self._answer_within_s = answer_within_s
 
     @classmethod

@@ -10,13 +10,7 @@ import pytest
 
 from bench.build import BenchError
 from bench.processes import Cores, Process, cpu_s, rss_mb
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
-    except OSError:
-        return False
+from tests.processes import is_running
 
 
 def test_children_end_with_their_parent(cores: Cores, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -18,19 +17,13 @@ from bench import registry_propagation
 from bench.build import BenchError
 from bench.processes import tree
 from bench.registry_propagation import Times, connections, gateway, judged, measure
+from tests.processes import is_running
 
 COMMAND = [sys.executable, "-m", "bench.registry_propagation", "--workers", "2", "--changes", "5"]
 
 
 def start() -> subprocess.Popen[str]:
     return subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
-    except OSError:
-        return False
 
 
 def tree_once_measuring(process: subprocess.Popen[str]) -> list[int]:

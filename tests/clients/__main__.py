@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from bench import campaign
+from bench.build import BenchError
 from tests.clients.conversations import CLIENTS
 from tests.stack.stack import ROOT, Stack
 
@@ -21,27 +22,30 @@ TIMEOUT_S = 120.0
 
 def main() -> int:
     """0 when every client held its conversation."""
-    parser = argparse.ArgumentParser(prog="python -m tests.clients", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m tests.clients --only openai")
     parser.add_argument("--python", type=Path, default=ROOT / ".clients" / "bin" / "python")
     parser.add_argument("--only", default="", help="comma list of clients")
     options = parser.parse_args()
-    if not options.python.exists():
-        print(f"error: {options.python} does not exist; run `make clients`", file=sys.stderr)
-        return 2
-    chosen = [name for name in CLIENTS if not options.only or name in options.only.split(",")]
-    console, failed, held = Console(stderr=True), [], 0
+    return campaign.concluded(lambda: held(options.python, options.only))
+
+
+def held(python: Path, only: str) -> dict[str, Any]:
+    """How many conversations were held, and which were not. Raises BenchError without their environment."""
+    if not python.exists():
+        raise BenchError(f"{python} does not exist; run `make clients`")
+    chosen = [name for name in CLIENTS if not only or name in only.split(",")]
+    console, failed, whole = Console(stderr=True), [], 0
     with (
         tempfile.TemporaryDirectory(prefix="enginehouse-clients-") as folder,
         Stack.start(Path(folder)) as stack,
     ):
         for name in chosen:
             for model in MODELS:
-                problem = converse(options.python, name, stack, model)
+                problem = converse(python, name, stack, model)
                 console.print(f"{name} · {model}: {problem or 'held'}", highlight=False)
-                held += problem is None
+                whole += problem is None
                 failed += [] if problem is None else [f"{name} · {model}"]
-    print("RESULT " + json.dumps({"ok": not failed, "conversations": held, "failed": failed}))
-    return 1 if failed else 0
+    return {"ok": not failed, "conversations": whole, "failed": failed}
 
 
 def converse(python: Path, client: str, stack: Stack, model: str) -> str | None:

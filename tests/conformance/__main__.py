@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 from rich.console import Console
 
+from bench import campaign
 from inference.tokenizer import ModelTokenizer
 from tests.conformance import report
 from tests.conformance.ask import Ask
@@ -27,11 +27,16 @@ PAGE = ROOT / "docs" / "conformance.md"
 
 def main() -> int:
     """0 when no cell failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m tests.conformance --only stream")
     parser.add_argument("--only", default="", help="comma list of words; only probes whose name holds one")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page (default: docs/conformance.md)")
     options = parser.parse_args()
     words = [word for word in options.only.split(",") if word]
+    return campaign.concluded(lambda: asked_all(words, options.out))
+
+
+def asked_all(words: Sequence[str], out: Path) -> dict[str, Any]:
+    """What came of the probes whose names hold one of the words; of all, written to the page, too."""
     console = Console(stderr=True)
     began_s = time.monotonic()
 
@@ -58,12 +63,11 @@ def main() -> int:
         sections = [section(LANES, GENERATING), section(EMBEDDERS, EMBEDDING)]
     counts = report.counts(sections)
     if not words:
-        options.out.write_text(report.page(sections))
-        console.print(f"written to {options.out}", highlight=False)
+        out.write_text(report.page(sections))
+        console.print(f"written to {out}", highlight=False)
     ok = counts["failed"] == 0
     took_s = round(time.monotonic() - began_s)
-    print("RESULT " + json.dumps({"ok": ok, **counts, "lanes": len(LANES) + len(EMBEDDERS), "s": took_s}))
-    return 0 if ok else 1
+    return {"ok": ok, **counts, "lanes": len(LANES) + len(EMBEDDERS), "s": took_s}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ from emulator.train.hf_checkpoint import SHIPPED, write_hf_checkpoint
 from engine_builder.doubles.__main__ import main
 from engine_builder.doubles.engine_dir import HEADER
 from engine_builder.doubles.float_formats import (
-    from_bfloat16,
     from_e2m1,
     from_e4m3,
     to_bfloat16,
@@ -36,6 +35,7 @@ from engine_builder.doubles.quantizing import KINDS, dequantize, quantize
 from engine_builder.doubles.telling import PAUSE
 from engine_builder.doubles.tensor_files import Tensor, read_tensors, write_tensors
 from engine_builder.errors import CheckpointError
+from inference.safetensors_data import from_bfloat16
 
 PROMPT = (0, 17, 250, 31, 900, 45, 12, 77, 301, 5)
 

@@ -128,7 +128,7 @@ async def test_a_build_that_nobody_can_do_says_so_and_is_not_waited_for_without_
     detached = await fleet.build("--detach")
     assert "no builder has looked for builds here yet" in detached.stderr
     assert "`enginehouse builder` runs one, --local" in detached.stderr
-    waited = await fleet.build("--wait", "0")
+    waited = await fleet.build("--builder-timeout", "0")
     assert "has waited for 0 s, and nobody can do it" in str(waited.exception)
     build = detached.stdout.strip()
     assert "waits:    no builder has looked" in (await fleet.command("builds", "show", build)).stdout

@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from redis.asyncio import Redis
 
 from enginehouse.connection import Connection
 from enginehouse.errors import CommandError
 from enginehouse.restarting import Patience, restart, servers_of
 from gateway.admin import admin_routes
 from gateway.demand import demand_routes
-from model_registry.config import RegistryConfig
 from model_registry.demand.demand import EndpointDemand, GroupDemand, WorkerDemand
 from model_registry.demand.store import DemandStore
 from model_registry.drains import Drain
@@ -23,19 +21,14 @@ from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.pools import Pool
 from model_registry.store import RegistryStore
 from model_registry.watcher import Watcher
+from tests.command_line import begun, said_at_ctrl_c
 from tests.enginehouse.test_history import run
 from tests.gateway.test_admin import ADMIN, Admin, guarded, watcher
-from tests.model_registry.conftest import config, eventually, redis_client, redis_server, store
+from tests.model_registry.conftest import config, demand, eventually, redis_client, redis_server, store
 
-__all__ = ["config", "redis_client", "redis_server", "store", "watcher"]
+__all__ = ["config", "demand", "redis_client", "redis_server", "store", "watcher"]
 
 SERVERS = ("http://a:8000", "http://b:8000/")
-
-
-@pytest.fixture
-def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    patient = config.model_copy(update={"command_timeout_s": 10.0})
-    return DemandStore.of(redis_client, patient)
 
 
 @pytest.fixture
@@ -151,3 +144,30 @@ async def test_a_restart_waits_for_room_on_the_others_and_gives_up(
         await restart(connection, servers, Patience(5, 0.1), told.append)
     assert told[1:] == ["http://a:8000: waiting for room elsewhere: m needs 5 slots, the others have 4"]
     assert await drains(store) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "left", "stays"),
+    [
+        (("drain", "--wait"), "http://a:8000 stays drained; --undo ends that", True),
+        (
+            ("restart", "--force", "--command", "false"),
+            "http://a:8000: not restarted; it takes requests again",
+            False,
+        ),
+    ],
+    ids=["drain", "restart"],
+)
+async def test_ctrl_c_says_whether_a_drain_stands(
+    admin: Admin, store: RegistryStore, command: tuple[str, ...], left: str, stays: bool
+) -> None:
+    """While it waits for what is under way there."""
+    name, *options = command
+    where = ("--url", str(admin.make_url("/")), "--key", ADMIN)
+    with begun(name, "http://a:8000", *options, *where) as process:
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline)
+        await eventually(lambda: drains(store))
+        said = await asyncio.to_thread(said_at_ctrl_c, process)
+    assert said == f"stopped: {left}"
+    assert bool(await drains(store)) is stays

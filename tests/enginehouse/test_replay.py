@@ -69,7 +69,7 @@ def test_a_plan_is_the_fewest_engines_that_meet_the_slo(trace: Path, tmp_path: P
         ("gpu: H200", [], "card.yaml: gpu"),
         ("- 1", [], "card.yaml: the whole"),
         ("a: [", [], "is not YAML"),
-        ("", ["--plan", "--ttft", "0.01", "--tpot", "0.0001"], "do not meet the SLO"),
+        ("", ["--plan", "--ttft", "0.01", "--itl", "0.0001"], "do not meet the SLO"),
         ("kv_tokens: 1024", [], "fits no engine"),
     ],
 )

@@ -6,10 +6,9 @@ import csv
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from enginehouse.cli import app
 from enginehouse.errors import CommandError
+from tests.enginehouse.test_replay import replay
 
 SPEC = """
 kind: Deployment
@@ -20,13 +19,6 @@ card:
   {source: planned, gpu_class: l4, date: 2026-11-01, prefill_tokens_per_s: 4000, overhead_s: 0.02,
    step_s: 0.03, slots: 16}
 """
-
-
-def replay(*arguments: str) -> str:
-    """Its output. Raises what the command raises."""
-    run = CliRunner().invoke(app, ["replay", *arguments], env={"COLUMNS": "200"}, catch_exceptions=False)
-    assert run.exit_code == 0, run.output
-    return run.output
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.demand import DemandReports
-from model_registry.config import RegistryConfig
 from model_registry.demand.demand import GroupDemand, WorkerDemand
 from model_registry.demand.keys import Keys
 from model_registry.demand.store import DemandStore
-from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server
+from tests.model_registry.conftest import RedisServer, config, demand, eventually, redis_client, redis_server
 
-__all__ = ["config", "redis_client", "redis_server"]
+__all__ = ["config", "demand", "redis_client", "redis_server"]
 
 
 class Gateway:
@@ -31,9 +30,8 @@ class Gateway:
 
 
 @pytest.fixture
-def store(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    patient = config.model_copy(update={"command_timeout_s": 10.0})
-    return DemandStore.of(redis_client, patient)
+def store(demand: DemandStore) -> DemandStore:
+    return demand
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.api.requests import ApiRequest, BodyLimits, parse_chat, parse_completion
+from gateway.api.requests import BodyLimits, parse_completion
 from gateway.parsing import Parsing, parsing_for
 from gateway.streaming.parts import Reasoning, Text, ToolArguments, ToolCall
 from gateway.streaming.text import Assembler
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Model
+from tests.gateway.api.asked import chat
 from tests.stack.stack import ROOT
 
 TOOLS = [{"type": "function", "function": {"name": "add"}}]
@@ -22,11 +23,6 @@ HERMES = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
 @pytest.fixture(scope="module")
 def tokenizer() -> ModelTokenizer:
     return ModelTokenizer.load(ROOT / "emulator" / "models" / "house-chat")
-
-
-def chat(**fields: Any) -> ApiRequest:
-    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return parse_chat(json.dumps(body).encode(), BodyLimits())
 
 
 def model(**parsers: Any) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from emulator.triton.repository import (
 )
 from enginehouse.local.triton import TritonProcess
 from enginehouse.local.triton_environment import ensure_environment
+from inference.tokenizer import ModelTokenizer
 from model_registry.entities import ServerRef
+from tests.inference.speaking import Speaker
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. " * 3,
@@ -127,6 +129,20 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerRef]:
         process = runner.run(started(tmp_path_factory.mktemp("triton")))
         yield ServerRef(http=process.http_url, grpc=process.grpc_url, metrics=process.metrics_url)
         runner.run(process.stop())
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer() -> ModelTokenizer:
+    """That of the Triton's models."""
+    return ModelTokenizer.load(CHAT_MODEL)
+
+
+@pytest.fixture
+async def speaker(triton: ServerRef, chat_tokenizer: ModelTokenizer) -> AsyncIterator[Speaker]:
+    """To that Triton."""
+    speaker = Speaker(triton, chat_tokenizer)
+    yield speaker
+    await speaker.close()
 
 
 async def started(folder: Path) -> TritonProcess:

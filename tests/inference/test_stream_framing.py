@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from inference.errors import InferenceError
 from inference.http_chunks import body_of, framed
+from inference.http_connection import Connection
 from inference.lanes import lane_of
 from inference.openai_http import OpenAiHttp
-from inference.push_http import HttpPool, Timeouts, _Connection
+from inference.push_http import HttpPool, Timeouts
 from inference.request import InferenceRequest, Sampling
 from inference.triton_http import TritonHttp
 from tests.inference.recording import RecordingSink
@@ -80,7 +81,7 @@ def _read(call: Any, request: InferenceRequest, sink: RecordingSink, reads: list
 
     async def run() -> None:
         pool = HttpPool("http://127.0.0.1:9", Timeouts())
-        connection = _Connection(pool)
+        connection = Connection(pool)
         connection.connection_made(_Transport())
         pool.give_back(connection)
         call(pool).start(request, sink)
@@ -176,7 +177,7 @@ async def test_what_looks_like_a_chunk_is_none_within_one(reads: list[bytes]) ->
     first = framed(b"first")
     parsed = _Bodies()
     pool = HttpPool("http://127.0.0.1:9", Timeouts())
-    connection = _Connection(pool)
+    connection = Connection(pool)
     connection.connection_made(_Transport())
     pool.give_back(connection)
     pool.start(b"", parsed)

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
+from model_registry.demand.store import DemandStore
 from model_registry.store import RegistryStore
 
 DEADLINE_S = 10.0
@@ -119,6 +120,13 @@ async def until(condition: Callable[[], bool], within_s: float = DEADLINE_S) -> 
 
 
 T = TypeVar("T")
+
+
+@pytest.fixture
+def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
+    """On a machine under load it waits for Redis rather than fail."""
+    patient = config.model_copy(update={"command_timeout_s": 10.0})
+    return DemandStore.of(redis_client, patient)
 
 
 async def eventually(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from model_registry.config import RegistryConfig
 from model_registry.demand.demand import (
     COUNTS,
     LAPSES_S,
@@ -28,12 +26,6 @@ from .conftest import eventually
 def told(arrivals: int, waiting: int = 0, oldest_s: float = 0.0, failed: int = 0) -> WorkerDemand:
     group = GroupDemand(arrivals=arrivals, waiting=waiting, oldest_s=oldest_s, ttft_s=arrivals / 8)
     return WorkerDemand(groups={"m:latency": group}, endpoints={"d@a|b:1": EndpointDemand(failed=failed)})
-
-
-@pytest.fixture
-def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    patient = config.model_copy(update={"command_timeout_s": 10.0})
-    return DemandStore.of(redis_client, patient)
 
 
 async def lapse(redis_client: Redis, worker: str, by_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 import yaml
 
@@ -36,3 +37,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         assert running.stop() == 0
     left = [line for process, line in processes if is_alive(process)]
     assert not left, f"processes left behind: {left}"
+
+
+@pytest.fixture
+def http(stack: Stack) -> Iterator[httpx2.Client]:
+    """A client of the stack, with its key."""
+    with httpx2.Client(base_url=stack.origin, headers=stack.headers, timeout=60) as client:
+        yield client

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from tests.stack.stack import Stack, events_of, wait_until
 
 MODELS = ["house-chat", "house-chat:throughput", "depot-chat", "siding-chat", "yard-chat", "kiosk-chat"]
 MESSAGES = [{"role": "user", "content": "Say hello in Japanese, with a train: 🚂"}]
-
-
-@pytest.fixture
-def http(stack: Stack) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=stack.origin, headers=stack.headers, timeout=60) as client:
-        yield client
 
 
 def chat(model: str, **fields: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import math
 from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -20,12 +19,6 @@ from tests.stack.test_answers import root_of, spans_of
 
 MODEL = "house-vectors"
 TEXTS = ["The engine runs.", "A train waits at the platform, and the driver reads.", "Steam"]
-
-
-@pytest.fixture
-def http(stack: Stack) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=stack.origin, headers=stack.headers, timeout=60) as client:
-        yield client
 
 
 @pytest.fixture(scope="session")

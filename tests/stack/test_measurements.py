@@ -66,7 +66,7 @@ def test_both_are_kept(stack: Stack, http: httpx2.Client, published: Path, tmp_p
     lines = (json.dumps({"prompt": prompt, "answer": answer}) for prompt, answer in questions.items())
     prompts.write_text("\n".join(lines))
     asked = ("quality", "--baseline", "siding-chat", "--candidate", NAME, "--prompts", str(prompts))
-    judged = invoke(stack, *asked, "--record", "--json")
+    judged = invoke(stack, *asked, "--save", "--json")
     assert judged.exit_code == 0, (judged.output, judged.exception)
     told = json.loads(judged.stdout)
     assert told["summary"]["by_tokens"], "vLLM tells its tokens"
@@ -84,5 +84,5 @@ def test_both_are_kept(stack: Stack, http: httpx2.Client, published: Path, tmp_p
     (kept,) = Path(f"{published}.results").glob("loadtest-*.json")
     assert json.loads(kept.read_text())["targets"] == {"ttft_s": 2.0, "itl_s": 0.05}, "the profile's"
     assert list(published.iterdir()) == [], "what is published stays as it was signed"
-    none = invoke(stack, *asked[:3], "--candidate", "depot-chat", *asked[5:], "--record")
+    none = invoke(stack, *asked[:3], "--candidate", "depot-chat", *asked[5:], "--save")
     assert "knows no one engine" in str(none.exception)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -16,12 +15,6 @@ from tests.stack.test_answers import root_of
 MODELS = ["house-chat", "yard-chat", "kiosk-chat", "depot-chat", "siding-chat"]
 TOKENIZER_OF = {"depot-chat": "depot-chat", "siding-chat": "depot-chat"}
 TOKENS_PER_BLOCK = 32
-
-
-@pytest.fixture
-def http(stack: Stack) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=stack.origin, headers=stack.headers, timeout=60) as client:
-        yield client
 
 
 def tokenizer_of(model: str) -> ModelTokenizer:

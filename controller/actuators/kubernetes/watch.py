@@ -18,7 +18,7 @@ from controller.actuators.kubernetes.resources import Resource, slices
 from controller.actuators.kubernetes.slices import SERVICE_LABEL, Slice
 from controller.actuators.port import ActuatorError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 """Between two calls; it doubles until a watch has lasted."""
@@ -70,13 +70,13 @@ class SliceWatch:
                 while True:
                     version = await self._watch(version)
             except GoneError as error:
-                log.info(
+                _log.info(
                     "EndpointSlices are listed anew", extra={"service": self._selector, "reason": str(error)}
                 )
             except ActuatorError as error:
                 self._lose(error)
             except Exception as error:
-                log.exception("following EndpointSlices failed unexpectedly")
+                _log.exception("following EndpointSlices failed unexpectedly")
                 self._lose(KubernetesError(f"EndpointSlices could not be followed: {error!r}"))
             await self._pause()
 
@@ -88,7 +88,7 @@ class SliceWatch:
         except (KeyError, TypeError) as error:
             raise KubernetesError(f"the list of {self._resource} lacks {error}") from error
         if not self._slices:
-            log.warning("no EndpointSlices: is there such a Service?", extra={"service": self._selector})
+            _log.warning("no EndpointSlices: is there such a Service?", extra={"service": self._selector})
         self._found()
         return version
 
@@ -142,7 +142,7 @@ class SliceWatch:
 
     def _lose(self, error: ActuatorError) -> None:
         if self._lost is None:
-            log.warning("EndpointSlices lost", extra={"service": self._selector, "error": str(error)})
+            _log.warning("EndpointSlices lost", extra={"service": self._selector, "error": str(error)})
             self._lost = asyncio.get_running_loop().time(), error
         else:
             self._lost = self._lost[0], error

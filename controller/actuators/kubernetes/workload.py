@@ -18,7 +18,7 @@ from model_registry.entities import Deployment
 from model_registry.leadership import boot_s
 from model_registry.pools import KubernetesActuator
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 """At a number that others change at the same time."""
@@ -66,7 +66,7 @@ class KubernetesWorkload:
             except ConflictError as error:
                 conflict = error
                 continue
-            log.info("replicas set", extra={"workload": str(scale), "was": number, "replicas": replicas})
+            _log.info("replicas set", extra={"workload": str(scale), "was": number, "replicas": replicas})
             return
         raise conflict
 
@@ -124,4 +124,4 @@ class KubernetesWorkload:
                 {"metadata": {"annotations": {DELETION_COST: cost}}},
             )
         except MissingError:
-            log.info("pod is gone already", extra={"pod": name})
+            _log.info("pod is gone already", extra={"pod": name})

@@ -14,7 +14,7 @@ from gateway.api.anthropic.fields import (
     ToolChoice,
 )
 from gateway.api.chat_messages import ChatMessages
-from gateway.api.errors import ApiError, bad_request
+from gateway.api.errors import ApiError, bad_request, unsupported
 from gateway.api.fields import typed
 from gateway.api.json_body import BodyLimits, decode_object
 from gateway.api.requests import ApiRequest, translated_chat
@@ -150,7 +150,7 @@ def _text(content: str | list[Block], place: str) -> str:
 def _block_text(block: Block, place: str) -> str:
     if block.type != "text":
         kind = block.type[:64]
-        raise _unsupported(f"{place}.type", f"content of type {kind} is not served here, only text")
+        raise unsupported(f"{place}.type", f"content of type {kind} is not served here, only text")
     text: str = _given(block.text, f"{place}.text")
     return text
 
@@ -178,7 +178,7 @@ def _tools(asked: MessagesBody, raw: dict[str, Any]) -> dict[str, Any]:
 def _check_tool(tool: Tool, place: str) -> None:
     if tool.type not in (None, "custom"):
         why = f"tools of type {tool.type[:64]} are not served here, only your own"
-        raise _unsupported(f"{place}.type", why)
+        raise unsupported(f"{place}.type", why)
     if tool.input_schema is None:
         raise bad_request(
             f"`{place}.input_schema` is missing. Give {FITS['tools[].input_schema']}.",
@@ -234,7 +234,3 @@ def _check_budget(asked: MessagesBody) -> None:
 def _missing(place: str) -> ApiError:
     fits = BLOCK_FITS[place] if place in FITS else BLOCK_FITS["[]." + place.rpartition(".")[2]]
     return bad_request(f"`{place}` is missing. Give {fits}.", place, "missing_required_parameter")
-
-
-def _unsupported(place: str, why: str) -> ApiError:
-    return bad_request(f"`{place}`: {why}. Remove it.", place, "unsupported_parameter")

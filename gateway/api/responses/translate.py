@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.api.chat_messages import ChatMessages
-from gateway.api.errors import ApiError, bad_request
+from gateway.api.errors import bad_request, unsupported
 from gateway.api.fields import typed
 from gateway.api.json_body import BodyLimits, decode_object
 from gateway.api.requests import ApiRequest, translated_chat
@@ -115,7 +115,7 @@ def _add_item(conversation: ChatMessages, item: Item, place: str) -> None:
             pass  # what was thought for an earlier answer is not part of what a chat template takes
         case other:
             why = f"items of type {other[:64]} are not served here, only messages and function calls"
-            raise _unsupported(f"{place}.type", why)
+            raise unsupported(f"{place}.type", why)
 
 
 def _given(value: Any, place: str) -> Any:
@@ -135,7 +135,7 @@ def _text(content: str | list[Part], place: str) -> str:
 def _part_text(part: Part, place: str) -> str:
     field = "refusal" if part.type == "refusal" else "text"
     if field == "text" and part.type not in _TEXTS:
-        raise _unsupported(f"{place}.type", f"content of type {part.type[:64]} is not served here, only text")
+        raise unsupported(f"{place}.type", f"content of type {part.type[:64]} is not served here, only text")
     text = part.refusal if field == "refusal" else part.text
     if text is None:
         param = f"{place}.{field}"
@@ -158,7 +158,7 @@ def _tools(asked: ResponsesBody, raw: dict[str, Any]) -> dict[str, Any]:
 
 def _check_function(tool: Tool, place: str) -> None:
     if tool.type != "function":
-        raise _unsupported(
+        raise unsupported(
             f"{place}.type", f"tools of type {tool.type[:64]} are not served here, only functions"
         )
     if not tool.name:
@@ -210,7 +210,3 @@ def _response_format(asked: TextFormat) -> dict[str, Any]:
     fields = ("name", "schema", "strict", "description")
     schema = {name: value for name in fields if (value := getattr(asked, name)) is not None}
     return {"type": "json_schema", "json_schema": schema}
-
-
-def _unsupported(place: str, why: str) -> ApiError:
-    return bad_request(f"`{place}`: {why}. Remove it.", place, "unsupported_parameter")

@@ -13,17 +13,13 @@ from gateway.api.guides import ANY_OBJECT
 from gateway.api.json_body import BodyLimits
 from gateway.api.options import ApiOptions
 from gateway.api.parameters import PARAMETERS, UNCARRIED
-from gateway.api.requests import ApiRequest, parse_chat, parse_completion
+from gateway.api.requests import ApiRequest, parse_completion
 from inference.request import Guide
+from tests.gateway.api.asked import chat
 from tests.openai_schema import definitions
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 SCHEMA_TEXT = '{"type":"object","properties":{"a":{"type":"string"}}}'
-
-
-def chat(**fields: Any) -> ApiRequest:
-    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return parse_chat(json.dumps(body).encode(), BodyLimits())
 
 
 def completion(**fields: Any) -> ApiRequest:

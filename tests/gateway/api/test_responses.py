@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.api.answers import Choice
-from gateway.api.errors import ApiError, ErrorShape
+from gateway.api.errors import ErrorShape
 from gateway.api.json_body import BodyLimits
 from gateway.api.requests import ApiRequest
 from gateway.api.responses.fields import FITS, ResponsesBody
@@ -20,6 +21,7 @@ from gateway.api.responses.translate import NOT_SERVED, parse_responses
 from gateway.operations import Head
 from gateway.operations.responses import Responses
 from inference.request import Usage
+from tests.gateway.api import asked
 from tests.gateway.api.answer_parts import answers, encoded, named_events, pieces_of
 from tests.openai_schema import definitions, validate
 
@@ -94,11 +96,7 @@ def parse(**fields: Any) -> ApiRequest:
     return parse_responses(json.dumps({"model": "m", "input": "Hi", **fields}).encode(), LIMITS)
 
 
-def refusal(**fields: Any) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        parse(**fields).refuse_unserved()
-    assert caught.value.status == 400
-    return caught.value
+refusal = partial(asked.refusal, parse)
 
 
 def head(**fields: Any) -> Head:

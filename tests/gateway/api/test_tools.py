@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from gateway.api.errors import ApiError
-from gateway.api.requests import ApiRequest, BodyLimits, parse_chat
 from gateway.api.template_names import check_names_read
 from gateway.api.tools import no_tool_parser
+from tests.gateway.api import asked
+from tests.gateway.api.asked import chat as parse
 
 SCHEMA = {
     "type": "object",
@@ -24,16 +26,7 @@ NOW = {"type": "function", "function": {"name": "now"}}
 NAMED = {"type": "function", "function": {"name": "add"}}
 
 
-def parse(**fields: Any) -> ApiRequest:
-    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return parse_chat(json.dumps(body).encode(), BodyLimits())
-
-
-def refusal(**fields: Any) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        parse(**fields).refuse_unserved()
-    assert caught.value.status == 400
-    return caught.value
+refusal = partial(asked.refusal, parse)
 
 
 def function(**members: Any) -> dict[str, Any]:
