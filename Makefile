@@ -150,6 +150,10 @@ builder-kills: setup-dev ## Kill builders fifty times: is every engine published
 compose-check: setup-dev ## Build the containers, bring them up, use, scale and kill each of them, take them down
 	@$(RUN) -m bench.containers $(ARGS)
 
+.PHONY: boards-check
+boards-check: setup-dev ## Ask a real Prometheus for everything that the dashboards show (needs Debian's prometheus)
+	@$(RUN) -m bench.boards $(ARGS)
+
 .PHONY: planner
 planner: setup-dev ## Plan the examples by measured kernel tables (makes .planner first, 850 MB)
 	@tools/setup-beside.sh planner

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from gateway.streaming.choices import StreamedChoice
 from gateway.streaming.text import Assembler
 from inference.http_chunks import framed
 from inference.lanes import lane_of
-from inference.request import InferenceRequest
+from inference.request import InferenceRequest, Usage
 from inference.schema import recognise
 from inference.segments import SegmentCache
 from inference.tokenizer import ModelTokenizer
@@ -128,6 +128,11 @@ def steps(folder: Path, tracing: Tracing) -> list[Step]:
             _reading(request, model),
             lambda seen: b" t0" in seen,
             EVENTS_PER_CALL,
+        ),
+        Step(
+            "an answer's end, with its engine's own times",
+            _ending(request),
+            lambda seen: seen is not None and seen.engine is not None and seen.cached_tokens == 64,
         ),
         Step("trace: begin to finish", _tracing(tracing), lambda seen: seen is None),
         Step("metrics: begin to finish", _metrics(), lambda seen: seen is None),
@@ -243,6 +248,33 @@ def _reading(request: InferenceRequest, model: ModelTokenizer) -> Callable[[], o
         for _ in range(EVENTS_PER_CALL):
             receiver.chunk(chunk)
         return client.events[-1]
+
+    return read
+
+
+def _ending(request: InferenceRequest) -> Callable[[], object]:
+    """The last response as it comes, which alone is read in full -> usage."""
+    described = triton_schema.metadata("tensorrt_llm"), triton_schema.config("tensorrt_llm")
+    lane = lane_of(replace(recognise(*described), tokens_per_block=32))
+    times = ("arrival", "first_scheduled", "first_token", "last_token")
+    told = {f"{name}_time_ns": 10**15 + number for number, name in enumerate(times)}
+    last = {"output_ids": request.end_id, "sequence_length": 1, "kv_cache_reused_blocks": 2, **told}
+    payload = json.dumps(last).encode()
+
+    class End:
+        usage: Usage | None = None
+
+        def tokens(self, *_: object) -> None: ...
+
+        def end(self, _reason: object, usage: Usage, *_: object) -> None:
+            self.usage = usage
+
+    def read() -> object:
+        end: Any = End()
+        reader: Any = lane.reader(request, end)
+        reader.payload(payload)
+        reader.finish()
+        return end.usage
 
     return read
 

@@ -34,6 +34,7 @@ from enginehouse.commands.quality import quality
 from enginehouse.commands.replay import replay
 from enginehouse.commands.restart import restart
 from enginehouse.commands.rollout import rollout
+from enginehouse.commands.top import top
 from enginehouse.commands.traces import traces
 from enginehouse.commands.triton import triton
 from enginehouse.commands.tune import tune
@@ -68,6 +69,7 @@ app.command(rich_help_panel=RUN)(triton)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(traces)
 app.command(rich_help_panel=USE)(explain)
+app.command(rich_help_panel=USE)(top)
 app.add_typer(rollout, name="rollout", rich_help_panel=REGISTRY)
 app.command(rich_help_panel=REGISTRY)(apply)
 app.command(rich_help_panel=REGISTRY)(get)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from controller.config import ControllerConfig
-from controller.metrics import MetricsPage, ScalingCollector
+from controller.metrics.collector import FleetCollector, Sources
+from controller.metrics.page import MetricsPage
 from enginehouse.errors import SettingsError
 from model_registry.snapshot import Snapshot
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class ControllerPorts:
-    """Of one process. Both tell what the registry's snapshot says."""
+    """Of one process."""
 
     def __init__(self, config: ControllerConfig) -> None:
         self._config = config
         self._page: MetricsPage | None = None
         self._scaler: KedaScaler | None = None
 
-    async def open(self, snapshot: Callable[[], Snapshot], leads: Callable[[], bool]) -> None:
+    async def open(self, sources: Sources) -> None:
         """Listen from now on. Raises SettingsError naming a port that cannot be had."""
         host, metrics_port, keda_port = self._config.host, self._config.metrics_port, self._config.keda_port
         try:
             if metrics_port is not None:
-                self._page = MetricsPage(ScalingCollector(snapshot, leads), host, metrics_port)
+                self._page = MetricsPage(FleetCollector(sources), host, metrics_port)
         except OSError as error:
             raise _taken("metrics_port", host, metrics_port, error) from error
         try:
@@ -35,7 +35,7 @@ class ControllerPorts:
                 from controller.keda.server import KedaScaler  # gRPC takes its time, and most have no KEDA
 
                 self._scaler = KedaScaler()
-                self._scaler.registry_changed(snapshot())
+                self._scaler.registry_changed(sources.snapshot())
                 await self._scaler.start(host, keda_port)
         except OSError as error:
             raise _taken("keda_port", host, keda_port, error) from error

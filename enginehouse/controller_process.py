@@ -12,6 +12,8 @@ import aiohttp
 import uvloop
 
 from controller.actuators.catalogue import Surroundings, actuator_of
+from controller.metrics.builds import BuildsSeen
+from controller.metrics.collector import Sources
 from controller.probing import Probing
 from controller.replicas.calls import follow
 from controller.replicas.fence import Fence
@@ -26,6 +28,7 @@ from enginehouse.settings import PREFIX, Settings, load
 from inference.control import health
 from inference.introspection import introspect
 from inference.probe import probe_inference
+from model_registry.build_jobs.store import BuildStore
 from model_registry.connection import connect
 from model_registry.demand.store import DemandStore
 from model_registry.rollout_evidence.store import EvidenceStore
@@ -53,13 +56,22 @@ async def _run(settings: Settings) -> None:
     redis = connect(settings.registry)
     store = RegistryStore.of(redis, settings.registry)
     session = aiohttp.ClientSession()
-    demand = DemandStore.of(redis, settings.registry)
-    fence = Fence(settings.controller.replicas.margin_s)
+    patience = settings.controller.replicas
+    demand = DemandStore.of(redis, settings.registry, patience.stale_after_s)
+    fence = Fence(patience.margin_s)
     surroundings = Surroundings(
         registry=settings.registry.name,
         folder=settings.controller.state_path or default_state_dir() / REPLICAS,
         environment={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
         fence=fence.token,
+    )
+    replicas = Replicas(
+        store,
+        Autoscaler(patience.stale_after_s),
+        demand,
+        partial(actuator_of, surroundings=surroundings),
+        fence,
+        patience,
     )
     controller = Controller(
         store,
@@ -67,18 +79,12 @@ async def _run(settings: Settings) -> None:
         partial(health, session=session),
         settings.controller,
         settings.registry.endpoint_ttl_s,
-        Rollouts(store, EvidenceStore.of(redis, settings.registry)),
-        Replicas(
-            store,
-            Autoscaler(),
-            demand,
-            partial(actuator_of, surroundings=surroundings),
-            fence,
-            settings.controller.replicas,
-        ),
+        Rollouts(store, EvidenceStore.of(redis, settings.registry), patience.stale_after_s),
+        replicas,
         Probing(probe_inference, settings.controller, demand.gather),
     )
     ports = ControllerPorts(settings.controller)
+    builds = BuildsSeen(BuildStore.of(redis, settings.registry))
 
     def registry_changed(snapshot: Snapshot) -> None:
         controller.registry_changed(snapshot)
@@ -92,7 +98,17 @@ async def _run(settings: Settings) -> None:
             check(alive)
             supervisor.start("heartbeat", beat(alive, lambda: supervisor.healthy))
         await watcher.start()
-        await ports.open(watcher.reader(), lambda: controller.leadership is not None)
+        await ports.open(
+            Sources(
+                watcher.reader(),
+                lambda: controller.leadership is not None,
+                lambda: replicas.memories,
+                replicas.changes.read,
+                lambda: builds.counts,
+            )
+        )
+        if settings.controller.metrics_port is not None:
+            supervisor.start("builds", builds.run, restart_after_s=1.0)
         supervisor.start("controller", controller.run, restart_after_s=1.0)
         supervisor.start("calls", partial(follow, demand, controller.look_soon), restart_after_s=1.0)
         await ended.wait()

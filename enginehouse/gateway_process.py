@@ -9,9 +9,10 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 import uvloop
 from aiohttp import web
@@ -75,7 +76,15 @@ _SHUTDOWN_S = 2.0
 class GatewayProcess:
     """The parts of one running gateway process; `gateway_process` builds and closes it."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing, worker: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        tracing: Tracing,
+        worker: int = 0,
+        life: str | None = None,
+        ended: Sequence[str] = (),
+    ) -> None:
         config = settings.gateway
         self.worker = worker
         self.settings = settings
@@ -116,7 +125,7 @@ class GatewayProcess:
         )
         self._exchange_gossip(settings.slices.report_s)
         self.demand_store = DemandStore.of(self._redis, settings.registry)
-        self.demand = DemandReports(self.demand_store, self.router.demanded, self.exchange.name)
+        self.demand = DemandReports(self.demand_store, self.router.demanded, life or token_hex(8), ended)
         self.router.queueing.on_held = self.demand.urgent
         self._kv_source = TrtllmServe()
         self.kv_reading = KvReading(
@@ -238,11 +247,14 @@ class GatewayProcess:
 
 
 @asynccontextmanager
-async def gateway_process(settings: Settings, worker: int = 0) -> AsyncIterator[GatewayProcess]:
-    """All parts, running; closed in reverse at the end."""
+async def gateway_process(
+    settings: Settings, worker: int = 0, life: str | None = None, ended: Sequence[str] = ()
+) -> AsyncIterator[GatewayProcess]:
+    """All parts, running; closed in reverse at the end. `life` and `ended`: as of a seat."""
     metrics_dir = os.environ.get(METRICS_VARIABLE)
     tracing = _tracing(settings.telemetry)
-    process = GatewayProcess(settings, Metrics(Path(metrics_dir) if metrics_dir else None), tracing, worker)
+    metrics = Metrics(Path(metrics_dir) if metrics_dir else None)
+    process = GatewayProcess(settings, metrics, tracing, worker, life, ended)
     try:
         await process.start()
         yield process
@@ -264,7 +276,7 @@ def _tracing(config: TelemetryConfig) -> Tracing:
 async def _serve(settings: Settings, seat: WorkerSeat) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     config, worker = settings.gateway, seat.index
-    async with gateway_process(settings, worker) as process:
+    async with gateway_process(settings, worker, seat.life, seat.ended) as process:
         discovery = Discovery(process.snapshot, process.readiness, process.metrics)
         admin = admin_routes(process.store, process.watcher)
         counts = TokenCounts(config, process.snapshot, process.tokenizers)

@@ -50,6 +50,9 @@ class Accounts:
     def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None:
         self._metrics.unqueued(wish.name, wish.profile, tokens, waited_s)
 
+    def first_token(self, wish: Wish, *, late: bool) -> None:
+        self._metrics.first_token(wish.name, wish.profile, late=late)
+
     def refused(self, wish: Wish, reason: str) -> None:
         self._metrics.refused(wish.name, wish.profile, cast("RefusalReason", reason))
 
@@ -75,7 +78,11 @@ class Accounts:
             itl_s=(now_s - first_s) / (completion - 1) if first_s is not None and completion > 1 else None,
             prompt_tokens=prompt,
             completion_tokens=completion,
+            cold=entry.cold,
         )
+        for one in entry.finished:
+            if wish is not None and (engine := one.usage.engine) is not None:
+                self._metrics.engine(wish.name, wish.profile, engine.queue_s, engine.prefill_s)
         entry.trace.finish(
             entry.status, entry.error_type, lambda: self._attributes(entry, prompt, completion)
         )

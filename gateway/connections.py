@@ -29,7 +29,7 @@ _MAX_AHEAD_BYTES: Final = 64 * 1024
 class _Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_ahead", "_closes", "_is_held", "_reader", "_rest", "_serving")
+    __slots__ = ("_ahead", "_arrives", "_closes", "_is_held", "_reader", "_request", "_rest", "_serving")
 
     def __init__(self, server: web.Server, reader: PlainReader, **options: Any) -> None:
         super().__init__(server, **options)
@@ -38,7 +38,11 @@ class _Connection(web.RequestHandler):
         self._rest: asyncio.TimerHandle | None = None
         """Set while a plain request is not whole."""
         self._serving: asyncio.Task[None] | None = None
-        """Answers a plain request."""
+        """Answers plain requests, one after the other: a task for each would cost more than a wait."""
+        self._request: PlainRequest | None = None
+        """The plain request that is answered."""
+        self._arrives: asyncio.Future[None] | None = None
+        """Set while none is answered."""
         self._ahead = bytearray()
         """What came while one was answered."""
         self._closes = False
@@ -51,7 +55,7 @@ class _Connection(web.RequestHandler):
         if reader is None:
             super().data_received(data)
             return
-        if self._serving is not None:
+        if self._request is not None:
             self._keep_ahead(data)
             return
         if self._force_close or self._close:
@@ -68,7 +72,11 @@ class _Connection(web.RequestHandler):
             if self._rest is not None:
                 self._rest.cancel()
                 self._rest = None
-            self._serving = self._loop.create_task(self._serve(request))
+            self._request = request
+            if self._arrives is not None:
+                self._arrives.set_result(None)
+            elif self._serving is None:
+                self._serving = self._loop.create_task(self._serve())
         elif self._rest is None:
             self._rest = self._loop.call_later(_REST_WITHIN_S, self._hand_over)
 
@@ -78,30 +86,42 @@ class _Connection(web.RequestHandler):
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
+        if self._arrives is not None:
+            self._arrives.set_result(None)
         if reader is not None:
             super().data_received(reader.end())
 
-    async def _serve(self, request: PlainRequest) -> None:
-        keeps = False
+    async def _serve(self) -> None:
+        """Answer what comes, until the connection is aiohttp's, or is to be closed."""
+        keeps = True
         try:
-            response = await request.handle(request)
-            keeps = bool(response.keep_alive)
+            while keeps and self._reader is not None:
+                request = self._request
+                if request is None:
+                    self._arrives = self._loop.create_future()
+                    await self._arrives
+                    self._arrives = None
+                    continue
+                response = await request.handle(request)
+                keeps = bool(response.keep_alive) and not self._closes
+                self._request = None
+                if keeps:
+                    self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                    if self._ahead:
+                        self._go_on()
         except Exception:  # handlers answer every error themselves; this one was in their doing so
             _log.exception("request failed unexpectedly")
         finally:
-            self._served(keeps=keeps)
+            self._serving = None
+            if self._reader is not None:
+                self.force_close()
 
-    def _served(self, *, keeps: bool) -> None:
-        self._serving = None
-        if self._closes or not keeps:
-            self.force_close()
-            return
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if self._ahead:
-            data = bytes(self._ahead)
-            self._ahead.clear()
-            self.resume_reading(resume_parser=False)
-            self.data_received(data)
+    def _go_on(self) -> None:
+        """With what came while a request was answered."""
+        data = bytes(self._ahead)
+        self._ahead.clear()
+        self.resume_reading(resume_parser=False)
+        self.data_received(data)
 
     def _keep_ahead(self, data: bytes) -> None:
         self._ahead += data
@@ -122,19 +142,20 @@ class _Connection(web.RequestHandler):
     def close(self) -> None:
         """Take no more requests, and close after the answer under way."""
         self._closes = True
-        if self._serving is None:
+        if self._request is None:
             super().close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """End the connection; an answer under way is given `timeout` seconds, and cancelled then."""
         if (serving := self._serving) is not None:
             self._closes = True
-            await asyncio.wait([serving], timeout=timeout)
+            if self._request is not None:
+                await asyncio.wait([serving], timeout=timeout)
             serving.cancel()
         await super().shutdown(timeout)
 
     def _process_keepalive(self) -> None:
-        if self._serving is not None or self._rest is not None:  # to aiohttp the connection looks idle
+        if self._request is not None or self._rest is not None:  # to aiohttp the connection looks idle
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -29,11 +29,22 @@ _PARTED_S = 0.05
 class DemandReports:
     """One per gateway process; `run` is its supervised task."""
 
-    def __init__(self, store: DemandStore, demanded: Callable[[], WorkerDemand], worker: str) -> None:
-        """`worker`: unlike every other worker's name that ever was."""
+    def __init__(
+        self,
+        store: DemandStore,
+        demanded: Callable[[], WorkerDemand],
+        worker: str,
+        ended: Sequence[str] = (),
+    ) -> None:
+        """`worker`: unlike every other worker's name that ever was, without a dot.
+
+        `ended`: workers whose processes are known to be gone. Nobody else can tell that of one that was
+        killed, and until somebody does its requests may be under way.
+        """
         self._store = store
         self._demanded = demanded
         self._worker = worker
+        self._ended = tuple(ended)
         self._renamed = 0
         self._told: WorkerDemand | None = None
         """What the last report that was taken was made of."""
@@ -76,13 +87,13 @@ class DemandReports:
         except RegistryError as error:
             _log.debug("demand waits for Redis", extra={"reason": str(error)})
             return False
-        self._told = demand
+        self._told, self._ended = demand, ()
         return taken
 
     async def _tell(self, demand: WorkerDemand, *, urgent: bool, ends: bool) -> bool:
         name = f"{self._worker}.{self._renamed}" if self._renamed else self._worker
         told, known = since(demand, self._base), self._told is not None
-        return await self._store.report(name, told, urgent, known=known, ends=ends)
+        return await self._store.report(name, told, urgent, known=known, ends=ends, gone=self._ended)
 
 
 def demand_routes(store: DemandStore, snapshot: Callable[[], Snapshot]) -> list[web.AbstractRouteDef]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from gateway.api.errors import shape_of
 from model_registry.snapshot import Snapshot
 from router.errors import UnknownModelError
@@ -45,5 +47,5 @@ def stand_in(
             continue
         if wish.name not in tried and wish.model.modality == failed.model.modality:
             told = f"x-enginehouse-fallback: {failed.name}>{wish.name};{cause}\r\n"
-            return StandIn(wish._replace(reason=FALLBACK), wish.name, told.encode("latin-1", "replace"))
+            return StandIn(replace(wish, reason=FALLBACK), wish.name, told.encode("latin-1", "replace"))
     return None

@@ -195,7 +195,7 @@ class Generation:
         snapshot = self._snapshot()
         api = entry.api = operation.parse(body, self._config.limits)
         named = resolve(snapshot, api.model, api.service_tier, None)
-        entry.wish = named._replace(profile=SPARE_PROFILE, reason=BATCH_JOB)
+        entry.wish = replace(named, profile=SPARE_PROFILE, reason=BATCH_JOB)
         await self._run(operation, entry, snapshot, identity, api, entry.wish)
 
     async def _answer(self, request: web.BaseRequest | PlainRequest, entry: Entry, respond: Respond) -> None:

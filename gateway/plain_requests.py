@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 import httptools
 from aiohttp import web
-from aiohttp.http import HttpVersion11
+from aiohttp.http import HttpVersion, HttpVersion11
+from msgspec import Struct
 
 _MAX_LINES: Final = 100
 """Below what aiohttp takes of a head."""
 _MAX_LENGTH_DIGITS: Final = 20
 """More of them are zeros; Python refuses to read thousands."""
+_LENGTH_NAME: Final = b"\r\ncontent-length:"
 
 _ONCE: Final = ("host", "content-length", "content-type", "user-agent")
 _READ: Final[Mapping[bytes, str]] = {
@@ -47,24 +49,32 @@ class NotPlainError(Exception):
     """What came is no plain request."""
 
 
-class PlainRequest:
-    """What handlers use of aiohttp's request; names of headers are in small letters."""
+class PlainRequest(Struct, eq=False):
+    """What handlers use of aiohttp's request."""
 
-    __slots__ = ("body", "handle", "headers", "transport")
-    version: Final = HttpVersion11
-    keep_alive: Final = True
+    handle: Handler
+    headers: Mapping[str, str]
+    """Names in small letters, without Content-Length."""
+    body: bytes
+    transport: asyncio.Transport | None
+    version: ClassVar[HttpVersion] = HttpVersion11
+    keep_alive: ClassVar[bool] = True
 
-    def __init__(
-        self, handle: Handler, headers: Mapping[str, str], body: bytes, transport: asyncio.Transport | None
-    ) -> None:
-        self.handle = handle
-        self.headers = headers
-        self.body = body
-        self.transport = transport
+
+class _Head(Struct, frozen=True, gc=False):
+    """A head that was read, without the digits of its Content-Length."""
+
+    before: bytes
+    after: bytes
+    handle: Handler
+    headers: Mapping[str, str]
 
 
 class PlainReader:
-    """Reads the requests of one connection, one after the other, until `end`."""
+    """Reads the requests of one connection, one after the other, until `end`.
+
+    Clients mostly send the same head again and again, but for the length: such a one is not read anew.
+    """
 
     __slots__ = (
         "_came",
@@ -73,6 +83,7 @@ class PlainReader:
         "_handlers",
         "_head_bytes",
         "_headers",
+        "_known",
         "_max_body_bytes",
         "_max_head_bytes",
         "_odd",
@@ -92,9 +103,13 @@ class PlainReader:
         self._came: list[bytes] = []
         """All that came of the request that is not whole yet, or not plain."""
         self._came_bytes = 0
+        self._known: _Head | None = None
+        """Of the last request that was parsed."""
 
     def read(self, data: bytes, transport: asyncio.Transport | None) -> PlainRequest | None:
         """The request whose end `data` brings; None while it is not whole. Raises NotPlainError."""
+        if not self._came and (again := self._again(data, transport)) is not None:
+            return again
         self._came.append(data)
         self._came_bytes += len(data)
         handle = self._handle
@@ -119,7 +134,24 @@ class PlainReader:
         whole = data if len(came) == 1 else b"".join(came)
         self._handle = None
         self._came, self._came_bytes = [], 0
+        headers.pop("content-length", None)
+        self._known = _known(whole[: self._head_bytes], handle, headers)
         return PlainRequest(handle, headers, whole[self._head_bytes :], transport)
+
+    def _again(self, data: bytes, transport: asyncio.Transport | None) -> PlainRequest | None:
+        """The request, where `data` is all of it and its head the last one; None: it has to be parsed."""
+        known = self._known
+        if known is None or not data.startswith(known.before):
+            return None
+        start = len(known.before)
+        end = data.find(b"\r", start, start + _MAX_LENGTH_DIGITS + 1)
+        digits = data[start:end]
+        if not digits.isdigit() or not data.startswith(known.after, end):
+            return None
+        body, length = data[end + len(known.after) :], int(digits)
+        if len(body) != length or length > self._max_body_bytes:
+            return None
+        return PlainRequest(known.handle, known.headers, body, transport)
 
     def end(self) -> bytes:
         """Read no more; returns what came of a request that is not whole yet, or not plain.
@@ -153,6 +185,20 @@ class PlainReader:
                 self._odd = True
         elif name in _PLAIN_VALUES and value.lower() != _PLAIN_VALUES[name]:
             self._odd = True
+
+
+def _known(head: bytes, handle: Handler, headers: Mapping[str, str]) -> _Head | None:
+    """A plain head, to be known again; None where it names no length, or with more than a blank before it."""
+    name_at = head.lower().find(_LENGTH_NAME)
+    if name_at < 0:
+        return None
+    start = name_at + len(_LENGTH_NAME)
+    if head.startswith(b" ", start):
+        start += 1
+    end = head.index(b"\r", start)
+    if not head[start:end].isdigit():
+        return None
+    return _Head(head[:start], head[end:], handle, headers)
 
 
 def by_request_line(handlers: Mapping[str, Handler]) -> dict[bytes, Handler]:

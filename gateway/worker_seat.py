@@ -27,6 +27,10 @@ class WorkerSeat(msgspec.Struct, frozen=True):
     port: int
     supervisor_pid: int
     ready_fd: int
+    life: str = ""
+    """Unlike that of every other worker process that ever was."""
+    ended: tuple[str, ...] = ()
+    """Lives of earlier workers that their supervisor has seen end, however they did; the latest ones."""
 
     def take(self) -> None:
         """Tie this process to its supervisor; the first thing that a worker does.

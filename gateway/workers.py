@@ -1,9 +1,10 @@
 """Workers: the processes that share one port, and the supervisor that keeps them running.
 
 The supervisor serves nothing. It holds the port by a bound socket that never listens, forks the workers,
-forks a dead one again, and passes on the request to end. It keeps no state a worker would miss. What it
-has imported its workers need not: they serve at once and share the memory. A process that forks must have
-one thread only, as a lock that another thread holds would be held for ever in the worker.
+forks a dead one again and tells it who has ended before, and passes on the request to end. It keeps no
+state a worker would miss. What it has imported its workers need not: they serve at once and share the
+memory. A process that forks must have one thread only, as a lock that another thread holds would be held
+for ever in the worker.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import logging
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 from gateway.worker_seat import WorkerSeat, reusable_socket
@@ -35,6 +38,7 @@ _STEADY_AFTER_S: Final = 10.0
 _MAX_EARLY_ENDS: Final = 5
 _FIRST_DELAY_S: Final = 0.1
 _MAX_DELAY_S: Final = 5.0
+_ENDED_KEPT: Final = 32
 _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
@@ -115,6 +119,8 @@ class Workers:
         self._on_ready = on_ready
         self._stop = asyncio.Event()
         self._running: dict[int, _Running] = {}
+        self._ended: deque[str] = deque(maxlen=_ENDED_KEPT)
+        """Lives of workers, the latest last."""
         self._waiting_for = set(range(plan.count))
 
     async def run(self) -> None:
@@ -165,11 +171,13 @@ class Workers:
     async def _run_once(self, index: int) -> int:
         """Start worker `index` and return its exit code. Raises OSError where it cannot be started."""
         read_fd, write_fd = os.pipe()
-        loop = asyncio.get_running_loop()
+        loop, life = asyncio.get_running_loop(), token_hex(8)
         try:
-            running = _Running(self._fork(index, write_fd))
+            running = _Running(self._fork(index, write_fd, life))
             loop.add_reader(read_fd, self._reported, index, read_fd)
-            return await self._until_ended(index, running)
+            code = await self._until_ended(index, running)
+            self._ended.append(life)
+            return code
         finally:
             loop.remove_reader(read_fd)
             os.close(read_fd)
@@ -190,9 +198,9 @@ class Workers:
 
                 mark_process_dead(pid, str(self._plan.metrics_dir))  # type: ignore[no-untyped-call]
 
-    def _fork(self, index: int, ready_fd: int) -> ForkProcess:
+    def _fork(self, index: int, ready_fd: int, life: str) -> ForkProcess:
         """Start the process; it alone then holds `ready_fd`."""
-        seat = WorkerSeat(index, self._plan.host, self._port, os.getpid(), ready_fd)
+        seat = WorkerSeat(index, self._plan.host, self._port, os.getpid(), ready_fd, life, tuple(self._ended))
         process = get_context("fork").Process(target=_work, args=(self._plan.serve, seat))
         try:
             with _signals_held_back():

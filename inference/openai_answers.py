@@ -24,15 +24,15 @@ _REASONS: dict[str, FinishReason] = {
 }
 
 
-class _PromptDetails(Struct):
+class _PromptDetails(Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class _CompletionDetails(Struct):
+class _CompletionDetails(Struct, gc=False):
     reasoning_tokens: int | None = None
 
 
-class Counts(Struct):
+class Counts(Struct, gc=False):
     """OpenAI's `usage`."""
 
     prompt_tokens: int = 0

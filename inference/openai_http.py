@@ -41,7 +41,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises; msgspec lets the last two through as they are."""
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     usage: Counts | None = None
     choices: list[msgspec.Raw] = []
 

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from inference.logit_bias import LogitBias
 
 
-class Sampling(Struct):
+class Sampling(Struct, gc=False):
     """How the next token is chosen. None: the engine's own default applies."""
 
     temperature: float | None = None
@@ -109,7 +109,7 @@ class EmbeddingInput(Struct):
     """None where the client sent ids: text encoders cannot take it then."""
 
 
-class InferenceRequest(Struct):
+class InferenceRequest(Struct, gc=False):
     """What one attempt asks of a model server.
 
     `prompt_ids` and `prompt_text` are set for the Triton lanes, `body` for `openai-http`, and `inputs` alone
@@ -156,7 +156,18 @@ class InferenceRequest(Struct):
         return f"traceparent: {self.traceparent}\r\n{state}"
 
 
-class Usage(NamedTuple):
+class EngineTimes(Struct, frozen=True, gc=False):
+    """How long the parts of one request took at its engine, by the engine's own clock, in seconds."""
+
+    queue_s: float
+    """From its arrival there until it was first scheduled."""
+    prefill_s: float
+    """From then to the first token of its answer."""
+    decode_s: float
+    """From that to the last one."""
+
+
+class Usage(Struct, frozen=True, gc=False):
     """Token counts of one finished call, as far as the server told them."""
 
     prompt_tokens: int | None = None
@@ -166,6 +177,8 @@ class Usage(NamedTuple):
     """Of the completion tokens, those of thoughts, where they can be told exactly."""
     counts_end: bool = False
     """The token that ended the answer is always among the completion tokens; else the text tells whether."""
+    engine: EngineTimes | None = None
+    """None: its engine told nothing of itself."""
 
 
 NO_USAGE = Usage()

@@ -53,9 +53,12 @@ class Signal(BaseModel):
     value: float
     unit: str
     source: str
-    """Who told it: `gateways`, `card` or `controller`."""
+    """Who told it: `gateways`, `engines` (through gateways), `servers` (by their metrics), `controller`,
+    `deployment`, `card` or `profile`."""
     age_s: float | None = None
-    """Of gateways' oldest report; None: none was heard, or it is not theirs. What is stale is not zero."""
+    """Since it was so; None: nobody was heard, or it does not age. What is stale is not zero."""
+    server: str | None = None
+    """Which server it is of, by its `http`; None: it is of all replicas together."""
 
 
 class ScalingStatus(Entity):

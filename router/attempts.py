@@ -38,7 +38,7 @@ from router.answer import Outcome as Outcome
 from router.capacity import Capacity
 from router.cohorts import Lead
 from router.config import RouterConfig
-from router.deciding import Deciding, Expected
+from router.deciding import Deciding, Dispatched, Expected
 from router.demand import Demanded, GroupCounts, Waiting
 from router.errors import AttemptsExhaustedError, NoEndpointsError, NoRoomError
 from router.explain import Considered, Decisions, Explained
@@ -54,6 +54,7 @@ from router.profiles import Wish
 from router.queueing import Queueing, QueueObserver
 from router.retry_budget import RetryBudget, why_not
 from router.sides import served_by
+from router.timing import trace_attributes
 from router.view import Ask, EndpointView, Policy
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace
@@ -458,7 +459,7 @@ class Router:
     async def _attempt(
         self, endpoint: Endpoint, job: Job, answer: Answer, start: Start | None = None
     ) -> Outcome:
-        now_s = self._loop.time()
+        now_s, goes_on = self._loop.time(), answer.started
         done: asyncio.Future[Outcome] = self._loop.create_future()
         trace = job.trace.attempt(endpoint.name, endpoint.lane, endpoint.target)
         request = job.request
@@ -471,16 +472,13 @@ class Router:
         lease_of = self.ledger.lease if job.spare is None else self.ledger.spare_lease
         lease = lease_of(endpoint.name, sent.charge)
         with lease as load:
-            self.deciding.watch(
-                endpoint.name, request, sent, lease, trace, self._loop.time, goes_on=answer.started
-            )
+            self.deciding.watch(endpoint.name, request, sent, lease, trace, self._loop.time, goes_on=goes_on)
             if trace.on_first_token is not None and job.place is not None:
-                idle_s = self.deciding.forecasts.of(endpoint.name).ttft_s(sent.charge.uncached)
-                then = trace.on_first_token
+                idle_s, then = sent.idle_ttft_s, trace.on_first_token
                 trace.on_first_token = partial(self.queueing.first_token, then, job, job.place, now_s, idle_s)
             if load.breaker.opened_at_s is not None:
                 load.probe(trace, now_s)
-            if request.stream and not answer.started:
+            if request.stream and not goes_on:
                 self.paces.begins(endpoint, trace, sent.charge.uncached)
             answer.attempt_begins(trace, done)
             call: Call | None = None
@@ -509,10 +507,29 @@ class Router:
                 if call is not None:
                     call.cancel()  # an error within a stream leaves the call open; it must push no more
             else:
-                trace.finished(None)
-                first_s = lease.first_s if request.stream else None
-                self.deciding.answered(model, endpoint.name, sent, outcome[1], first_s, self._loop.time())
+                trace.finished(None, trace_attributes(outcome[1].engine))
+                first_s = lease.first_s if request.stream and not goes_on else None
+                self._learn(job, endpoint, sent, outcome[1], first_s, goes_on=goes_on)
             return outcome
+
+    def _learn(
+        self,
+        job: Job,
+        endpoint: Endpoint,
+        sent: Dispatched,
+        usage: Usage,
+        first_s: float | None,
+        *,
+        goes_on: bool,
+    ) -> None:
+        """What a good answer tells of its endpoint, its window and the load."""
+        timing = self.deciding.answered(
+            job.wish.model.name, endpoint.name, sent, usage, first_s, self._loop.time()
+        )
+        if timing.itl_s:
+            self.paces.answered(endpoint, timing.itl_s)
+        seen = goes_on or first_s is not None
+        self.queueing.answered(job, endpoint.name, usage, timing, sent, seen=seen)
 
     def _judge(
         self, load: EndpointLoad, trace: AttemptTrace, outcome: Outcome, endpoint: Endpoint, job: Job
@@ -523,10 +540,6 @@ class Router:
             load.proven(trace, self.config)
             load.answers += 1
             failed = False
-            streamed = job.request.stream and trace.first_token_ns is not None
-            if streamed and outcome[1].completion_tokens is not None:
-                took_s = now_s - (trace.first_token_ns or 0) / 1e9
-                self.paces.answered(endpoint, outcome[1].completion_tokens - 1, took_s)
         elif outcome.endpoint_fault and endpoint.name not in job.blamed:
             job.blamed.add(endpoint.name)
             load.failed(self._loop.time(), self.config)

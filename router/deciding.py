@@ -29,6 +29,7 @@ from router.ledger import Charge, EndpointLoad, Lease, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import PolicyError, make
 from router.prefix_index import Belief, PrefixIndex
+from router.timing import Timing, timed
 from router.view import Ask, EndpointView, Policy
 from telemetry.request_trace import AttemptTrace
 
@@ -51,6 +52,8 @@ class Dispatched(Struct, frozen=True, gc=False):
     """Uncached prompt tokens there, its own among them."""
     belief: Belief
     at_s: float
+    idle_ttft_s: float
+    """Forecast of its first token, were there nothing else."""
 
 
 class Expected(NamedTuple):
@@ -229,7 +232,8 @@ class Deciding:
         policy.chosen(ask, view, now_s)
         uncached = view.uncached_tokens(ask)
         charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens, now_s)
-        return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s)
+        idle_s = self.forecasts.of(endpoint.name).ttft_s(uncached)
+        return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s, idle_s)
 
     def watch(
         self,
@@ -271,16 +275,21 @@ class Deciding:
 
     def answered(
         self, model: str, endpoint: str, sent: Dispatched, usage: Usage, first_s: float | None, now_s: float
-    ) -> None:
-        """The request was answered; `first_s`: when its first token came, where it was streamed."""
+    ) -> Timing:
+        """The request was answered; `first_s`: when its first token was seen, None: it was not.
+
+        How long it took; a first token that was not seen counts as its engine tells.
+        """
         known = self._indexes.get(model)
         if known is not None and usage.cached_tokens is not None and sent.belief.blocks > 0:
             block_tokens, index = known
             index.correct(endpoint, sent.belief, sent.at_s, usage.cached_tokens // block_tokens)
-        tokens = usage.completion_tokens
-        if first_s is not None and tokens is not None and tokens > 1 and now_s > first_s:
-            batch = self.ledger.of(endpoint).decoding
-            self.forecasts.of(endpoint).saw_itl(batch, (now_s - first_s) / (tokens - 1), now_s)
+        forecast, timing = self.forecasts.of(endpoint), timed(usage, sent.at_s, first_s, now_s)
+        if first_s is None and timing.ttft_s is not None:
+            forecast.saw_ttft(sent.ahead, timing.ttft_s, now_s)
+        if timing.itl_s:
+            forecast.saw_itl(self.ledger.of(endpoint).decoding, timing.itl_s, now_s)
+        return timing
 
     def heard(self, model: str, endpoint: Endpoint, ask: Ask, now_s: float) -> None:
         """Another gateway process told that it sent this prompt there: the cache will have it."""

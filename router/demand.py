@@ -14,10 +14,11 @@ from msgspec.structs import replace
 
 from inference.request import Usage
 from model_registry.demand.demand import EndpointDemand, GroupDemand, WorkerDemand
-from model_registry.entities import Deployment
 from model_registry.snapshot import Snapshot
 from router.ledger import EndpointLoad, Reported
 from router.profiles import stand_ins
+from router.targets import strictest
+from router.timing import Timing
 
 
 class Waiting(Struct, eq=False):
@@ -41,8 +42,18 @@ class GroupCounts(Struct, eq=False):
     ttft_s: float = 0.0
     first_tokens: int = 0
     ttft_missed: int = 0
+    itl_s: float = 0.0
+    paced: int = 0
+    itl_missed: int = 0
+    engine_queue_s: float = 0.0
+    engine_prefill_s: float = 0.0
+    engine_timed: int = 0
+    reused_tokens: int = 0
+    reusable_tokens: int = 0
     target_s: float | None = None
-    """Of the deployments' scaling; None: the profile's."""
+    """For first tokens, of the deployments' scaling; None: the profile's."""
+    itl_target_s: float | None = None
+    """Between tokens, as well."""
     waiting_tokens: int = 0
     held: int = 0
     waiting: dict[Waiting, None] = field(default_factory=dict)
@@ -54,12 +65,28 @@ class GroupCounts(Struct, eq=False):
         if usage is not None and usage.completion_tokens is not None:
             self.output_tokens += usage.completion_tokens
 
-    def first_token(self, ttft_s: float, target_s: float) -> None:
-        """A first token came so long after its request; `target_s`: of the profile."""
+    def first_token(self, ttft_s: float, target_s: float) -> bool:
+        """A first token came so long after its request; whether that is late. `target_s`: of the profile."""
         self.first_tokens += 1
         self.ttft_s += ttft_s
-        if ttft_s > (self.target_s or target_s):
-            self.ttft_missed += 1
+        late = ttft_s > (self.target_s or target_s)
+        self.ttft_missed += late
+        return late
+
+    def answered(self, usage: Usage, timing: Timing, itl_target_s: float) -> None:
+        """An answer is whole; `itl_target_s`: of the profile."""
+        if timing.itl_s is not None:
+            self.paced += 1
+            self.itl_s += timing.itl_s
+            if timing.itl_s > (self.itl_target_s or itl_target_s):
+                self.itl_missed += 1
+        if timing.engine is not None:
+            self.engine_timed += 1
+            self.engine_queue_s += timing.engine.queue_s
+            self.engine_prefill_s += timing.engine.prefill_s
+        if usage.cached_tokens is not None and usage.prompt_tokens is not None:
+            self.reused_tokens += usage.cached_tokens
+            self.reusable_tokens += usage.prompt_tokens
 
     def enter(self, waiting: Waiting) -> None:
         """A request begins to wait; `leave` follows exactly once."""
@@ -93,6 +120,14 @@ class GroupCounts(Struct, eq=False):
             ttft_s=round(self.ttft_s, 6),
             first_tokens=self.first_tokens,
             ttft_missed=self.ttft_missed,
+            itl_s=round(self.itl_s, 6),
+            paced=self.paced,
+            itl_missed=self.itl_missed,
+            engine_queue_s=round(self.engine_queue_s, 6),
+            engine_prefill_s=round(self.engine_prefill_s, 6),
+            engine_timed=self.engine_timed,
+            reused_tokens=self.reused_tokens,
+            reusable_tokens=self.reusable_tokens,
         )
 
 
@@ -120,10 +155,10 @@ class Demanded:
             if model not in snapshot.models and not group.waiting and group.arrivals == group.ended:
                 del self._groups[key]
                 continue
-            deployments = snapshot.deployments.get(model, ())
-            group.target_s = (
-                min((_target_s(one) for one in deployments if one.profile == profile), default=0) or None
-            )
+            own = [one for one in snapshot.deployments.get(model, ()) if one.profile == profile]
+            ttft, itl = strictest(own, snapshot.knobs(profile))
+            group.target_s = None if ttft.source == "profile" else ttft.seconds
+            group.itl_target_s = None if itl.source == "profile" else itl.seconds
 
     def report(
         self, loads: Mapping[str, EndpointLoad], in_flight: Mapping[str, Reported], now_s: float
@@ -153,17 +188,6 @@ def wanted_for_rows(snapshot: Snapshot, models: Collection[str], profile: str) -
         if scaled:
             found.add((model, next(one for one in stand_ins(profile, scaled) if one in scaled)))
     return found
-
-
-def _target_s(deployment: Deployment) -> float:
-    """The time to first token that its scaling is to keep; 0: it names none."""
-    scaling, card = deployment.scaling, deployment.card
-    if scaling is None:
-        return 0.0
-    if scaling.ttft_s is not None:
-        return scaling.ttft_s
-    goodput = None if card is None else card.goodput
-    return 0.0 if goodput is None else goodput.ttft_s
 
 
 def _endpoint(load: EndpointLoad, flying: Reported | None) -> EndpointDemand:

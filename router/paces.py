@@ -94,11 +94,10 @@ class Paces:
             if not failed:
                 record.progressed_at_s = now_s
 
-    def answered(self, endpoint: Endpoint, tokens: int, took_s: float) -> None:
-        """After its first token an answer had `tokens` more within `took_s`."""
-        if tokens > 0:
-            peers, step_s = self._group(endpoint), took_s / tokens
-            peers.step_s += (step_s - peers.step_s) * (_STEP_WEIGHT if peers.step_s else 1.0)
+    def answered(self, endpoint: Endpoint, itl_s: float) -> None:
+        """An answer's tokens came so far apart, in the mean."""
+        peers = self._group(endpoint)
+        peers.step_s += (itl_s - peers.step_s) * (_STEP_WEIGHT if peers.step_s else 1.0)
 
     def left(self, endpoints: Sequence[Endpoint], now_s: float) -> frozenset[str]:
         """Which of one model's endpoints are to be left alone now.

@@ -100,6 +100,10 @@ class Places:
         seats.window.learn(ttft_s, idle_ttft_s, place.requests)
         self._mark(place.endpoint.name, seats)
 
+    def unqueued(self, place: Place, ttft_s: float, idle_ttft_s: float) -> None:
+        """What a first token took beside the time in its engine's queue, by the engine's word."""
+        self._seats[place.endpoint.name].window.unqueued(ttft_s, idle_ttft_s)
+
     def requests(self, endpoint: str) -> int:
         """Places taken at an endpoint."""
         seats = self._seats.get(endpoint)

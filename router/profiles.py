@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from model_registry.entities import Adapter, Model
 from model_registry.knobs import BUILT_IN, Knobs, knobs_of
@@ -20,7 +21,7 @@ FALLBACK = "fallback"
 """Reasons of wishes that nobody has asked for as they are."""
 
 
-class Wish(NamedTuple):
+class Wish(Struct, frozen=True, gc=False):
     """A model and the profile it is wanted under; `reason` says who chose the profile."""
 
     model: Model

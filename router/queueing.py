@@ -23,6 +23,7 @@ from model_registry.snapshot import Snapshot
 from router.admission import Verdict, allowed_ttft_s, service
 from router.capacity import Capacity
 from router.config import RouterConfig
+from router.deciding import Dispatched
 from router.demand import Waiting
 from router.errors import ColdModelError, NoEndpointsError, RouterError
 from router.fair_queue import FairQueue
@@ -33,6 +34,7 @@ from router.places import Place, Places
 from router.profiles import Wish
 from router.siblings import Siblings
 from router.tenant_turns import Answer, Ticket
+from router.timing import Timing
 from router.under_way import UnderWay
 from router.waiting import Group, Waiter, need_of, settle, uncached_of
 from router.window import Held
@@ -46,11 +48,13 @@ _MAX_BACKOFF_S = 0.4
 
 
 class QueueObserver(Protocol):
-    """Learns who waits and who is refused, for metrics."""
+    """Learns who waits, whose first token was late and who is refused, for metrics."""
 
     def queued(self, wish: Wish, tokens: int) -> None: ...
 
     def unqueued(self, wish: Wish, tokens: int, waited_s: float) -> None: ...
+
+    def first_token(self, wish: Wish, *, late: bool) -> None: ...
 
     def refused(self, wish: Wish, reason: str) -> None: ...
 
@@ -145,8 +149,27 @@ class Queueing:
             self._siblings.computed(job)
         if job.counts is not None:
             knobs = job.knobs or self._knobs(job.wish.profile)
-            job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+            late = job.counts.first_token(now_s - job.arrived_s, allowed_ttft_s(knobs, idle_ttft_s))
+            self._observer.first_token(job.wish, late=late)
         self.places.learn(place, now_s - sent_s, idle_ttft_s)
+
+    def answered(
+        self, job: Job, endpoint: str, usage: Usage, timing: Timing, sent: Dispatched, *, seen: bool
+    ) -> None:
+        """Its answer is whole; `seen`: its first token was, so that `first_token` has told of it."""
+        knobs = job.knobs or self._knobs(job.wish.profile)
+        place = job.place if job.place is not None and job.place.endpoint.name == endpoint else None
+        if timing.ttft_s is not None and not seen:
+            if job.counts is not None:
+                allowed_s = allowed_ttft_s(knobs, sent.idle_ttft_s)
+                late = job.counts.first_token(sent.at_s + timing.ttft_s - job.arrived_s, allowed_s)
+                self._observer.first_token(job.wish, late=late)
+            if place is not None:
+                self.places.learn(place, timing.ttft_s, sent.idle_ttft_s)
+        if timing.unqueued_ttft_s is not None and place is not None:
+            self.places.unqueued(place, timing.unqueued_ttft_s, sent.idle_ttft_s)
+        if job.counts is not None:
+            job.counts.answered(usage, timing, knobs.itl_target_s)
 
     def registry_changed(self) -> None:
         """Endpoints came, went or changed: whoever waits looks again."""

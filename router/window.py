@@ -4,6 +4,7 @@ Bounded by the engine's slots, by its KV cache (a TensorRT-LLM engine that evict
 largest answer before it starts a request) and by prompt tokens that it has not computed yet. Within these
 bounds the number of requests is found by a gradient on normalised TTFT: the time from dispatch to first token
 over the forecast for an idle engine. Normalised, since a mix of prompt lengths would look like congestion.
+What that is without a queue is seen while the window is hardly used, and told by engines at any load.
 Pure.
 """
 
@@ -106,7 +107,7 @@ class Window:
         seen = ttft_s / max(idle_ttft_s, 1e-3)
         self._short = seen if self._short is None else self._short + _SHORT_WEIGHT * (seen - self._short)
         if requests <= max(1.0, _CALM_SHARE * self._limit):
-            self._calm = seen if self._calm is None else self._calm + _CALM_WEIGHT * (seen - self._calm)
+            self._calmed(seen)
             return  # a window that is not used up is not what made the request slow
         self._seen += 1
         if self._seen < _ROUND_SHARE * self._limit:
@@ -117,3 +118,14 @@ class Window:
         asked = self._limit * gradient + math.sqrt(self._limit)
         floor = max(1.0, _LEAST_SHARE * self.ceiling)
         self._limit = min(max(asked, floor), float(self.ceiling))
+
+    def unqueued(self, ttft_s: float, idle_ttft_s: float) -> None:
+        """A first token took `ttft_s` beside its time in the engine's queue, as the engine told at the end.
+
+        It does not move the window: an answer's end comes so long after its first token that a window which
+        went by it would swing.
+        """
+        self._calmed(ttft_s / max(idle_ttft_s, 1e-3))
+
+    def _calmed(self, seen: float) -> None:
+        self._calm = seen if self._calm is None else self._calm + _CALM_WEIGHT * (seen - self._calm)

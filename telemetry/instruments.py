@@ -48,6 +48,26 @@ class Instruments:
             buckets=_ITL_S,
             registry=registry,
         )
+        self.engine_queue = BulkHistogram(
+            "enginehouse_engine_queue_seconds",
+            "From an answer's arrival at its engine until the engine began with it, as the engine told.",
+            by_model,
+            buckets=_TTFT_S,
+            registry=registry,
+        )
+        self.engine_prefill = BulkHistogram(
+            "enginehouse_engine_prefill_seconds",
+            "From when an engine began with an answer to its first token, as the engine told.",
+            by_model,
+            buckets=_TTFT_S,
+            registry=registry,
+        )
+        self.first_tokens = Counter(
+            "enginehouse_first_tokens_total",
+            "First tokens that were seen or that engines told of, by whether they came within their target.",
+            (*by_model, "target"),
+            registry=registry,
+        )
         self.prompt_tokens = Counter(
             "enginehouse_prompt_tokens_total",
             "Prompt tokens of finished requests.",
@@ -91,6 +111,12 @@ class Instruments:
             ("model",),
             registry=registry,
             multiprocess_mode="livesum",
+        )
+        self.cold_requests = Counter(
+            "enginehouse_cold_requests_total",
+            "Of the requests finished, those that were held for a model being brought up.",
+            by_model,
+            registry=registry,
         )
         self.queued_tokens = Gauge(
             "enginehouse_queued_tokens",

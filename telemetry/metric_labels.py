@@ -40,6 +40,8 @@ RefusalReason = Literal[
 ]
 REFUSAL_REASONS: Final[frozenset[str]] = frozenset(get_args(RefusalReason))
 
+FirstTokenTarget = Literal["met", "missed"]
+
 BatchRowOutcome = Literal["completed", "failed", "again", "lost"]
 BATCH_ROW_OUTCOMES: Final[frozenset[str]] = frozenset(get_args(BatchRowOutcome))
 

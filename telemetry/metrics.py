@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from telemetry.instruments import Instruments
@@ -49,18 +49,29 @@ S = TypeVar("S", bound=Flushable)
 class Metrics:
     """Every metric of a gateway process. One per process.
 
+    Series of a model or an endpoint come with all values of their other label, at 0: a counter that begins
+    with 1 shows Prometheus no increase.
+
     `multiprocess_dir` is the folder that `PROMETHEUS_MULTIPROC_DIR` names, None for a single worker.
     """
 
     def __init__(self, multiprocess_dir: Path | None = None) -> None:
+        # Else the page of a single worker has a series of times beside each counter.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._dir = multiprocess_dir
         self._instruments = Instruments()
         self._kept: list[Flushable] = []
         self._by_model: dict[tuple[str | None, str | None], _ModelSeries] = {}
         self._queues: dict[tuple[str | None, str | None], QueueSeries] = {}
         self._attempts: dict[tuple[str, str], CounterSeries] = {}
-        self._cancellations: dict[str, CounterSeries] = {}
-        self._batch_rows: dict[BatchRowOutcome, CounterSeries] = {}
+        self._cancellations = {
+            phase: self._keep(CounterSeries(self._instruments.cancellations.labels(phase)))
+            for phase in (*sorted(CANCEL_PHASES), OTHER)
+        }
+        self._batch_rows = {
+            outcome: self._keep(CounterSeries(self._instruments.batch_rows.labels(outcome)))
+            for outcome in get_args(BatchRowOutcome)
+        }
         self._copies: dict[tuple[str, str, str], CounterSeries] = {}
         self._rolling: set[str] = set()
         self._held: set[str] = set()
@@ -110,8 +121,12 @@ class Metrics:
         itl_s: float | None = None,
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
+        cold: bool = False,
     ) -> None:
-        """A request is over. `itl_s` is its mean time between tokens; None: it had no such time."""
+        """A request is over. `itl_s` is its mean time between tokens; None: it had no such time.
+
+        `cold`: it was held until its model was up.
+        """
         self.in_flight -= 1
         series = self._by_model.get((model, profile)) or self._model_series(model, profile)
         series.requests(outcome).value += 1
@@ -124,6 +139,14 @@ class Metrics:
         series.completion_tokens.value += completion_tokens
         if outcome != "ok":
             series.wasted_tokens.value += completion_tokens
+        if cold:
+            series.cold.value += 1
+
+    def engine(self, model: str | None, profile: str | None, queue_s: float, prefill_s: float) -> None:
+        """What an engine told of an answer."""
+        series = self._by_model.get((model, profile)) or self._model_series(model, profile)
+        series.engine_queue.observe(queue_s)
+        series.engine_prefill.observe(prefill_s)
 
     def queued(self, model: str | None, profile: str | None, tokens: int) -> None:
         """A request waits for room; `unqueued` follows exactly once, with the same values."""
@@ -132,6 +155,11 @@ class Metrics:
     def unqueued(self, model: str | None, profile: str | None, tokens: int, waited_s: float) -> None:
         """It does not wait any more, however that ended."""
         self._queue_series(model, profile).left(tokens, waited_s)
+
+    def first_token(self, model: str | None, profile: str | None, *, late: bool) -> None:
+        """A first token came; `late`: later than it should have."""
+        series = self._by_model.get((model, profile)) or self._model_series(model, profile)
+        (series.late if late else series.in_time).value += 1
 
     def refused(self, model: str | None, profile: str | None, reason: RefusalReason) -> None:
         """A request was refused because the capacity is taken."""
@@ -152,12 +180,7 @@ class Metrics:
 
     def cancelled(self, phase: CancelPhase) -> None:
         """A client left."""
-        phase_label = phase if phase in CANCEL_PHASES else OTHER
-        series = self._cancellations.get(phase_label)
-        if series is None:
-            series = self._keep(CounterSeries(self._instruments.cancellations.labels(phase_label)))
-            self._cancellations[phase_label] = series
-        series.value += 1
+        (self._cancellations.get(phase) or self._cancellations[OTHER]).value += 1
 
     def breaker(self, endpoint: str, state: BreakerState) -> None:
         """The breaker of `endpoint` is now in `state`; only endpoints that were learned are shown."""
@@ -201,11 +224,7 @@ class Metrics:
 
     def batch_row(self, outcome: BatchRowOutcome, rows: int = 1) -> None:
         """Rows of a batch job were run."""
-        series = self._batch_rows.get(outcome)
-        if series is None:
-            series = self._keep(CounterSeries(self._instruments.batch_rows.labels(outcome)))
-            self._batch_rows[outcome] = series
-        series.value += rows
+        self._batch_rows[outcome].value += rows
 
     def batch_jobs(self, by_status: Mapping[str, int], rows_waiting: int) -> None:
         """Batch jobs that have not ended, of all statuses that those may have, and their rows left."""
@@ -278,15 +297,16 @@ class Metrics:
         series = self._queues.get(labels)
         if series is None:
             series = self._queues[labels] = self._keep(QueueSeries(self._instruments, *labels))
+            self._model_series(model, profile)  # at 0 for as long as its first request waits
         return series
 
     def _attempt_series(self, endpoint: str, outcome: str) -> CounterSeries:
-        labels = self._endpoints.label(endpoint), outcome if outcome in ATTEMPT_OUTCOMES else OTHER
-        series = self._attempts.get(labels)
-        if series is None:
-            series = self._keep(CounterSeries(self._instruments.attempts.labels(*labels)))
-            self._attempts[labels] = series
-        return series
+        label = self._endpoints.label(endpoint)
+        if (label, OTHER) not in self._attempts:
+            for each in (*sorted(ATTEMPT_OUTCOMES), OTHER):
+                series = self._keep(CounterSeries(self._instruments.attempts.labels(label, each)))
+                self._attempts[label, each] = series
+        return self._attempts.get((label, outcome)) or self._attempts[label, OTHER]
 
 
 class _ModelSeries:
@@ -299,29 +319,31 @@ class _ModelSeries:
         self.duration = HistogramSeries(instruments.request_duration.labels(model, profile))
         self.ttft = HistogramSeries(instruments.time_to_first_token.labels(model, profile))
         self.itl = HistogramSeries(instruments.inter_token_latency.labels(model, profile))
+        self.engine_queue = HistogramSeries(instruments.engine_queue.labels(model, profile))
+        self.engine_prefill = HistogramSeries(instruments.engine_prefill.labels(model, profile))
         self.prompt_tokens = counter(instruments.prompt_tokens)
         self.completion_tokens = counter(instruments.completion_tokens)
         self.wasted_tokens = counter(instruments.wasted_tokens)
+        self.in_time = CounterSeries(instruments.first_tokens.labels(model, profile, "met"))
+        self.late = CounterSeries(instruments.first_tokens.labels(model, profile, "missed"))
+        self.cold = counter(instruments.cold_requests)
         self.retries = counter(instruments.retries)
         self.migrations = counter(instruments.migrations)
-        self._labels = model, profile
-        self._all_requests = instruments.requests
-        self._requests: dict[str, CounterSeries] = {}
+        self._requests = {
+            outcome: CounterSeries(instruments.requests.labels(model, profile, outcome))
+            for outcome in (*sorted(OUTCOMES), OTHER)
+        }
 
     def requests(self, outcome: str) -> CounterSeries:
         """The counter of requests that ended with `outcome`."""
-        found = self._requests.get(outcome)
-        if found is None:
-            label = outcome if outcome in OUTCOMES else OTHER
-            found = self._requests.setdefault(
-                label, CounterSeries(self._all_requests.labels(*self._labels, label))
-            )
-        return found
+        return self._requests.get(outcome) or self._requests[OTHER]
 
     def flush(self) -> None:
         """Write all of them."""
-        for histogram in (self.duration, self.ttft, self.itl):
+        for histogram in (self.duration, self.ttft, self.itl, self.engine_queue, self.engine_prefill):
             histogram.flush()
         tokens = self.prompt_tokens, self.completion_tokens, self.wasted_tokens
-        for counter in (*tokens, self.retries, self.migrations, *self._requests.values()):
+        first = self.in_time, self.late
+        moved = self.cold, self.retries, self.migrations
+        for counter in (*tokens, *first, *moved, *self._requests.values()):
             counter.flush()

@@ -16,7 +16,10 @@ class QueueSeries:
         self._requests = 0
         self._tokens = 0
         self._wait = HistogramSeries(instruments.queue_wait.labels(model, profile))
-        self._refusals: dict[str, CounterSeries] = {}
+        self._refusals = {
+            reason: CounterSeries(instruments.refusals.labels(model, profile, reason))
+            for reason in (*sorted(REFUSAL_REASONS), OTHER)
+        }
 
     def entered(self, tokens: int) -> None:
         """A request begins to wait."""
@@ -31,12 +34,7 @@ class QueueSeries:
 
     def refused(self, reason: str) -> None:
         """A request was refused."""
-        label = reason if reason in REFUSAL_REASONS else OTHER
-        series = self._refusals.get(label)
-        if series is None:
-            series = CounterSeries(self._instruments.refusals.labels(*self._labels, label))
-            self._refusals[label] = series
-        series.value += 1
+        (self._refusals.get(reason) or self._refusals[OTHER]).value += 1
 
     def flush(self) -> None:
         """Write all of them."""

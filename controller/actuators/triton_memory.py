@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from controller.residency.pool import Memory
+from controller.residency.pool import GpuUse, Memory
 from inference.control import TritonControl
 from inference.errors import InferenceError
 
@@ -27,13 +27,18 @@ class ServerMemory:
         """`alone`: nothing else of ours is on its GPU, so that what is used there is its own."""
         self._control, self._alone = control, alone
         self._used_mib: float | None = None
+        self._total_mib = self._looked_s = 0.0
         self._kept_mib = 0.0
         self._sizes: dict[str, float] = {}
 
     @property
     def memory(self) -> Memory:
         """As last measured."""
-        return Memory(self._used_mib if self._alone else None, self._kept_mib)
+        if self._used_mib is None:
+            return Memory(None, self._kept_mib)
+        age_s = asyncio.get_running_loop().time() - self._looked_s
+        gpus = GpuUse(self._used_mib, self._total_mib, age_s)
+        return Memory(self._used_mib if self._alone else None, self._kept_mib, gpus)
 
     async def look(self) -> float | None:
         """What is used of its GPUs now; None where the server does not tell."""
@@ -42,6 +47,8 @@ class ServerMemory:
         except InferenceError:
             gpus = []
         self._used_mib = sum(one.used_mib for one in gpus) if gpus else None
+        self._total_mib = sum(one.total_mib for one in gpus)
+        self._looked_s = asyncio.get_running_loop().time()
         return self._used_mib
 
     async def loaded(self, model: str, before_mib: float | None, declared_mib: float | None) -> int | None:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_registry.demand.demand import ENDED_S, LAPSES_S
+
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -16,8 +18,9 @@ class ReplicasConfig(BaseModel):
 
     margin_s: Seconds = 1.0
     """What must be left of the claim to lead before anything is started or stopped."""
-    stale_after_s: Seconds = 10.0
-    """Reports of the demand that are older let no replica go."""
+    stale_after_s: Annotated[float, Field(gt=0, lt=ENDED_S)] = LAPSES_S
+    """Reports of gateways that are older say nothing of now: no replica goes, the load is not known, and no
+    rollout moves on. Below 60: a gateway process that is silent for so long counts as ended."""
     drain_s: Seconds = 300.0
     """The longest that a draining replica waits for its requests; it stops as soon as it has none."""
     settle_s: Annotated[float, Field(ge=0, le=60)] = 0.5

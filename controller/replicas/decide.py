@@ -106,6 +106,7 @@ def decide(snapshot: Snapshot, facts: Facts, config: ReplicasConfig, now_s: floa
             backoffs[name],
             held_up.get(name),
             now_s,
+            facts.known.memories,
         )
         statuses.append((snapshot.scaling.get(name), status, facts.figures_age_s.get(name, 1e9)))
     changes.puts += worth_writing(statuses, anyway=bool(changes.puts or changes.gone))

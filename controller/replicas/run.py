@@ -15,12 +15,14 @@ from typing import NamedTuple, Protocol
 
 from controller.actuators.port import Actuator, Workload
 from controller.replicas.census import Census
+from controller.replicas.changes import ChangeCounts
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.decide import Changes, Facts, decide
 from controller.replicas.errands import Errands
 from controller.replicas.fence import Fence
 from controller.replicas.sight import Sight
 from controller.replicas.workloads import Workloads
+from controller.residency.pool import Memory
 from controller.residency.residency import Residency, Rooms
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
@@ -82,6 +84,10 @@ class Replicas:
         self._retired: list[_Retired] = []
         self._written: dict[str, float] = {}
         self._token: int | None = None
+        self.changes = ChangeCounts()
+        """How often replicas came to a state."""
+        self.memories: Mapping[str, Memory] = {}
+        """By server, as last measured; none while another controller leads."""
         self.on_news: Callable[[], None] = lambda: None
         """Called when an errand has ended, so that the next look comes at once."""
 
@@ -96,6 +102,7 @@ class Replicas:
             await self._census.drop()
             await self._residency.drop()
             self._sight = Sight()
+            self.memories = {}
 
     async def act(self, snapshot: Snapshot, leadership: Leadership | None) -> None:
         """One look at all. Raises RegistryUnavailableError and LeadershipLostError."""
@@ -107,6 +114,7 @@ class Replicas:
         await self._equip(snapshot)
         rooms = {name: one for name, (_, one) in self._actuators.items() if isinstance(one, Rooms)}
         known = self._residency.look(demand.at_s, snapshot, demand, rooms)
+        self.memories = known.memories
         facts = Facts(
             wanted=self._scaler.look(demand.at_s, snapshot, demand),
             demand=demand,
@@ -170,6 +178,7 @@ class Replicas:
                 case Replica():
                     had = before.get(item.name)
                     if had is None or had.state != item.state:
+                        self.changes.count(item, item.state)
                         what = {"replica": item.name, "was": had and had.state, "state": item.state}
                         log.info(
                             "replica changed",
@@ -179,6 +188,8 @@ class Replicas:
             if kind == "ScalingStatus":
                 self._written.pop(name, None)
             else:
+                if name in before:
+                    self.changes.count(before[name], "gone")
                 log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
     def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:

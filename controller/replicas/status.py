@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from controller.replicas.acts import Backoff
 from controller.replicas.config import ReplicasConfig
+from controller.residency.pool import Memory
 from controller.scaling.wanted import Wanted
 from model_registry.entities import Deployment
-from model_registry.replicas import Replica, ScalingStatus
+from model_registry.replicas import Replica, ScalingStatus, Signal
 
+NO_MEMORIES: Mapping[str, Memory] = MappingProxyType({})
 FIGURES_S = 5.0
 """How often figures are written while no number changes: each time is a version of the registry."""
 NEW_WEIGHT = 0.3
@@ -50,8 +53,9 @@ def status_of(
     backoff: Backoff,
     held_up: str | None,
     now_s: float,
+    memories: Mapping[str, Memory] = NO_MEMORIES,
 ) -> ScalingStatus:
-    """`replicas`: the deployment's, as they are recorded from now on."""
+    """`replicas`: the deployment's, as they are recorded from now on; `memories`: by server."""
     assert deployment.scaling is not None
     pool = deployment.scaling.pool
     present = before or ScalingStatus(name=deployment.name, model=deployment.model, pool=pool)
@@ -73,8 +77,25 @@ def status_of(
         memory_mib=max((one.memory_mib or 0 for one in replicas), default=0) or present.memory_mib,
         failures=backoff.failures,
         retry_at=backoff.retry_at,
-        signals=present.signals if wanted is None else wanted.signals,
+        signals=present.signals if wanted is None else (*wanted.signals, *memory_signals(replicas, memories)),
     )
+
+
+def memory_signals(replicas: Sequence[Replica], memories: Mapping[str, Memory]) -> Iterator[Signal]:
+    """GPU memory of the servers that these are on; of those that do not tell, nothing."""
+    for http in sorted({one.place for one in replicas if one.place is not None}):
+        gpus = memories[http].gpus if http in memories else None
+        if gpus is None:
+            continue
+        for name, mib in (("gpu_memory_used", gpus.used_mib), ("gpu_memory_total", gpus.total_mib)):
+            yield Signal(
+                name=name,
+                value=round(mib),
+                unit="MiB",
+                source="servers",
+                age_s=round(gpus.age_s, 3),
+                server=http,
+            )
 
 
 def is_worth_writing(before: ScalingStatus | None, status: ScalingStatus, figures_age_s: float) -> bool:

@@ -6,7 +6,7 @@ for, and as long as nothing that is worth more needs their room; `idle_s` and co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
@@ -22,6 +22,14 @@ from model_registry.pools import Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica, ReplicaState, ScalingStatus
 
 
+class GpuUse(NamedTuple):
+    """Of one server's GPUs together, by its metrics, whoever takes it."""
+
+    used_mib: float
+    total_mib: float
+    age_s: float
+
+
 class Memory(NamedTuple):
     """What is known of one server's memory beside what it was meant for, in MiB."""
 
@@ -29,6 +37,8 @@ class Memory(NamedTuple):
     """Measured; None: not known, or other servers' models are among it."""
     kept_mib: float = 0.0
     """Of models that have left it, since it was started."""
+    gpus: GpuUse | None = None
+    """None: it does not tell."""
 
 
 class Known(NamedTuple):
@@ -125,6 +135,24 @@ def size_mib(deployment: Deployment, status: ScalingStatus | None) -> float:
         return float(status.memory_mib)
     scaling = deployment.scaling
     return float("inf") if scaling is None or scaling.memory_mib is None else float(scaling.memory_mib)
+
+
+def sum_mib(
+    replicas: Iterable[Replica],
+    deployments: Mapping[str, Deployment],
+    statuses: Mapping[str, ScalingStatus],
+) -> float:
+    """What replicas take together: each as measured, else as declared; infinite where one says nothing."""
+    total = 0.0
+    for one in replicas:
+        deployment = deployments.get(one.deployment)
+        if one.memory_mib:
+            total += one.memory_mib
+        elif deployment is None:
+            return inf
+        else:
+            total += size_mib(deployment, statuses.get(one.deployment))
+    return total
 
 
 def _room(server: PoolServer, copies: Sequence[Copy], known: Known, is_open: bool) -> ServerRoom:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from controller.rollouts.figures import figures, told
+from model_registry.demand.demand import LAPSES_S
 from model_registry.rollout_evidence.store import Gathered
 from model_registry.rollouts import FINAL, Figure, Phase, Rollout, RolloutStatus
 from model_registry.states import check_rollout
-
-STALE_S = 10.0
-"""Evidence that is older says nothing of now: gateways report every second, also when they saw nothing."""
 
 FEW = 0.05
 """More of the clients than this are not served by a candidate whose times for clients are not known."""
@@ -21,7 +19,7 @@ FEW = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the registry says of the two deployments."""
+    """What the registry says of the two deployments, and how old evidence may be."""
 
     refusal: str | None = None
     """Why the candidate may not be tried, by what is declared."""
@@ -29,6 +27,8 @@ class Facts:
     """It has a ready endpoint."""
     stable_ready: bool = True
     """Without it there is nothing to compare with, and nothing to go back to."""
+    stale_after_s: float = LAPSES_S
+    """Evidence that is older says nothing of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _under_way(
         return replace(here, phase="rolled_back", share=0.0, reason=reason)
     if rollout.wanted == "promote" and facts.candidate_ready:
         return replace(here, phase="promoted", share=1.0, reason="promoted by an operator")
-    if gathered.age_s is None or gathered.age_s > STALE_S:
+    if gathered.age_s is None or gathered.age_s > facts.stale_after_s:
         age = "no gateway has reported yet" if gathered.age_s is None else f"{gathered.age_s:.0f} s old"
         return replace(here, reason=f"waits for evidence: {age}")
     unready = here.unready_since is not None

@@ -13,6 +13,7 @@ from itertools import chain
 
 from controller.rollouts.decide import Decision, decide
 from controller.rollouts.facts import facts_of, waits_for
+from model_registry.demand.demand import LAPSES_S
 from model_registry.entities import Deployment
 from model_registry.errors import RegistryBusyError, RegistryUnavailableError
 from model_registry.kinds import Ref
@@ -32,9 +33,13 @@ FIGURES_S = 2.0
 class Rollouts:
     """One per controller."""
 
-    def __init__(self, store: RegistryStore, evidence: EvidenceStore) -> None:
+    def __init__(
+        self, store: RegistryStore, evidence: EvidenceStore, stale_after_s: float = LAPSES_S
+    ) -> None:
+        """`stale_after_s`: evidence that is older says nothing of now."""
         self._store = store
         self._evidence = evidence
+        self._stale_after_s = stale_after_s
         self._written: dict[str, float] = {}
 
     async def act(self, snapshot: Snapshot, leadership: Leadership | None) -> None:
@@ -80,6 +85,7 @@ class Rollouts:
             if told is None or told.evidence.epoch != present.epoch:
                 told = Gathered(Evidence(present.epoch), None)
             facts = facts_of(rollout, snapshot, begun=present.phase in ACTIVE)
+            facts = replace(facts, stale_after_s=self._stale_after_s)
             other = begun.get(rollout.model)
             if other is not None and present.phase == "pending" and facts.refusal is None:
                 facts = replace(facts, refusal=waits_for(other))

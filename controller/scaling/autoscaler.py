@@ -14,13 +14,15 @@ from typing import NamedTuple
 from controller.scaling.budget import Claim, shared
 from controller.scaling.capacity import lengths_of
 from controller.scaling.counts import Counts, Since, follow
-from controller.scaling.decide import STALE_S, Decision, Memory, Seen, decide
+from controller.scaling.decide import Decision, Memory, Seen, decide
+from controller.scaling.figures import NO_FIGURES, Figures, told
 from controller.scaling.groups import Group, group_of, scaled
 from controller.scaling.leaving import leaving
 from controller.scaling.lending import Side, lent
+from controller.scaling.signals import signals_of
 from controller.scaling.trial import trial_of
 from controller.scaling.wanted import Wanted
-from model_registry.demand.demand import Demand, GroupDemand
+from model_registry.demand.demand import LAPSES_S, Demand, GroupDemand
 from model_registry.replicas import Signal
 from model_registry.snapshot import Snapshot
 
@@ -33,6 +35,7 @@ read. Where looks are rarer than that by themselves, three times as long as the 
 class _History:
     counts: Counts | None = None
     memory: Memory = field(default_factory=Memory)
+    figures: Figures = NO_FIGURES
 
 
 class _Decided(NamedTuple):
@@ -41,12 +44,15 @@ class _Decided(NamedTuple):
     group: Group
     seen: Seen
     decision: Decision
+    signals: tuple[Signal, ...]
 
 
 class Autoscaler:
     """Remembers one history per group; a new leader begins with none, and holds what there is meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, stale_after_s: float = LAPSES_S) -> None:
+        """`stale_after_s`: reports that are older say nothing of now."""
+        self._stale_after_s = stale_after_s
         self._histories: dict[str, _History] = {}
         self._looked_s: float | None = None
         self._gap_s = 0.0
@@ -55,7 +61,7 @@ class Autoscaler:
     def look(self, now_s: float, snapshot: Snapshot, demand: Demand) -> dict[str, Wanted]:
         """For every deployment with `scaling`. `now_s`: on the clock of the demand."""
         groups = dict(scaled(snapshot))
-        heard = demand.age_s is not None and demand.age_s <= STALE_S
+        heard = demand.age_s is not None and demand.age_s <= self._stale_after_s
         gap_s = 0.0 if self._looked_s is None else now_s - self._looked_s
         lapsed = not 0 <= gap_s <= max(LAPSED_S, 3 * self._gap_s)
         self._looked_s, self._gap_s = now_s, max(0.0, gap_s)
@@ -67,17 +73,21 @@ class Autoscaler:
             known, since = demand.groups.get(name, GroupDemand()), None
             if history.counts is not None and (lapsed or not heard):
                 history.counts = history.counts._replace(group=None)
+                history.figures = history.figures._replace(begun=None)
             if heard:
                 guess = lengths_of(next((one.card for one in deployments if one.card is not None), None))
                 history.counts, since = follow(history.counts, known, guess)
+                history.figures = told(history.figures, now_s, known)
             lengths = None if history.counts is None else history.counts.lengths
             group = group_of(deployments, lengths, snapshot)
             seen = _seen(group, known, since, history.counts, demand)
             if group.members:
-                decision, history.memory = decide(now_s, seen, group.fleet, group.limits, history.memory)
+                limits = group.limits._replace(stale_after_s=self._stale_after_s)
+                decision, history.memory = decide(now_s, seen, group.fleet, limits, history.memory)
             else:
                 decision = Decision(ceil(group.standing), "what serves has no scaling")
-            decided[name] = _Decided(group, seen, decision)
+            signals = tuple(signals_of(now_s, group, seen, decision, history.figures, snapshot, demand))
+            decided[name] = _Decided(group, seen, decision, signals)
         changed = _after_lending(decided, snapshot)
         return _within_pools(
             {**dict(_wanted(changed, demand)), **dict(_tried(changed, snapshot, demand))}, snapshot
@@ -94,7 +104,7 @@ def _seen(
     if since is None or counts is None:
         return Seen(demand.age_s, requests=known.waiting + requests, held=known.held)
     answers = since.arrivals * counts.lengths.output
-    told = unit.attainable  # else more replicas would make no answer come in time
+    learns = unit.attainable  # else more replicas would make no answer come in time
     return Seen(
         demand.age_s,
         unit.work_s(since.prompt_tokens, answers),
@@ -102,8 +112,10 @@ def _seen(
         requests / unit.batch,
         known.waiting + requests,
         known.held,
-        since.answered if told else 0,
-        since.late if told else 0,
+        since.answered if learns else 0,
+        since.late if learns else 0,
+        since.paced if learns else 0,
+        since.slow if learns else 0,
     )
 
 
@@ -144,10 +156,9 @@ def _side(one: _Decided, profile: str, snapshot: Snapshot) -> Side:
 
 def _wanted(decided: Mapping[str, _Decided], demand: Demand) -> Iterator[tuple[str, Wanted]]:
     """For what serves."""
-    for group, seen, decision in decided.values():
+    for group, _, decision, signals in decided.values():
         if not group.members:
             continue
-        signals = tuple(_signals(group, seen, decision))
         for member, replicas in group.split(decision.replicas):
             going = leaving(member.deployment, member.replicas, demand)
             yield member.deployment.name, Wanted(replicas, decision.reason, signals, going)
@@ -157,29 +168,13 @@ def _tried(
     decided: Mapping[str, _Decided], snapshot: Snapshot, demand: Demand
 ) -> Iterator[tuple[str, Wanted]]:
     """For what has no weight."""
-    for group, _, decision in decided.values():
+    for group, _, decision, _ in decided.values():
         for member in group.spares:
             name, scaling = member.deployment.name, member.scaling
             trial = trial_of(name, decision.replicas / group.worth(member), snapshot)
             replicas = min(max(trial.replicas, scaling.min_replicas), scaling.max_replicas)
             going = leaving(member.deployment, member.replicas, demand)
             yield name, Wanted(replicas, trial.reason, leaving=going)
-
-
-def _signals(group: Group, seen: Seen, decision: Decision) -> Iterator[Signal]:
-    def of(name: str, value: float, unit: str, source: str = "gateways") -> Signal:
-        age_s = seen.age_s if source == "gateways" else None
-        return Signal(name=name, value=round(value, 4), unit=unit, source=source, age_s=age_s)
-
-    yield of("load", decision.load, "replicas")
-    yield of("expected_load", decision.expected, "replicas")
-    yield of("waiting", seen.backlog, "replica-seconds")
-    yield of("in_flight", seen.busy, "replicas")
-    yield of("held", seen.held, "requests")
-    yield of("late", seen.late / seen.answered if seen.answered else 0.0, "of first tokens")
-    yield of("fill", decision.fill, "of the card's capacity")
-    yield of("capacity", group.unit.requests_per_s, "requests/s per replica", "card")
-    yield of("cold_start", group.limits.cold_start_s, "s", "controller")
 
 
 def _within_pools(wanted: Mapping[str, Wanted], snapshot: Snapshot) -> dict[str, Wanted]:

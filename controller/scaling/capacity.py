@@ -11,6 +11,7 @@ from model_registry.entities import Deployment
 from model_registry.knobs import Knobs
 from router.forecast import COMMON
 from router.goodput import Ask, load, most, within
+from router.targets import targets_of
 
 COMMON_CARD = GoodputCard(
     source="roofline",
@@ -76,9 +77,7 @@ def capacity_of(deployment: Deployment, knobs: Knobs, lengths: Lengths) -> Capac
     card = deployment.card or COMMON_CARD
     if deployment.max_concurrency is not None and deployment.max_concurrency < card.slots:
         card = card.model_copy(update={"slots": deployment.max_concurrency})
-    scaling, measured = deployment.scaling, card.goodput
-    ttft_s = (scaling and scaling.ttft_s) or (measured and measured.ttft_s) or knobs.ttft_target_s
-    itl_s = (scaling and scaling.itl_s) or (measured and measured.itl_s) or knobs.itl_target_s
+    ttft_s, itl_s = (one.seconds for one in targets_of(deployment, knobs))
     ask = Ask(max(1, round(lengths.prompt)), max(1, round(lengths.output)), ttft_s, itl_s)
     best = within(card, ask)
     found = best or load(card, ask, max(1, most(card, ask)))

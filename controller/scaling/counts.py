@@ -32,7 +32,11 @@ class Since(NamedTuple):
     answered: int
     """Requests that got a first token, or were refused for want of capacity."""
     late: int
-    """Those that got it later than their profile's target, or not at all."""
+    """Those that got it later than their target, or not at all."""
+    paced: int
+    """Answers that have ended and whose time between tokens is known."""
+    slow: int
+    """Those of them for which it was above its target."""
 
 
 def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[Counts, Since | None]:
@@ -53,7 +57,9 @@ def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[C
     )
     answered, late = _more(before.group, group, "first_tokens"), _more(before.group, group, "ttft_missed")
     refused = _more(before.group, group, "refused")
-    return Counts(group, lengths, *stand_for), Since(arrivals, prompts, answered + refused, late + refused)
+    paced, slow = _more(before.group, group, "paced"), _more(before.group, group, "itl_missed")
+    since = Since(arrivals, prompts, answered + refused, late + refused, paced, slow)
+    return Counts(group, lengths, *stand_for), since
 
 
 def _more(before: GroupDemand, now: GroupDemand, name: str) -> int:

@@ -12,9 +12,8 @@ from typing import NamedTuple
 from controller.scaling.fill import Fill, filled
 from controller.scaling.lateness import worth
 from controller.scaling.trend import BUCKET_S, Trend, anew, expected, follow, forecast, lately
+from model_registry.demand.demand import LAPSES_S
 
-STALE_S = 10.0
-"""Reports that are older say nothing of now: gateways report every second, also when they saw nothing."""
 PRICE = 6.0
 """How many times its own work it is worth that a request is in time; learned from how many are."""
 PRICES = (2.0, 200.0)
@@ -54,6 +53,10 @@ class Seen(NamedTuple):
     """Requests that got a first token since the last look."""
     late: float = 0.0
     """Those of them that got it later than the target."""
+    paced: float = 0.0
+    """Answers that have ended since the last look and whose time between tokens is known."""
+    slow: float = 0.0
+    """Those of them for which it was above the target."""
 
 
 class Fleet(NamedTuple):
@@ -79,6 +82,8 @@ class Limits(NamedTuple):
     """How long a request may wait and still meet its target."""
     request_s: float
     """Work of one request, in replica-seconds."""
+    stale_after_s: float = LAPSES_S
+    """Reports that are older say nothing of now."""
 
 
 class Memory(NamedTuple):
@@ -89,6 +94,8 @@ class Memory(NamedTuple):
     log_price: float = log(PRICE)
     answered: float = 0.0
     late: float = 0.0
+    paced: float = 0.0
+    slow: float = 0.0
     """In the present bucket."""
     need: int = 0
     """Replicas that one more would not be worth it beside, once they are up."""
@@ -124,7 +131,7 @@ def decide(now_s: float, seen: Seen, fleet: Fleet, limits: Limits, memory: Memor
     Never fewer than are up while reports are stale or missing; never none unless nobody has asked for
     `idle_s`.
     """
-    if seen.age_s is None or seen.age_s > STALE_S or seen.arrived is None:
+    if seen.age_s is None or seen.age_s > limits.stale_after_s or seen.arrived is None:
         return _blind(seen, fleet, limits), _interrupted(now_s, memory)
     memory = _learned(now_s, seen, fleet, limits, memory)
     trend = memory.trend
@@ -147,20 +154,30 @@ def _learned(now_s: float, seen: Seen, fleet: Fleet, limits: Limits, memory: Mem
     used_s = now_s if seen.requests or seen.arrived or memory.used_s is None else memory.used_s
     held_s = now_s if seen.held or not fleet.ready else memory.held_s
     answered, late = memory.answered + seen.answered, memory.late + seen.late
+    paced, slow = memory.paced + seen.paced, memory.slow + seen.slow
     if held_s is not None and now_s - held_s < HELD_S:
-        answered = late = 0.0
+        answered = late = paced = slow = 0.0
     fill = filled(memory.fill, now_s, seen.arrived, seen.backlog, fleet.ready, limits.wait_s)
     memory = memory._replace(
-        trend=trend, used_s=used_s, held_s=held_s, answered=answered, late=late, fill=fill
+        trend=trend,
+        used_s=used_s,
+        held_s=held_s,
+        answered=answered,
+        late=late,
+        paced=paced,
+        slow=slow,
+        fill=fill,
     )
     if trend.at_s == before.at_s or not trend.known:
         return memory
     log_price = memory.log_price
-    if answered:
-        log_price += LEARNING * (late / answered - LATE)
+    missed = max([part / of for part, of in ((late, answered), (slow, paced)) if of], default=None)
+    if missed is not None:  # a request is in time if it keeps both targets: at least so many do not
+        log_price += LEARNING * (missed - LATE)
         log_price = min(max(log_price, log(PRICES[0])), log(PRICES[1]))
     need, keep = needs(trend, limits, fill.part, exp(log_price))
-    return memory._replace(log_price=log_price, answered=0.0, late=0.0, need=need, keep=keep)
+    calm = memory._replace(answered=0.0, late=0.0, paced=0.0, slow=0.0)
+    return calm._replace(log_price=log_price, need=need, keep=keep)
 
 
 def _interrupted(now_s: float, memory: Memory) -> Memory:
@@ -239,10 +256,10 @@ def _catching_up(
 
 def _blind(seen: Seen, fleet: Fleet, limits: Limits) -> Decision:
     """Hold what there is; one comes for what is held."""
-    if seen.held and not fleet.up and seen.age_s is not None and seen.age_s <= STALE_S:
+    if seen.held and not fleet.up and seen.age_s is not None and seen.age_s <= limits.stale_after_s:
         return Decision(min(max(1, limits.least), limits.most), _held(seen))
     why = "no gateway has reported" if seen.age_s is None else "reports have just begun"
-    if seen.age_s is not None and seen.age_s > STALE_S:
+    if seen.age_s is not None and seen.age_s > limits.stale_after_s:
         why = f"the last report is {seen.age_s:.0f} s old"
     return Decision(min(max(fleet.up, limits.least), limits.most), f"{why}: what there is stays")
 

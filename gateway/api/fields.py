@@ -24,7 +24,7 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Int32 = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-class ContentPart(Struct):
+class ContentPart(Struct, gc=False):
     """One part of a message's content; what is not text is known by its `type` only."""
 
     type: str
@@ -32,7 +32,7 @@ class ContentPart(Struct):
     refusal: str | None = None
 
 
-class Message(Struct):
+class Message(Struct, gc=False):
     """One message of a conversation, of any role."""
 
     role: Role
@@ -47,14 +47,14 @@ class Message(Struct):
     annotations: list[dict[str, Any]] | None = None
 
 
-class StreamOptions(Struct):
+class StreamOptions(Struct, gc=False):
     """What a stream carries besides the answer."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class Body(Struct, kw_only=True):
+class Body(Struct, kw_only=True, gc=False):
     """What both bodies share."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]

@@ -22,7 +22,7 @@ _PLAIN_ROLES = frozenset({"system", "user", "assistant"})
 _MAX_NAME_CHARS = 64
 
 
-class Conversation(Struct):
+class Conversation(Struct, gc=False):
     """Messages for a chat template, and what of them it would lose."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)

@@ -45,7 +45,7 @@ _PLAIN_KEYS = (
 _STREAM_KEYS = frozenset(StreamOptions.__struct_fields__)
 
 
-class ApiRequest(Struct):
+class ApiRequest(Struct, gc=False):
     """A request as the client meant it."""
 
     kind: Literal["chat", "completion"]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from secrets import token_hex
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.access import check_allowed
 from gateway.api.errors import encode_error, shape_of
@@ -295,7 +296,7 @@ class BatchWorker:
         def allow(name: str) -> None:
             wish = resolve(snapshot, name, None, None)
             if isinstance(who, Identity):
-                check_allowed(who, wish._replace(reason=BATCH_JOB))
+                check_allowed(who, replace(wish, reason=BATCH_JOB))
 
         return allow
 

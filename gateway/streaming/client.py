@@ -120,8 +120,10 @@ class PushResponse(web.StreamResponse):
             self.push(body_of(chunk))
             self.flush()
             return
-        self._write(chunk)
-        if self._transport.get_write_buffer_size() > self._high_water_bytes and not self._blocked:
+        transport = self._transport
+        if not transport.is_closing():
+            transport.write(chunk)
+        if transport.get_write_buffer_size() > self._high_water_bytes and not self._blocked:
             self._block()
 
     def finish(self) -> None:

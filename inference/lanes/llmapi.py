@@ -13,7 +13,7 @@ from inference.classify import classify_error
 from inference.errors import AdapterUnsendableError, ProtocolError, StreamBrokenError
 from inference.lanes.adapter import no_adapter
 from inference.lanes.options import OptionTensors
-from inference.lanes.outputs import cached_tokens, is_finished, text
+from inference.lanes.outputs import cached_tokens, engine_times, is_finished, text
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.lanes.text import Deltas, prompt_text
 from inference.request import InferenceRequest, Lora, Usage
@@ -168,4 +168,5 @@ class LlmApiReader:
 
     def _usage(self, last: dict[str, Any]) -> Usage:
         blocks = self._lane.schema.tokens_per_block
-        return Usage(cached_tokens=cached_tokens(last, "kv_cache_reused_block", blocks, None))
+        cached = cached_tokens(last, "kv_cache_reused_block", blocks, None)
+        return Usage(cached_tokens=cached, engine=engine_times(last))

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from inference.errors import ProtocolError
+from inference.request import EngineTimes
 
 outputs_of = msgspec.json.Decoder(dict[str, Any]).decode
 """A response's outputs, or `{"error": text}`, of its JSON. Raises what msgspec raises."""
@@ -45,6 +46,24 @@ def is_finished(outputs: Mapping[str, Any]) -> bool:
     The engine sets `last_token_time_ns` when it finishes a request; before that it is 0 or absent.
     """
     return bool(number(outputs, "last_token_time_ns"))
+
+
+def engine_times(outputs: Mapping[str, Any]) -> EngineTimes | None:
+    """What the metrics of an answer's last response say of its way through the engine.
+
+    None where an instant is missing, 0 (the engine has not set it) or before the one that it must follow:
+    such a figure would be worse than none. The instants are the engine's own clock's, so that only what lies
+    between them means anything.
+    """
+    arrival = number(outputs, "arrival_time_ns")
+    if not arrival:
+        return None
+    scheduled = number(outputs, "first_scheduled_time_ns")
+    first = number(outputs, "first_token_time_ns")
+    last = number(outputs, "last_token_time_ns")
+    if not scheduled or not first or not last or not arrival <= scheduled <= first <= last:
+        return None
+    return EngineTimes((scheduled - arrival) / 1e9, (first - scheduled) / 1e9, (last - first) / 1e9)
 
 
 def cached_tokens(

@@ -13,7 +13,7 @@ from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.adapter import LoraTensors
 from inference.lanes.options import OptionTensors
-from inference.lanes.outputs import cached_tokens, is_finished, number, text
+from inference.lanes.outputs import cached_tokens, engine_times, is_finished, number, text
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
@@ -197,4 +197,5 @@ class TextReader:
     def _usage(self, last: dict[str, Any]) -> Usage:
         prompt = number(last, "num_input_tokens")
         blocks = self._lane.schema.tokens_per_block
-        return Usage(prompt, self._tokens, cached_tokens(last, "kv_cache_reused_blocks", blocks, prompt))
+        cached = cached_tokens(last, "kv_cache_reused_blocks", blocks, prompt)
+        return Usage(prompt, self._tokens, cached, engine=engine_times(last))

@@ -3,7 +3,7 @@
 The default wherever present: exact counts, clean cancellation, log probabilities. The number tensors
 (`return_num_*`) stay off because ids are counted here and each costs bytes in every streamed response; the
 performance metrics are on because they prove that an answer is whole when the engine leaves out its end
-token.
+token, and tell how long it waited there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.adapter import LoraTensors
 from inference.lanes.options import OptionTensors, words_list
-from inference.lanes.outputs import cached_tokens, is_finished, outputs_of
+from inference.lanes.outputs import cached_tokens, engine_times, is_finished, outputs_of
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
@@ -229,7 +229,7 @@ class BareReader:
     def _usage(self, last: dict[str, Any]) -> Usage:
         prompt = len(self._request.prompt_ids or ())
         cached = cached_tokens(last, "kv_cache_reused_blocks", self._lane.schema.tokens_per_block, prompt)
-        return Usage(prompt, len(self._ids), cached)
+        return Usage(prompt, len(self._ids), cached, engine=engine_times(last))
 
 
 def _ends_with(ids: list[int], word: Sequence[int]) -> bool:

@@ -100,6 +100,12 @@ class BuildStore:
             ids: Any = await self._redis.zrevrange(self._keys.all, 0, limit - 1)
         return await self._read(map(str, ids))
 
+    async def unfinished(self) -> list[EngineBuild]:
+        """Those that wait or are under way, in no order that matters."""
+        async with answer(self._answer_within_s):
+            ids: Any = await self._redis.zrange(self._keys.open, 0, -1)
+        return await self._read(map(str, ids))
+
     async def log(self, build_id: str, after: str = "0-0", limit: int = 500) -> LogPage:
         """The lines that follow `after`, of those that are kept; none of an unknown build."""
         async with answer(self._answer_within_s):

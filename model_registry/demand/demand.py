@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import asdict
+
+LAPSES_S: Final = 10.0
+"""Reports that are older say nothing of now: gateways report every second, also when they saw nothing."""
+ENDED_S: Final = 60.0
+"""Who has not reported for so long counts as ended."""
 
 
 class GroupDemand(Struct, frozen=True, kw_only=True):
@@ -39,7 +44,23 @@ class GroupDemand(Struct, frozen=True, kw_only=True):
     first_tokens: int = 0
     """Count: of those."""
     ttft_missed: int = 0
-    """Count: those above the profile's target."""
+    """Count: those above the target, the profile's or the deployment's."""
+    itl_s: float = 0.0
+    """Count: sum of the mean times between tokens of whole answers."""
+    paced: int = 0
+    """Count: of those answers."""
+    itl_missed: int = 0
+    """Count: those above the target."""
+    engine_queue_s: float = 0.0
+    """Count: sum of the times in engines' queues, by the engines' word."""
+    engine_prefill_s: float = 0.0
+    """Count: sum of the times from there to the first token."""
+    engine_timed: int = 0
+    """Count: answers of which the engine told these."""
+    reused_tokens: int = 0
+    """Count: prompt tokens that engines said came from their KV caches."""
+    reusable_tokens: int = 0
+    """Count: all prompt tokens of those answers."""
 
 
 class EndpointDemand(Struct, frozen=True, kw_only=True):
@@ -92,6 +113,14 @@ COUNTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "ttft_s",
             "first_tokens",
             "ttft_missed",
+            "itl_s",
+            "paced",
+            "itl_missed",
+            "engine_queue_s",
+            "engine_prefill_s",
+            "engine_timed",
+            "reused_tokens",
+            "reusable_tokens",
         ),
         "endpoints": ("failed", "ended", "first_tokens"),
     }

@@ -1,7 +1,8 @@
 """DemandStore: gateway workers report what they see of the load, the controller reads the sum.
 
-Who has not told for `LAPSES_S` by Redis' clock has no gauges in the sum; its counts stay in it for ever: they
-are added to those of ended workers when it says that it ends, or `ENDED_S` after its last report.
+Who has not told for `lapses_s` by Redis' clock has no gauges in the sum; its counts stay in it for ever: they
+are added to those of ended workers when it says that it ends, when somebody who knows says that it has, or
+`ENDED_S` after its last report.
 """
 
 from __future__ import annotations
@@ -10,18 +11,16 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import msgspec
 
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
-from model_registry.demand.demand import COUNTS, Demand, WorkerDemand, together
+from model_registry.demand.demand import COUNTS, ENDED_S, LAPSES_S, Demand, WorkerDemand, together
 from model_registry.demand.keys import Keys
 
 _log = logging.getLogger(__name__)
-LAPSES_S: Final = 5.0
-ENDED_S: Final = 60.0
 _OUTLIVES_S = 7 * 86_400.0
 _NAMES = json.dumps({kind: list(names) for kind, names in COUNTS.items()})
 _decode = msgspec.json.Decoder(WorkerDemand, strict=False).decode
@@ -31,12 +30,19 @@ class DemandStore:
     """Raises RegistryUnavailableError or RegistryReadOnlyError when Redis does not serve."""
 
     def __init__(
-        self, redis: RedisClient, name: str, answer_within_s: float, ended_s: float = ENDED_S
+        self,
+        redis: RedisClient,
+        name: str,
+        answer_within_s: float,
+        ended_s: float = ENDED_S,
+        lapses_s: float = LAPSES_S,
     ) -> None:
+        """`lapses_s`: how old reports may be to say anything of now; below `ended_s`."""
         self._redis = redis
         self._keys = Keys(name)
         self._answer_within_s = answer_within_s
         self._ended_ms = round(ended_s * 1000)
+        self._lapses_s = lapses_s
         folder = files("model_registry.demand") / "scripts"
         self._report, self._gather = (
             redis.register_script((folder / f"{script}.lua").read_text("utf-8"))
@@ -44,8 +50,8 @@ class DemandStore:
         )
 
     @classmethod
-    def of(cls, redis: RedisClient, config: RegistryConfig) -> Self:
-        return cls(redis, config.name, config.command_timeout_s)
+    def of(cls, redis: RedisClient, config: RegistryConfig, lapses_s: float = LAPSES_S) -> Self:
+        return cls(redis, config.name, config.command_timeout_s, lapses_s=lapses_s)
 
     async def report(
         self,
@@ -55,16 +61,19 @@ class DemandStore:
         *,
         known: bool = False,
         ends: bool = False,
+        gone: Sequence[str] = (),
     ) -> bool:
         """Take the place of what `worker` has told before. `urgent`: whoever waits in `called` hears of it.
 
         `known`: it was told before that an earlier report had been taken. False is returned then where it
         was silent for so long that it counts as ended: what it tells from now on must begin from there,
-        under another name. `ends`: this is its last report.
+        under another name, `worker` with a dot and something behind it. `ends`: this is its last report.
+        `gone`: other workers that have ended for certain, under whatever name.
         """
         document = msgspec.json.encode(demand).decode()
         flags = [int(known), int(ends), int(urgent)]
         args: list[str | int] = [worker, document, *flags, self._ended_ms, round(_OUTLIVES_S * 1000), _NAMES]
+        args.append(json.dumps(list(gone)))
         async with answer(self._answer_within_s):
             return bool(await self._report(keys=self._keys.all, args=args))
 
@@ -79,7 +88,7 @@ class DemandStore:
                 told.append(((int(now_ms) - int(at_ms)) / 1000, _decode(document)))
             except msgspec.DecodeError as error:  # of a worker of another release
                 _log.warning("demand report passed over", extra={"reason": str(error)})
-        return together(int(now_ms) / 1000, told, _counts(ended), LAPSES_S)
+        return together(int(now_ms) / 1000, told, _counts(ended), self._lapses_s)
 
     async def called(self, after: str, block_s: float) -> str:
         """The id of the last urgent report, waiting up to `block_s` for one after the id `after`.

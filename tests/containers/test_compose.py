@@ -150,6 +150,28 @@ def test_ports_are_on_loopback_unless_asked() -> None:
     assert all(port.startswith("${HOUSE_BIND:-127.0.0.1}:") for port in ports)
 
 
+def test_the_collectors_pipelines_name_what_there_is() -> None:
+    """And by the names that last: `otlp` as an exporter and `batch` as a processor are being taken away."""
+    config = yaml.safe_load((COMPOSE / "collector.yaml").read_text())
+    for pipeline in config["service"]["pipelines"].values():
+        for kind in ("receivers", "processors", "exporters"):
+            assert set(pipeline[kind]) == config[kind].keys()
+    assert "otlp" not in config["exporters"]
+    assert "batch" not in config["processors"]
+
+
+def test_prometheus_scrapes_what_has_metrics() -> None:
+    """Services of ours, at the ports that their settings name."""
+    config = yaml.safe_load((COMPOSE / "prometheus.yml").read_text())
+    found = {job["job_name"]: job["dns_sd_configs"][0] for job in config["scrape_configs"]}
+    assert {name: one["names"] for name, one in found.items()} == {
+        name: [name] for name in ("gateway", "controller", "triton")
+    }
+    controller = environment(SERVICES["controller"])
+    assert controller["ENGINEHOUSE_CONTROLLER__METRICS_PORT"] == str(found["controller"]["port"])
+    assert controller["ENGINEHOUSE_CONTROLLER__HOST"] == "0.0.0.0"
+
+
 def test_debians_parts_change_what_is_there() -> None:
     """Nothing new; left out is what no registry gives and Debian lacks."""
     assert set(DEBIAN["services"]) <= set(SERVICES)

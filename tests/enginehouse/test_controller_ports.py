@@ -18,12 +18,12 @@ from enginehouse.controller_ports import ControllerPorts
 from enginehouse.errors import SettingsError
 from model_registry.entities import Deployment, Scaling
 from model_registry.pools import Pool
-from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
 from tests.command_line import plain_environment
 from tests.controller.actuators.kubernetes.cluster import Cluster
 from tests.controller.actuators.kubernetes.conftest import settings_for
 from tests.controller.conftest import redis_client, redis_server, store
+from tests.controller.metrics.test_page import NOTHING
 from tests.controller.replicas.conftest import MODEL
 from tests.controller.replicas.test_workloads import House, model_port
 from tests.model_registry.conftest import RedisServer, eventually, free_port
@@ -103,5 +103,5 @@ async def taken() -> AsyncIterator[int]:
 async def test_a_port_that_is_taken_is_named_by_its_setting(taken: int, field: str) -> None:
     ports = ControllerPorts(ControllerConfig.model_validate({field: taken}))
     with pytest.raises(SettingsError, match=rf"controller\.{field}: cannot listen on 127\.0\.0\.1:{taken}"):
-        await ports.open(lambda: Snapshot.of(0, ()), lambda: False)
+        await ports.open(NOTHING)
     await ports.close()

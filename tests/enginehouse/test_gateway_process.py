@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -194,6 +195,27 @@ async def test_balancers_see_the_end_coming(gateway: Gateway) -> None:
     events = await gateway.events(asyncio.Event())
     assert events[-1] == "[DONE]"
     assert await ended(gateway) == 0
+
+
+async def test_a_killed_worker_is_known_to_be_gone(
+    gateway: Gateway, redis_client: Redis, config: RegistryConfig
+) -> None:
+    """Its requests are over, as whoever takes its place tells: nobody has to wait whether it comes back."""
+    demand, begun = DemandStore.of(redis_client, config), asyncio.Event()
+
+    async def told(in_flight: int) -> bool:
+        found = await demand.gather()
+        requests = sum(one.requests for one in found.endpoints.values())
+        return (found.workers, found.silent, requests) == (1, 0, in_flight)
+
+    stream = asyncio.create_task(gateway.events(begun))
+    await begun.wait()
+    assert await eventually(lambda: told(1))
+    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children")
+    (worker,) = children.read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    assert (await stream)[-1] == "broken off"
+    assert await eventually(lambda: told(0), within_s=30)
 
 
 async def test_requests_for_a_model_that_is_not_up_are_held_and_say_so(

@@ -99,6 +99,86 @@ async def said(address: tuple[str, int], *pieces: bytes, pause_s: float = 0.0) -
         writer.close()
 
 
+AFTER_ONE = {
+    "the same": request(b"{}", "Authorization: Bearer k"),
+    "longer": request(b"x" * 1234, "Authorization: Bearer k"),
+    "empty": request(b"", "Authorization: Bearer k"),
+    "another key": request(b"{}", "Authorization: Bearer l"),
+    "more headers": request(b"{}", "Authorization: Bearer k", "traceparent: 00-1"),
+    "fewer headers": request(b"{}"),
+    "other spelling": request(b"{}", "Authorization: Bearer k").replace(b"Content-Length", b"content-length"),
+    "zeros": request(b"{}", "Authorization: Bearer k").replace(b"Length: 2", b"Length: 002"),
+    "many zeros": request(b"{}", "Authorization: Bearer k").replace(
+        b"Length: 2", b"Length: " + b"0" * 40 + b"2"
+    ),
+    "signed": request(b"{}", "Authorization: Bearer k").replace(b"Length: 2", b"Length: +2"),
+    "no digits": request(b"{}", "Authorization: Bearer k").replace(b"Length: 2", b"Length: "),
+    "other digits": request(b"{}", "Authorization: Bearer k").replace(b"Length: 2", "Length: ²".encode()),
+    "length twice": request(b"{}", "Authorization: Bearer k", "Content-Length: 2"),
+    "chunked, too": request(b"0\r\n\r\n", "Authorization: Bearer k", "Transfer-Encoding: chunked"),
+}
+
+
+@pytest.mark.parametrize("kind", AFTER_ONE)
+async def test_a_head_is_taken_for_the_one_before_it_only_where_it_is(kind: str) -> None:
+    found = []
+    async with serving() as (here, _), serving(plain=False) as (aiohttps, _):
+        for address in (here, aiohttps):
+            reader, writer = await asyncio.open_connection(*address)
+            for sent in (AFTER_ONE["the same"], AFTER_ONE[kind]):
+                writer.write(sent)
+                status, body = await answer(reader)
+            found.append((status, {**body, "plain": None} if status == 200 else None))
+            writer.close()
+    assert found[0] == found[1]
+
+
+async def test_a_known_head_may_come_in_pieces_or_with_the_next_request() -> None:
+    same = AFTER_ONE["the same"]
+    async with serving() as (address, _):
+        reader, writer = await asyncio.open_connection(*address)
+        for pieces in ([same], [same[:-1], same[-1:]], [same[:40], same[40:]], [same * 3], [same]):
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.01)
+            for _ in range(max(1, sum(map(len, pieces)) // len(same))):
+                status, found = await answer(reader)
+                assert (status, found["body"], found["headers"]["authorization"]) == (200, "{}", "Bearer k")
+        writer.close()
+
+
+async def test_a_known_head_does_not_lift_the_limit_of_bodies() -> None:
+    async with serving() as (address, _):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(request(b"x"))
+        assert (await answer(reader))[1]["plain"] is True
+        writer.write(request(b"x" * (MAX_BODY_BYTES + 1)))
+        assert (await answer(reader))[1]["plain"] is False
+        writer.close()
+
+
+async def test_a_request_that_was_cut_leaves_its_connection_as_it_was() -> None:
+    """One task answers all requests of a connection: ending one of them from without must not end that."""
+
+    async def cut(_request: object, body: bytes) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        if body == b"cut":
+            asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                task.uncancel()
+
+    async with serving(cut) as (address, _):
+        reader, writer = await asyncio.open_connection(*address)
+        for body in (b"a", b"cut", b"b", b"cut", b"c"):
+            writer.write(request(body))
+            assert (await answer(reader))[1]["body"] == body.decode()
+        writer.close()
+
+
 async def test_requests_follow_each_other_on_one_connection() -> None:
     async with serving() as (address, _):
         reader, writer = await asyncio.open_connection(*address)
@@ -348,12 +428,16 @@ async def test_the_end_of_the_server_waits_for_answers_under_way() -> None:
 
     async with serving(take_long) as (address, runner):
         idle = await asyncio.open_connection(*address)
+        answered = await asyncio.open_connection(*address)
+        answered[1].write(request())
+        assert (await answer(answered[0]))[0] == 200
+        begun.clear()
         reader, writer = await asyncio.open_connection(*address)
         writer.write(request())
         await begun.wait()
         async with asyncio.timeout(4):
             await runner.cleanup()
         assert (await answer(reader))[0] == 200
-        assert await reader.read() == await idle[0].read() == b""
-        for one in (writer, idle[1]):
+        assert await reader.read() == await idle[0].read() == await answered[0].read() == b""
+        for one in (writer, idle[1], answered[1]):
             one.close()

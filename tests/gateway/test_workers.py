@@ -136,6 +136,28 @@ def test_a_killed_worker_is_replaced_while_the_other_serves(start: Callable[...,
     assert before - {victim} < running.workers()
 
 
+def test_a_new_worker_is_told_whose_processes_have_ended(start: Callable[..., Running]) -> None:
+    """And of no other: the one that still serves is not among them."""
+
+    def lives() -> dict[int, dict[str, Any]]:
+        told = [json.loads(running.get("/lives")) for _ in range(30)]
+        return {one["pid"]: one for one in told}
+
+    running, killed = start(), list[str]()
+    for _ in range(2):
+        until(lambda: len(lives()) == 2)
+        before = lives()
+        victim = min(before)
+        killed.append(before[victim]["life"])
+        os.kill(victim, signal.SIGKILL)
+        until(lambda victim=victim: not alive(victim))
+        until(lambda: len(lives()) == 2)
+        now = lives()
+        (new,) = now.keys() - before.keys()
+        assert now[new]["ended"] == killed
+    assert len({one["life"] for one in (*before.values(), *now.values())}) == 3
+
+
 def test_no_worker_outlives_a_killed_supervisor(start: Callable[..., Running]) -> None:
     running = start(count=3)
     assert running.port

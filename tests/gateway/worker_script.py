@@ -17,8 +17,12 @@ DEADLINE_S = 10.0
 
 
 class Worker:
-    def __init__(self) -> None:
+    def __init__(self, seat: WorkerSeat) -> None:
         self.in_flight = 0
+        self._seat = seat
+
+    async def lives(self, request: web.Request) -> web.Response:
+        return web.json_response({"pid": os.getpid(), "life": self._seat.life, "ended": self._seat.ended})
 
     async def pid(self, request: web.Request) -> web.Response:
         return web.Response(text=str(os.getpid()))
@@ -39,11 +43,11 @@ class Worker:
 
 
 async def _serve(seat: WorkerSeat) -> None:
-    worker = Worker()
+    worker = Worker(seat)
     drain = Drain(lambda: worker.in_flight, deadline_s=DEADLINE_S)
     drain.listen()
     app = web.Application()
-    app.add_routes([web.get("/pid", worker.pid), web.get("/count", worker.count)])
+    app.add_routes([web.get(f"/{one.__name__}", one) for one in (worker.pid, worker.lives, worker.count)])
     runner = web.AppRunner(app, shutdown_timeout=0.1)  # 0 would mean: wait for ever
     await runner.setup()
     site = web.SockSite(runner, seat.listen())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from inference.errors import (
 from inference.lanes import lane_of
 from inference.lanes.options import words_list
 from inference.lanes.text import Deltas
-from inference.request import InferenceRequest, Sampling, Usage
+from inference.request import EngineTimes, InferenceRequest, Sampling, Usage
 from inference.schema import Schema, Tensor
 from tests.inference.recording import RecordingSink
 
@@ -258,6 +259,44 @@ def test_a_neutral_penalty_asks_for_nothing() -> None:
 def test_tokens_are_passed_on_as_they_come() -> None:
     sink = read(BARE, ids(11), ids(12, 13), ids(2, last_token_time_ns=5, kv_cache_reused_blocks=0))
     assert (sink.ids, sink.reason, sink.usage) == ([11, 12, 13, 2], "stop", Usage(3, 4, 0))
+
+
+TIMES = {
+    "arrival_time_ns": 5_000_000_000,
+    "first_scheduled_time_ns": 5_250_000_000,
+    "first_token_time_ns": 5_350_000_000,
+    "last_token_time_ns": 6_350_000_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("of", "done"),
+    [
+        (BARE, ids(2)),
+        (ENSEMBLE, {"text_output": "x"}),
+        (LLMAPI, {"text_output": "x", "finish_reason": "stop"}),
+    ],
+)
+@pytest.mark.parametrize("kind", [int, str, lambda value: [value]], ids=["number", "text", "list"])
+def test_an_engine_tells_how_long_a_request_waited_there(
+    of: Schema, done: dict[str, Any], kind: Callable[[int], Any]
+) -> None:
+    """In whatever form the lane's numbers come."""
+    sink = read(of, done | {name: kind(value) for name, value in TIMES.items()})
+    assert sink.usage is not None
+    assert sink.usage.engine == EngineTimes(0.25, 0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"arrival_time_ns": 0}, {"first_token_time_ns": None}, {"first_scheduled_time_ns": 4_000_000_000}],
+    ids=["unset", "missing", "backwards"],
+)
+def test_times_that_cannot_be_are_not_told(changed: dict[str, Any]) -> None:
+    last = {name: value for name, value in {**TIMES, **changed}.items() if value is not None}
+    sink = read(BARE, ids(2, **last))
+    assert sink.usage is not None
+    assert (sink.reason, sink.usage.engine) == ("stop", None)
 
 
 def test_padding_is_not_an_answer() -> None:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from model_registry.demand.demand import COUNTS, EndpointDemand, GroupDemand, WorkerDemand, since, together
+from model_registry.demand.demand import (
+    COUNTS,
+    LAPSES_S,
+    EndpointDemand,
+    GroupDemand,
+    WorkerDemand,
+    since,
+    together,
+)
 from model_registry.demand.keys import CATALOGUE, Keys
 from model_registry.demand.store import DemandStore
 
@@ -46,7 +54,7 @@ async def test_an_ended_workers_gauges_go_and_its_counts_stay(
     demand: DemandStore, redis_client: Redis
 ) -> None:
     await demand.report("w1", told(10, 4, 3.0, 2))
-    await lapse(redis_client, "w1", 6)
+    await lapse(redis_client, "w1", LAPSES_S + 1)
     silent = await demand.gather()
     assert (silent.workers, silent.silent, silent.age_s) == (0, 1, None)
     assert silent.groups["m:latency"] == GroupDemand(arrivals=10, ttft_s=1.25)
@@ -62,6 +70,19 @@ async def test_an_ended_workers_gauges_go_and_its_counts_stay(
     left = await demand.gather()
     assert left.groups["m:latency"] == GroupDemand(arrivals=13, ttft_s=1.625)
     assert left.endpoints["d@a|b:1"].failed == 2
+
+
+async def test_who_is_known_to_be_gone_is_silent_no_longer(demand: DemandStore, redis_client: Redis) -> None:
+    """Its counts stay, under all its names; who merely says nothing stays silent."""
+    for worker in ("a", "a.1", "ab", "b"):
+        await demand.report(worker, told(3, 2))
+        await lapse(redis_client, worker, LAPSES_S + 1)
+    await demand.report("c", told(1), gone=["a", "nobody"])
+    found = await demand.gather()
+    assert (found.workers, found.silent) == (1, 2)
+    assert (found.groups["m:latency"].arrivals, found.groups["m:latency"].waiting) == (13, 0)
+    assert sorted(await redis_client.hkeys(Keys("test").reports)) == ["ab", "b", "c"]
+    assert not await demand.report("a", told(4), known=True), "should it live, it begins anew"
 
 
 async def test_who_was_taken_for_ended_is_told_and_counts_nothing_twice(

@@ -188,6 +188,8 @@ class Observed:
 
     def continued(self, wish: Wish) -> None: ...
 
+    def first_token(self, wish: Wish, *, late: bool) -> None: ...
+
 
 class House:
     """One gateway's router in front of the real server."""

@@ -185,6 +185,8 @@ class Observed:
     def retried(self, wish: Wish) -> None:
         self.retries += 1
 
+    def first_token(self, wish: Wish, *, late: bool) -> None: ...
+
     def continued(self, wish: Wish) -> None:
         self.continued_streams += 1
 

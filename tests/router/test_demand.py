@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from inference.request import Usage
+from model_registry.cards import Goodput, GoodputCard
 from model_registry.entities import Deployment, Endpoint, Model, Scaling, ServerRef
+from model_registry.knobs import knobs_of
 from model_registry.snapshot import Snapshot
 from router.demand import Demanded, Waiting, wanted_for_rows
+from router.targets import Target, strictest
 
 MODEL = Model(name="m", context_length=100)
 SCALED = Deployment(name="d", model="m", scaling=Scaling(pool="p", ttft_s=0.5))
@@ -25,6 +30,28 @@ def test_first_tokens_are_measured_by_the_deployments_target_or_else_the_profile
     assert (groups["m:balanced"].ttft_missed, groups["m:balanced"].first_tokens) == (1, 2)
     assert groups["m:latency"].ttft_missed == 0
     assert groups["m:latency"].ttft_s == pytest.approx(1.0)
+
+
+def test_the_strictest_of_the_deployments_that_share_a_load_holds() -> None:
+    """Those that say nothing change nothing; where none does, it is the profile's."""
+    knobs = knobs_of("balanced")
+
+    def scaled(**given: float) -> Deployment:
+        return Deployment(name="d", model="m", scaling=Scaling(pool="p", **given))
+
+    profile = Target(knobs.ttft_target_s, "profile"), Target(knobs.itl_target_s, "profile")
+    assert strictest([FIXED, scaled()], knobs) == profile
+    found = strictest([scaled(ttft_s=9.0), scaled(ttft_s=7.0, itl_s=0.4), scaled()], knobs)
+    assert found == (Target(7.0, "deployment"), Target(0.4, "deployment"))
+    goodput = Goodput(
+        prompt_tokens=10, output_tokens=10, ttft_s=3.0, itl_s=0.3, requests_per_s=1.0, tokens_per_s=10.0
+    )
+    card = GoodputCard(
+        source="measured", gpu_class="cpu", date=date(2026, 1, 1), prefill_tokens_per_s=1000, overhead_s=0.01,
+        step_s=0.02, slots=8, goodput=goodput,
+    )  # fmt: skip
+    carded = scaled(itl_s=0.2).model_copy(update={"card": card})
+    assert strictest([carded], knobs) == (Target(3.0, "card"), Target(0.2, "deployment"))
 
 
 def test_the_oldest_is_whoever_waits_longest_now() -> None:

@@ -17,7 +17,7 @@ from inference.push_http import Timeouts
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema, Tensor
 from inference.sink import Call, FinishReason
-from model_registry.entities import Endpoint, Model
+from model_registry.entities import Deployment, Endpoint, Model, Scaling
 from model_registry.knobs import BUILT_IN, Knobs
 from model_registry.snapshot import Snapshot, Stored
 from router.attempts import Finished, Job, Outcome, Router
@@ -134,6 +134,18 @@ class Collected:
         self._outcome.set_result(error)
 
 
+class Timed(Collected):
+    """As the gateway's own answers, it takes the time of its first token."""
+
+    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
+        super().attempt_begins(trace, outcome)
+        self._trace = trace
+
+    def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
+        self._trace.first_token()
+        super().tokens(ids, log_probs)
+
+
 class Observed:
     """What the router told."""
 
@@ -142,6 +154,7 @@ class Observed:
         self.tokens_now = 0
         self.waits: list[float] = []
         self.refusals: list[str] = []
+        self.were_late: list[bool] = []
         self.changed = asyncio.Event()
 
     def attempt(self, endpoint: Endpoint, outcome: str) -> None: ...
@@ -160,6 +173,9 @@ class Observed:
         self.tokens_now -= tokens
         self.changed.set()
         self.waits.append(waited_s)
+
+    def first_token(self, wish: Wish, *, late: bool) -> None:
+        self.were_late.append(late)
 
     def refused(self, wish: Wish, reason: str) -> None:
         self.refusals.append(reason)
@@ -218,6 +234,7 @@ class Fleet:
         profile: str = "balanced",
         priority: Priority = "standard",
         max_tokens: int = 1,
+        answer: Collected | None = None,
         **more: Any,
     ) -> asyncio.Task[Finished]:
         """A request in a task of its own; `more` of its job."""
@@ -236,7 +253,7 @@ class Fleet:
             **more,
         )
         self.jobs.append(job)
-        task = asyncio.create_task(self.router.run(job, Collected()))
+        task = asyncio.create_task(self.router.run(job, answer or Collected()))
         self.tasks.append(task)
         return task
 
@@ -519,3 +536,17 @@ async def test_the_controller_is_told_what_waits_and_what_was(fleet: Fleet) -> N
     assert (group.waiting, group.waiting_tokens, group.oldest_s) == (0, 0, 0.0)
     assert (group.ended, group.output_tokens) == (4, 3)
     assert (endpoint.requests, endpoint.ended, endpoint.failed) == (0, 3, 0)
+
+
+async def test_of_each_first_token_it_is_told_whether_it_was_late(fleet: Fleet) -> None:
+    """By the target of the deployment, where it has one."""
+    engine = await fleet.engine(slots=1)
+    for target_s, late in ((60.0, [False]), (1e-9, [False, True])):
+        scaling = Scaling(pool="p", ttft_s=target_s)
+        fleet.others = [Deployment(name="d", model="m", scaling=scaling)]
+        fleet.register(*fleet.endpoints)
+        asked = fleet.ask(0, answer=Timed())
+        engine.let(1)
+        await asked
+        assert fleet.observed.were_late == late
+        assert fleet.router.demanded().groups["m:balanced"].ttft_missed == sum(late)

@@ -113,6 +113,8 @@ class Nobody:
 
     def continued(self, wish: Wish) -> None: ...
 
+    def first_token(self, wish: Wish, *, late: bool) -> None: ...
+
 
 class Fleet:
     """One encoder behind the router's joining."""

@@ -60,6 +60,7 @@ def traced_request(tracing: Tracing) -> None:
 def counted_request(metrics: Metrics) -> None:
     """Every call that such a request makes on the metrics."""
     metrics.started()
+    metrics.first_token("tiny", "latency", late=False)
     metrics.attempt("chat@10.0.0.1:8000", "ok")
     metrics.finish(
         "tiny",
@@ -71,6 +72,7 @@ def counted_request(metrics: Metrics) -> None:
         prompt_tokens=20,
         completion_tokens=30,
     )
+    metrics.engine("tiny", "latency", 0.01, 0.01)
 
 
 def cost_us(request: Callable[[], object], settle: Callable[[], object]) -> tuple[float, float]:

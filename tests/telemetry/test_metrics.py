@@ -12,6 +12,9 @@ from typing import get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from model_registry.build_jobs.entities import BUILD_STATES, ENDED
+from model_registry.replicas import ReplicaState
+from model_registry.rollouts import Phase
 from telemetry.instruments import Instruments
 from telemetry.metric_labels import (
     ATTEMPT_OUTCOMES,
@@ -22,6 +25,7 @@ from telemetry.metric_labels import (
     OUTCOMES,
     REFUSAL_REASONS,
     ROLLOUT_SIDES,
+    FirstTokenTarget,
     outcome_of,
 )
 from telemetry.metrics import Metrics
@@ -59,8 +63,17 @@ def metrics() -> Metrics:
 def test_a_finished_request_is_counted_everywhere_once(metrics: Metrics) -> None:
     metrics.started()
     metrics.finish(
-        "m", "latency", "ok", duration_s=0.5, ttft_s=0.03, itl_s=0.004, prompt_tokens=7, completion_tokens=5
+        "m",
+        "latency",
+        "ok",
+        duration_s=0.5,
+        ttft_s=0.03,
+        itl_s=0.004,
+        prompt_tokens=7,
+        completion_tokens=5,
+        cold=True,
     )
+    metrics.engine("m", "latency", 0.25, 0.5)
     by_model = {"model": "m", "profile": "latency"}
     found = {
         name: value(metrics, name, **by_model)
@@ -68,11 +81,14 @@ def test_a_finished_request_is_counted_everywhere_once(metrics: Metrics) -> None
             "request_duration_seconds_sum",
             "time_to_first_token_seconds_sum",
             "inter_token_latency_seconds_sum",
+            "engine_queue_seconds_sum",
+            "engine_prefill_seconds_sum",
             "prompt_tokens_total",
             "completion_tokens_total",
+            "cold_requests_total",
         )
     }
-    assert list(found.values()) == [0.5, 0.03, 0.004, 7, 5]
+    assert list(found.values()) == [0.5, 0.03, 0.004, 0.25, 0.5, 7, 5, 1]
     assert value(metrics, "requests_total", **by_model, outcome="ok") == 1
     assert value(metrics, "requests_in_flight") == 0
 
@@ -90,6 +106,32 @@ def test_observations_fall_into_the_buckets_that_prometheus_would_choose(metrics
     for bound, count in expected.items():
         found = value(metrics, "request_duration_seconds_bucket", model="m", profile="latency", le=bound)
         assert found == count
+
+
+def test_first_tokens_are_counted_by_their_target(metrics: Metrics) -> None:
+    """By model; a request that was not held is not a cold one."""
+    for late in (True, False, True):
+        metrics.first_token("m", "latency", late=late)
+    metrics.first_token("made-up", "latency", late=True)
+    metrics.started()
+    metrics.finish("m", "latency", "ok", duration_s=0.5)
+    by_model = {"model": "m", "profile": "latency"}
+    assert value(metrics, "first_tokens_total", **by_model, target="missed") == 2
+    assert value(metrics, "first_tokens_total", **by_model, target="met") == 1
+    assert value(metrics, "first_tokens_total", model="other", profile="latency", target="missed") == 1
+    assert value(metrics, "cold_requests_total", **by_model) == 0
+
+
+def test_series_are_there_at_zero_before_they_count(metrics: Metrics) -> None:
+    """Else Prometheus does not see what is counted first: a rate needs two values."""
+    metrics.attempt("d@h:1", "ok")
+    metrics.queued("m", "latency", 10)
+    by_model = {"model": "m", "profile": "latency"}
+    assert value(metrics, "attempts_total", endpoint="d@h:1", outcome="unreachable") == 0
+    assert value(metrics, "refusals_total", **by_model, reason="queue_full") == 0
+    assert value(metrics, "requests_total", **by_model, outcome="failed") == 0
+    assert value(metrics, "cold_requests_total", **by_model) == 0
+    assert value(metrics, "cancellations_total", phase="stream") == 0
 
 
 def test_flushing_twice_counts_once(metrics: Metrics) -> None:
@@ -113,8 +155,8 @@ def test_a_fleet_that_changes_for_ever_stays_within_a_bound(metrics: Metrics) ->
     for number in range(2000):
         metrics.learn(endpoints=[f"d@10.0.0.{number}:8000"])
         metrics.attempt(f"d@10.0.0.{number}:8000", "ok")
-    shown = {labels for name, labels in page(metrics) if name == "enginehouse_attempts_total"}
-    assert len(shown) == 512
+    attempts = [dict(labels) for name, labels in page(metrics) if name == "enginehouse_attempts_total"]
+    assert len({labels["endpoint"] for labels in attempts}) == 512
     assert value(metrics, "attempts_total", endpoint="other", outcome="ok") == 2000 - 511
 
 
@@ -258,10 +300,9 @@ def test_slices_are_shown_by_worker_and_tenant_within_bounds(metrics: Metrics) -
 
 
 def documented() -> dict[str, tuple[str, tuple[str, ...], str]]:
-    """Name -> type, labels and meaning, as docs/metrics.md has them."""
-    rows = re.findall(
-        r"^\| `(enginehouse_\w+)` \| (\w+) \| (.+?) \| (.+?) \|$", DOCUMENT.read_text(), re.MULTILINE
-    )
+    """Name -> type, labels and meaning of a gateway's, as docs/metrics.md has them."""
+    text = DOCUMENT.read_text().split("## Of a gateway")[1].split("## Of a controller")[0]
+    rows = re.findall(r"^\| `(enginehouse_\w+)` \| (\w+) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
     return {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in rows}
 
 
@@ -272,16 +313,20 @@ def test_the_document_lists_every_metric_and_nothing_else() -> None:
         (family,) = instrument.describe()
         name = f"{family.name}_total" if family.type == "counter" else family.name
         described[name] = (family.type, tuple(instrument._labelnames), family.documentation)
-    assert len(described) == 39
+    assert len(described) == 43
     assert documented() == described
 
 
 def test_the_document_lists_every_label_value() -> None:
     text = DOCUMENT.read_text().split("## Label values")[1].split("## Questions")[0]
     documented_values = set(re.findall(r"`([a-z_]+)`", text)) - {"outcome", "phase", "status", "reason"}
-    documented_values -= {"worker", "limit", "side"}
+    documented_values -= {"worker", "limit", "side", "target", "state"}
     assert documented_values == {
+        *get_args(ReplicaState),
+        *get_args(Phase),
+        *({*BUILD_STATES} - ENDED),
         *get_args(Kind),
+        *get_args(FirstTokenTarget),
         *OUTCOMES,
         *ATTEMPT_OUTCOMES,
         *CANCEL_PHASES,

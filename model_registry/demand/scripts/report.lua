@@ -4,6 +4,7 @@
 --      [5] 1: tell who listens at once [6] ms without a report after which a worker has ended
 --      [7] ms that keys, and counts of what nobody tells of any more, outlive the last report
 --      [8] names of the counts, as JSON: {"groups": [...], "endpoints": [...]}
+--      [9] workers that have ended for certain, as JSON; under their own names, or those with "." and more
 -- Returns 0, and stores nothing, where the worker was taken for ended: what it had counted is added up already.
 local CALLS_KEPT, AT_ONCE = 64, 32
 local time = redis.call("TIME")
@@ -22,6 +23,12 @@ local function documents(of, each)
     if type(told[kind]) == "table" then
       for name, one in pairs(told[kind]) do each(kind .. "|" .. name .. "|", counts, one) end
     end
+  end
+end
+
+for _, ended in ipairs(cjson.decode(ARGV[9])) do
+  for _, one in ipairs(redis.call("HKEYS", KEYS[1])) do
+    if one == ended or string.sub(one, 1, #ended + 1) == ended .. "." then redis.call("ZADD", KEYS[2], "0", one) end
   end
 end
 

@@ -142,12 +142,16 @@ async def test_a_pool_measures_what_its_models_take_and_leave_behind(
         running = await pool.start(replica, deployment)
         assert running.memory_mib == 40
         assert pool.memories[http].used_mib == 80
+        gpus = pool.memories[http].gpus
+        assert gpus is not None
+        assert (gpus.used_mib, gpus.total_mib) == (80, 100)
+        assert 0 <= gpus.age_s < 60
         await pool.stop(replica, deployment)
-        assert pool.memories[http] == (40, 0)
+        assert pool.memories[http][:2] == (40, 0)
         (tmp_path / "faults.json").write_text(json.dumps({"fault": "leak"}))
         await pool.start(replica, deployment)
         await pool.stop(replica, deployment)
-        assert pool.memories[http] == (80, 40)
+        assert pool.memories[http][:2] == (80, 40)
         await pool.recycle(http)
         assert asked.read_text() == http
         assert pool.memories[http].kept_mib == 0

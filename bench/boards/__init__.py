@@ -1,0 +1,1 @@
+"""Are the dashboards' expressions answered, by a real Prometheus that scrapes a real stack?"""
