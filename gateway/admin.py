@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from gateway.api.errors import INVALID_REQUEST, PERMISSION, ApiError, bad_request
 from gateway.json_answer import json_answer
+from model_registry import pool_conflicts
 from model_registry.entities import ApiKey, Endpoint, Profile
 from model_registry.errors import ManifestErrors, NameTakenError, RegistryUnavailableError, UnknownObjectError
 from model_registry.history import Kept, earlier, field_changes
@@ -162,6 +163,8 @@ class AdminApi:
         kind = kind_named(body.kind)
         item = earlier(kind, body.name, await self._store.history(kind, body.name), body.to)
         _check_policies([item])
+        there = pool_conflicts.by_ref((await self._view()).snapshot.objects())
+        pool_conflicts.check(pool_conflicts.sharing([item], there | {ref_of(item): item}))
         applied = await self._write([item], dry_run=body.dry_run)
         return json_answer({"version": applied.version, "applied": _told(applied, [ref_of(item)])})
 

@@ -68,6 +68,8 @@ class Entry(Struct, eq=False):
     """What it has taken of its tenant's limits."""
     watched: Watched | None = None
     """Set where a rollout of its model is under way."""
+    has_stand_in: bool = False
+    """A model that is up may answer at once should its own not be up."""
     cold: bool = False
     """It was held until an endpoint of its model was up."""
 

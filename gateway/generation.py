@@ -32,7 +32,7 @@ from gateway.config import GatewayConfig
 from gateway.decisions import ASKED, header_of
 from gateway.embeddings import Embeddings
 from gateway.entry import Arrived, Entry
-from gateway.fallback import stand_in
+from gateway.fallback import has_stand_in, stand_in
 from gateway.lanes import TRITON_LANES, lanes_for
 from gateway.limits import estimated_prompt, reserve
 from gateway.operations import GeneratingOperation, Head, Operation
@@ -55,6 +55,7 @@ from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
 from router.attempts import Finished, Job, Router
+from router.errors import PassedOnError
 from router.profiles import BATCH_JOB, TIERS, Wish, resolve
 from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing
@@ -217,18 +218,24 @@ class Generation:
         wish = entry.wish = resolve(
             snapshot, api.model, api.service_tier, arrived.profile, identity.policy.profile_for
         )
+        entry.has_stand_in = has_stand_in(snapshot, identity.policy, wish, {wish.name})
         try:
             await self._run(operation, entry, snapshot, identity, api, wish)
         except Exception as error:
-            if not identity.policy.fallbacks or not await self._fall_back(operation, entry, arrived, error):
+            if identity.policy.fallbacks and await self._fall_back(operation, entry, arrived, error):
+                return
+            if not isinstance(error, PassedOnError):
                 raise
+            entry.has_stand_in = False
+            entry.choices, entry.finished, entry.usage = (), (), Usage()
+            await self._run(operation, entry, snapshot, identity, api, wish)
 
     async def _fall_back(
         self, operation: GeneratingOperation, entry: Entry, arrived: Arrived, error: Exception
     ) -> bool:
         """Have other models answer after `error`, as the tenant's policy says; whether one has.
 
-        Otherwise what the client hears is why the model it asked for did not.
+        Otherwise what the client hears is why the model it asked for did not, or it waits for that.
         """
         if entry.response.begun:
             return False
@@ -244,6 +251,7 @@ class Generation:
             api = entry.api = replace(asked, model=found.name)
             entry.choices, entry.finished, entry.events, entry.usage = (), (), None, Usage()
             entry.response.add_headers(found.header)
+            entry.has_stand_in = has_stand_in(arrived.snapshot, arrived.identity.policy, failed, tried)
             try:
                 await self._run(operation, entry, arrived.snapshot, arrived.identity, api, failed)
             except Exception as later:
@@ -410,7 +418,7 @@ class Generation:
             prompt = 0 if entry.api is None else estimated_prompt(entry.api)
         job = Job(request, wish, prompt + output, entry.trace, lanes, entry.spare, output_tokens=output)
         job.deadline_s = entry.started_s + self._config.request_timeout_s
-        job.on_held = entry.was_held
+        job.on_held, job.has_stand_in = entry.was_held, entry.has_stand_in
         if entry.identity is not None:
             policy = entry.identity.policy
             job.tenant, job.weight, job.priority = policy.tenant, policy.weight, policy.priority

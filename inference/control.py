@@ -22,6 +22,7 @@ from model_registry.entities import LaneName, ServerRef
 
 CALL_TIMEOUT_S = 5.0
 """Longest answer to a question; loading a model has its own."""
+CONNECT_S = 2.0
 POLL_S = 0.05
 """How often the repository index is asked while a model loads or unloads."""
 
@@ -125,22 +126,36 @@ class TritonControl:
         ]
 
     async def load(
-        self, model: str, parameters: Mapping[str, str] | None = None, timeout_s: float = 300.0
+        self,
+        model: str,
+        parameters: Mapping[str, str] | None = None,
+        timeout_s: float = 300.0,
+        *,
+        connect_s: float = CONNECT_S,
     ) -> None:
         """Load or reload `model` and return when it is ready. Needs explicit model control.
 
+        `connect_s`: by then it is asked for, or not at all.
         Raises InferenceError with the server's reason, ServerTimeoutError when late, ServerUnreachableError
         when the server was restarted meanwhile and knows nothing of it.
         """
         body = {"parameters": dict(parameters)} if parameters else {}
         path = f"/v2/repository/models/{quote(model, safe='')}/load"
-        await self._json("POST", path, body, timeout_s)
+        await self._json("POST", path, body, timeout_s, connect_s)
         await self._wait_until(lambda: self._has_come_up(model), timeout_s, f"{model} is not ready")
 
-    async def unload(self, model: str, with_dependents: bool = False, timeout_s: float = 60.0) -> None:
-        """Unload `model` and return when it has left the server's memory."""
+    async def unload(
+        self,
+        model: str,
+        with_dependents: bool = False,
+        timeout_s: float = 60.0,
+        *,
+        connect_s: float = CONNECT_S,
+    ) -> None:
+        """Unload `model` and return when it has left the server's memory. `connect_s`: as of `load`."""
         body = {"parameters": {"unload_dependents": with_dependents}}
-        await self._json("POST", f"/v2/repository/models/{quote(model, safe='')}/unload", body, timeout_s)
+        path = f"/v2/repository/models/{quote(model, safe='')}/unload"
+        await self._json("POST", path, body, timeout_s, connect_s)
         await self._wait_until(lambda: self._is_gone(model), timeout_s, f"{model} is still loaded")
 
     async def reload(self, model: str, timeout_s: float = 300.0) -> None:
@@ -239,11 +254,12 @@ class TritonControl:
         path: str,
         body: Mapping[str, Any] | None = None,
         timeout_s: float = CALL_TIMEOUT_S,
+        connect_s: float = CONNECT_S,
     ) -> Any:
         url = self._base + path
         try:
             async with self._client().request(
-                method, url, json=body, timeout=_timeout(timeout_s)
+                method, url, json=body, timeout=_timeout(timeout_s, connect_s)
             ) as response:
                 text = await response.text()
                 if response.status != 200:
@@ -310,8 +326,8 @@ def _path(model: str) -> str:
     return f"/v2/models/{quote(model, safe='')}"
 
 
-def _timeout(total_s: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=total_s, connect=min(total_s, 2.0))
+def _timeout(total_s: float, connect_s: float = CONNECT_S) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total_s, connect=min(total_s, connect_s))
 
 
 def _unreachable(url: str, error: Exception) -> InferenceError:

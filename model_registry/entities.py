@@ -341,6 +341,9 @@ class Fallback(Entity):
     """An upstream is a model whose deployment is `openai-http`."""
     models: tuple[str, ...] | None = None
     """Requests for these models only, by their own names; None: for any."""
+    after_holding: bool = False
+    """Where the model is being brought up, requests are held first, and this one answers only when that is
+    refused. False: it answers at once if it is up."""
 
 
 class Terms(Entity):

@@ -10,6 +10,7 @@ RegistryError
 ├── DanglingReferenceError        an object names another that does not exist
 ├── NameTakenError                a name, alias or key hash would stand for two things
 ├── InUseError                    an object that others need cannot be deleted
+├── PoolConflictError             a pool that could not be looked after as it is wished
 ├── IllegalTransitionError        a state that may not follow the present one
 ├── LeadershipLostError           the writer is not the leader any more
 ├── UnknownKindError              no such kind of object
@@ -95,6 +96,15 @@ class InUseError(RegistryError):
         self.name = name
         self.users = tuple(users)
         super().__init__(f"{kind} {name!r} is used by {', '.join(self.users)}; {remedy}")
+
+
+class PoolConflictError(RegistryError):
+    """A pool that could not be looked after as it is wished."""
+
+    def __init__(self, pool: str, field: str, message: str) -> None:
+        self.pool = pool
+        self.field = field
+        super().__init__(f"Pool {pool!r}: {field}: {message}")
 
 
 class IllegalTransitionError(RegistryError):

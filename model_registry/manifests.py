@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from model_registry import integrity
-from model_registry.entities import Deployment
+from model_registry import integrity, pool_conflicts
+from model_registry.entities import Deployment, ServerRef
 from model_registry.errors import ManifestError, ManifestErrors
 from model_registry.kinds import KINDS, Ref, kind_of, ref_of
 from model_registry.manifest_fields import (
@@ -34,6 +34,7 @@ from model_registry.manifest_fields import (
     unknown_field,
     written,
 )
+from model_registry.pools import Pool, TritonActuator
 from model_registry.snapshot import Snapshot, Stored
 from model_registry.yaml_source import Document, Path, SourceError, documents, dotted
 
@@ -90,6 +91,7 @@ def parse_manifests(
     errors += _duplicates(manifests)
     errors += _references(manifests, registry)
     errors += _clashes(manifests, registry)
+    errors += _pool_conflicts(manifests, registry)
     if errors:
         order = {file: place for place, (file, _) in enumerate(files)}
         raise ManifestErrors(sorted(errors, key=lambda e: (order[e.file], e.line, e.field or "")))
@@ -204,12 +206,24 @@ def _resolve_key(fields: dict[str, Any], key_hashes: Mapping[str, str]) -> Itera
 
 
 def _server_mistakes(item: Stored) -> Iterator[Mistake]:
-    if isinstance(item, Deployment):
-        seen: set[str] = set()
-        for index, server in enumerate(item.servers):
-            if server.http in seen:
-                yield Mistake(("servers", index, "http"), f"{server.http} is listed twice")
-            seen.add(server.http)
+    match item:
+        case Deployment():
+            yield from _listed_twice(("servers",), item.servers)
+        case Pool(actuator=TritonActuator() as actuator):
+            yield from _listed_twice(("actuator", "servers"), actuator.servers)
+            if item.max_replicas is not None and actuator.has_budgets:
+                yield Mistake(
+                    ("max_replicas",),
+                    "leave it out: all servers have memory_mib, and that alone says how much the pool holds",
+                )
+
+
+def _listed_twice(path: Path, servers: Iterable[ServerRef]) -> Iterator[Mistake]:
+    seen: set[str] = set()
+    for index, server in enumerate(servers):
+        if pool_conflicts.same_server(server.http) in seen:
+            yield Mistake((*path, index, "http"), f"{server.http} is listed twice")
+        seen.add(pool_conflicts.same_server(server.http))
 
 
 def _first_per_path(found: Iterable[Mistake]) -> Iterator[Mistake]:
@@ -255,6 +269,16 @@ def _clashes(manifests: Iterable[_Manifest], registry: Snapshot | None) -> Itera
             manifest = written[owner]
             field = "sha256" if manifest.kind == "ApiKey" else "aliases"
             yield manifest.error(Mistake((field,), f"{meaning} is claimed by {names}"))
+
+
+def _pool_conflicts(manifests: Iterable[_Manifest], registry: Snapshot | None) -> Iterator[ManifestError]:
+    before = pool_conflicts.by_ref(registry.objects()) if registry is not None else {}
+    written = {manifest.item.name: manifest for manifest in manifests if isinstance(manifest.item, Pool)}
+    pools = [manifest.item for manifest in written.values() if manifest.item is not None]
+    after = before | pool_conflicts.by_ref(pools)
+    found = (*pool_conflicts.stranding(pools, before, after), *pool_conflicts.sharing(pools, after))
+    for conflict in found:
+        yield written[conflict.pool].error(Mistake(conflict.path, conflict.message))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

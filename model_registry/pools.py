@@ -40,7 +40,13 @@ class TritonActuator(_Part):
     """A server that keeps so much more than its replicas need is recycled, if `recycle` says how."""
     recycle: tuple[_Argument, ...] = ()
     """Command that restarts a drained server, and ends once the old process is gone. `{http}`, `{host}` and
-    `{port}` stand for what they say. Empty: it is only reported."""
+    `{port}` stand for what they say. Empty: it is only reported. The server has to load by itself what
+    deployments with `servers` use of it."""
+
+    @property
+    def has_budgets(self) -> bool:
+        """Memory decides what its servers hold, whatever the numbers."""
+        return all(one.memory_mib is not None for one in self.servers)
 
 
 class ProcessActuator(_Part):
@@ -120,7 +126,7 @@ class Pool(Entity):
     cost_per_hour: Annotated[float, Field(ge=0)] = 1.0
     """Of one replica, in any unit that is the same for all pools."""
     max_replicas: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Of all deployments; None: what fits. Where all servers have `memory_mib`, only that counts."""
+    """Of all deployments; None: what fits. Not for Tritons all of which have `memory_mib`: that says it."""
     labels: Mapping[LabelName, str] = Field(default_factory=dict)
     """Added to those of its deployments."""
 

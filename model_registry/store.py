@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
-from model_registry import changes, integrity, states
+from model_registry import changes, integrity, pool_conflicts, states
 from model_registry.build_jobs.entities import BuildClaim
 from model_registry.build_jobs.errors import BuildClaimLostError
 from model_registry.build_jobs.keys import Keys as BuildKeys
@@ -383,6 +383,7 @@ def _plan(puts: Items, delete: Sequence[Ref], contents: Contents, cascade: bool)
     for ref in gone:
         after.pop(ref, None)
     integrity.check_put(puts, after)
+    pool_conflicts.check(pool_conflicts.stranding(puts, contents.objects, after))
     return gone
 
 

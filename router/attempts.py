@@ -144,6 +144,8 @@ class Job(Struct):
     """How long it has been held, no endpoint being up that could serve it."""
     on_held: Callable[[], None] | None = None
     """Called when one is, after it was held."""
+    has_stand_in: bool = False
+    """Another model may answer at once: it is not held for its own to come up."""
 
     @property
     def prompt_tokens(self) -> int:

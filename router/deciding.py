@@ -29,7 +29,7 @@ from router.ledger import Charge, EndpointLoad, Lease, Ledger, Reported
 from router.pick import ADAPTER_TOKENS, Candidate
 from router.policies import PolicyError, make
 from router.prefix_index import Belief, PrefixIndex
-from router.timing import Timing, timed
+from router.timing import UNTIMED, Timing, timed
 from router.view import Ask, EndpointView, Policy
 from telemetry.request_trace import AttemptTrace
 
@@ -284,7 +284,10 @@ class Deciding:
         if known is not None and usage.cached_tokens is not None and sent.belief.blocks > 0:
             block_tokens, index = known
             index.correct(endpoint, sent.belief, sent.at_s, usage.cached_tokens // block_tokens)
-        forecast, timing = self.forecasts.of(endpoint), timed(usage, sent.at_s, first_s, now_s)
+        timing = timed(usage, sent.at_s, first_s, now_s)
+        if timing is UNTIMED:
+            return timing
+        forecast = self.forecasts.of(endpoint)
         if first_s is None and timing.ttft_s is not None:
             forecast.saw_ttft(sent.ahead, timing.ttft_s, now_s)
         if timing.itl_s:

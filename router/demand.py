@@ -73,7 +73,7 @@ class GroupCounts(Struct, eq=False):
         self.ttft_missed += late
         return late
 
-    def answered(self, usage: Usage, timing: Timing, itl_target_s: float) -> None:
+    def answered(self, timing: Timing, itl_target_s: float) -> None:
         """An answer is whole; `itl_target_s`: of the profile."""
         if timing.itl_s is not None:
             self.paced += 1
@@ -84,6 +84,9 @@ class GroupCounts(Struct, eq=False):
             self.engine_timed += 1
             self.engine_queue_s += timing.engine.queue_s
             self.engine_prefill_s += timing.engine.prefill_s
+
+    def reused(self, usage: Usage) -> None:
+        """What an engine told of a prompt that it had in its cache."""
         if usage.cached_tokens is not None and usage.prompt_tokens is not None:
             self.reused_tokens += usage.cached_tokens
             self.reusable_tokens += usage.prompt_tokens

@@ -5,6 +5,7 @@ RouterError
 ├── ModelNotAllowedError     the tenant's policy does not include the model
 ├── ProfileNotAllowedError   nor the profile
 ├── NoEndpointsError         the model has no endpoint that is ready
+│   ├── PassedOnError        and another model is to answer instead of holding the request
 │   └── ColdModelError       and the one that is being brought up comes too late for the request
 │       └── ColdFullError    or as many requests wait for it as may
 ├── NoRoomError              every endpoint of the model is busy
@@ -53,6 +54,14 @@ class ProfileNotAllowedError(RouterError):
 
 class NoEndpointsError(RouterError):
     """The model has no endpoint that is ready."""
+
+
+class PassedOnError(NoEndpointsError):
+    """The model is not up, and another one that is may answer at once; if that cannot, it is waited for."""
+
+    def __init__(self, model: str, eta_s: float) -> None:
+        self.retry_after_s = float(max(1, math.ceil(eta_s)))
+        super().__init__(f"The model {model!r} is not up. Try again in {self.retry_after_s:.0f} s.")
 
 
 class ColdModelError(NoEndpointsError):

@@ -15,7 +15,7 @@ from model_registry.entities import Deployment
 from model_registry.replicas import ScalingStatus
 from model_registry.snapshot import Snapshot
 from router.config import HoldingConfig
-from router.errors import ColdFullError, ColdModelError
+from router.errors import ColdFullError, ColdModelError, PassedOnError
 from tenancy.policy import Selection
 
 if TYPE_CHECKING:
@@ -106,13 +106,15 @@ class Holding:
         return may_take_s(monotonic(), job.deadline_s, self._config.max_wait_s)
 
     def admit(self, job: Job, coming: Outlook, *, queue_is_full: bool) -> None:
-        """Whether `job` may be held. Raises ColdFullError or ColdModelError.
+        """Whether `job` may be held. Raises PassedOnError, ColdFullError or ColdModelError.
 
         One that an endpoint has begun with before may always be.
         """
         model, config = job.wish.model.name, self._config
         if job.dispatched:
             return
+        if job.has_stand_in:
+            raise PassedOnError(model, coming.eta_s)
         full = (
             queue_is_full
             or self._requests[model] >= config.max_requests

@@ -7,7 +7,7 @@ while it is fresh. Owned by the event loop of one gateway process; times are of 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -62,7 +62,7 @@ class EndpointLoad:
     requests: int = 0
     prefill_tokens: int = 0
     """Uncached prompt tokens of the requests whose first token has not come yet."""
-    prompts: dict[Lease, None] = field(default_factory=dict)
+    prompts: OrderedDict[Lease, None] = field(default_factory=OrderedDict)
     """Whose tokens those are, as they were dispatched: the first is taken to be computed now."""
     head_s: float = 0.0
     """Since when."""

@@ -34,7 +34,7 @@ from router.places import Place, Places
 from router.profiles import Wish
 from router.siblings import Siblings
 from router.tenant_turns import Answer, Ticket
-from router.timing import Timing
+from router.timing import UNTIMED, Timing
 from router.under_way import UnderWay
 from router.waiting import Group, Waiter, need_of, settle, uncached_of
 from router.window import Held
@@ -157,6 +157,10 @@ class Queueing:
         self, job: Job, endpoint: str, usage: Usage, timing: Timing, sent: Dispatched, *, seen: bool
     ) -> None:
         """Its answer is whole; `seen`: its first token was, so that `first_token` has told of it."""
+        if timing is UNTIMED:
+            if job.counts is not None:
+                job.counts.reused(usage)
+            return
         knobs = job.knobs or self._knobs(job.wish.profile)
         place = job.place if job.place is not None and job.place.endpoint.name == endpoint else None
         if timing.ttft_s is not None and not seen:
@@ -169,7 +173,8 @@ class Queueing:
         if timing.unqueued_ttft_s is not None and place is not None:
             self.places.unqueued(place, timing.unqueued_ttft_s, sent.idle_ttft_s)
         if job.counts is not None:
-            job.counts.answered(usage, timing, knobs.itl_target_s)
+            job.counts.reused(usage)
+            job.counts.answered(timing, knobs.itl_target_s)
 
     def registry_changed(self) -> None:
         """Endpoints came, went or changed: whoever waits looks again."""

@@ -31,6 +31,10 @@ class Timing(Struct, frozen=True, gc=False):
         return max(0.0, self.ttft_s - self.engine.queue_s)
 
 
+UNTIMED = Timing()
+"""Nothing was seen of an answer, and its engine tells nothing."""
+
+
 def timed(usage: Usage, sent_s: float, first_s: float | None, now_s: float) -> Timing:
     """Of an attempt that was dispatched at `sent_s` and is whole at `now_s`.
 
@@ -38,6 +42,8 @@ def timed(usage: Usage, sent_s: float, first_s: float | None, now_s: float) -> T
     not decode of such an answer is taken to have come before its first token.
     """
     engine, tokens = usage.engine, usage.completion_tokens
+    if engine is None and first_s is None:
+        return UNTIMED
     if engine is not None:
         decode_s: float | None = engine.decode_s
     else:

@@ -50,6 +50,8 @@ class Packed(NamedTuple):
     """Requests for models that were neither in memory nor being loaded."""
     late: int
     """Requests that waited for longer than `LATE_S`."""
+    unasked: int
+    """Those of them whose model nobody had asked for before: requests teach no rule to expect them."""
     worst_s: float
     """The longest wait."""
     loads: int
@@ -63,6 +65,10 @@ class Packed(NamedTuple):
     @property
     def late_percent(self) -> float:
         return 100 * self.late / self.requests
+
+    @property
+    def unasked_percent(self) -> float:
+        return 100 * self.unasked / self.requests
 
 
 def name_of(number: int) -> str:
@@ -91,7 +97,9 @@ class _Run:
         self.held: dict[str, list[float]] = {}
         self.coming: list[tuple[float, int, Callable[[float], None]]] = []
         self.number = 0
-        self.requests = self.cold = self.late = self.loads = self.most = 0
+        self.asked: set[str] = set()
+        """Models of which a request has been served."""
+        self.requests = self.cold = self.late = self.unasked = self.loads = self.most = 0
         self.worst_s = 0.0
 
     def at(self, when_s: float, what: Callable[[float], None]) -> None:
@@ -103,6 +111,7 @@ class _Run:
         self.requests += counts
         self.foresight.seen(now_s, model, 1)
         if model in self.ready:
+            self.asked.add(model)
             self.busy_until[model] = now_s + self.card.service_s
             return
         new = model not in self.held
@@ -161,11 +170,15 @@ class _Run:
     def _loaded(self, now_s: float, server: _Server, model: str) -> None:
         server.copies[model] = Copy(model, model, 1.0, since_s=now_s)
         self.ready.add(model)
-        for since_s in self.held.pop(model, ()):
+        for since_s in self.held.get(model, ()):
             if since_s >= self.card.warm_s:
-                self.late += now_s - since_s > LATE_S
+                late = now_s - since_s > LATE_S
+                self.late += late
+                self.unasked += late and model not in self.asked
                 self.worst_s = max(self.worst_s, now_s - since_s)
             self.busy_until[model] = now_s + self.card.service_s
+        if self.held.pop(model, None):
+            self.asked.add(model)
         self.decide(now_s)
 
     def _evict(self, now_s: float, act: Evict) -> None:
@@ -193,7 +206,7 @@ def packed(work: Arrivals, card: Card, foresight: Foresight, *, ahead: bool = Fa
     while run.held:
         when_s, _, what = heapq.heappop(run.coming)
         what(when_s)
-    return Packed(run.requests, run.cold, run.late, run.worst_s, run.loads, run.most)
+    return Packed(run.requests, run.cold, run.late, run.unasked, run.worst_s, run.loads, run.most)
 
 
 class Recency:
@@ -241,3 +254,25 @@ class Clairvoyance:
     def outlook(self, now_s: float, model: str) -> Outlook:
         times = self._next[model]
         return Outlook(1e-9 / (times[-1] - now_s + 1) if times else 0.0)
+
+
+class Foreknowledge(Clairvoyance):
+    """Knows all arrivals, and weighs a model by how many requests will wait for its load, and how soon.
+
+    Least misses is not least waits: one burst keeps more requests waiting than many single ones.
+    """
+
+    def __init__(self, work: Arrivals, load_s: float) -> None:
+        super().__init__(work)
+        self._load_s = load_s
+
+    def outlook(self, now_s: float, model: str) -> Outlook:
+        times = self._next[model]
+        if not times:
+            return Outlook()
+        until_s, burst = times[-1] + self._load_s, 0
+        for time_s in reversed(times):
+            if time_s > until_s:
+                break
+            burst += 1
+        return Outlook(1 / (times[-1] - now_s + 1), (burst - 1) / self._load_s)

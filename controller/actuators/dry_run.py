@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
-from controller.actuators.port import Found, Running
+from controller.actuators.port import Listing, Running
 from model_registry.entities import Deployment
 from model_registry.pools import Pool
 from model_registry.replicas import Replica
@@ -30,9 +29,9 @@ class DryRunPool:
         what = {"pool": self._pool, "replica": replica.name, "deployment": deployment and deployment.name}
         log.info("would stop a replica", extra={**what, "reason": replica.reason})
 
-    async def found(self) -> Sequence[Found]:
+    async def found(self) -> Listing:
         """Nothing is there."""
-        return ()
+        return Listing(())
 
     async def close(self) -> None:
         """Nothing is open."""

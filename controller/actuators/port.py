@@ -6,7 +6,8 @@ is gone already is gone. The registry's record of a replica is written before th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from model_registry.entities import Deployment, ServerRef
@@ -32,9 +33,31 @@ class Found(NamedTuple):
     """Something that is there, whatever the registry says."""
 
     replica: str
-    """Its name by a mark that this registry's controllers gave it, so that it may be taken away where no
-    record names it; empty where it carries none, as a model on a Triton: then it is left alone."""
+    """Its name by a mark that this registry's controllers gave it; empty where it carries none, as a model on
+    a Triton."""
     handle: str
+    place: str | None = None
+    """The server it is on, where a record would say so."""
+    target: str | None = None
+    """What it is called there."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others of its pool."""
+        return self.replica or key_on(self.place, self.target)
+
+
+def key_on(place: str | None, target: str | None) -> str:
+    """The key of what carries no mark; no replica's name is one."""
+    return f"{target}@{place}"
+
+
+class Listing(NamedTuple):
+    """What one look at a pool has shown."""
+
+    found: Sequence[Found]
+    unheard: Mapping[str, str] = MappingProxyType({})
+    """Servers of the pool that did not tell, and why: nothing is known of what is on them."""
 
 
 class Actuator(Protocol):
@@ -52,8 +75,11 @@ class Actuator(Protocol):
         `deployment`: None where it was deleted meanwhile.
         """
 
-    async def found(self) -> Sequence[Found]:
-        """All replicas of this pool that are there, wanted or not. Raises ActuatorError."""
+    async def found(self) -> Listing:
+        """All replicas of this pool that are there, wanted or not. Raises ActuatorError.
+
+        Servers that do not answer in time keep nobody from hearing of the others.
+        """
 
     async def close(self) -> None:
         """Let go of connections; replicas stay."""

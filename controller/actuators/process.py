@@ -11,12 +11,12 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from controller.actuators.port import ActuatorError, Found, Running
+from controller.actuators.port import ActuatorError, Found, Listing, Running
 from controller.actuators.process_place import (
     LAUNCH,
     LOCK_FD,
@@ -109,7 +109,7 @@ class ProcessPool:
             raise ActuatorError(f"killed processes are still there: {pids}")
         place.forget()
 
-    async def found(self) -> Sequence[Found]:
+    async def found(self) -> Listing:
         """Every replica of the pool that runs on this machine, or is about to."""
         self._reap()
         found: list[Found] = []
@@ -118,7 +118,7 @@ class ProcessPool:
             handle = "" if leader is None else f"{socket.gethostname()}:{leader.pid}:{leader.start_ticks}"
             if handle or self._is_locked(name):
                 found.append(Found(name, handle))
-        return found
+        return Listing(found)
 
     async def close(self) -> None:
         """Nothing is open; processes go on."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 
-from controller.actuators.port import ActuatorError, Found, Running
+from controller.actuators.port import ActuatorError, Found, Listing, Running
 from controller.actuators.triton_memory import ServerMemory
 from controller.actuators.words import filled, words_of_server
 from controller.replicas.placing import target_of
@@ -23,6 +23,10 @@ from model_registry.pools import Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica
 
 POLL_S = 0.1
+LIST_S = 2.0
+"""A server that tells later is judged by the next look; the look at all others is held up so long."""
+CONNECT_S = 0.5
+"""Within less than the claim's margin a load or an unload is on its way, or it is not asked for."""
 LOAD_TIMEOUT_S = 1800.0
 UNLOAD_TIMEOUT_S = 120.0
 RECYCLE_TIMEOUT_S = 300.0
@@ -62,7 +66,7 @@ class TritonPool:
                     memory = self._memories[server.http]
                     before_mib = await memory.look()
                     self._fence()
-                    await control.load(target, parameters, LOAD_TIMEOUT_S)
+                    await control.load(target, parameters, LOAD_TIMEOUT_S, connect_s=CONNECT_S)
                     declared = None if deployment.scaling is None else deployment.scaling.memory_mib
                     took_mib = await memory.loaded(target, before_mib, declared)
         except InferenceError as error:
@@ -82,24 +86,22 @@ class TritonPool:
                     memory = self._memories.get(replica.place)
                     before_mib = None if memory is None else await memory.look()
                     self._fence()
-                    await control.unload(target, with_dependents=True, timeout_s=UNLOAD_TIMEOUT_S)
+                    await control.unload(
+                        target, with_dependents=True, timeout_s=UNLOAD_TIMEOUT_S, connect_s=CONNECT_S
+                    )
                     if memory is not None:
                         await memory.unloaded(target, before_mib, replica.memory_mib)
         except InferenceError as error:
             raise ActuatorError(f"{target!r} was not unloaded from {replica.place}: {error}") from error
 
-    async def found(self) -> Sequence[Found]:
-        """Every model that is loaded on its servers. Raises ActuatorError where one of them does not tell."""
-        found: list[Found] = []
-        for http in self._servers:
-            try:
-                index = await self._control(http).index()
-            except InferenceError as error:
-                raise ActuatorError(f"{http} does not tell what it has loaded: {error}") from error
-            await self._memories[http].look()
-            loaded = sorted({one.name for one in index if one.state in {"READY", "LOADING"}})
-            found += [Found("", handle_of(http, name)) for name in loaded]
-        return found
+    async def found(self) -> Listing:
+        """Every model that is loaded on its servers, each of which has `LIST_S` to tell."""
+        told = await asyncio.gather(*map(self._listed, self._servers))
+        by_server = dict(zip(self._servers, told, strict=True))
+        return Listing(
+            [one for models in told if not isinstance(models, str) for one in models],
+            {http: why for http, why in by_server.items() if isinstance(why, str)},
+        )
 
     @property
     def memories(self) -> Mapping[str, Memory]:
@@ -139,6 +141,21 @@ class TritonPool:
         for control in self._controls.values():
             await control.close()
         self._controls.clear()
+
+    async def _listed(self, http: str) -> list[Found] | str:
+        """What one server has loaded, or why that is not known."""
+        try:
+            async with asyncio.timeout(LIST_S):
+                index = await self._control(http).index()
+        except TimeoutError:
+            return f"it did not tell what it has loaded within {LIST_S:g} s"
+        except InferenceError as error:
+            return f"it does not tell what it has loaded: {error}"
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LIST_S):
+                await self._memories[http].look()
+        loaded = sorted({one.name for one in index if one.state in {"READY", "LOADING"}})
+        return [Found("", handle_of(http, name), http, name) for name in loaded]
 
     async def _is_loaded(self, control: TritonControl, target: str) -> bool:
         """Waits while the server is loading or unloading it, for whomever."""

@@ -77,7 +77,7 @@ SMALL = GoodputCard.model_validate(
 )
 AZURE_LENGTHS = Lengths(1155, 211)
 """Means of that trace."""
-GATED = frozenset({"m-large", "deepseek-r1", "m-small", "mm-image"})
+GATED = frozenset({"m-large", "deepseek-r1", "m-small", "mm-image", "azure"})
 BARS: Mapping[str, Bar] = {
     "gpu_hours_of_clairvoyant": Bar("at most", 1.12),
     "attainment_percent": Bar("at least", 99.5),

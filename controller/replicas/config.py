@@ -35,5 +35,6 @@ class ReplicasConfig(BaseModel):
     """The longest such wait."""
     look_s: Seconds = 5.0
     """Between two looks at what there is, for replicas that have died and for what no record names."""
-    orphan_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """How long something with our mark may be there without a record before it is taken away."""
+    orphan_s: Annotated[float, Field(ge=0, le=3600)] = 60.0
+    """How long something with our mark may be there without a record, and without a deployment whose replica
+    it can be, before it is taken away."""

@@ -37,6 +37,18 @@ def place_for(pool: Pool, deployment: Deployment, replicas: Sequence[Replica]) -
     return min(lacking, key=lambda server: _load(triton, server, replicas)).http
 
 
+def stand_in(deployment: Deployment, pool: Pool, place: str | None, number: int) -> Replica:
+    """What a replica that is to be started takes of its pool, for those that are placed after it."""
+    return Replica(
+        name=f"{number}",
+        deployment=deployment.name,
+        model=deployment.model,
+        pool=pool.name,
+        place=place,
+        target=target_of(deployment),
+    )
+
+
 def undrained(pool: Pool, drains: Iterable[Drain]) -> Pool:
     """The pool with the servers on which something may be placed: those that no operator drains."""
     urls = {drain.server.rstrip("/") for drain in drains if drain.server is not None}
@@ -52,6 +64,11 @@ def is_removed(replica: Replica, pool: Pool | None) -> bool:
     if pool is None or replica.place is None or not isinstance(pool.actuator, TritonActuator):
         return False
     return all(one.http != replica.place for one in pool.actuator.servers)
+
+
+def home_of(deployment: Deployment) -> str | None:
+    """The pool in which its replicas should be."""
+    return None if deployment.scaling is None else deployment.scaling.pool
 
 
 def target_of(deployment: Deployment) -> str:

@@ -6,7 +6,7 @@ heard: while reports are stale, or a gateway's are missing, there are as many re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,10 +24,12 @@ from controller.replicas.acts import (
     TakeBack,
 )
 from controller.replicas.config import ReplicasConfig
-from controller.replicas.placing import Full, place_for, target_of
+from controller.replicas.placing import Full, place_for, stand_in, undrained
+from controller.replicas.records import FOUND
 from controller.residency.pool import NOTHING_KNOWN, Known, is_packed, resident
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand
+from model_registry.drains import Drain as ServerDrain
 from model_registry.entities import Deployment
 from model_registry.pools import Pool
 from model_registry.replicas import Replica
@@ -62,14 +64,17 @@ def plan(
     config: ReplicasConfig = DEFAULTS,
     known: Known = NOTHING_KNOWN,
     moving: Collection[str] = (),
+    drains: Iterable[ServerDrain] = (),
 ) -> Planned:
     """`deployments` and `replicas`: those of the pool; `seen`: by replica; `now_s`: Redis time.
 
     `known`: what residency has learned; it decides where servers have memory budgets. `moving`: deployments
-    that left for another pool, where they do not have what they want yet.
+    that left for another pool, where they do not have what they want yet. `drains`: operators'; nothing is
+    placed there.
     """
-    planning = _Planning(now_s, pool, replicas, wanted, demand, seen, backoffs, config, known, moving)
-    return planning.of(deployments)
+    there = undrained(pool, drains)
+    planning = _Planning(now_s, there, replicas, wanted, demand, seen, backoffs, config, known, moving)
+    return planning.of(deployments, packed=is_packed(pool))
 
 
 @dataclass(slots=True)
@@ -107,7 +112,7 @@ class _Planning:
     occupied: list[Replica] = field(default_factory=list)
     """What takes room, the replicas that are to be started included."""
 
-    def of(self, deployments: Sequence[Deployment]) -> Planned:
+    def of(self, deployments: Sequence[Deployment], *, packed: bool) -> Planned:
         self.occupied = list(self.replicas)
         over = [act for replica in self.replicas for act in self._over(replica, deployments)]
         self.acts += over
@@ -117,7 +122,7 @@ class _Planning:
             for one in sorted(deployments, key=lambda one: one.name)
             if one.scaling is not None
         ]
-        if is_packed(self.pool):
+        if packed:
             self._pack(groups, moved)
             return Planned(tuple(self.acts), self.held_up)
         for group in groups:
@@ -125,7 +130,8 @@ class _Planning:
         self._start(groups)
         for group in groups:
             self._replace(group)
-            self._reduce(group)
+            reason = self._why(group) if group.deployment.name in self.wanted else FEWER
+            self._reduce(group, group.want, reason)
         return Planned(tuple(self.acts), self.held_up)
 
     # -- single replicas -----------------------------------------------------------------------------------
@@ -144,6 +150,9 @@ class _Planning:
                 yield Drain(replica, NOT_WANTED)
             case "starting" if homeless:
                 yield Stop(replica, NOT_WANTED)
+            case "starting" if seen.drained and replica.reason == FOUND:
+                if seen.endpoint is not None:
+                    yield Drain(replica, DRAINED)
             case "starting" if seen.drained:
                 yield Stop(replica, DRAINED)
             case "starting" if self.now_s - replica.since > self.config.ready_within_s:
@@ -219,7 +228,7 @@ class _Planning:
                 left[name] = 0
                 continue
             self.acts.append(Start(group.deployment, place, self._why(group)))
-            self.occupied.append(_stand_in(group.deployment, self.pool, place, len(self.occupied)))
+            self.occupied.append(stand_in(group.deployment, self.pool, place, len(self.occupied)))
             left[name] -= 1
             up[name] += 1
 
@@ -254,13 +263,14 @@ class _Planning:
             return True
         return False
 
-    def _reduce(self, group: _Group) -> None:
-        surplus = -group.missing
+    def _reduce(self, group: _Group, most: int, reason: str) -> None:
+        """What was found running may be serving, and is judged once that is known."""
+        judged = [one for one in group.well if one.state != "starting" or one.reason != FOUND]
+        surplus = len(judged) - most
         if surplus <= 0:
             return
         leaving = self._leaving(group)
-        order = sorted(group.well, key=lambda one: (leaving.get(one.name, len(leaving)), *self._use(one)))
-        reason = self._why(group) if group.deployment.name in self.wanted else FEWER
+        order = sorted(judged, key=lambda one: (leaving.get(one.name, len(leaving)), *self._use(one)))
         for replica in order[:surplus]:
             self.acts.append(Stop(replica, reason) if replica.state == "starting" else Drain(replica, reason))
 
@@ -286,6 +296,15 @@ class _Planning:
             Drain(one, REMOVED) if self._seen(one).removed else GiveUp(one, self._unwell_why(one))
             for one in unwell
         ]
+        for group in groups:
+            scaling = group.deployment.scaling
+            assert scaling is not None
+            self._reduce(group, scaling.max_replicas, f"max_replicas is {scaling.max_replicas}")
+            if len(group.well) < scaling.min_replicas:
+                self.held_up[group.deployment.name] = (
+                    f"{len(group.well)} in memory, of min_replicas {scaling.min_replicas}: "
+                    "the next waits for room, or for the load before it"
+                )
         if self._stale():
             return
         names = (group.deployment.name for group in groups)
@@ -301,7 +320,7 @@ class _Planning:
             known=self.known,
             waits=waits,
         )
-        busy = moved | {one.name for one in unwell}
+        busy = moved | {act.replica.name for act in self.acts if not isinstance(act, Start)}
         self.acts += [act for act in acts if isinstance(act, Start) or act.replica.name not in busy]
 
     # -- facts ---------------------------------------------------------------------------------------------
@@ -328,15 +347,3 @@ class _Planning:
         endpoint = self._seen(replica).endpoint
         told = None if endpoint is None else self.demand.endpoints.get(endpoint)
         return 0 if told is None else told.requests
-
-
-def _stand_in(deployment: Deployment, pool: Pool, place: str | None, number: int) -> Replica:
-    """What a replica that is to be started takes of its pool, for those that are placed after it."""
-    return Replica(
-        name=f"{number}",
-        deployment=deployment.name,
-        model=deployment.model,
-        pool=pool.name,
-        place=place,
-        target=target_of(deployment),
-    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
-from controller.actuators.port import Found
 from controller.replicas.acts import Act, Drain, GiveUp, Seen, Start, Stop, TakeBack
 from controller.replicas.errands import Outcome
 from controller.replicas.placing import target_of
@@ -14,7 +13,8 @@ from model_registry.pools import Pool
 from model_registry.replicas import Replica, ReplicaState
 from model_registry.states import check_replica
 
-ORPHAN = "no record named it"
+FOUND = "it was there already"
+"""Reason of a record that was made for something which ran: its start was not seen, nor how long it took."""
 
 
 def progressed(replica: Replica, outcome: Outcome | None, seen: Seen, now_s: float) -> Replica | None:
@@ -33,7 +33,7 @@ def progressed(replica: Replica, outcome: Outcome | None, seen: Seen, now_s: flo
     if replica.server is not None and seen.lost:
         return moved(replica, "failed", "it ended before it was ready", now_s)
     if replica.handle is not None and (replica.server is None or seen.ready):
-        took_s = round(max(0.0, now_s - replica.created), 3)
+        took_s = None if replica.reason == FOUND else round(max(0.0, now_s - replica.created), 3)
         return moved(replica, "ready", "", now_s).model_copy(update={"cold_start_s": took_s})
     return replica
 
@@ -61,23 +61,6 @@ def after(acts: Iterable[Act], pool: Pool, taken: Collection[str], now_s: float)
             case GiveUp(replica, reason):
                 made.append(moved(replica, "failed", reason, now_s))
     return made
-
-
-def adopted(found: Found, pool: Pool, deployments: Mapping[str, Deployment], now_s: float) -> Replica:
-    """A record of something of ours that none names, so that any leader can take it away."""
-    name = found.replica.rpartition(".")[0] or found.replica
-    deployment = deployments.get(name)
-    return Replica(
-        name=found.replica,
-        deployment=name,
-        model=name if deployment is None else deployment.model,
-        pool=pool.name,
-        state="stopping",
-        handle=found.handle,
-        since=now_s,
-        created=now_s,
-        reason=ORPHAN,
-    )
 
 
 def begun(

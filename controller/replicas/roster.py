@@ -15,13 +15,12 @@ from typing import NamedTuple
 from controller.actuators.port import Member
 from controller.replicas.acts import Seen
 from controller.replicas.config import ReplicasConfig
-from controller.replicas.records import begun, moved
+from controller.replicas.records import FOUND, begun, moved
 from controller.scaling.wanted import Wanted
 from model_registry.entities import Deployment
 from model_registry.pools import KubernetesActuator, Pool
 from model_registry.replicas import Replica, ReplicaState
 
-FOUND = "it was there already"
 TAKEN_DOWN = "whoever places it is taking it down"
 GIVE_BACK_S = 60.0
 """How long after its draining one that should have gone may stay, until it counts again. Where there are no

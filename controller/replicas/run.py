@@ -17,7 +17,7 @@ from controller.actuators.port import Actuator, Workload
 from controller.replicas.census import Census
 from controller.replicas.changes import ChangeCounts
 from controller.replicas.config import ReplicasConfig
-from controller.replicas.decide import Changes, Facts, decide
+from controller.replicas.decide import Changes, Facts, decide, unknown
 from controller.replicas.errands import Errands
 from controller.replicas.fence import Fence
 from controller.replicas.sight import Sight
@@ -77,9 +77,9 @@ class Replicas:
         self._config = config or ReplicasConfig()
         self._errands = Errands(fence, self._errand_ended)
         self._workloads = Workloads(fence, self._errand_ended)
-        self._census = Census(self._config)
+        self._census = Census(self._config, self._errand_ended)
         self._sight = Sight()
-        self._residency = Residency()
+        self._residency = Residency(self._config)
         self._actuators: dict[str, tuple[Pool, Actuator | Workload]] = {}
         self._retired: list[_Retired] = []
         self._written: dict[str, float] = {}
@@ -111,7 +111,9 @@ class Replicas:
             return
         demand = await self._reports.gather()
         replicas = list(chain(*snapshot.replicas.values()))
+        self._errands.knows(one.name for one in replicas)
         await self._equip(snapshot)
+        unlooked = await self._census.first_look(self._addressed(), set(unknown(snapshot).values()))
         rooms = {name: one for name, (_, one) in self._actuators.items() if isinstance(one, Rooms)}
         known = self._residency.look(demand.at_s, snapshot, demand, rooms)
         self.memories = known.memories
@@ -120,17 +122,18 @@ class Replicas:
             demand=demand,
             seen=self._sight.see(snapshot, self._census.lost(replicas)),
             outcomes=self._errands.outcomes,
-            orphans=self._census.orphans(replicas),
+            nameless=self._census.nameless(replicas),
             figures_age_s={name: boot_s() - at_s for name, at_s in self._written.items()},
             sighting=await self._workloads.see(snapshot, self._unaddressed()),
             known=known,
+            unlooked=unlooked,
         )
         changes = await self._record(snapshot, facts, leadership)
         if changes is not None:
             self._errands.recorded(facts.outcomes)
             self._tend(snapshot, changes.replicas)
             self._workloads.tend(snapshot, self._unaddressed(), facts.sighting.roster, changes.replicas)
-            self._residency.recycle(snapshot.pools, changes.replicas, rooms)
+            self._residency.recycle(snapshot, changes.replicas, rooms, known, demand)
         self._census.look(self._addressed())
 
     async def close(self) -> None:
@@ -187,14 +190,13 @@ class Replicas:
         for kind, name in changes.gone:
             if kind == "ScalingStatus":
                 self._written.pop(name, None)
-            else:
+            elif kind == "Replica":
                 if name in before:
                     self.changes.count(before[name], "gone")
                 log.info("replica gone", extra={"replica": name, "token": leadership.token})
 
     def _tend(self, snapshot: Snapshot, replicas: list[Replica]) -> None:
         deployments = {one.name: one for one in chain(*snapshot.deployments.values())}
-        self._errands.knows(one.name for one in replicas)
         addressed = self._addressed()
         for replica in replicas:
             actuator = addressed.get(replica.pool)

@@ -50,6 +50,10 @@ class Known(NamedTuple):
     """By server."""
     statuses: Mapping[str, ScalingStatus] = {}
     """By deployment."""
+    restarts: Mapping[str, str] = {}
+    """Servers that leak and are to be restarted, with their pool."""
+    elsewhere: Collection[str] = ()
+    """Deployments that have come to another pool and serve from the one that they left: nobody waits."""
 
 
 NOTHING_EXPECTED = Outlook()
@@ -58,11 +62,8 @@ NOTHING_KNOWN = Known()
 
 
 def is_packed(pool: Pool) -> bool:
-    """Whether residency decides what its servers hold: all have a budget, and not all are drained."""
-    triton = pool.actuator
-    if not isinstance(triton, TritonActuator) or not triton.servers:
-        return False
-    return all(one.memory_mib is not None for one in triton.servers)
+    """Whether residency decides what its servers hold: all have a budget."""
+    return isinstance(pool.actuator, TritonActuator) and pool.actuator.has_budgets
 
 
 def leaking(pool: Pool, memories: Mapping[str, Memory]) -> dict[str, float]:
@@ -87,11 +88,12 @@ def resident(
 ) -> tuple[Act, ...]:
     """`Start` and `Drain` for one pool. `waits`: deployments whose last start failed and is not tried yet."""
     assert isinstance(pool.actuator, TritonActuator)
-    ill = leaking(pool, known.memories) if pool.actuator.recycle else {}
+    kept = leaking(pool, known.memories)
+    ill = {http: mib for http, mib in kept.items() if known.restarts.get(http) == pool.name}
     drained = [
         Drain(one, f"its server keeps {ill[one.place]:.0f} MiB of what has left it, and is restarted")
         for one in replicas
-        if one.place in ill and one.state == "ready"
+        if one.place in ill and one.state == "ready" and not demand.silent
     ]
     by_name = {one.name: one for one in deployments}
     records = {one.name: one for one in replicas}
@@ -172,7 +174,10 @@ def _copy(
     seen: Mapping[str, Seen],
     known: Known,
 ) -> Copy:
-    """One of unknown size (its deployment was deleted, or says nothing) takes all of its server's budget."""
+    """One of unknown size (its deployment was deleted, or says nothing) takes all of its server's budget.
+
+    What a gateway that is silent has in flight there is not known: it may be busy.
+    """
     endpoint = seen.get(replica.name, UNSEEN).endpoint
     told = None if endpoint is None else demand.endpoints.get(endpoint)
     mib = float(replica.memory_mib or 0)
@@ -185,7 +190,7 @@ def _copy(
         replica.deployment,
         mib,
         STATES.get(replica.state, "leaving"),
-        0 if told is None else told.requests,
+        max(0 if told is None else told.requests, 1 if demand.silent else 0),
         replica.since,
         replica.target or replica.model,
     )
@@ -210,13 +215,14 @@ def _need(
     scaling, status = deployment.scaling, known.statuses.get(deployment.name)
     assert scaling is not None
     asked = demand.groups.get(_group(deployment), GroupDemand())
+    least = max(scaling.min_replicas, 1 if deployment.name in known.elsewhere else 0)
     learned_s = None if status is None else status.cold_start_s
     return ModelNeed(
         deployment.name,
         size_mib(deployment, status),
         learned_s or scaling.cold_start_s,
         wanted=number,
-        least=scaling.min_replicas if deployment.weight else max(scaling.min_replicas, number),
+        least=least if deployment.weight else max(least, number),
         pinned=scaling.pinned,
         waiting=asked.waiting if waited_for else 0,
         oldest_s=asked.oldest_s,

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Protocol, runtime_checkable
 
 from controller.actuators.port import ActuatorError
+from controller.replicas.config import ReplicasConfig
 from controller.replicas.fence import NotLeadingError
+from controller.residency.neighbours import are_idle, is_awaited, needed_for, neighbours
 from controller.residency.next_use import NextUse
 from controller.residency.pool import Known, Memory, is_packed, leaking
 from controller.residency.value import Outlook
 from model_registry.demand.demand import Demand, GroupDemand
-from model_registry.pools import Pool, TritonActuator
+from model_registry.entities import Endpoint
+from model_registry.pools import TritonActuator
 from model_registry.replicas import Replica
 from model_registry.snapshot import Snapshot
 
@@ -43,11 +46,14 @@ class Rooms(Protocol):
 class Residency:
     """Of one controller while it leads."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: ReplicasConfig) -> None:
+        self._config = config
         self._uses = NextUse()
         self._counts: dict[str, int] = {}
         self._recycling: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, float] = {}
+        self._out_at_s: dict[str, float] = {}
+        """Since when nothing on a server is ready any more, on the clock of the demand."""
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -72,22 +78,24 @@ class Residency:
         self._uses.keep(outlooks)
         self._counts = {name: count for name, count in self._counts.items() if name in outlooks}
         memories = {http: memory for one in rooms.values() for http, memory in one.memories.items()}
-        return Known(outlooks, memories, snapshot.scaling)
+        return Known(outlooks, memories, snapshot.scaling, dict(self._restarts(snapshot, memories)))
 
     def recycle(
-        self, pools: Mapping[str, Pool], replicas: Sequence[Replica], rooms: Mapping[str, Rooms]
+        self,
+        snapshot: Snapshot,
+        replicas: Sequence[Replica],
+        rooms: Mapping[str, Rooms],
+        known: Known,
+        demand: Demand,
     ) -> None:
-        """Begin to restart the servers that leak, once nothing is on them."""
-        for name, actuator in rooms.items():
-            pool = pools.get(name)
-            if pool is None or not isinstance(pool.actuator, TritonActuator):
-                continue
-            for http, mib in leaking(pool, actuator.memories).items():
-                self._tell(http, mib, restarts=bool(pool.actuator.recycle))
-                is_empty = not any(one.place == http for one in replicas)
-                if pool.actuator.recycle and is_empty and http not in self._recycling:
-                    task = asyncio.create_task(self._recycle(actuator, http), name=f"restart {http}")
-                    self._recycling[http] = task
+        """Begin to restart the servers that leak, once nothing is on them or at what others have there."""
+        self._out_at_s = {http: at_s for http, at_s in self._out_at_s.items() if http in known.restarts}
+        used = {one.place for one in replicas}
+        for http, pool in known.restarts.items():
+            is_free = http not in used and self._is_left(neighbours(http, pool, snapshot), http, demand)
+            if is_free and http not in self._recycling:
+                task = asyncio.create_task(self._recycle(rooms[pool], http), name=f"restart {http}")
+                self._recycling[http] = task
 
     async def drop(self) -> None:
         """Forget everything."""
@@ -96,13 +104,40 @@ class Residency:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._uses = NextUse()
-        for memory in (self._counts, self._recycling, self._told):
+        for memory in (self._counts, self._recycling, self._told, self._out_at_s):
             memory.clear()
 
-    def _tell(self, http: str, mib: float, *, restarts: bool) -> None:
+    def _restarts(self, snapshot: Snapshot, memories: Mapping[str, Memory]) -> Iterator[tuple[str, str]]:
+        """Servers to be restarted, with their pool. Where numbers decide, only what nobody else uses."""
+        for pool in snapshot.pools.values():
+            if not isinstance(pool.actuator, TritonActuator):
+                continue
+            for http, mib in leaking(pool, memories).items():
+                if is_awaited(http, snapshot):
+                    continue
+                others = neighbours(http, pool.name, snapshot)
+                why_not = None if pool.actuator.recycle else "the pool has no recycle"
+                if others and not is_packed(pool):
+                    why_not = f"{others[0].name} is on it, too"
+                elif (model := needed_for(http, others, snapshot)) is not None:
+                    why_not = f"{model} is served nowhere else"
+                self._tell(http, mib, why_not)
+                if why_not is None:
+                    yield http, pool.name
+
+    def _is_left(self, others: Sequence[Endpoint], http: str, demand: Demand) -> bool:
+        """Whether what others have on a server is out, and nothing in flight there or waited for longer."""
+        if any(one.state == "ready" for one in others):
+            self._out_at_s.pop(http, None)
+            return False
+        out_at_s = self._out_at_s.setdefault(http, demand.at_s)
+        late = demand.at_s - out_at_s >= self._config.drain_s
+        return late or not others or are_idle(others, demand, out_at_s, self._config.settle_s)
+
+    def _tell(self, http: str, mib: float, why_not: str | None) -> None:
         """Once for each growth."""
         if self._told.get(http, 0.0) < mib:
-            what = {"server": http, "kept_mib": round(mib), "restarts": restarts}
+            what = {"server": http, "kept_mib": round(mib), "restarts": why_not is None, "reason": why_not}
             log.warning("a server keeps memory of models that have left it", extra=what)
             self._told[http] = mib
 

@@ -116,6 +116,7 @@ def _seen(
         since.late if learns else 0,
         since.paced if learns else 0,
         since.slow if learns else 0,
+        since.refused,
     )
 
 

@@ -37,6 +37,8 @@ class Since(NamedTuple):
     """Answers that have ended and whose time between tokens is known."""
     slow: int
     """Those of them for which it was above its target."""
+    refused: int
+    """Those that were refused."""
 
 
 def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[Counts, Since | None]:
@@ -58,7 +60,7 @@ def follow(before: Counts | None, group: GroupDemand, guess: Lengths) -> tuple[C
     answered, late = _more(before.group, group, "first_tokens"), _more(before.group, group, "ttft_missed")
     refused = _more(before.group, group, "refused")
     paced, slow = _more(before.group, group, "paced"), _more(before.group, group, "itl_missed")
-    since = Since(arrivals, prompts, answered + refused, late + refused, paced, slow)
+    since = Since(arrivals, prompts, answered + refused, late + refused, paced, slow, refused)
     return Counts(group, lengths, *stand_for), since
 
 

@@ -17,7 +17,7 @@ from model_registry.demand.demand import LAPSES_S
 PRICE = 6.0
 """How many times its own work it is worth that a request is in time; learned from how many are."""
 PRICES = (2.0, 200.0)
-LATE = 0.003
+LATE = 0.002
 """Part of requests that may be late, over hours."""
 LEARNING = 0.1
 """By how much the logarithm of the price rises when all requests of a bucket are late."""
@@ -27,7 +27,7 @@ DWELL_S = 15.0
 """How long fewer have to be enough, before any leaves."""
 HELD_S = 30.0
 """So long after requests were held nothing is learned from how late answers are: they waited for a start."""
-CATCH_UP = 0.45
+CATCH_UP = 0.4
 """In what part of a cold start a backlog is to be worked off, once replicas are up."""
 CATCH_UP_LEAST_S = 5.0
 SURGE = 3
@@ -57,6 +57,15 @@ class Seen(NamedTuple):
     """Answers that have ended since the last look and whose time between tokens is known."""
     slow: float = 0.0
     """Those of them for which it was above the target."""
+    refused: int = 0
+    """Requests that nothing could serve since the last look: another model answered, or nobody did."""
+
+    @property
+    def lacks(self) -> str | None:
+        """What asks for the first replica while none is up."""
+        if self.held:
+            return f"{self.held} requests are held and no replica is up"
+        return f"{self.refused} requests were refused and no replica is up" if self.refused else None
 
 
 class Fleet(NamedTuple):
@@ -214,8 +223,8 @@ def _wanted(
     about = f"load {load:.2f} replicas, {ahead:.2f} in {limits.cold_start_s:.0f} s"
     if not seen.requests and now_s - memory.used_s >= limits.idle_s and limits.least == 0:
         return 0, f"nobody has asked for {limits.idle_s:g} s", calm
-    if seen.held and not fleet.up:
-        return max(1, memory.need), _held(seen), calm
+    if seen.lacks is not None and not fleet.up:
+        return max(1, memory.need), seen.lacks, calm
     waits = seen.backlog > limits.wait_s * fleet.ready * memory.fill.part
     if waits:
         wait_began_s = now_s if memory.waits_since_s is None else memory.waits_since_s
@@ -256,22 +265,23 @@ def _catching_up(
 
 def _blind(seen: Seen, fleet: Fleet, limits: Limits) -> Decision:
     """Hold what there is; one comes for what is held."""
-    if seen.held and not fleet.up and seen.age_s is not None and seen.age_s <= limits.stale_after_s:
-        return Decision(min(max(1, limits.least), limits.most), _held(seen))
+    if (
+        seen.lacks is not None
+        and not fleet.up
+        and seen.age_s is not None
+        and seen.age_s <= limits.stale_after_s
+    ):
+        return Decision(min(max(1, limits.least), limits.most), seen.lacks)
     why = "no gateway has reported" if seen.age_s is None else "reports have just begun"
     if seen.age_s is not None and seen.age_s > limits.stale_after_s:
         why = f"the last report is {seen.age_s:.0f} s old"
     return Decision(min(max(fleet.up, limits.least), limits.most), f"{why}: what there is stays")
 
 
-def _held(seen: Seen) -> str:
-    return f"{seen.held} requests are held and no replica is up"
-
-
 def _starting(seen: Seen, fleet: Fleet, limits: Limits) -> Decision:
     """Before the first bucket is full, only what waits counts."""
     waiting = ceil((seen.backlog + seen.busy * BUCKET_S) / (BUCKET_S + limits.cold_start_s))
-    if seen.held and not fleet.up:
-        return Decision(min(max(1, waiting, limits.least), limits.most), _held(seen))
+    if seen.lacks is not None and not fleet.up:
+        return Decision(min(max(1, waiting, limits.least), limits.most), seen.lacks)
     replicas = min(max(fleet.up, waiting, limits.least), limits.most)
     return Decision(replicas, "the load is not known yet: what there is stays")

@@ -7,7 +7,7 @@ matters: the time that a replica takes to come up. Loads are in replicas; work i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, sqrt
+from math import copysign, exp, sqrt
 from typing import NamedTuple
 
 from controller.scaling.season import NO_SEASON, Season, seen_in, times
@@ -217,7 +217,7 @@ def _compared(trend: Trend, lead_s: float) -> Trend:
                     for error, made in zip(errors, one.each, strict=True)
                 ]
             )
-        ratio = actual / one.best if one.best > 0 else None
+        ratio = _off(actual, one.best, trend) if one.best > 0 else None
     each = _each(trend, lead_s)
     due = (*due, Due(trend.at_s + lead_s + ACTUAL_BUCKETS / 2 * BUCKET_S, each, _blend(each, errors)))
     if ratio is None or trend.at_s < trend.residual_s + RESIDUAL_S:
@@ -226,6 +226,16 @@ def _compared(trend: Trend, lead_s: float) -> Trend:
     return trend._replace(
         errors=errors, due=due, residuals=residuals, residual_s=trend.at_s, ratios=_parts(residuals)
     )
+
+
+def _off(actual: float, best: float, trend: Trend) -> float:
+    """The ratio of what came to what was forecast, without the part that clumps of requests explain.
+
+    Those make no other load; the room that they need is in `lateness`, and would be counted twice.
+    """
+    off = actual / best - 1
+    clumps = trend.spread / (best * len(trend.buckets) * BUCKET_S)
+    return 1 + copysign(sqrt(max(0.0, off**2 - clumps)), off)
 
 
 def _adds(trend: Trend) -> float:

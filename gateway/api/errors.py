@@ -124,6 +124,7 @@ _REGISTRY: Mapping[type[Exception], ErrorShape] = {
     registry_errors.DanglingReferenceError: ErrorShape(409, INVALID_REQUEST, "dangling_reference"),
     registry_errors.NameTakenError: ErrorShape(409, INVALID_REQUEST, "name_taken"),
     registry_errors.InUseError: ErrorShape(409, INVALID_REQUEST, "in_use"),
+    registry_errors.PoolConflictError: ErrorShape(409, INVALID_REQUEST, "pool_conflict"),
     registry_errors.ManifestErrors: ErrorShape(400, INVALID_REQUEST, "invalid_manifest"),
     registry_errors.IllegalTransitionError: ErrorShape(409, INVALID_REQUEST, "illegal_transition"),
     build_errors.UnknownBuildError: ErrorShape(404, INVALID_REQUEST, "build_not_found"),
@@ -193,6 +194,7 @@ _ROUTER: Mapping[type[Exception], ErrorShape] = {
     router_errors.NoEndpointsError: ErrorShape(
         503, SERVER_ERROR, "no_endpoints", "The model has no endpoint that is ready.", retry_after_s=5
     ),
+    router_errors.PassedOnError: ErrorShape(503, SERVER_ERROR, "model_loading", retry_after_s=5),
     router_errors.ColdModelError: ErrorShape(503, SERVER_ERROR, "model_loading", retry_after_s=5),
     router_errors.ColdFullError: ErrorShape(503, SERVER_ERROR, "cold_queue_full", retry_after_s=5),
     router_errors.NoRoomError: ErrorShape(429, RATE_LIMIT, "no_room", retry_after_s=1),

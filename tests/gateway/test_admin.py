@@ -334,6 +334,15 @@ async def test_an_earlier_version_comes_back_by_the_rules_for_every_change(
     assert (await call(admin, "GET", "history/policy/none", 404))["code"] == "object_not_found"
 
 
+async def test_a_rollback_takes_no_server_from_the_pool_that_has_it_now(admin: Admin) -> None:
+    text = "kind: Pool\nname: {}\nactuator: {{type: triton, servers: [{{http: 'http://{}'}}]}}\n"
+    await apply(admin, text.format("a", "one"))
+    await apply(admin, "---\n".join((text.format("a", "two"), text.format("b", "one"))))
+    error = await call(admin, "POST", "rollback", 409, json={"kind": "pool", "name": "a"})
+    assert error["code"] == "pool_conflict"
+    assert "Pool 'a': actuator.servers[0].http: http://one is a server of pool 'b', too" in error["message"]
+
+
 async def test_a_revoked_key_never_lets_anybody_in_again(admin: Admin, watcher: Watcher) -> None:
     created = {"tenant": "acme", "name": "k", "models": ["org/chat"], "expires_at": "2100-01-01T00:00:00Z"}
     made = await call(admin, "POST", "keys", 201, json=created)

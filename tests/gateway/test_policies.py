@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from gateway.app import make_app
 from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.discovery import Discovery
 from model_registry.config import RegistryConfig
+from model_registry.demand.demand import GroupDemand
 from model_registry.entities import (
     ApiKey,
     Deployment,
@@ -26,9 +28,11 @@ from model_registry.entities import (
     Model,
     Policy,
     Profile,
+    Scaling,
     ServerRef,
     Tenant,
 )
+from model_registry.pools import DryRunActuator, Pool
 from model_registry.snapshot import Stored
 from model_registry.store import RegistryStore
 from router.config import RouterConfig
@@ -214,6 +218,80 @@ async def test_another_model_answers_and_says_so(gate: Gate, model: str, said: s
     assert response.headers["x-enginehouse-fallback"] == f"{model}>{MODEL};{cause}"
     assert answer["model"] == MODEL
     assert answer["choices"][0]["message"]["content"] == f"heard {said}"
+
+
+async def cold(gate: Gate, store: RegistryStore, **fields: object) -> None:
+    """The model `cold` is brought up when somebody asks, and `plain` has another one for it."""
+    other = Fallback.model_validate({"causes": ("no_endpoints",), "to": MODEL, **fields})
+    await gate.apply(
+        store,
+        Model(name="cold", context_length=2048),
+        Pool(name="p", actuator=DryRunActuator(type="dry-run")),
+        Deployment(
+            name="cold",
+            model="cold",
+            lane="openai-http",
+            scaling=Scaling(pool="p", min_replicas=0, cold_start_s=20),
+        ),
+        Tenant(name="plain", fallbacks=(other,)),
+    )
+
+
+async def come_up(store: RegistryStore, server: Tally) -> None:
+    up = Endpoint(
+        name="cold@e", deployment="cold", model="cold", profile="balanced", lane="openai-http", target=MODEL,
+        http=server.url, state="ready",
+    )  # fmt: skip
+    await store.register_endpoint(up, ttl_s=600)
+
+
+def demanded(gate: Gate) -> GroupDemand:
+    return gate.process.router.demanded().groups.get("cold:balanced", GroupDemand())
+
+
+async def test_a_fallback_that_is_up_answers_for_a_cold_model_at_once(
+    gate: Gate, store: RegistryStore
+) -> None:
+    """The model that was asked for is wanted all the same."""
+    await cold(gate, store)
+    answer, response = await ask(gate, "plain", "cold")
+    assert response.status == 200, answer
+    assert (answer["model"], response.headers["x-enginehouse-fallback"]) == (
+        MODEL,
+        f"cold>{MODEL};no_endpoints",
+    )
+    assert "x-enginehouse-cold" not in response.headers
+    assert (demanded(gate).arrivals, demanded(gate).held) == (1, 0)
+
+
+@pytest.mark.parametrize("fields", [{"after_holding": True}, {"to": "empty"}, {"models": ("other",)}])
+async def test_a_cold_model_is_waited_for_where_no_fallback_should_answer_at_once(
+    gate: Gate, store: RegistryStore, east: Tally, fields: dict[str, object]
+) -> None:
+    """It says so, is not up itself, or is for other models."""
+    await cold(gate, store, **fields)
+    asked = asyncio.create_task(ask(gate, "plain", "cold"))
+    await until(lambda: demanded(gate).held == 1)
+    await come_up(store, east)
+    answer, response = await asked
+    assert response.status == 200, answer
+    assert response.headers["x-enginehouse-cold"] == "1"
+    assert "x-enginehouse-fallback" not in response.headers
+
+
+async def test_a_cold_model_is_waited_for_where_its_fallback_fails(
+    gate: Gate, store: RegistryStore, east: Tally, west: Tally
+) -> None:
+    await cold(gate, store)
+    east.status = west.status = 500
+    asked = asyncio.create_task(ask(gate, "plain", "cold"))
+    await until(lambda: demanded(gate).held == 1)
+    east.status = west.status = 200
+    await come_up(store, east)
+    answer, response = await asked
+    assert response.status == 200, answer
+    assert response.headers["x-enginehouse-cold"] == "1"
+    assert response.headers["x-enginehouse-fallback"] == f"cold>{MODEL};no_endpoints"
 
 
 async def test_when_the_other_model_fails_too_the_first_error_counts(

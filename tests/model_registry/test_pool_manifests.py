@@ -9,9 +9,21 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_registry.errors import ManifestError, ManifestErrors
+from model_registry.errors import ManifestError, ManifestErrors, PoolConflictError
 from model_registry.manifests import parse_manifests, to_yaml
-from model_registry.pools import KubernetesActuator, Pool, PoolServer, TritonActuator
+from model_registry.pools import (
+    Actuator,
+    DockerActuator,
+    DryRunActuator,
+    KubernetesActuator,
+    Pool,
+    PoolServer,
+    ProcessActuator,
+    TritonActuator,
+)
+from model_registry.replicas import Replica
+from model_registry.snapshot import Snapshot
+from model_registry.store import RegistryStore
 
 TYPES = ("triton", "process", "docker", "kubernetes", "dry-run")
 SERVER = "servers: [{http: 'http://a'}]"
@@ -102,3 +114,81 @@ def test_no_value_anywhere_causes_anything_but_manifest_errors(of: str | None, f
     text = yaml.safe_dump({"kind": "Pool", "name": "p", "actuator": actuator})
     with suppress(ManifestErrors):
         assert [type(pool) for pool in parse_manifests([("f", text)])] == [Pool]
+
+
+def triton(name: str, *servers: str, **fields: object) -> Pool:
+    actuator = TritonActuator(type="triton", servers=tuple(PoolServer(http=one) for one in servers))
+    return Pool.model_validate({"name": name, "actuator": actuator, **fields})
+
+
+def test_a_server_belongs_to_one_pool() -> None:
+    """However its URL is written; of those that are stored, too."""
+    stored = Snapshot.of(1, [triton("a", "http://one:80")])
+    applied = to_yaml([triton("b", "http://two", "http://ONE/")])
+    with pytest.raises(ManifestErrors) as caught:
+        parse_manifests([("b.yaml", applied)], registry=stored)
+    (error,) = caught.value.errors
+    assert error.field == "spec.actuator.servers[1].http"
+    assert "is a server of pool 'a', too" in error.message
+    assert "list it in one of them" in error.message
+    moved = to_yaml([triton("a", "http://three"), triton("b", "http://one")])
+    parse_manifests([("both.yaml", moved)], registry=stored)
+
+
+@pytest.mark.parametrize(
+    ("servers", "field", "message"),
+    [
+        ("[{http: 'http://a'}, {http: 'http://a:80/'}]", "actuator.servers[1].http", "is listed twice"),
+        ("[{http: 'http://a', memory_mib: 9}]", "max_replicas", "leave it out: all servers have memory_mib"),
+    ],
+)
+def test_what_means_nothing_in_a_pool_is_told(servers: str, field: str, message: str) -> None:
+    text = f"kind: Pool\nname: p\nactuator: {{type: triton, servers: {servers}}}\nmax_replicas: 3\n"
+    with pytest.raises(ManifestErrors) as caught:
+        parse_manifests([("pool.yaml", text)])
+    (error,) = caught.value.errors
+    assert error.field == field
+    assert message in error.message
+
+
+PROCESS = ProcessActuator(type="process", command=("serve",))
+DOCKER = DockerActuator(type="docker", image="i", url="tcp://one")
+KUBERNETES = KubernetesActuator(type="kubernetes", workload="w")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        (PROCESS, DryRunActuator(type="dry-run"), "type"),
+        (DOCKER, DOCKER.model_copy(update={"url": "tcp://two"}), "url"),
+        (DOCKER, DOCKER.model_copy(update={"image": "j", "gpus": 1, "network": "n"}), None),
+        (PROCESS, PROCESS.model_copy(update={"command": ("serve", "--faster"), "host": "::1"}), None),
+        (KUBERNETES, KUBERNETES.model_copy(update={"namespace": "other"}), "namespace"),
+        (KUBERNETES, KUBERNETES.model_copy(update={"workload": "v"}), "workload"),
+        (KUBERNETES, KUBERNETES.model_copy(update={"kind": "StatefulSet"}), "kind"),
+        (KUBERNETES, KUBERNETES.model_copy(update={"kubeconfig": "/k"}), "kubeconfig"),
+        (KUBERNETES, KUBERNETES.model_copy(update={"port": "8080", "service": "s"}), None),
+    ],
+)
+async def test_where_replicas_are_looked_for_stays_while_there_are_any(
+    store: RegistryStore, before: Actuator, after: Actuator, field: str | None
+) -> None:
+    """Told with the line of the manifest, and by the registry itself to whoever writes there."""
+    replica = Replica(name="d.00000a", deployment="d", model="m", pool="p", state="ready")
+    changed = Pool(name="p", actuator=after)
+    await store.apply([Pool(name="p", actuator=before), replica])
+    text = to_yaml([changed])
+    if field is None:
+        parse_manifests([("p.yaml", text)], registry=await store.load())
+        await store.apply([changed])
+        return
+    with pytest.raises(ManifestErrors) as caught:
+        parse_manifests([("p.yaml", text)], registry=await store.load())
+    (error,) = caught.value.errors
+    assert error.field == f"spec.actuator.{field}"
+    assert "while the pool has replicas (d.00000a)" in error.message
+    assert "apply another pool" in error.message
+    with pytest.raises(PoolConflictError, match=f"Pool 'p': actuator.{field}: stays"):
+        await store.apply([changed])
+    await store.apply([], delete=[("Replica", "d.00000a")])
+    await store.apply([changed])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from controller.actuators.docker.container import (
     server_of,
 )
 from controller.actuators.docker.errors import UNREACHABLE, DockerApiError, error_of
-from controller.actuators.port import ActuatorError, Found, Running
+from controller.actuators.port import ActuatorError, Found, Listing, Running
 from model_registry.entities import Deployment, ServerRef
 from model_registry.pools import DockerActuator, Pool
 from model_registry.replicas import Replica
@@ -90,13 +90,13 @@ class DockerPool:
                 await self._remove(present)
             await asyncio.sleep(POLL_S)
 
-    async def found(self) -> Sequence[Found]:
+    async def found(self) -> Listing:
         """Those that run, or are about to; takes away those that have ended. Raises ActuatorError."""
         present = await self._list(self._owner.labels)
         for one in present:
             if one.ended and one.replica not in self._starting:
                 await self._take_away(one)
-        return [Found(one.replica, one.handle) for one in present if not one.ended]
+        return Listing([Found(one.replica, one.handle) for one in present if not one.ended])
 
     async def close(self) -> None:
         """Let go of connections; containers stay."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
-from controller.actuators.port import Found, Running
+from controller.actuators.port import Listing, Running
 from controller.replicas.config import ReplicasConfig
 from controller.replicas.fence import Fence
 from controller.replicas.run import Replicas
@@ -32,8 +31,8 @@ class Slow:
     async def stop(self, replica: Replica, deployment: Deployment | None) -> None:
         """Nothing is there."""
 
-    async def found(self) -> Sequence[Found]:
-        return ()
+    async def found(self) -> Listing:
+        return Listing(())
 
     async def close(self) -> None:
         self.closed += 1

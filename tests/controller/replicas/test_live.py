@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from controller.run import Controller
+from model_registry.connection import RedisClient
 from model_registry.demand.demand import EndpointDemand
 from model_registry.entities import Scaling
 from model_registry.errors import InUseError, RegistryUnavailableError
@@ -137,24 +139,73 @@ async def test_starts_that_fail_are_told_and_tried_ever_less_often(
         await snapshot_where(store, lambda s: states(s) == [])
 
 
-async def test_what_no_record_names_is_taken_away(
+async def test_what_lost_its_record_gets_it_back(
     store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
 ) -> None:
-    """A replica whose record was lost; what is not ours by its mark is nobody's business here."""
+    """By the name that its process carries."""
     scaler.wanted = 1
     await store.apply([MODEL, processes.pool, processes.deployment])
     async with running(processes.controller(store, scaler, told)):
         (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"])
         (record,) = snapshot.replicas["d"]
-        (orphan,) = processes.pids()
+        (pid,) = processes.pids()
         await store.delete("Replica", record.name)
-        await snapshot_where(
-            store, lambda s: states(s) == ["ready"] and s.replicas["d"][0].name != record.name
+        scaler.wanted = 2
+        (snapshot,) = await snapshot_where(
+            store,
+            lambda s: states(s) == ["ready"] * 2 and record.name in {one.name for one in s.replicas["d"]},
         )
-        await until(lambda: orphan not in processes.pids())
-        assert len(processes.pids()) == 1
+        assert pid in processes.pids()
         scaler.wanted = 0
         await snapshot_where(store, lambda s: states(s) == [])
+        assert processes.pids() == []
+
+
+async def test_what_no_deployment_has_is_taken_away(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """With its record it lost whose replica it is."""
+    scaler.wanted = 1
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"])
+        (record,) = snapshot.replicas["d"]
+        await store.apply([], delete=[("Replica", record.name), ("Deployment", "d")])
+        await until(lambda: processes.pids() == [])
+        await snapshot_where(store, lambda s: states(s) == [])
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_after_a_loss_of_the_registry_what_runs_serves_on(
+    store: RegistryStore,
+    processes: Processes,
+    scaler: ByHand,
+    told: Told,
+    redis_client: RedisClient,
+    restarts: bool,
+) -> None:
+    """Nothing is stopped and nothing started once the manifests are applied again, in parts."""
+    scaler.wanted = 2
+    objects = [MODEL, processes.pool, processes.deployment]
+    await store.apply(objects)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running(processes.controller(store, scaler, told)))
+        (before,) = await snapshot_where(store, lambda s: states(s) == ["ready"] * 2)
+        if restarts:
+            await stack.aclose()
+        await redis_client.flushall()
+        if restarts:
+            await stack.enter_async_context(running(processes.controller(store, scaler, told)))
+        await store.apply(objects[:2])
+        await store.apply(objects[2:])
+        (after,) = await snapshot_where(store, lambda s: states(s) == ["ready"] * 2 and serving(s) == 2)
+        names = [sorted(one.name for one in snapshot.replicas["d"]) for snapshot in (before, after)]
+        assert names[0] == names[1]
+        assert [act["act"] for act in processes.done()] == ["start"] * 2
+        assert after.scaling["d"].cold_start_s is None, "no start was seen"
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+        assert processes.pids() == []
 
 
 async def test_while_redis_is_away_no_replica_changes(
@@ -201,5 +252,64 @@ async def test_a_pool_with_replicas_stays_and_another_takes_over_before_they_go(
         (stop,) = [act["at_s"] for act in processes.done() if act["act"] == "stop"]
         assert max(starts) < stop
         await store.delete("Pool", "p")
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_an_act_whose_leader_was_killed_is_finished_once(
+    store: RegistryStore,
+    processes: Processes,
+    scaler: ByHand,
+    told: Told,
+    redis_server: RedisServer,
+    verb: str,
+    moment: str,
+) -> None:
+    """Its record was written, and then the act not begun, or done and not recorded."""
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    wanted = scaler.wanted = 1 if verb == "start" else 0
+    if verb == "stop":
+        scaler.wanted = 1
+        async with running(processes.controller(store, scaler, told)):
+            await snapshot_where(store, lambda s: states(s) == ["ready"])
+        scaler.wanted = 0
+    given = (redis_server.url, str(processes.folder), moment, verb, str(wanted))
+    script = "tests.controller.replicas.killed_controller"
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-m", script, *given)
+    assert await killed.wait() == -signal.SIGKILL
+    ((record,),) = (await store.load()).replicas.values()
+    assert record.state == {"start": "starting", "stop": "stopping"}[verb]
+    assert len(processes.pids()) == ((verb, moment) in {("start", "after"), ("stop", "before")})
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"] * wanted)
+        assert [one.name for one in snapshot.replicas.get("d", ())] == [record.name] * wanted
+        assert [act["act"] for act in processes.done()].count("start") == 1
+        scaler.wanted = 0
+        await snapshot_where(store, lambda s: states(s) == [])
+        assert processes.pids() == []
+    assert not list(processes.state.rglob("*.json"))
+
+
+async def test_a_max_replicas_that_is_lowered_under_load_cuts_no_request(
+    store: RegistryStore, processes: Processes, scaler: ByHand, told: Told
+) -> None:
+    """Whatever the load wants: the busiest stays, and the others finish what they have."""
+    scaler.wanted = 3
+    await store.apply([MODEL, processes.pool, processes.deployment])
+    async with running(processes.controller(store, scaler, told)):
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["ready"] * 3 and serving(s) == 3)
+        names = sorted(one.name for one in snapshot.endpoints["m"])
+        told.endpoints = {name: EndpointDemand(requests=n) for n, name in enumerate(names, 1)}
+        scaling = Scaling(pool="p", min_replicas=0, max_replicas=1)
+        await store.apply([processes.deployment.model_copy(update={"scaling": scaling})])
+        (snapshot,) = await snapshot_where(store, lambda s: states(s) == ["draining"] * 2 + ["ready"])
+        await snapshot_where(store, lambda s: serving(s) == 1)
+        (stays,) = [one for one in (await store.load()).endpoints["m"] if one.state == "ready"]
+        assert stays.name == names[-1]
+        assert len(processes.pids()) == 3
+        told.endpoints = {}
+        await snapshot_where(store, lambda s: states(s) == ["ready"])
         scaler.wanted = 0
         await snapshot_where(store, lambda s: states(s) == [])

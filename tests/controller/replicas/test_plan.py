@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from controller.replicas.plan import REMOVED, Planned, plan
 from controller.replicas.sight import Sight
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand, EndpointDemand
+from model_registry.drains import Drain as ServerDrain
 from model_registry.entities import Deployment, Model, Scaling
 from model_registry.pools import DryRunActuator, Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica, ReplicaState
@@ -57,6 +59,7 @@ def planned(
     at: dict[str, Seen] | None = None,
     backoff: Backoff | None = None,
     leaving: tuple[str, ...] = (),
+    drains: Sequence[ServerDrain] = (),
 ) -> Planned:
     asked = {} if wanted is None else {"d": Wanted(wanted, "load", leaving=leaving)}
     return plan(
@@ -69,6 +72,7 @@ def planned(
         seen=seen(*(one.name for one in replicas)) if at is None else at,
         backoffs={} if backoff is None else {"d": backoff},
         config=CONFIG,
+        drains=drains,
     )
 
 

@@ -60,7 +60,7 @@ async def test_it_listens_where_it_says(processes: Processes, running: Running) 
 
 async def test_a_later_leader_finds_it_and_starts_no_second(processes: Processes, running: Running) -> None:
     later = pool_of(processes, token=2)
-    assert [one.replica for one in await later.found()] == [REPLICA.name]
+    assert [one.replica for one in (await later.found()).found] == [REPLICA.name]
     again = await asyncio.gather(*(later.start(REPLICA, processes.deployment) for _ in range(3)))
     assert [running] * 3 == again
     assert len(processes.pids()) == 1
@@ -82,7 +82,7 @@ async def test_a_later_leader_ends_it_and_nothing_is_left(processes: Processes, 
     later = pool_of(processes, token=2)
     await later.stop(REPLICA, None)
     assert processes.pids() == []
-    assert await later.found() == []
+    assert (await later.found()).found == []
     assert [path for path in processes.state.rglob("*") if path.is_file()] == []
     await later.stop(REPLICA, None)
 
@@ -109,7 +109,7 @@ async def test_what_it_started_ends_with_it(processes: Processes, tmp_path: Path
         await asyncio.wait([starting])
         pid = int(child.read_text())
         if dies_first:
-            (found,) = await actuator.found()
+            (found,) = (await actuator.found()).found
             os.kill(int(found.handle.split(":")[1]), signal.SIGKILL)
         await actuator.stop(REPLICA, None)
         assert stat_of(pid) is None
@@ -121,7 +121,7 @@ async def test_a_command_that_ends_is_told_with_its_last_words(processes: Proces
     with pytest.raises(ActuatorError, match="ended while it started; its last words: no such GPU"):
         await actuator.start(REPLICA, processes.deployment)
     await actuator.stop(REPLICA, None)
-    assert await actuator.found() == []
+    assert (await actuator.found()).found == []
 
 
 async def test_a_program_that_is_not_there_is_told_by_name(processes: Processes) -> None:

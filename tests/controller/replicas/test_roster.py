@@ -226,7 +226,7 @@ def decided(records: list[Replica], roster: Mapping[str, Entry], wanted: int) ->
         demand=Demand(at_s=NOW, age_s=0.0, workers=1),
         seen={},
         outcomes={},
-        orphans=(),
+        nameless=(),
         figures_age_s={},
         sighting=Sighting(roster, problems),
     )

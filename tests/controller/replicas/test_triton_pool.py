@@ -6,6 +6,8 @@ The servers answer as the API does, and load when the test lets them; `bench.sca
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,13 +15,20 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from controller.actuators import triton
 from controller.actuators.port import ActuatorError
 from controller.actuators.triton import TritonPool
+from controller.replicas.census import Census
+from controller.replicas.config import ReplicasConfig
 from controller.replicas.fence import Fence, NotLeadingError
-from model_registry.entities import Deployment, Scaling
+from controller.replicas.run import Replicas
+from inference.errors import ServerTimeoutError
+from model_registry.entities import Deployment, Scaling, ServerRef
 from model_registry.leadership import Leadership
 from model_registry.pools import Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica
+from model_registry.store import RegistryStore
+from tests.controller.replicas.conftest import MODEL, ByHand, Told
 from tests.model_registry.conftest import until
 
 
@@ -31,6 +40,8 @@ class Repository:
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self.may_load = asyncio.Event()
         self.may_load.set()
+        self.may_tell = asyncio.Event()
+        self.may_tell.set()
         self.refuses: str | None = None
         self._server: TestServer | None = None
 
@@ -53,6 +64,7 @@ class Repository:
             await self._server.close()
 
     async def _index(self, _: web.Request) -> web.Response:
+        await self.may_tell.wait()
         return web.json_response(
             [{"name": name, "version": "1", "state": state} for name, state in self.states.items()]
         )
@@ -90,6 +102,7 @@ async def servers() -> AsyncIterator[list[Repository]]:
     yield servers
     for server in servers:
         server.may_load.set()
+        server.may_tell.set()
         await server.stop()
 
 
@@ -124,7 +137,7 @@ async def test_a_model_is_loaded_as_the_deployment_says(pool: TritonPool, server
     assert running.handle == f"m@{servers[0].url}"
     assert running.server is not None
     assert (running.server.http, running.server.grpc) == (servers[0].url, "t:8001")
-    assert [one.handle for one in await pool.found()] == [running.handle]
+    assert [one.handle for one in (await pool.found()).found] == [running.handle]
 
 
 async def test_what_is_loaded_is_taken_over(pool: TritonPool, servers: list[Repository]) -> None:
@@ -182,14 +195,104 @@ async def test_a_refusal_says_why_and_where(pool: TritonPool, servers: list[Repo
         await pool.start(replica(servers[0]), deployment())
 
 
+async def test_what_cannot_be_asked_for_soon_is_not_asked_for() -> None:
+    """The claim by which it is asked may have lapsed by the time a connection is made."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=0)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    clients = [socket.socket() for _ in range(4)]
+    for client in clients:  # so that no other gets through
+        client.setblocking(False)
+        client.connect_ex(listening.getsockname())
+    control = triton.TritonControl(ServerRef(http=url))
+    for act in (control.load, control.unload):
+        began_s = time.monotonic()
+        with pytest.raises(ServerTimeoutError):
+            await act("m", connect_s=0.2)
+        assert time.monotonic() - began_s < 1.5, "not the whole time that it may last"
+    await control.close()
+    for one in (listening, *clients):
+        one.close()
+
+
 async def test_a_server_that_is_away_tells_nothing(pool: TritonPool, servers: list[Repository]) -> None:
-    """Not that it has nothing: whatever was loaded there may still be."""
+    """Not that it has nothing: whatever was loaded there may still be. What others have is told."""
     where = replica(servers[1])
+    servers[0].states["x"] = "READY"
     await servers[1].stop()
-    with pytest.raises(ActuatorError, match="does not tell what it has loaded"):
-        await pool.found()
+    listing = await pool.found()
+    assert [one.handle for one in listing.found] == [f"x@{servers[0].url}"]
+    assert list(listing.unheard) == [where.place]
+    assert "does not tell what it has loaded" in listing.unheard[where.place or ""]
     with pytest.raises(ActuatorError, match="was not unloaded"):
         await pool.stop(where, None)
+
+
+async def test_a_server_that_hangs_hides_no_loss_on_another(
+    pool: TritonPool, servers: list[Repository], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is on the one that hangs nothing is said, neither that it is there nor that it is lost."""
+    monkeypatch.setattr(triton, "LIST_S", 0.2)
+    records = [
+        replica(server, state="ready", handle=f"m@{server.url}", name=f"d.{number}")
+        for number, server in enumerate(servers)
+    ]
+    for server in servers:
+        server.states["m"] = "READY"
+    census = Census(ReplicasConfig(look_s=0.01))
+    assert census.lost(records) == set()
+    servers[0].states["m"] = "UNAVAILABLE"
+    servers[1].may_tell.clear()
+
+    def lost() -> set[str]:
+        census.look({"p": pool})
+        return census.lost(records)
+
+    await until(lambda: lost() == {"d.0"})
+    servers[1].may_tell.set()
+    servers[1].states["m"] = "UNAVAILABLE"
+    await until(lambda: lost() == {"d.0", "d.1"})
+    await census.drop()
+
+
+async def test_what_is_loaded_late_is_known_by_the_record_that_it_had(
+    pool: TritonPool, servers: list[Repository]
+) -> None:
+    """By a leader that was frozen right before its act, after the next one had undone what was begun."""
+    record = replica(servers[0], name="d.00000a")
+    census = Census(ReplicasConfig(look_s=0.01))
+
+    def known(*records: Replica) -> dict[str, bool]:
+        census.look({"p": pool})
+        return {one.found.handle: one.was_known for one in census.nameless(records)}
+
+    servers[1].states["m"] = "READY"
+    await until(lambda: known(record) == {f"m@{servers[1].url}": False})
+    servers[0].states["m"] = "READY"
+    await until(lambda: known() == {f"m@{servers[0].url}": True, f"m@{servers[1].url}": False})
+    assert known(record) == {f"m@{servers[1].url}": False}
+    await census.drop()
+
+
+async def test_after_a_loss_of_the_registry_models_stay_where_they_are(
+    store: RegistryStore, told: Told, servers: list[Repository], fence: Fence
+) -> None:
+    """Each is the replica of the deployment that calls it so; what is nobody's is left alone."""
+    servers[0].states["m"] = servers[1].states["x"] = servers[1].states["y"] = "READY"
+    spec = TritonActuator(type="triton", servers=tuple(PoolServer(http=one.url) for one in servers))
+    replicas = Replicas(store, ByHand(1), told, lambda pool: TritonPool(pool, fence.token), fence)
+    leadership = await store.claim_leadership("me", 60)
+    other = deployment().model_copy(update={"name": "e", "target": "x"})
+    await store.apply([MODEL, Pool(name="p", actuator=spec), deployment(), other])
+    await replicas.act(await store.load(), leadership)
+    await until(lambda: len(replicas._errands.outcomes) == 2)
+    await replicas.act(await store.load(), leadership)
+    records = [one for group in (await store.load()).replicas.values() for one in group]
+    assert {(one.deployment, one.handle) for one in records} == {
+        ("d", f"m@{servers[0].url}"),
+        ("e", f"x@{servers[1].url}"),
+    }
+    assert servers[0].asked == servers[1].asked == []
+    await replicas.close()
 
 
 async def test_a_server_that_left_the_pool_gets_nothing(pool: TritonPool, servers: list[Repository]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from controller.replicas.acts import Act, Drain, Seen, Start
 from controller.replicas.plan import plan
 from controller.residency.pool import Known, Memory, is_packed, leaking, resident
 from controller.residency.value import Outlook
 from controller.scaling.wanted import Wanted
 from model_registry.demand.demand import Demand, EndpointDemand, GroupDemand
+from model_registry.drains import Drain as ServerDrain
 from model_registry.entities import Deployment, Scaling, ServerRef
 from model_registry.pools import DryRunActuator, Pool, PoolServer, TritonActuator
 from model_registry.replicas import Replica, ReplicaState, ScalingStatus
@@ -124,7 +127,7 @@ def test_what_is_likely_comes_in_ahead_and_what_idles_may_stay() -> None:
 
 
 def test_a_server_that_keeps_memory_is_drained_and_nothing_comes_in() -> None:
-    known = Known(memories={ONE: Memory(None, 60)})
+    known = Known(memories={ONE: Memory(None, 60)}, restarts={ONE: "p"})
     deployments = [deployment(name) for name in "abc"]
     here = [replica("a"), replica("b", state="starting")]
     assert leaking(pool(300), known.memories) == {ONE: 60}
@@ -152,6 +155,62 @@ def test_what_an_operator_drains_may_take_its_time() -> None:
     drained = {one.name: Seen(endpoint="e", ready=False, out_s=100, drained=True)}
     acts = plan(NOW_S, pool(300, 300), [deployment("a")], [one], {}, waiting(), seen=drained).acts
     assert acts == ()
+
+
+def test_a_gateway_that_is_silent_may_have_requests_anywhere() -> None:
+    """Nothing makes room for others before it has told, or counts as ended; what is free is used."""
+    here = [replica("a"), replica("b")]
+    deployments = [deployment(name) for name in "abc"]
+    silent = structs.replace(waiting("c"), silent=1)
+    assert shown(acts_of(pool(200), deployments, here, waiting("c"))) == [("a", None)]
+    assert acts_of(pool(200), deployments, here, silent) == ()
+    assert shown(acts_of(pool(200, 200), deployments, here, silent)) == [("c", TWO)]
+    leaks = Known(memories={ONE: Memory(None, 60)}, restarts={ONE: "p"})
+    assert acts_of(pool(200), deployments, here, silent, leaks) == ()
+
+
+def test_a_lowered_max_replicas_lets_copies_go_though_there_is_room() -> None:
+    """The one with the fewest requests, also while reports are stale: an operator has said so."""
+    here = [replica("a"), replica("a", TWO).model_copy(update={"name": "a.000002"})]
+    lowered = deployment("a", max_replicas=1)
+    busy = waiting(busy=["a.000001"])
+    assert shown(acts_of(pool(300, 300), [deployment("a", max_replicas=2)], here, busy)) == []
+    for demand in (busy, structs.replace(busy, age_s=None)):
+        (act,) = acts_of(pool(300, 300), [lowered], here, demand)
+        assert isinstance(act, Drain)
+        assert (act.replica.name, act.reason) == ("a.000002", "max_replicas is 1")
+
+
+def test_never_more_copies_than_max_replicas() -> None:
+    wanted = {"a": Wanted(5, "load")}
+    status = ScalingStatus(name="a", model="a", pool="p", memory_mib=100)
+    for most, copies in ((1, []), (2, [("a", TWO)])):
+        given = deployment("a", max_replicas=most)
+        acts = resident(
+            NOW_S, pool(300, 300), [given], [replica("a")], wanted, waiting("a"), seen={},
+            known=Known(statuses={"a": status}),
+        )  # fmt: skip
+        assert shown(acts) == copies
+
+
+def test_a_min_replicas_without_room_is_told() -> None:
+    kept = deployment("a", min_replicas=2, max_replicas=2)
+    seen = {"a.000001": Seen(endpoint="e", ready=True)}
+    planned = plan(NOW_S, pool(300), [kept], [replica("a")], {}, waiting(), seen=seen)
+    assert planned.acts == ()
+    assert "1 in memory, of min_replicas 2" in planned.held_up["a"]
+
+
+def test_memory_decides_though_its_servers_are_drained() -> None:
+    """Numbers would let go what idles there, once nothing else has a budget or nothing is left."""
+    one = replica("a")
+    seen = {one.name: Seen(endpoint="e", out_s=100, drained=True)}
+    drain = ServerDrain(name="d", server=ONE)
+    idle, those = {"a": Wanted(0, "idle")}, [deployment("a")]
+    assert plan(NOW_S, pool(300), those, [one], idle, waiting(), seen=seen, drains=[drain]).acts == ()
+    serves, other = {one.name: Seen(endpoint="e", ready=True)}, ServerDrain(name="d", server=TWO)
+    acts = plan(NOW_S, pool(300, None), those, [one], idle, waiting(), seen=serves, drains=[other]).acts
+    assert shown(acts) == [("a", None)]
 
 
 def test_what_is_left_of_a_deleted_deployment_takes_room_until_it_has_left() -> None:

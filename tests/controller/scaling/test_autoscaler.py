@@ -108,6 +108,13 @@ def test_a_held_request_brings_the_first_one_at_once() -> None:
     assert "held" in wanted.reason
 
 
+def test_a_request_that_another_model_answers_brings_the_first_one_up_too() -> None:
+    """It arrives and is refused; nothing is ever held."""
+    autoscaler, seen = Autoscaler(), snapshot(deployment(scaling={"min_replicas": 0}))
+    autoscaler.look(1000.0, seen, demand(1000.0))
+    assert autoscaler.look(1001.0, seen, demand(1001.0, 1, refused=1))["chat"].replicas == 1
+
+
 def test_the_least_useful_leave_first() -> None:
     def at(port: int) -> ServerRef:
         return ServerRef(http=f"http://h:{port}")

@@ -10,7 +10,7 @@ from controller.replay.own import Own
 from controller.replay.traffic import Traffic
 from controller.scaling.decide import Fleet, Limits, Memory, Seen, decide
 from controller.scaling.lateness import late, worth
-from controller.scaling.trend import Point
+from controller.scaling.trend import Point, Trend, follow
 
 LIMITS = Limits(least=1, most=50, idle_s=600, cold_start_s=30, wait_s=2, request_s=0.2)
 
@@ -112,6 +112,24 @@ def test_what_is_held_when_a_leader_begins_brings_one_at_once() -> None:
     limits = LIMITS._replace(least=0)
     assert decide(0.0, Seen(1.0, None, requests=2, held=2), Fleet(0), limits, Memory())[0].replicas == 1
     assert decide(0.0, Seen(60.0, None, requests=2, held=2), Fleet(0), limits, Memory())[0].replicas == 0
+
+
+def test_clumps_of_requests_are_not_held_against_forecasts() -> None:
+    """Room for them is reckoned from the spread; a load that moves is what forecasts can be wrong about."""
+
+    def off(of: Traffic) -> float:
+        trend, squares = Trend(0.0, 2 * LIMITS.request_s), []
+        for second, work in enumerate(of.work, 1):
+            before, trend = trend.residual_s, follow(trend, float(second), float(work), 30.0)
+            if trend.residual_s > before and second > 600:
+                squares.append((trend.residuals[-1] - 1) ** 2)
+        return float(np.sqrt(np.mean(squares)))
+
+    load = 2.0
+    by_clumps = float(np.sqrt(LIMITS.request_s / load / 30))
+    steady = off(traffic((7200, load)))
+    assert steady < by_clumps
+    assert off(traffic(*[(300, 1.4 * load), (300, 0.6 * load)] * 12)) > 3 * by_clumps
 
 
 def test_lateness_falls_with_room_and_rises_with_spread() -> None:

@@ -129,7 +129,7 @@ class Daemon:
         one["State"] = {"Status": "running", "Running": True, "ExitCode": 0}
         for port in host.get("PortBindings") or {}:
             if image == LISTENS:
-                runner = self._sites.setdefault(container, web.AppRunner(web.Application()))
+                runner = self._sites.setdefault(container, web.AppRunner(_engine()))
                 number = await _listen(runner)
                 bound = [{"HostIp": "127.0.0.1", "HostPort": str(number)}]
                 one["NetworkSettings"]["Ports"][port] = bound
@@ -168,6 +168,17 @@ class Daemon:
     async def _close(self, container: str) -> None:
         if (site := self._sites.pop(container, None)) is not None:
             await asyncio.shield(site.cleanup())
+
+
+def _engine() -> web.Application:
+    """An OpenAI-HTTP server with the model `m`."""
+
+    async def models(_request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    return app
 
 
 async def _listen(runner: web.AppRunner) -> int:

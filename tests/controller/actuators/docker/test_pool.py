@@ -54,7 +54,7 @@ async def test_a_replica_is_a_container_that_listens(pool: DockerPool, daemon: D
     assert running == (ServerRef(http=f"http://127.0.0.1:{port}"), container[:12], None)
     labels = one["Config"]["Labels"]
     assert (labels["enginehouse.registry"], labels["enginehouse.replica"]) == ("house", "chat.00000a")
-    assert await pool.found() == [Found("chat.00000a", running.handle)]
+    assert (await pool.found()).found == [Found("chat.00000a", running.handle)]
 
 
 async def test_a_start_that_was_begun_is_taken_over(pool: DockerPool, daemon: Daemon) -> None:
@@ -67,7 +67,7 @@ async def test_a_start_that_was_begun_is_taken_over(pool: DockerPool, daemon: Da
     half.cancel()
     await asyncio.gather(half, return_exceptions=True)
     await gone.close()
-    assert {one.replica for one in await other.found()} == {"chat.00000a", "chat.00000b"}
+    assert {one.replica for one in (await other.found()).found} == {"chat.00000a", "chat.00000b"}
     await asyncio.gather(*(other.stop(replica(name), CHAT) for name in ("chat.00000a", "chat.00000b")))
     assert len(daemon.created) == 2
     assert not daemon.containers
@@ -95,7 +95,7 @@ async def test_containers_of_others_are_left_alone(pool: DockerPool, daemon: Dae
     """Of another registry on the same daemon, even where it has a replica of the same name."""
     other = docker_pool(daemon, registry="shed")
     await other.start(replica(), CHAT)
-    assert await pool.found() == []
+    assert (await pool.found()).found == []
     await pool.stop(replica(), CHAT)
     assert daemon.names() == {"enginehouse-shed-chat.00000a"}
     await other.close()
@@ -107,7 +107,7 @@ async def test_what_has_ended_is_not_found_and_taken_away(
     """What its log said last is in ours."""
     await pool.start(replica(), CHAT)
     await daemon.end(daemon.created[0])
-    assert await pool.found() == []
+    assert (await pool.found()).found == []
     assert not daemon.containers
     assert "out of memory" in caplog.records[-1].__dict__["said"]
 
