@@ -10,7 +10,6 @@ line is `RESULT {json}`; exit 1 where a panel has neither, 2 where there is no P
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -25,8 +24,10 @@ from typing import Any
 
 from openai import OpenAIError
 
+from bench import campaign
 from bench.boards.events import Events
 from bench.boards.prometheus import CONFIG, Prometheus, PrometheusMissingError, checked, find, scraping
+from bench.build import BenchError
 from bench.containers.client import DASHBOARDS, panels_of, with_values
 from bench.containers.docker import ROOT, StepError, wait_until
 from enginehouse.local.ports import free_port
@@ -106,25 +107,28 @@ def checked_boards(program: Path, load_s: int) -> dict[str, Any]:
 
 def main() -> int:
     """Run it; nothing is left running."""
-    parser = argparse.ArgumentParser(prog="python -m bench.boards", description=__doc__)
+    parser = campaign.parser(__doc__, "python -m bench.boards --seconds 40")
     parser.add_argument("--prometheus", help="program; default: the one on PATH")
     parser.add_argument("--seconds", type=int, default=40, help="how long the load lasts")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    return campaign.concluded(lambda: judged(options.prometheus, options.seconds))
+
+
+def judged(prometheus: str | None, load_s: int) -> dict[str, Any]:
+    """What was shown, and what went wrong, if anything. Raises BenchError without a Prometheus."""
     try:
-        program = find(arguments.prometheus)
+        program = find(prometheus)
     except PrometheusMissingError as error:
-        _say(f"error: {error}")
-        return 2
+        raise BenchError(str(error)) from error
     begun_s = time.monotonic()
     try:
-        result = checked_boards(program, arguments.seconds)
+        result = checked_boards(program, load_s)
         problem = "; ".join(result["without_reason"]) or None
     except (StepError, OpenAIError) as error:
         result, problem = {}, str(error)
         _say(f"error: {error}")
     told = {"ok": problem is None, "problem": problem, "took_s": round(time.monotonic() - begun_s, 1)}
-    _say("RESULT " + json.dumps({**told, **result}))
-    return 0 if problem is None else 1
+    return {**told, **result}
 
 
 if __name__ == "__main__":
