@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{time.monotonic() - begun:5.0f} s  {line}\n")
 
     found = rows(chosen.seeds, chosen.processes, log)
-    console = Console(width=120)
+    console = Console(width=135)
     console.print(printed(found))
     if chosen.out is not None:
         chosen.out.mkdir(parents=True, exist_ok=True)
