@@ -195,7 +195,7 @@ def measured(seeds: int, processes: int, out: Path | None) -> dict[str, Any]:
         sys.stderr.write(f"{time.monotonic() - begun:5.0f} s  {line}\n")
 
     found = rows(seeds, processes, log)
-    Console(width=120).print(printed(found))
+    Console(width=135).print(printed(found))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         with (out / "packing.csv").open("w", encoding="utf-8", newline="") as file:
