@@ -546,6 +546,7 @@ async def test_of_each_first_token_it_is_told_whether_it_was_late(fleet: Fleet) 
         fleet.others = [Deployment(name="d", model="m", scaling=scaling)]
         fleet.register(*fleet.endpoints)
         asked = fleet.ask(0, answer=Timed())
+        await asyncio.sleep(0.01)  # the loop's clock counts milliseconds
         engine.let(1)
         await asked
         assert fleet.observed.were_late == late

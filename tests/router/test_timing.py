@@ -143,9 +143,9 @@ def test_late_tokens_are_counted_by_the_deployments_target_or_else_the_profiles(
     group = GroupCounts()
     for target_s, missed in ((None, 1), (0.2, 1), (0.01, 2)):
         group.itl_target_s = target_s
-        group.answered(Usage(), Timing(itl_s=0.1), 0.05)
+        group.answered(Timing(itl_s=0.1), 0.05)
         assert group.itl_missed == missed
-    group.answered(Usage(), Timing(), 0.05)
+    group.answered(Timing(), 0.05)
     assert (group.paced, group.engine_timed) == (3, 0), "what is not known is not counted as good"
 
 
