@@ -18,6 +18,7 @@ from msgspec import Struct
 from inference.request import InferenceRequest, Usage
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs
+from router.attention import Attention, weighed
 from router.block_hashes import block_hashes
 from router.breaker import CLOSED
 from router.config import RouterConfig
@@ -49,11 +50,13 @@ class Dispatched(Struct, frozen=True, gc=False):
 
     charge: Charge
     ahead: int
-    """Uncached prompt tokens there, its own among them."""
+    """Uncached prompt tokens there, its own among them, with what attention adds."""
     belief: Belief
     at_s: float
     idle_ttft_s: float
     """Forecast of its first token, were there nothing else."""
+    cached: int = 0
+    """Tokens of its prompt that were believed to be there."""
 
 
 class Expected(NamedTuple):
@@ -77,6 +80,7 @@ class Deciding:
         self._config = config
         self._indexes: dict[str, tuple[int, PrefixIndex]] = {}
         self._block_tokens: dict[str, int] = {}
+        self._attention: dict[str, Attention] = {}
         self._policies: dict[tuple[str, str], tuple[Knobs, Policy]] = {}
         self._rows: dict[str, tuple[Sequence[Endpoint], Sequence[_Row]]] = {}
 
@@ -95,7 +99,13 @@ class Deciding:
         seed = 0 if request.lora is None else request.lora.task_id
         size = self._blocks_of(request.model, endpoints)
         blocks = block_hashes(ids, size, seed)
-        return Ask(len(ids), max(0, tokens - len(ids)), blocks, tenant, session, None, size, seed)
+        share = self.attention(request.model)
+        return Ask(len(ids), max(0, tokens - len(ids)), blocks, tenant, session, None, size, seed, share)
+
+    def attention(self, model: str) -> float:
+        """What an uncached token counts more for each token before it, as far as first tokens tell."""
+        known = self._attention.get(model)
+        return 0.0 if known is None else known.share
 
     def candidates(
         self,
@@ -232,8 +242,8 @@ class Deciding:
         policy.chosen(ask, view, now_s)
         uncached = view.uncached_tokens(ask)
         charge = Charge(uncached, ask.prompt_tokens, ask.output_tokens, now_s)
-        idle_s = self.forecasts.of(endpoint.name).ttft_s(uncached)
-        return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s, idle_s)
+        idle_s, cached = self.forecasts.of(endpoint.name).ttft_s(uncached), view.cached_tokens
+        return Dispatched(charge, view.prefill_tokens + uncached, belief, now_s, idle_s, cached)
 
     def watch(
         self,
@@ -253,24 +263,37 @@ class Deciding:
         if goes_on:
             lease.first_token(sent.at_s)
         elif request.stream:
-            trace.on_first_token = partial(self._first_token, endpoint, sent, lease, clock)
+            trace.on_first_token = partial(self._first_token, request.model, endpoint, sent, lease, clock)
         elif request.inputs is None:
             lease.foretell(sent.at_s + self.forecasts.of(endpoint).ttft_s(sent.ahead))
 
-    def _first_token(self, endpoint: str, sent: Dispatched, lease: Lease, clock: Callable[[], float]) -> None:
+    def _first_token(
+        self, model: str, endpoint: str, sent: Dispatched, lease: Lease, clock: Callable[[], float]
+    ) -> None:
         now_s = clock()
         lease.first_token(now_s)
         self.ledger.of(endpoint).first_tokens += 1
-        self.forecasts.of(endpoint).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
+        self.learn_ttft(model, endpoint, sent, now_s)
+
+    def learn_ttft(self, model: str, endpoint: str, sent: Dispatched, now_s: float) -> None:
+        """A request's first token came: what forecasts and the share of attention follow."""
+        ttft_s, own = now_s - sent.at_s, sent.charge
+        self.forecasts.of(endpoint).saw_ttft(sent.ahead, ttft_s, now_s)
+        if sent.ahead == own.uncached:  # no other prompt was to be computed there
+            known = self._attention.get(model)
+            if known is None:
+                known = self._attention[model] = Attention()
+            known.saw_ttft(own.prompt - sent.cached, sent.cached, ttft_s)
 
     def expected(self, ask: Ask, choices: Iterable[Candidate]) -> Expected:
         """The soonest first token among those `choices` that are ready and let requests in."""
         soonest = Expected(inf, inf)
+        whole = weighed(ask.prompt_tokens, 0, ask.attention)
         for choice in choices:
             if choice.endpoint.state == "ready" and choice.breaker_admits:
                 forecast, view = self.forecasts.of(choice.endpoint.name), choice.view
                 ttft_s = forecast.ttft_s(view.prefill_tokens + view.uncached_tokens(ask))
-                soonest = min(soonest, Expected(ttft_s, forecast.ttft_s(ask.prompt_tokens)))
+                soonest = min(soonest, Expected(ttft_s, forecast.ttft_s(whole)))
         return soonest
 
     def answered(
@@ -287,11 +310,10 @@ class Deciding:
         timing = timed(usage, sent.at_s, first_s, now_s)
         if timing is UNTIMED:
             return timing
-        forecast = self.forecasts.of(endpoint)
         if first_s is None and timing.ttft_s is not None:
-            forecast.saw_ttft(sent.ahead, timing.ttft_s, now_s)
+            self.learn_ttft(model, endpoint, sent, sent.at_s + timing.ttft_s)
         if timing.itl_s:
-            forecast.saw_itl(self.ledger.of(endpoint).decoding, timing.itl_s, now_s)
+            self.forecasts.of(endpoint).saw_itl(self.ledger.of(endpoint).decoding, timing.itl_s, now_s)
         return timing
 
     def heard(self, model: str, endpoint: Endpoint, ask: Ask, now_s: float) -> None:
@@ -331,6 +353,8 @@ class Deciding:
         self._block_tokens.clear()  # read anew: an engine may have come that has other blocks
         for model in self._indexes.keys() - models:
             del self._indexes[model]
+        for model in self._attention.keys() - models:
+            del self._attention[model]
         for _, index in self._indexes.values():
             index.retain(names)
         for group in [group for group in self._policies if group[0] not in models]:

@@ -21,9 +21,11 @@ from router.forecast import Forecast
 from router.view import EndpointView
 from telemetry.request_trace import AttemptTrace
 
-PROGRESS = 0.4
+PROGRESS = 0.5
 """Share of an engine's forecast pace at which the prompt at its head is taken to advance. Chunks of other
 prompts and decode steps come in between; guessing too much costs far more than guessing too little."""
+HOPED_PROGRESS = 0.8
+"""The same for `EndpointView.hoped_tokens`."""
 REPORT_TTL_S = 10.0
 """How long what another gateway said counts."""
 
@@ -37,7 +39,7 @@ class Charge(Struct, frozen=True, gc=False):
     """What one request costs an endpoint, in tokens."""
 
     uncached: int
-    """Of the prompt, to be computed."""
+    """Of the prompt, to be computed, with what attention adds."""
     prompt: int = 0
     output: int = 0
     """Expected."""
@@ -61,7 +63,7 @@ class EndpointLoad:
 
     requests: int = 0
     prefill_tokens: int = 0
-    """Uncached prompt tokens of the requests whose first token has not come yet."""
+    """Uncached prompt tokens of the requests whose first token has not come yet, with what attention adds."""
     prompts: OrderedDict[Lease, None] = field(default_factory=OrderedDict)
     """Whose tokens those are, as they were dispatched: the first is taken to be computed now."""
     head_s: float = 0.0
@@ -132,10 +134,10 @@ class EndpointLoad:
             due_s, lease = foretold.popleft()
             lease.first_token(due_s)
 
-    def computed_tokens(self, tokens_per_s: float, now_s: float) -> int:
+    def computed_tokens(self, tokens_per_s: float, now_s: float, progress: float = PROGRESS) -> int:
         """Of `prefill_tokens`, those that are likely done: of the prompt at the head, at most all of it."""
         for head in self.prompts:
-            return min(head.uncached, max(0, int((now_s - self.head_s) * tokens_per_s * PROGRESS)))
+            return min(head.uncached, max(0, int((now_s - self.head_s) * tokens_per_s * progress)))
         return 0
 
     def decode_tokens(self, step_s: float, now_s: float) -> int:
@@ -164,11 +166,14 @@ class EndpointLoad:
             self.catch_up(now_s)
         decoding = self.decoding
         step_s = forecast.step_base_s + forecast.step_each_s * (decoding or 1)
-        requests, prefill, decode, age_s = self.requests, self.prefill_tokens, 0, 0.0
+        requests, prefill, decode, hoped, age_s = self.requests, self.prefill_tokens, 0, 0, 0.0
         if self.prompts:
-            prefill -= self.computed_tokens(forecast.prefill_tokens_per_s, now_s)
-        if decoding:
-            decode = self.decode_tokens(step_s, now_s)
+            pace = forecast.prefill_tokens_per_s
+            computed = self.computed_tokens(pace, now_s)
+            prefill, hoped = prefill - computed, self.computed_tokens(pace, now_s, HOPED_PROGRESS) - computed
+        if decoding:  # `decode_tokens`, written out: a call for each of many endpoints is what costs here
+            grown, most = int((decoding * now_s - self.decode_begins_s) / step_s), self.decode_output_tokens
+            decode = self.decode_prompt_tokens + (most if grown > most else max(0, grown))
         if self.others:
             for other in self.others.values():
                 other_age_s = now_s - other.at_s
@@ -190,6 +195,7 @@ class EndpointLoad:
                 step_s,
                 weight,
                 surcharge,
+                hoped,
                 age_s,
             ),
         )

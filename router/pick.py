@@ -66,14 +66,15 @@ def pick(
     pool = open_ones if len(open_ones) == 1 else _pool(profile, knobs, open_ones)
     views = [choice.view for choice in pool]
     costs = policy.costs(ask, views, now_s)
-    scores = dict(zip([view.name for view in views], costs, strict=True))
+    scores = {view.name: cost for view, cost in zip(views, costs, strict=True)}
     least = min(costs)
     if least == inf:
         return Decision(None, "policy_takes_none", scores, knobs.policy)
     place = 0
     if len(pool) > 1:
-        best = [place for place, cost in enumerate(costs) if cost == least]
-        place = best[0] if len(best) == 1 else tie_break(best)
+        place = costs.index(least)
+        if costs.count(least) > 1:
+            place = tie_break([place for place, cost in enumerate(costs) if cost == least])
     chosen = pool[place].endpoint
     return Decision(chosen, _reason(chosen, profile), scores, knobs.policy, views[place])
 

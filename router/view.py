@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from router.attention import weighed
+
 
 class Ask(NamedTuple):
     """What one request asks of an endpoint."""
@@ -27,6 +29,8 @@ class Ask(NamedTuple):
     """Tokens of each of `blocks`."""
     seed: int = 0
     """What sets its blocks apart from others of the same tokens: an adapter."""
+    attention: float = 0.0
+    """What an uncached token counts more for each token before it; `router.attention`."""
 
 
 class EndpointView(NamedTuple):
@@ -38,7 +42,7 @@ class EndpointView(NamedTuple):
     requests: int = 0
     """In flight, credited at dispatch."""
     prefill_tokens: int = 0
-    """Uncached prompt tokens dispatched to it whose first token has not come yet."""
+    """Uncached tokens, with what attention adds, of prompts sent there whose first token has not come yet."""
     decode_tokens: int = 0
     """Tokens that the requests past their first token hold in its KV cache."""
     cached_tokens: int = 0
@@ -51,12 +55,17 @@ class EndpointView(NamedTuple):
     """Share of the traffic it is meant to take beside others (canaries)."""
     surcharge_tokens: int = 0
     """What else sending the request there costs, as prompt tokens: an adapter that it lacks."""
+    hoped_tokens: int = 0
+    """Of `prefill_tokens`, those that are done as well if all goes about as fast as is forecast."""
     age_s: float = 0.0
     """Of the oldest figure in here that others reported; what this process did itself has no age."""
 
     def uncached_tokens(self, ask: Ask) -> int:
-        """What of the prompt it would have to compute; the last token always."""
-        return max(1, ask.prompt_tokens - self.cached_tokens) + self.surcharge_tokens
+        """What of the prompt it would have to compute, with what attention adds; the last token always."""
+        uncached = max(1, ask.prompt_tokens - self.cached_tokens)
+        if ask.attention:
+            uncached = weighed(uncached, ask.prompt_tokens - uncached, ask.attention)
+        return uncached + self.surcharge_tokens
 
     def ttft_s(self, ask: Ask) -> float:
         """Forecast of the time to the request's first token, if it were sent there now."""

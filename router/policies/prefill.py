@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from router.attention import weighed
 from router.policies.options import Memoryless, Option
 from router.view import Ask, EndpointView
 
 ALIKE = 2.0
 """Forecasts of engines of one kind are apart by chance. Below this factor between the slowest and the fastest
 all are taken to be as fast as their mean: going by the difference costs more than it tells."""
+
+SHORT_S = 0.25
+"""A first token that comes within it is early enough for any prompt."""
 
 
 def paces(views: Sequence[EndpointView]) -> Sequence[float]:
@@ -32,12 +36,14 @@ class Product(Memoryless):
     OPTIONS: ClassVar[Mapping[str, Option]] = {}
 
     def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
-        prompt = ask.prompt_tokens
+        prompt, half = ask.prompt_tokens, ask.attention / 2
+        first = 1.0 + ask.attention * prompt
         return [  # `uncached_tokens`, written out: the default policy is on every request's path
             (
                 view.prefill_tokens
                 + view.surcharge_tokens
                 + (uncached if (uncached := prompt - view.cached_tokens) > 1 else 1)
+                * (first - half * uncached)
             )
             * (view.requests + 1)
             / (pace * view.slots)
@@ -46,24 +52,38 @@ class Product(Memoryless):
 
 
 class PredictedTtft(Memoryless):
-    """The time to this request's first token, and something for what it delays the others there."""
+    """The time to this request's first token, and what its prefill means for others.
+
+    For those under way there it is a delay. For those to come it takes room in a cache that may have the same
+    elsewhere: each uncached token counts `reuse` more, whatever attention makes of it. A first token that is
+    later than it would be with nothing cached and nobody there counts as later still, so that what a cached
+    prompt may wait for its engine goes by its length.
+    """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "externality": Option(0.3, 0, 100, "what a second of delay for another request counts"),
-        "request_tokens": Option(100, 0, 1e6, "prompt tokens that each request in flight counts for"),
+        "externality": Option(0.35, 0, 100, "what a second of delay for another request counts"),
+        "request_tokens": Option(60, 0, 1e6, "prompt tokens that each request in flight counts for"),
+        "reuse": Option(2.5, 0, 100, "what an uncached token counts more, for those who come later"),
+        "lateness_s": Option(0.5, 0, 3600, "seconds that a first token later than its prompt alone counts"),
     }
 
-    def __init__(self, externality: float, request_tokens: float) -> None:
+    def __init__(self, externality: float, request_tokens: float, reuse: float, lateness_s: float) -> None:
         self._externality = externality
         self._request_tokens = request_tokens
+        self._reuse = reuse
+        self._lateness_s = lateness_s
 
     def costs(self, ask: Ask, views: Sequence[EndpointView], now_s: float) -> Sequence[float]:
-        alpha, each = self._externality, self._request_tokens
+        alpha, each, reuse, prompt = self._externality, self._request_tokens, self._reuse, ask.prompt_tokens
+        alone = weighed(prompt, 0, ask.attention)
         costs = []
         for view, pace in zip(views, paces(views), strict=True):
             uncached = view.uncached_tokens(ask)
-            tokens = view.prefill_tokens + uncached + view.requests * (alpha * uncached + each)
-            costs.append(tokens / pace + view.step_s)
+            ttft_s = (view.prefill_tokens - view.hoped_tokens + uncached) / pace
+            others = view.requests * (alpha * uncached + each) + reuse * max(1, prompt - view.cached_tokens)
+            cost = ttft_s + others / pace
+            late = ttft_s > max(SHORT_S, alone / pace)
+            costs.append(cost + self._lateness_s if late else cost)
         return costs
 
 

@@ -173,6 +173,7 @@ class _Gateway:
         self._to_tell: list[tuple[Endpoint, Ask]] = []
 
     def hold(self, request: Request, ask: Ask, now_s: float) -> list[Dispatch]:
+        ask = ask._replace(attention=self._deciding.attention(MODEL))
         order = ask.deadline_s if self._hold.deadline and ask.deadline_s is not None else request.arrival_s
         insort(self.held, _Held(order, request.number, request, ask))
         return self._release(now_s)
@@ -180,8 +181,7 @@ class _Gateway:
     def first_token(self, job: Job, place: int, now_s: float) -> list[Dispatch]:
         lease, sent = self._leases[job.request.number]
         lease.first_token(now_s)
-        name = self._endpoints[place].name
-        self._deciding.forecasts.of(name).saw_ttft(sent.ahead, now_s - sent.at_s, now_s)
+        self._deciding.learn_ttft(MODEL, self._endpoints[place].name, sent, now_s)
         return self._release(now_s)
 
     def ended(self, job: Job, place: int, now_s: float) -> list[Dispatch]:

@@ -114,14 +114,12 @@ class HoldingGateway:
     def arrived(self, request: Request, now_s: float) -> Sequence[Dispatch]:
         isolated_s = _prefill_s(self._card, request.prompt_tokens, 0)
         due_s = now_s + max(self._knobs.ttft_target_s, 2 * isolated_s)
-        item = _Item(
-            request, ask_of(request, due_s), "critical" if request.critical else "sheddable", isolated_s
-        )
+        ask = ask_of(request, due_s)._replace(attention=self._deciding.attention(MODEL))
+        item = _Item(request, ask, "critical" if request.critical else "sheddable", isolated_s)
         if len(self.queue) == 0:
             if self._may_go(item, now_s) == "go":
                 return self._go(item, None, now_s)
             self._drain.began(now_s)
-        ask = item.ask
         tenant, tokens = request.tenant if self._fair else "", ask.prompt_tokens + ask.output_tokens
         ahead = self.queue.ahead_tokens(tenant, 1.0, item.priority) + tokens
         wait_s = self._drain.seconds_for(ahead, now_s)
@@ -148,12 +146,9 @@ class HoldingGateway:
         sent = self._sent[job.request.number]
         sent.lease.first_token(now_s)
         self._work_s[engine] -= sent.cost_s
-        name = self._endpoints[engine].name
-        forecast = self._deciding.forecasts.of(name)
         took_s = now_s - sent.dispatched.at_s
-        forecast.saw_ttft(sent.dispatched.ahead, took_s, now_s)
-        uncached = sent.dispatched.charge.uncached
-        idle_s = _prefill_s(self._card, job.request.prompt_tokens, job.request.prompt_tokens - uncached)
+        self._deciding.learn_ttft(MODEL, self._endpoints[engine].name, sent.dispatched, now_s)
+        idle_s = _prefill_s(self._card, job.request.prompt_tokens, sent.dispatched.cached)
         self._places.learn(sent.place, took_s, idle_s)
         return self._release(now_s)
 
@@ -230,8 +225,7 @@ class HoldingGateway:
 
     def _cost_s(self, item: _Item, choice: Candidate) -> float:
         """Seconds of prefill that the request is for the engine."""
-        tokens = item.ask.prompt_tokens
-        return _prefill_s(self._card, tokens, tokens - choice.view.uncached_tokens(item.ask))
+        return _prefill_s(self._card, item.ask.prompt_tokens, choice.view.cached_tokens)
 
     def _ttft_s(self, item: _Item, choice: Candidate) -> float:
         """By the engine's card: a line through all lengths foretells too much for short prompts."""

@@ -147,9 +147,24 @@ def test_product_weighs_uncached_tokens_by_batch() -> None:
 
 def test_predicted_ttft_counts_the_delay_of_others() -> None:
     views = [a(requests=8), b(prefill_tokens=1000)]
-    assert best(make("predicted-ttft", {"externality": 0}), views) == "a"
+    assert best(make("predicted-ttft", {"externality": 0, "request_tokens": 100}), views) == "a"
     assert best(make("predicted-ttft"), views) == "b"
     assert views[1].ttft_s(ASK) == pytest.approx(2000 / 20_000 + 0.03)
+
+
+def test_predicted_ttft_waits_for_a_cached_prompt_by_its_length() -> None:
+    """What a prompt that is cached waits for its engine is bounded by what it takes alone."""
+    for tokens in (10_000, 40_000):
+        ask = Ask(tokens, 1)
+        for share, taken in ((0.5, "a"), (6, "b")):
+            warm = a(cached_tokens=tokens - 100, prefill_tokens=int(share * tokens))
+            assert best(make("predicted-ttft"), [warm, b()], ask) == taken
+    busy = a(cached_tokens=39_900, prefill_tokens=60_000)
+    indifferent = {"externality": 0, "request_tokens": 0, "reuse": 0, "lateness_s": 0}
+    assert best(make("predicted-ttft", {**indifferent, "reuse": 1}), [busy, b()], Ask(40_000, 1)) == "a"
+    assert best(make("predicted-ttft", {**indifferent, "lateness_s": 0}), [busy, b()], Ask(40_000, 1)) == "b"
+    late = {**indifferent, "reuse": 1, "lateness_s": 5}
+    assert best(make("predicted-ttft", late), [busy, b()], Ask(40_000, 1)) == "b"
 
 
 def test_engines_of_one_kind_are_taken_to_be_equally_fast() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from router.ledger import PROGRESS, Charge, EndpointLoad, Lease
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.forecast import Forecast
+from router.ledger import HOPED_PROGRESS, PROGRESS, Charge, EndpointLoad, Lease
 
 PACE = 10_000.0
 
@@ -57,3 +61,31 @@ def test_a_whole_answers_first_token_is_taken_to_come_when_it_is_due() -> None:
         load.catch_up(2.0)
         assert (load.prefill_tokens, load.decoding, here.first_s) == (0, 1, 2.0)
     assert (load.requests, load.decoding, len(load.foretold)) == (0, 0, 0)
+
+
+def test_what_may_be_done_too_is_told_apart() -> None:
+    """Of the prompt at the head, and no more than what is left of it."""
+    load, forecast = EndpointLoad(), Forecast()
+    pace = forecast.prefill_tokens_per_s
+    with Lease(load, Charge(8000, at_s=0.0)), Lease(load, Charge(500, at_s=0.0)):
+        seen = [load.view("a", 8, 1.0, forecast, at_s, 0, 0) for at_s in (0.0, 0.1, 0.45, 9.0)]
+    done = [8500 - view.prefill_tokens for view in seen]
+    assert done == [0, int(0.1 * pace * PROGRESS), int(0.45 * pace * PROGRESS), 8000]
+    hoped = [one + view.hoped_tokens for one, view in zip(done, seen, strict=True)]
+    assert hoped == [0, int(0.1 * pace * HOPED_PROGRESS), int(0.45 * pace * HOPED_PROGRESS), 8000]
+
+
+@given(
+    decoding=st.integers(1, 64),
+    output=st.integers(0, 5_000),
+    begun_s=st.floats(0, 3_000),
+    now_s=st.floats(0, 100),
+)
+def test_views_count_decode_tokens_as_the_ledger_does(
+    decoding: int, output: int, begun_s: float, now_s: float
+) -> None:
+    """The written out sum is the one of `decode_tokens`."""
+    load = EndpointLoad(decoding, decoding=decoding, decode_prompt_tokens=7, decode_output_tokens=output)
+    load.decode_begins_s = begun_s
+    view = load.view("a", 64, 1.0, Forecast(), now_s, 0, 0)
+    assert view.decode_tokens == load.decode_tokens(view.step_s, now_s)
