@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import msgspec
 from aiohttp import web
 
 from gateway.admin import require_admin
+from gateway.json_answer import json_answer
 from model_registry.demand.demand import WorkerDemand, since
 from model_registry.demand.store import DemandStore
 from model_registry.errors import RegistryError
@@ -101,6 +101,6 @@ def demand_routes(store: DemandStore, snapshot: Callable[[], Snapshot]) -> list[
 
     async def demand(request: web.Request) -> web.Response:
         require_admin(snapshot(), request)
-        return web.Response(body=msgspec.json.encode(await store.gather()), content_type="application/json")
+        return json_answer(await store.gather())
 
     return [web.get("/admin/v1/demand", demand)]

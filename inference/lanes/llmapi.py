@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from inference.classify import classify_error
-from inference.errors import AdapterUnsendableError, ProtocolError, StreamBrokenError
+from inference.errors import AdapterUnsendableError, StreamBrokenError
 from inference.lanes.adapter import no_adapter
 from inference.lanes.options import OptionTensors
-from inference.lanes.outputs import cached_tokens, engine_times, is_finished, text
+from inference.lanes.outputs import cached_tokens, engine_times, is_finished, text, told_error
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.lanes.text import Deltas, prompt_text
 from inference.request import InferenceRequest, Lora, Usage
@@ -161,10 +160,9 @@ class LlmApiReader:
         return not self._lane.proves_end or is_finished(self._last or {})
 
     def _failed(self, outputs: dict[str, Any]) -> None:
-        if "error" not in outputs:
-            raise ProtocolError(f"a response without text_output: {', '.join(outputs)[:80] or 'nothing'}")
+        error = told_error(outputs, "text_output")
         self._over = True
-        self._sink.lost(classify_error(200, str(outputs["error"])))
+        self._sink.lost(error)
 
     def _usage(self, last: dict[str, Any]) -> Usage:
         blocks = self._lane.schema.tokens_per_block

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from inference.errors import ProtocolError
+from inference.classify import classify_error
+from inference.errors import InferenceError, ProtocolError
 from inference.request import EngineTimes
 
 outputs_of = msgspec.json.Decoder(dict[str, Any]).decode
@@ -38,6 +39,13 @@ def text(outputs: Mapping[str, Any], name: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise ProtocolError(f"output {name} should be text and is {str(value)[:40]!r}")
+
+
+def told_error(outputs: Mapping[str, Any], expected: str) -> InferenceError:
+    """What a response without the output `expected` says went wrong. Raises ProtocolError: nothing."""
+    if "error" not in outputs:
+        raise ProtocolError(f"a response without {expected}: {', '.join(outputs)[:80] or 'nothing'}")
+    return classify_error(200, str(outputs["error"]))
 
 
 def is_finished(outputs: Mapping[str, Any]) -> bool:

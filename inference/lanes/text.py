@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from inference.classify import classify_error
-from inference.errors import ProtocolError, StreamBrokenError
+from inference.errors import StreamBrokenError
 from inference.lanes.adapter import LoraTensors
 from inference.lanes.options import OptionTensors
-from inference.lanes.outputs import cached_tokens, engine_times, is_finished, number, text
+from inference.lanes.outputs import cached_tokens, engine_times, is_finished, number, text, told_error
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
@@ -184,10 +183,9 @@ class TextReader:
         self._sink.end(self._reason(at_limit), self._usage(self._last))
 
     def _failed(self, outputs: dict[str, Any]) -> None:
-        if "error" not in outputs:
-            raise ProtocolError(f"a response without text_output: {', '.join(outputs)[:80] or 'nothing'}")
+        error = told_error(outputs, "text_output")
         self._over = True
-        self._sink.lost(classify_error(200, str(outputs["error"])))
+        self._sink.lost(error)
 
     def _reason(self, at_limit: bool) -> FinishReason | None:
         if at_limit:

@@ -13,11 +13,10 @@ from typing import Any
 
 import msgspec
 
-from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.adapter import LoraTensors
 from inference.lanes.options import OptionTensors, words_list
-from inference.lanes.outputs import cached_tokens, engine_times, is_finished, outputs_of
+from inference.lanes.outputs import cached_tokens, engine_times, is_finished, outputs_of, told_error
 from inference.lanes.sampling import SamplingTensors, unsupported
 from inference.request import InferenceRequest, Usage
 from inference.schema import Schema
@@ -210,10 +209,9 @@ class BareReader:
         return list(ids)
 
     def _failed(self, outputs: dict[str, Any]) -> None:
-        if "error" not in outputs:
-            raise ProtocolError(f"a response without output_ids: {', '.join(outputs)[:80] or 'nothing'}")
+        error = told_error(outputs, "output_ids")
         self._over = True
-        self._sink.lost(classify_error(200, str(outputs["error"])))
+        self._sink.lost(error)
 
     def _reason(self, last: dict[str, Any]) -> FinishReason | None:
         """Why the answer ended; None when it is not whole."""

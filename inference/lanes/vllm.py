@@ -11,10 +11,9 @@ from typing import Any
 
 import msgspec
 
-from inference.classify import classify_error
 from inference.errors import ProtocolError, StreamBrokenError
 from inference.lanes.adapter import no_adapter
-from inference.lanes.outputs import number, text
+from inference.lanes.outputs import number, text, told_error
 from inference.lanes.sampling import unsupported
 from inference.lanes.text import prompt_text
 from inference.lanes.vllm_parameters import check_options, sampling_parameters, stops_told
@@ -137,10 +136,9 @@ class VllmReader:
         return options is None or not (options.kept_stop and options.stop_token_ids)
 
     def _failed(self, outputs: dict[str, Any]) -> None:
-        if "error" not in outputs:
-            raise ProtocolError(f"a response without text_output: {', '.join(outputs)[:80] or 'nothing'}")
+        error = told_error(outputs, "text_output")
         self._over = True
-        self._sink.lost(classify_error(200, str(outputs["error"])))
+        self._sink.lost(error)
 
 
 def _scores(told: str, top: int) -> list[TokenScore]:
