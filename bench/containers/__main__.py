@@ -47,6 +47,8 @@ class Check:
 
     def __init__(self, compose: Compose, ports: dict[str, str], debian: bool) -> None:
         self._compose, self._ports, self._debian = compose, ports, debian
+        self._staying = set(STAYING) if debian else {*STAYING, "jaeger", "grafana"}
+        """Services that run until they are ended; the others are jobs."""
         self.result: dict[str, Any] = {"parts": "debian" if debian else "images", "seconds": {}}
 
     @contextmanager
@@ -110,7 +112,7 @@ class Check:
             raise StepError(f"{error}\n{logs}") from error
 
     def _all_well(self, timeout_s: float) -> None:
-        services = STAYING if self._debian else {*STAYING, "jaeger", "grafana"}
+        services = self._staying
 
         def well() -> bool:
             now = [one for one in self._compose.containers() if one.service in services]
@@ -156,8 +158,9 @@ class Check:
     def _crash_each(self, client: Client, traffic: Traffic) -> None:
         """Each main process killed, as the kernel does when memory runs out: Docker starts it again."""
         crashes = self.result["crashed"] = {}
-        for victim in self._victims():
-            with self.step(f"{victim.service} crashed and healed"):
+        for known in self._victims():
+            with self.step(f"{known.service} crashed and healed"):
+                victim = self._as_it_was(known)
                 traffic.since()
                 killed_s = time.monotonic()
                 self._kill_process(victim)
@@ -179,8 +182,16 @@ class Check:
 
     def _victims(self) -> list[Container]:
         """One container of each service that stays."""
-        running = [one for one in self._compose.containers() if one.status == "running"]
+        running = [one for one in self._compose.containers() if one.service in self._staying]
         return list({one.service: one for one in running}.values())
+
+    def _as_it_was(self, known: Container) -> Container:
+        """The container, looked at again. Raises StepError where it has died without our doing."""
+        found = next((one for one in self._compose.of(known.service) if one.name == known.name), None)
+        if found is None or found.status != "running" or found.started_at != known.started_at:
+            said = self._compose("logs", "--tail", "40", known.service)
+            raise StepError(f"{known.name} has died, though nobody killed it: {said}")
+        return found
 
     def _healed(
         self, victim: Container, client: Client, traffic: Traffic, killed_s: float, *, by_docker: bool
