@@ -41,8 +41,8 @@ _NOTHING = Belief()
 _NOWHERE: Mapping[int, int] = MappingProxyType({})
 _NONE_HELD: Mapping[str, int] = MappingProxyType({})
 _ALWAYS: Mapping[str, float] = MappingProxyType({})
-_Row = tuple[Endpoint, str, str, int, float, EndpointLoad, Forecast]
-"""An endpoint, its name, lane and slots, and what is known of it."""
+_Row = tuple[Endpoint, str, str, str, bool, int, float, EndpointLoad, Forecast]
+"""An endpoint, its name, lane and profile, whether it is ready, slots and weight, and what is known of it."""
 
 
 class Dispatched(Struct, frozen=True, gc=False):
@@ -129,7 +129,8 @@ class Deciding:
             block_tokens = block_tokens or self._blocks_of(model, endpoints)
         config, surcharge = self._config, 0
         found = []
-        for endpoint, name, lane, slots, weight, load, forecast in self._rows_of(model, endpoints):
+        rows = self._rows_of(model, endpoints)
+        for endpoint, name, lane, profile, is_ready, slots, weight, load, forecast in rows:
             if lanes is not None and lane not in lanes:
                 continue
             admits = load.breaker is CLOSED or load.prove(config) or load.breaker.admits(now_s, config)
@@ -139,7 +140,7 @@ class Deciding:
             if lacks_adapter is not None:
                 surcharge = ADAPTER_TOKENS if lacks_adapter(name) else 0
             view = load.view(name, slots, weight, forecast, now_s, cached, surcharge)
-            found.append(Candidate(endpoint, view, admits))
+            found.append(Candidate(endpoint, view, profile, is_ready, admits))
         return found
 
     def _believed(
@@ -187,6 +188,8 @@ class Deciding:
                 one,
                 one.name,
                 one.lane,
+                one.profile,
+                one.state == "ready",
                 one.max_concurrency,
                 one.weight,
                 load_of(one.name),
@@ -290,8 +293,8 @@ class Deciding:
         soonest = Expected(inf, inf)
         whole = weighed(ask.prompt_tokens, 0, ask.attention)
         for choice in choices:
-            if choice.endpoint.state == "ready" and choice.breaker_admits:
-                forecast, view = self.forecasts.of(choice.endpoint.name), choice.view
+            if choice.is_ready and choice.breaker_admits:
+                forecast, view = self.forecasts.of(choice.view.name), choice.view
                 ttft_s = forecast.ttft_s(view.prefill_tokens + view.uncached_tokens(ask))
                 soonest = min(soonest, Expected(ttft_s, forecast.ttft_s(whole)))
         return soonest

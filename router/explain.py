@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from router.pick import Candidate, Decision
 from router.profiles import Wish
@@ -154,7 +155,7 @@ def _nearest(decision: Decision) -> list[tuple[str, float]]:
 
 def _candidate(each: Candidate, considered: Considered, why_left: WhyLeft) -> dict[str, Any]:
     name = each.endpoint.name
-    seen = each.view._asdict()
+    seen = asdict(each.view)
     return {
         "endpoint": name,
         "profile": each.endpoint.profile,

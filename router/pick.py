@@ -22,6 +22,9 @@ class Candidate(Struct, frozen=True, gc=False):
 
     endpoint: Endpoint
     view: EndpointView
+    profile: str
+    is_ready: bool
+    """The endpoint's: to read them off each of many is what a decision would mostly be."""
     breaker_admits: bool = True
 
 
@@ -56,7 +59,7 @@ def pick(
         choice
         for choice in choices
         if choice.breaker_admits
-        and choice.endpoint.state == "ready"
+        and choice.is_ready
         and choice.view.weight > 0
         and choice.view.name not in excluded
     ]
@@ -81,14 +84,14 @@ def pick(
 
 def _pool(profile: str, knobs: Knobs, open_ones: Sequence[Candidate]) -> Sequence[Candidate]:
     """Those of one profile: the wanted one, if it is there and, where it spills, has a slot free."""
-    wanted = [choice for choice in open_ones if choice.endpoint.profile == profile]
+    wanted = [choice for choice in open_ones if choice.profile == profile]
     if wanted and (not knobs.spill_when_full or _any_free(wanted)):
         return wanted
-    offered = {choice.endpoint.profile for choice in open_ones}
+    offered = {choice.profile for choice in open_ones}
     if len(offered) == 1:
         return open_ones
     pools = [
-        [choice for choice in open_ones if choice.endpoint.profile == one]
+        [choice for choice in open_ones if choice.profile == one]
         for one in stand_ins(profile, offered, knobs)
         if one in offered
     ]
@@ -113,10 +116,10 @@ def _reason(chosen: Endpoint, profile: str) -> str:
 def _why_none(choices: Sequence[Candidate], excluded: set[str]) -> str:
     if not choices:
         return "no_endpoint_registered"
-    if all(choice.endpoint.state != "ready" for choice in choices):
+    if not any(choice.is_ready for choice in choices):
         return "none_ready"
-    if all(choice.view.weight == 0 for choice in choices if choice.endpoint.state == "ready"):
+    if all(choice.view.weight == 0 for choice in choices if choice.is_ready):
         return "weight_0"
-    if all(choice.endpoint.name in excluded for choice in choices if choice.endpoint.state == "ready"):
+    if all(choice.view.name in excluded for choice in choices if choice.is_ready):
         return "all_tried"
     return "breakers_open"

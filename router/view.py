@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from router.attention import weighed
 
 
@@ -33,7 +35,7 @@ class Ask(NamedTuple):
     """What an uncached token counts more for each token before it; `router.attention`."""
 
 
-class EndpointView(NamedTuple):
+class EndpointView(Struct, frozen=True, gc=False):
     """One endpoint that may serve the request, when the decision is made."""
 
     name: str

@@ -75,7 +75,8 @@ def test_the_ledger_gives_back_whatever_happens() -> None:
             assert (view.requests, view.prefill_tokens, view.decode_tokens) == (1, *held)
             raise ValueError
         lease.first_token(3.0)
-        assert ledger.view(A, forecast, 9.0)[2:5] == (0, 0, 0)
+        view = ledger.view(A, forecast, 9.0)
+        assert (view.requests, view.prefill_tokens, view.decode_tokens) == (0, 0, 0)
     view = ledger.view(B, forecast, 9.0, 5, 7)
     known = {"prefill_tokens_per_s": forecast.prefill_tokens_per_s, "step_s": forecast.step_s(0)}
     assert view == EndpointView("b", 8, cached_tokens=5, surcharge_tokens=7, **known)

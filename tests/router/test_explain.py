@@ -19,7 +19,8 @@ ID = "0123456789abcdef01234567"
 
 def considered(chosen: Endpoint | None = A) -> Considered:
     def candidate(one: Endpoint, prefill_tokens: int = 0, admits: bool = True) -> Candidate:
-        return Candidate(one, EndpointView(one.name, 8, prefill_tokens=prefill_tokens), admits)
+        view = EndpointView(one.name, 8, prefill_tokens=prefill_tokens)
+        return Candidate(one, view, one.profile, one.state == "ready", admits)
 
     choices = [
         candidate(A, 100),

@@ -38,7 +38,7 @@ def endpoint(name: str, profile: str = "balanced", state: str = "ready", slots: 
 
 def choice(one: Endpoint, requests: int = 0, breaker_admits: bool = True, weight: float = 1.0) -> Candidate:
     view = EndpointView(one.name, one.max_concurrency, requests, weight=weight)
-    return Candidate(one, view, breaker_admits)
+    return Candidate(one, view, one.profile, one.state == "ready", breaker_admits)
 
 
 def picked(

@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from model_registry.knobs import Knobs
 from router.policies import GROUP, PolicyError, make, names
@@ -32,11 +33,11 @@ def best(policy: Policy, views: Sequence[EndpointView], ask: Ask = ASK, now_s: f
 
 
 def a(**known: float) -> EndpointView:
-    return EndpointView("a", 8)._replace(**known)  # type: ignore[arg-type]
+    return replace(EndpointView("a", 8), **known)  # type: ignore[arg-type]
 
 
 def b(**known: float) -> EndpointView:
-    return EndpointView("b", 8)._replace(**known)  # type: ignore[arg-type]
+    return replace(EndpointView("b", 8), **known)  # type: ignore[arg-type]
 
 
 VIEW = st.builds(
@@ -62,7 +63,7 @@ def test_every_policy_rates_every_view_and_takes_one_of_them(
     name: str, views: list[EndpointView], ask: Ask
 ) -> None:
     """Wherever there are endpoints of some weight, one may be taken; no cost is NaN."""
-    views = [view._replace(name=str(place)) for place, view in enumerate(views)]
+    views = [replace(view, name=str(place)) for place, view in enumerate(views)]
     policy = make(name)
     for now_s in (0.0, 1.0):
         costs = policy.costs(ask, views, now_s)
@@ -80,7 +81,7 @@ def test_round_robin_takes_turns_and_lets_new_endpoints_in_at_once() -> None:
 
 
 def test_least_requests_counts_slots() -> None:
-    assert best(make("least-requests"), [a(requests=4), b(requests=5)._replace(slots=16)]) == "b"
+    assert best(make("least-requests"), [a(requests=4), b(requests=5, slots=16)]) == "b"
 
 
 def test_least_tokens_counts_uncached_ones() -> None:
@@ -108,7 +109,7 @@ def test_consistent_hash_keeps_prompts_apart_from_load_until_it_is_too_much() ->
         assert best(policy, views[::-1], ask) == home, "the order of endpoints must not matter"
         without = [view for view in views if view.name != "a"]
         assert home == "a" or best(policy, without, ask) == home, "the others' prompts stay"
-        loaded = [view._replace(requests=7 if view.name == home else 1) for view in views]
+        loaded = [replace(view, requests=7 if view.name == home else 1) for view in views]
         assert best(policy, loaded, ask) != home
 
 
@@ -132,7 +133,7 @@ def test_sticky_stays_until_the_wait_is_too_long() -> None:
     policy = make("sticky", {"max_penalty_s": 0.5})
     warm = a(cached_tokens=800, prefill_tokens=9_999)
     assert best(policy, [warm, b()]) == "a"
-    assert best(policy, [warm._replace(prefill_tokens=10_001), b()]) == "b"
+    assert best(policy, [a(cached_tokens=800, prefill_tokens=10_001), b()]) == "b"
     assert best(policy, [a(cached_tokens=799, prefill_tokens=9_999), b()]) == "b", "not warm enough"
 
 
