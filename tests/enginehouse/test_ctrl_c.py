@@ -66,6 +66,8 @@ def held(path: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        while signal.sigtimedwait({signal.SIGIO}, 0) is not None:
+            pass  # of an earlier lease
         yield
     finally:
         os.close(descriptor)
