@@ -13,6 +13,10 @@ from router.forecast import COMMON, Line
 
 LEAST_TOKENS = 4096
 """Of a prompt that something can be learned from: a shorter one's first token takes steps, not tokens."""
+TYPICAL = 3e-5
+"""Where learning begins: what attention's multiplications are beside all others of a dense model of 8 to 70
+billion parameters, 2 x layers x width / parameters. From 0, the first long prompts make an engine seem so
+slow that it got no more to prove otherwise."""
 MOST = 1e-3
 """Of the share; what would be more is chance."""
 _SPAN_TOKENS = 16_384.0
@@ -27,9 +31,10 @@ class Attention:
     """The share of one model: seconds per token, over the mean number of tokens before each."""
 
     def __init__(self) -> None:
-        self.share = 0.0
-        """Of a token's own cost, for each token before it. 0: nothing has been learned yet."""
-        self._line = Line(1 / COMMON.prefill_tokens_per_s, 0.0, _SPAN_TOKENS, memory=512, weight=1)
+        self.share = TYPICAL
+        """Of a token's own cost, for each token before it."""
+        token_s = 1 / COMMON.prefill_tokens_per_s
+        self._line = Line(token_s, TYPICAL * token_s, _SPAN_TOKENS, memory=512, weight=1)
 
     def saw_ttft(self, uncached: int, cached: int, ttft_s: float) -> None:
         """A first token came `ttft_s` after its prompt went to an engine that had no other to compute."""

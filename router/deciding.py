@@ -18,7 +18,7 @@ from msgspec import Struct
 from inference.request import InferenceRequest, Usage
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs
-from router.attention import Attention, weighed
+from router.attention import TYPICAL, Attention, weighed
 from router.block_hashes import block_hashes
 from router.breaker import CLOSED
 from router.config import RouterConfig
@@ -105,7 +105,7 @@ class Deciding:
     def attention(self, model: str) -> float:
         """What an uncached token counts more for each token before it, as far as first tokens tell."""
         known = self._attention.get(model)
-        return 0.0 if known is None else known.share
+        return TYPICAL if known is None else known.share
 
     def candidates(
         self,

@@ -61,9 +61,9 @@ class PredictedTtft(Memoryless):
     """
 
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "externality": Option(0.35, 0, 100, "what a second of delay for another request counts"),
-        "request_tokens": Option(60, 0, 1e6, "prompt tokens that each request in flight counts for"),
-        "reuse": Option(2.5, 0, 100, "what an uncached token counts more, for those who come later"),
+        "externality": Option(0.27, 0, 100, "what a second of delay for another request counts"),
+        "request_tokens": Option(150, 0, 1e6, "prompt tokens that each request in flight counts for"),
+        "reuse": Option(3.7, 0, 100, "what an uncached token counts more, for those who come later"),
         "lateness_s": Option(0.5, 0, 3600, "seconds that a first token later than its prompt alone counts"),
     }
 

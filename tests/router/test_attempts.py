@@ -310,12 +310,15 @@ async def test_a_conversation_returns_to_where_its_beginning_was_computed(fleet:
 
 
 async def test_a_first_token_is_expected_after_what_is_ahead(fleet: Fleet) -> None:
-    """At the soonest endpoint, or at the one that is asked for; alone, it would come sooner."""
+    """At the soonest endpoint, or at the one that is asked for; alone, it would come sooner.
+
+    0.03 s, and 2,000 tokens at 20,000/s, 3 % dearer by the 1,000 that stand before each in the mean.
+    """
     request = InferenceRequest("r", "m", True, 1, prompt_ids=[1] * 2000, end_id=END)
     job = Job(request, Wish(MODEL, "balanced", "default"), 2001, fleet.trace())
     soonest, at_b = fleet.router.expected(job), fleet.router.expected(job, "b")
-    assert soonest.ttft_s == soonest.isolated_s == at_b.isolated_s == pytest.approx(0.13, abs=0.001)
-    assert at_b.ttft_s == pytest.approx(50.13, abs=0.001)
+    assert soonest.ttft_s == soonest.isolated_s == at_b.isolated_s == pytest.approx(0.133, abs=0.0005)
+    assert at_b.ttft_s == pytest.approx(50.133, abs=0.0005)
     fleet.register()
     assert fleet.router.expected(job).ttft_s == float("inf")
 

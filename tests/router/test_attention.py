@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_registry.entities import Endpoint
-from router.attention import LEAST_TOKENS, Attention, weighed
+from router.attention import LEAST_TOKENS, TYPICAL, Attention, weighed
 from router.config import RouterConfig
 from router.deciding import Deciding, Dispatched
 from router.ledger import Charge
@@ -57,15 +57,15 @@ def test_only_prompts_that_were_alone_are_learned_from() -> None:
     deciding = Deciding(RouterConfig())
     sent = Dispatched(Charge(20_000, 20_000), 60_000, Belief(), 0.0)
     deciding.learn_ttft("m", "a", sent, 9.0)
-    assert deciding.attention("m") == 0
+    assert deciding.attention("m") == TYPICAL
     for n in range(50):
         tokens = 5_000 + 900 * n
         alone = Dispatched(Charge(tokens, tokens), tokens, Belief(), 0.0)
         deciding.learn_ttft("m", "a", alone, took_s(tokens, 0))
     assert deciding.attention("m") == pytest.approx(SHARE, rel=0.2)
-    assert deciding.attention("other") == 0
+    assert deciding.attention("other") == TYPICAL
     deciding.retain([ENDPOINT])
-    assert deciding.attention("m") == 0
+    assert deciding.attention("m") == TYPICAL
 
 
 @given(
