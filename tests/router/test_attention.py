@@ -55,12 +55,12 @@ def test_parts_of_a_prompt_weigh_what_it_weighs_as_a_whole() -> None:
 
 def test_only_prompts_that_were_alone_are_learned_from() -> None:
     deciding = Deciding(RouterConfig())
-    sent = Dispatched(Charge(20_000, 20_000), 60_000, Belief(), 0.0)
+    sent = Dispatched(Charge(20_000, 20_000), 60_000, Belief(), 0.0, 0.0)
     deciding.learn_ttft("m", "a", sent, 9.0)
     assert deciding.attention("m") == TYPICAL
     for n in range(50):
         tokens = 5_000 + 900 * n
-        alone = Dispatched(Charge(tokens, tokens), tokens, Belief(), 0.0)
+        alone = Dispatched(Charge(tokens, tokens), tokens, Belief(), 0.0, 0.0)
         deciding.learn_ttft("m", "a", alone, took_s(tokens, 0))
     assert deciding.attention("m") == pytest.approx(SHARE, rel=0.2)
     assert deciding.attention("other") == TYPICAL
