@@ -195,9 +195,7 @@ class GrpcCall:
 
     async def _read_all(self) -> None:
         async with asyncio.timeout(self._first_s):
-            await self._stream.write(self._message)
-            self._message = None  # the weights of an adapter must not live as long as the answer
-            await self._stream.done_writing()
+            await self._write()
             response = await self._stream.read()
         while response is not grpc.aio.EOF:
             self._answer.take(response)
@@ -207,6 +205,17 @@ class GrpcCall:
         if await self._stream.code() is not grpc.StatusCode.OK:
             raise StreamBrokenError(f"the stream ended with {await self._stream.details()}")
         self._answer.complete()
+
+    async def _write(self) -> None:
+        try:
+            await self._stream.write(self._message)
+            await self._stream.done_writing()
+        except asyncio.InvalidStateError:  # the call is over already, as where a connection is refused
+            none = grpc.aio.Metadata()
+            code, details = await self._stream.code(), await self._stream.details()
+            raise grpc.aio.AioRpcError(code, none, none, details) from None
+        finally:
+            self._message = None  # the weights of an adapter must not live as long as the answer
 
 
 class _Answer:

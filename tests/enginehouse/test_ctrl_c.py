@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
@@ -61,17 +62,24 @@ async def test_a_load_test_says_how_far_it_came(tmp_path: Path) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Nobody else can open the file meanwhile: a lease; the kernel sends SIGIO when somebody tries."""
+    """Nobody else can open the file meanwhile: a lease. The kernel sends SIGIO when somebody tries."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        while signal.sigtimedwait({signal.SIGIO}, 0) is not None:
-            pass  # of an earlier lease
         yield
     finally:
         os.close(descriptor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
+
+
+def wait_in_open(pid: int) -> None:
+    """Until a thread of the process waits to open what is held. Others may have tried before it."""
+    assert signal.sigtimedwait({signal.SIGIO}, 20)
+    deadline_s = monotonic() + 20
+    while not any("lease" in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/wchan")):
+        assert monotonic() < deadline_s, "the process has not come so far"
+        sleep(0.01)
 
 
 def test_an_engine_is_fetched_whole_or_not_at_all(package: Path, state: Path, tmp_path: Path) -> None:
@@ -79,7 +87,7 @@ def test_an_engine_is_fetched_whole_or_not_at_all(package: Path, state: Path, tm
     before = names(tmp_path)
     fetch = ("engines", "fetch", package.name, str(tmp_path / "served"), "--state-dir", str(state))
     with held(state / "engines" / package.name / "engine" / "config.json"), begun(*fetch) as process:
-        assert signal.sigtimedwait({signal.SIGIO}, 20)
+        wait_in_open(process.pid)
         begun_to_copy = set(names(tmp_path)) - set(before)
         assert said_at_ctrl_c(process).endswith("stopped: nothing was fetched")
     assert begun_to_copy
@@ -90,7 +98,7 @@ def test_an_engine_is_published_whole_or_not_at_all(package: Path, state: Path, 
     before = names(tmp_path)
     publish = ("engines", "publish", str(package), "--state-dir", str(state))
     with held(package / "engine" / "config.json"), begun(*publish) as process:
-        assert signal.sigtimedwait({signal.SIGIO}, 20)
+        wait_in_open(process.pid)
         assert said_at_ctrl_c(process) == "stopped: nothing was published"
     assert names(tmp_path) == before
 
