@@ -21,7 +21,8 @@ from inference.embeddings import FLOAT_BYTES, normalised
 from inference.request import EmbeddingInput, InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Endpoint, Model
-from router.attempts import Job, Router
+from router.attempts import Router
+from router.job import Job
 from router.profiles import resolve
 from router.request_batches import EMBEDDING_LANES, RequestBatches
 from tenancy.limits import TenantLimits

@@ -54,8 +54,9 @@ from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
-from router.attempts import Finished, Job, Router
+from router.attempts import Finished, Router
 from router.errors import PassedOnError
+from router.job import Job
 from router.profiles import BATCH_JOB, TIERS, Wish, resolve
 from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing

@@ -23,7 +23,7 @@ from inference.errors import InferenceError, ProtocolError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
 from inference.sink import Call, Delta, TokenScore
 from inference.sink import FinishReason as EngineReason
-from router.attempts import Outcome
+from router.answer import Outcome
 from telemetry.request_trace import AttemptTrace
 
 _STOP_GRACE_S = 0.01

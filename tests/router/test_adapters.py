@@ -30,8 +30,10 @@ from inference.sink import Call, Delta, FinishReason, Sink, TokenScore
 from inference.tokenizer import ModelTokenizer
 from model_registry.entities import Adapter, Endpoint, Model, ServerRef
 from model_registry.snapshot import Snapshot
-from router.attempts import Finished, Job, Outcome, Router
+from router.answer import Outcome
+from router.attempts import Finished, Router
 from router.config import RouterConfig
+from router.job import Job
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
 from telemetry.request_trace import AttemptTrace

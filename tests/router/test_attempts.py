@@ -25,10 +25,12 @@ from inference.schema import Schema, Tensor
 from inference.sink import Call, FinishReason
 from model_registry.entities import Endpoint, Model
 from model_registry.snapshot import Snapshot
-from router.attempts import Finished, Job, Outcome, Router
+from router.answer import Outcome
+from router.attempts import Finished, Router
 from router.breaker import Breaker
 from router.config import RouterConfig
 from router.errors import AttemptsExhaustedError, NoEndpointsError
+from router.job import Job
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
 from telemetry.request_trace import AttemptTrace, RequestTrace
@@ -316,11 +318,11 @@ async def test_a_first_token_is_expected_after_what_is_ahead(fleet: Fleet) -> No
     """
     request = InferenceRequest("r", "m", True, 1, prompt_ids=[1] * 2000, end_id=END)
     job = Job(request, Wish(MODEL, "balanced", "default"), 2001, fleet.trace())
-    soonest, at_b = fleet.router.expected(job), fleet.router.expected(job, "b")
+    soonest, at_b = fleet.router.picker.expected(job), fleet.router.picker.expected(job, "b")
     assert soonest.ttft_s == soonest.isolated_s == at_b.isolated_s == pytest.approx(0.133, abs=0.0005)
     assert at_b.ttft_s == pytest.approx(50.133, abs=0.0005)
     fleet.register()
-    assert fleet.router.expected(job).ttft_s == float("inf")
+    assert fleet.router.picker.expected(job).ttft_s == float("inf")
 
 
 async def test_what_the_server_refuses_is_not_tried_elsewhere(fleet: Fleet) -> None:

@@ -40,7 +40,7 @@ class ColdFleet(Fleet):
         holding = HoldingConfig(max_requests=max_requests, max_tokens=5000)
         super().__init__({}, RouterConfig(no_endpoint_timeout_s=0.3, holding=holding))
         self.calls = 0
-        self.router.queueing.on_held = self._called
+        self.router.queueing.holding.on_held = self._called
         self.says(status())
 
     def _called(self) -> None:

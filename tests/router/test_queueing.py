@@ -20,10 +20,12 @@ from inference.sink import Call, FinishReason
 from model_registry.entities import Deployment, Endpoint, Model, Scaling
 from model_registry.knobs import BUILT_IN, Knobs
 from model_registry.snapshot import Snapshot, Stored
-from router.attempts import Finished, Job, Outcome, Router
+from router.answer import Outcome
+from router.attempts import Finished, Router
 from router.config import RouterConfig
 from router.errors import NoEndpointsError, QueueFullError, QueueTimeoutError
 from router.fair_queue import BURST_TOKENS, Priority
+from router.job import Job
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
 from telemetry.request_trace import AttemptTrace

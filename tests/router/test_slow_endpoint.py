@@ -16,9 +16,10 @@ from inference.push_http import Timeouts
 from inference.request import InferenceRequest
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
-from router.attempts import Job, Router
+from router.attempts import Router
 from router.config import RetryConfig, RouterConfig
 from router.errors import AttemptsExhaustedError
+from router.job import Job
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing

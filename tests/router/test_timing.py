@@ -18,9 +18,10 @@ from inference.request import EngineTimes, InferenceRequest, Usage
 from inference.schema import Schema, Tensor
 from model_registry.entities import Deployment, Endpoint, Model, Scaling
 from model_registry.snapshot import Snapshot
-from router.attempts import Job, Router
+from router.attempts import Router
 from router.config import RouterConfig
 from router.demand import GroupCounts
+from router.job import Job
 from router.profiles import Wish
 from router.timing import Timing, timed
 from router.window import Limits, Window
