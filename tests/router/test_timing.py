@@ -28,7 +28,7 @@ from router.window import Limits, Window
 from telemetry import names
 from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing
-from tests.router.test_attempts import Collected, Observed
+from tests.router.two_engines import Collected, Observed
 
 MODEL = Model(name="m", context_length=1000)
 SCALED = Deployment(name="d", model="m", scaling=Scaling(pool="p", ttft_s=0.5, itl_s=0.004))
