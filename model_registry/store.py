@@ -19,7 +19,7 @@ from model_registry.build_jobs.keys import Keys as BuildKeys
 from model_registry.changes import ChangeRecord, Contents, Position
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
-from model_registry.entities import Adapter, ApiKey, Endpoint, EndpointState, Model
+from model_registry.entities import Adapter, Endpoint, EndpointState, Model
 from model_registry.errors import LeadershipLostError, RegistryBusyError, RevokedKeyError, UnknownObjectError
 from model_registry.history import FieldChange, Kept, field_changes, kept_of
 from model_registry.keys import KIND_INDEX, Keys
@@ -27,6 +27,7 @@ from model_registry.kinds import Ref, encode, ref_of
 from model_registry.leadership import Leadership, boot_s
 from model_registry.scripting import Scripts
 from model_registry.snapshot import Snapshot, Stored
+from model_registry.tenants import ApiKey
 
 ATTEMPTS = 32
 """Tries of a write whose registry changes under it; each later one waits a little longer."""

@@ -12,10 +12,10 @@ from msgspec import Struct, field
 from inference.request import InferenceRequest, Usage
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs
+from model_registry.tenants import Priority
 from router.cohorts import Lead
 from router.demand import GroupCounts, Waiting
 from router.explain import Considered
-from router.fair_queue import Priority
 from router.places import Place
 from router.profiles import Wish
 from router.view import Ask, Policy

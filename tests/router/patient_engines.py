@@ -19,10 +19,10 @@ from inference.sink import Call, FinishReason
 from model_registry.entities import Endpoint, Model
 from model_registry.knobs import BUILT_IN, Knobs
 from model_registry.snapshot import Snapshot, Stored
+from model_registry.tenants import Priority
 from router.answer import Outcome
 from router.attempts import Finished, Router
 from router.config import RouterConfig
-from router.fair_queue import Priority
 from router.job import Job
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
