@@ -17,10 +17,10 @@ from inference.request import Usage
 from model_registry.knobs import Knobs
 from model_registry.snapshot import Snapshot
 from router.admission import allowed_ttft_s
+from router.admission_gate import AdmissionGate
 from router.config import RouterConfig
 from router.deciding import Dispatched
 from router.demand import Waiting
-from router.gate import Gate
 from router.holding import Holding
 from router.job import Job
 from router.job_places import JobPlaces
@@ -61,7 +61,7 @@ class Queueing:
         self._loop = asyncio.get_running_loop()
         self._siblings = Siblings(knobs, self._release)
         self._job_places = JobPlaces(places, self._siblings, snapshot, knobs)
-        self._gate = Gate(snapshot, picker.expected, observer, knobs)
+        self._gate = AdmissionGate(snapshot, picker.expected, observer, knobs)
         self.queues = Queues(
             config.no_endpoint_timeout_s,
             snapshot,

@@ -15,9 +15,9 @@ from functools import partial
 from model_registry.knobs import Knobs
 from model_registry.snapshot import Snapshot
 from router.admission import Verdict, service
+from router.admission_gate import AdmissionGate
 from router.errors import ColdModelError, NoEndpointsError, RouterError
 from router.fair_queue import FairQueue
-from router.gate import Gate
 from router.holding import Holding, Outlook, reason_of
 from router.job import Job
 from router.job_places import JobPlaces
@@ -46,7 +46,7 @@ class Queues:
         places: Places,
         job_places: JobPlaces,
         siblings: Siblings,
-        gate: Gate,
+        gate: AdmissionGate,
         holding: Holding,
         observer: QueueObserver,
         knobs: Callable[[str], Knobs],

@@ -1,4 +1,4 @@
-"""Gate: admission's verdicts on live requests. Owned by one event loop.
+"""Admission gate: admission's verdicts on live requests. Owned by one event loop.
 
 Gathers the values that `router.admission` and `router.shedding` decide by: forecasts, the queue, knobs.
 """
@@ -27,7 +27,7 @@ _ERRORS: dict[str, type[NoRoomError]] = {
 }
 
 
-class Gate:
+class AdmissionGate:
     """One gateway process's."""
 
     def __init__(
