@@ -15,7 +15,7 @@ from tests.enginehouse.test_shown_commands import OPTIONS
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").rglob("*.md"))]
 TOP = sorted(path.name for path in Path().iterdir() if path.is_dir() and path.name.isidentifier())
-_CODE = re.compile(r"```.*?```|`[^`\n]+`|^ {4}\S.*$", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"```.*?```|`[^`\n]+`|^ {4}\S[^\n]*$", re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"(?:^ *|[`$] ?)enginehouse ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", re.MULTILINE)
 _MODULE = re.compile(rf"python -m ((?:{'|'.join(TOP)})[a-z_.]*[a-z])")
 _TARGET = re.compile(r"(?:^ *|[`$] ?)make ([a-z][a-z-]*)", re.MULTILINE)
