@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from inference.adapters import Adapters
 from inference.client import ModelClients
-from inference.embeddings import most_inputs
 from inference.errors import InferenceError, UnsupportedFeatureError
 from inference.request import Usage
 from inference.schema import Schema
@@ -120,7 +119,7 @@ class Router:
             for endpoint in self._snapshot().endpoints.get(model, ())
             if endpoint.state == "ready" and endpoint.lane in lanes
         ]
-        limits = [most_inputs(Schema.from_dict(dict(one.server_schema))) for one in endpoints]
+        limits = [Schema.from_dict(dict(one.server_schema)).most_inputs for one in endpoints]
         return len(endpoints), min((limit for limit in limits if limit is not None), default=None)
 
     def coming(self, model: str, selection: Selection | None) -> Outlook | None:
