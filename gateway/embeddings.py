@@ -16,7 +16,7 @@ from gateway.entry import Arrived, Entry
 from gateway.limits import estimated_tokens, reserve
 from gateway.operations.embedding import Embedding
 from gateway.shadow.watched import Watched
-from gateway.streaming.choices import WholeChoice
+from gateway.streaming.whole_choice import WholeChoice
 from inference.request import EmbeddingInput, InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from inference.vectors import FLOAT_BYTES, normalised

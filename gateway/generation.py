@@ -45,8 +45,9 @@ from gateway.plain_requests import PlainRequest
 from gateway.prompts import ids_to_route_by, read_prompts, relayed, requests_for
 from gateway.refusal import refuse, timed_out
 from gateway.shadow.watched import Watched
-from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
+from gateway.streaming.choices import Choice, StreamedChoice
 from gateway.streaming.client import PushResponse
+from gateway.streaming.whole_choice import WholeChoice
 from gateway.usage import usage_of
 from inference.adapters import Adapters
 from inference.request import InferenceRequest, Usage
