@@ -114,6 +114,10 @@ batch-jobs: setup-dev ## Run a batch job while its gateways are killed: is every
 live-router: setup-dev ## Try the router live: three gateways before a real Triton with paced engines (6 min)
 	@$(RUN) -m bench.live_router $(ARGS)
 
+.PHONY: chaos
+chaos: setup-dev ## Kill Redis, controller, workers, Tritons while clients stream, let clients leave: is each promise kept? (3 min)
+	@$(RUN) -m bench.chaos $(ARGS)
+
 .PHONY: replay
 replay: setup-dev ## Compare routing, autoscaling and packing with oracles, in replay; at most 30 minutes
 	@status=0; \

@@ -257,7 +257,14 @@ def _byte_level_alphabet() -> dict[str, int]:
 BYTE_LEVEL_ALPHABET = _byte_level_alphabet()
 
 
+_SPACE = chr(0x120)
+"""The byte-level character of a space."""
+
+
 def _byte_level_bytes(token: str) -> bytes:
+    word = token.removeprefix(_SPACE)
+    if word.isascii() and word.isprintable() and " " not in word:  # these stand for themselves
+        return word.encode() if word is token else b" " + word.encode()
     try:
         return bytes([BYTE_LEVEL_ALPHABET[character] for character in token])
     except KeyError:  # an added token with characters outside of the alphabet stands for itself

@@ -149,11 +149,12 @@ def gathered(items: Iterable[Any]) -> Any:
 def joined(values: Iterable[Any], separator: str = "") -> str:
     """The texts of `values`, one after the other; what a template writes with `~` or `join`."""
     parts: list[str] = []
-    size, check, between = 0, budget.get().check_size, len(separator)
+    size, between = 0, len(separator)
     for value in values:
         part = value if value.__class__ is str else str(weighed(value))
         size += len(part) + between
-        check(size)
+        if size > _ON_LOOP_CHARACTERS:  # the least that any rendering may make
+            check_size(size)
         parts.append(part)
     return separator.join(parts)
 

@@ -135,6 +135,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call(__context, __obj, *args, **kwargs)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
+        if obj.__class__ is dict and argument.__class__ is str and argument in obj:  # nearly always
+            return obj[argument]
         return super().getitem(obj, weighed(argument))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:

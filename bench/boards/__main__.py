@@ -10,15 +10,9 @@ line is `RESULT {json}`; exit 1 where a panel has neither, 2 where there is no P
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +23,17 @@ from bench.boards.events import Events
 from bench.boards.prometheus import CONFIG, Prometheus, PrometheusMissingError, checked, find, scraping
 from bench.build import BenchError
 from bench.containers.client import DASHBOARDS, panels_of, with_values
-from bench.containers.docker import ROOT, StepError, wait_until
+from bench.containers.docker import StepError, wait_until
+from bench.up import up
 from enginehouse.local.ports import free_port
 
 STACK = Path(__file__).with_name("stack.yaml")
-UP_WITHIN_S = 180.0
+PACING = "h100-sxm-llama-3.1-8b-fp8"
 
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-@contextmanager
-def stack(folder: Path, metrics_port: int) -> Iterator[dict[str, Any]]:
-    """`enginehouse up`, ready, with the controller's page on a port of its own. Raises StepError."""
-    ready = folder / "ready.json"
-    arguments = ["--stack", str(STACK), "--port", "0", "--workers", "2", "--ready-file", str(ready)]
-    arguments += ["--state-dir", str(folder / "state"), "--pacing", "h100-sxm-llama-3.1-8b-fp8"]
-    environment = {**os.environ, "ENGINEHOUSE_CONTROLLER__METRICS_PORT": str(metrics_port)}
-    with (folder / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "enginehouse", "up", *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    try:
-        wait_until("the stack is up", lambda: ready.exists() or process.poll() is not None, UP_WITHIN_S)
-        if not ready.exists():
-            raise StepError(f"the stack did not start: {(folder / 'up.log').read_text()[-800:]}")
-        yield json.loads(ready.read_text())
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
 
 
 def targets_of(ready: dict[str, Any], metrics_port: int) -> dict[str, list[str]]:
@@ -97,11 +72,12 @@ def checked_boards(program: Path, load_s: int) -> dict[str, Any]:
     metrics_port = free_port()
     with tempfile.TemporaryDirectory(prefix="boards-") as name:
         folder = Path(name)
-        with stack(folder, metrics_port) as ready:
-            targets = targets_of(ready, metrics_port)
+        arguments = ("--stack", str(STACK), "--workers", "2", "--pacing", PACING)
+        with up(folder, *arguments, ENGINEHOUSE_CONTROLLER__METRICS_PORT=str(metrics_port)) as running:
+            targets = targets_of(running.ready, metrics_port)
             with scraping(program, folder, targets) as prometheus:
                 wait_until("all targets are scraped", lambda: set(prometheus.up().values()) == {1.0}, 30)
-                Events(ready, folder).all(load_s)
+                Events(running.ready, folder).all(load_s)
                 return looked_at(prometheus)
 
 

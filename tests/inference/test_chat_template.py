@@ -190,7 +190,8 @@ def test_long_rendering_is_given_up(monkeypatch: pytest.MonkeyPatch, source: str
 
 
 def test_a_long_prompt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_budget, "MAX_PROMPT_CHARACTERS", 100)
+    for bound in ("MAX_PROMPT_CHARACTERS", "_ON_LOOP_CHARACTERS"):
+        monkeypatch.setattr(template_budget, bound, 100)
     with pytest.raises(RequestRefusedError, match="100 characters"):
         render("{% for m in messages %}{{ m.content }}{% endfor %}", [{"content": "x" * 60}] * 2)
 

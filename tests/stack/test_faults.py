@@ -2,105 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import aiohttp
-import msgspec
 import pytest
 
+from bench.chaos import streams
+from bench.chaos.streams import TOKENS, Ending
 from tests.stack.stack import Stack, wait_until
 
 pytestmark = pytest.mark.timed
 
-STREAMS = 50
-TOKENS = 150
-"""Of each; fifty together take several seconds for them, so that a blow comes in their midst."""
 
-
-@dataclass
-class Ending:
-    """How one stream ended for its client."""
-
-    text: str = ""
-    tokens: int | None = None
-    """`usage.completion_tokens`."""
-    done: bool = False
-    """`[DONE]` came."""
-    finish: str | None = None
-    error: str | None = None
-    """Code of an error event or answer."""
-    broken: bool = False
-    """The connection ended within the answer."""
-
-    @property
-    def falsely_clean(self) -> bool:
-        """It looks complete without its end."""
-        return self.done and self.finish is None
-
-    @property
-    def silent(self) -> bool:
-        """Neither a clean end nor a word of why."""
-        return not self.done and self.error is None and not self.broken
-
-
-async def stream(session: aiohttp.ClientSession, stack: Stack, model: str, begun: asyncio.Event) -> Ending:
-    """One long stream, read to whatever end it has."""
-    body = {
-        "model": model,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "messages": [{"role": "user", "content": "Tell me a long story."}],
-        "temperature": 1.0,
-        "max_tokens": TOKENS,
-        "min_tokens": TOKENS,
-    }
-    if model == "depot-chat":
-        del body["min_tokens"]
-    ending = Ending()
-    try:
-        async with session.post(f"{stack.base_url}/chat/completions", json=body) as answer:
-            if answer.status != 200:
-                ending.error = (await answer.json())["error"]["code"]
-                return ending
-            async for line in answer.content:
-                take(ending, line.strip())
-                if ending.text:
-                    begun.set()
-    except aiohttp.ClientError:
-        ending.broken = True
-    finally:
-        begun.set()
-    return ending
-
-
-def take(ending: Ending, line: bytes) -> None:
-    if line == b"data: [DONE]":
-        ending.done = True
-    elif line.startswith(b"data: "):
-        event = msgspec.json.decode(line[6:])
-        if "error" in event:
-            ending.error = event["error"]["code"]
-        elif event.get("usage"):
-            ending.tokens = event["usage"]["completion_tokens"]
-        elif event["choices"]:
-            ending.text += event["choices"][0]["delta"].get("content") or ""
-            ending.finish = event["choices"][0]["finish_reason"] or ending.finish
-
-
-async def while_streaming(stack: Stack, model: str, strike: object) -> list[Ending]:
-    """Run the streams, strike when all have begun, and wait for every ending; nothing may hang."""
-    begun = [asyncio.Event() for _ in range(STREAMS)]
-    async with aiohttp.ClientSession(
-        headers=stack.headers,
-        connector=aiohttp.TCPConnector(limit=0, force_close=True),
-        timeout=aiohttp.ClientTimeout(total=120),
-    ) as session:
-        tasks = [asyncio.create_task(stream(session, stack, model, event)) for event in begun]
-        await asyncio.gather(*(event.wait() for event in begun[: STREAMS // 2]))
-        strike()  # type: ignore[operator]
-        endings = await asyncio.gather(*tasks)
+async def while_streaming(stack: Stack, model: str, strike: Callable[[], None]) -> list[Ending]:
+    """The streams' endings; nothing may hang, and none may look like what it is not."""
+    endings = await streams.while_streaming(stack.base_url, stack.headers, model, strike)
     assert not any(ending.falsely_clean for ending in endings)
     assert not any(ending.silent for ending in endings)
     return endings
@@ -111,20 +27,9 @@ def kill(*processes: object) -> None:
         process.send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
 
 
-async def answers_again(stack: Stack, model: str, timeout_s: float = 60) -> None:
+async def answers_again(stack: Stack, model: str, within_s: float = 60) -> None:
     """The model serves again."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-    async with aiohttp.ClientSession(headers=stack.headers) as session:
-        while True:
-            try:
-                async with session.post(f"{stack.base_url}/chat/completions", json=body) as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            assert asyncio.get_running_loop().time() < deadline, f"{model} does not answer again"
-            await asyncio.sleep(0.1)
+    await streams.answers_again(stack.base_url, stack.headers, model, within_s)
 
 
 async def test_redis_killed_no_request_notices(stack: Stack) -> None:

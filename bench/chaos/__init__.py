@@ -1,0 +1,1 @@
+"""Chaos: what clients see when a part of the stack is killed while they stream, and when they leave."""
