@@ -34,10 +34,11 @@ from bench.tally import LIVE, MODEL, Tally
 from enginehouse.local.redis import find_redis
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
-from model_registry.entities import ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
+from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.errors import RegistryUnavailableError
 from model_registry.snapshot import Stored
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import new_key
 
 SLOTS, SHARE = 64, 0.5

@@ -27,9 +27,10 @@ from bench.tokenizer import CONTEXT_LENGTH
 from enginehouse.local.redis import find_redis
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
-from model_registry.entities import ApiKey, Deployment, Model, ServerRef, Tenant
+from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.snapshot import Stored
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 
 CHAT_MODEL = "stub"
 """Served by the stub's OpenAI API."""

@@ -34,9 +34,10 @@ from inference.schema import recognise
 from inference.segments import SegmentCache
 from inference.tokenizer import ModelTokenizer
 from inference.triton_http import TritonHttp
-from model_registry.entities import ApiKey, Endpoint, Model, Tenant
+from model_registry.entities import Endpoint, Model
 from model_registry.knobs import knobs_of
 from model_registry.snapshot import Snapshot, Stored
+from model_registry.tenants import ApiKey, Tenant
 from router.config import RouterConfig
 from router.deciding import Deciding
 from router.pick import pick

@@ -28,9 +28,9 @@ from enginehouse.local.service import CommandService, Service
 from enginehouse.manifests import ManifestFile, apply_files
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
-from model_registry.entities import ApiKey, Tenant
 from model_registry.snapshot import Stored
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import new_key
 
 STOP_S = 8.0

@@ -11,10 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from enginehouse import builds_api
 from enginehouse.build_here import PlannedStep, as_document, build_here, dry_run, recipe_here
+from enginehouse.build_listing import as_json
 from enginehouse.build_specs import spec_of_file, spec_of_registry
 from enginehouse.build_there import engine_of, follow, outcome
 from enginehouse.build_waiting import somebody_can, why_it_waits
@@ -72,7 +71,7 @@ def run_build(
     by = f"{getpass.getuser()}@{socket.gethostname()}"
     build = asyncio.run(builds_api.ask(connection, recipe.asked(asked.store or "", by)))
     if asked.detach:
-        _print(_json(build) if asked.json else build.id)
+        _print(as_json(build) if asked.json else build.id)
         if build.state == "queued":
             builders = asyncio.run(builds_api.builders(connection))
             if not somebody_can(build.asked, builders):
@@ -104,10 +103,6 @@ def _spec(asked: Asked, connection: Connection | None) -> EngineSpec:
 def _engine(engine: Engine, asked: Asked) -> str:
     """As `enginehouse apply` takes it."""
     return engine.model_dump_json(indent=2) if asked.json else to_yaml([engine]).rstrip()
-
-
-def _json(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
 def _shown(recipe: Recipe, steps: list[PlannedStep]) -> str:

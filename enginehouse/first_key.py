@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from enginehouse.errors import CommandError, MachineError
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
-from model_registry.entities import ApiKey, Tenant
 from model_registry.errors import RegistryUnavailableError
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import new_key
 
 

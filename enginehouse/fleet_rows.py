@@ -31,7 +31,7 @@ class GroupFigures(NamedTuple):
 
 
 class DeploymentRow(NamedTuple):
-    """One deployment."""
+    """A deployment: what it has, what it should have, and how its requests fare."""
 
     name: str
     model: str

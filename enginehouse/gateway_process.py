@@ -126,7 +126,7 @@ class GatewayProcess:
         self._exchange_gossip(settings.slices.report_s)
         self.demand_store = DemandStore.of(self._redis, settings.registry)
         self.demand = DemandReports(self.demand_store, self.router.demanded, life or token_hex(8), ended)
-        self.router.queueing.on_held = self.demand.urgent
+        self.router.queueing.holding.on_held = self.demand.urgent
         self._kv_source = TrtllmServe()
         self.kv_reading = KvReading(
             {"trtllm-serve": self._kv_source},

@@ -46,7 +46,7 @@ async def create_key(
 ) -> str:
     """A new API key of a tenant, in clear: the registry keeps its hash alone.
 
-    `scope`: `models`, `profiles` and `expires_at` of `model_registry.entities.ApiKey`.
+    `scope`: `models`, `profiles` and `expires_at` of `model_registry.tenants.ApiKey`.
     """
     async with AdminClient(connection) as api:
         answer = await api.post("keys", {"name": name, "tenant": tenant, "admin": admin, **(scope or {})})

@@ -30,13 +30,15 @@ from pydantic import ValidationError
 from gateway.api.errors import INVALID_REQUEST, PERMISSION, ApiError, bad_request
 from gateway.json_answer import json_answer
 from model_registry import pool_conflicts
-from model_registry.entities import ApiKey, Endpoint, Profile
+from model_registry.entities import Endpoint, Profile
 from model_registry.errors import ManifestErrors, NameTakenError, RegistryUnavailableError, UnknownObjectError
 from model_registry.history import Kept, earlier, field_changes
 from model_registry.kinds import DECLARED, Ref, kind_named, kind_of, ref_of
 from model_registry.manifests import parse_manifests, to_manifest
 from model_registry.snapshot import Snapshot, Stored
-from model_registry.store import Applied, RegistryStore
+from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey
+from model_registry.transactions import Applied
 from model_registry.watcher import Watcher
 from router.policies import PolicyError, make
 from tenancy.keys import authenticate, new_key

@@ -16,12 +16,13 @@ from gateway.entry import Arrived, Entry
 from gateway.limits import estimated_tokens, reserve
 from gateway.operations.embedding import Embedding
 from gateway.shadow.watched import Watched
-from gateway.streaming.choices import WholeChoice
-from inference.embeddings import FLOAT_BYTES, normalised
+from gateway.streaming.whole_choice import WholeChoice
 from inference.request import EmbeddingInput, InferenceRequest, Usage
 from inference.tokenizer import ModelTokenizer, Tokenizers
+from inference.vectors import FLOAT_BYTES, normalised
 from model_registry.entities import Endpoint, Model
-from router.attempts import Job, Router
+from router.attempts import Router
+from router.job import Job
 from router.profiles import resolve
 from router.request_batches import EMBEDDING_LANES, RequestBatches
 from tenancy.limits import TenantLimits

@@ -56,7 +56,7 @@ class Entry(Struct, eq=False):
     allowed_s: float | None = None
     """The longest it may take, where its tenant's policy says so."""
     spare: Callable[[Endpoint], bool] | None = None
-    """Which endpoints have room for it, where it may use spare capacity only (`router.attempts.Job`)."""
+    """Which endpoints have room for it, where it may use spare capacity only (`router.job.Job`)."""
     api: ApiRequest | None = None
     wish: Wish | None = None
     events: Events | None = None

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from gateway.api.errors import shape_of
-from model_registry.entities import Fallback, Model
+from model_registry.entities import Model
 from model_registry.snapshot import Snapshot
+from model_registry.tenants import Fallback
 from router.errors import UnknownModelError
 from router.profiles import FALLBACK, Wish, resolve
 from tenancy.policy import EffectivePolicy

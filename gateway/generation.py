@@ -45,8 +45,9 @@ from gateway.plain_requests import PlainRequest
 from gateway.prompts import ids_to_route_by, read_prompts, relayed, requests_for
 from gateway.refusal import refuse, timed_out
 from gateway.shadow.watched import Watched
-from gateway.streaming.choices import Choice, StreamedChoice, WholeChoice
+from gateway.streaming.choices import Choice, StreamedChoice
 from gateway.streaming.client import PushResponse
+from gateway.streaming.whole_choice import WholeChoice
 from gateway.usage import usage_of
 from inference.adapters import Adapters
 from inference.request import InferenceRequest, Usage
@@ -54,8 +55,9 @@ from inference.sink import FinishReason
 from inference.tokenizer import ModelTokenizer, Tokenizers
 from model_registry.entities import Adapter, Endpoint, Model
 from model_registry.snapshot import Snapshot
-from router.attempts import Finished, Job, Router
+from router.attempts import Finished, Router
 from router.errors import PassedOnError
+from router.job import Job
 from router.profiles import BATCH_JOB, TIERS, Wish, resolve
 from router.spare import PROFILE as SPARE_PROFILE
 from telemetry.tracing import Tracing

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from inference.embeddings import EncoderHttp, VllmEmbeddings
+from inference.encoder_http import EncoderHttp
 from inference.errors import AdapterUnsendableError
 from inference.grpc_stream import GrpcStreams
 from inference.lane import TritonLane
@@ -20,6 +20,7 @@ from inference.request import InferenceRequest
 from inference.schema import Schema
 from inference.sink import Call, Sink
 from inference.triton_http import TritonHttp
+from inference.vllm_embeddings import VllmEmbeddings
 from model_registry.entities import Endpoint
 
 

@@ -158,16 +158,6 @@ class TritonControl:
         await self._json("POST", path, body, timeout_s, connect_s)
         await self._wait_until(lambda: self._is_gone(model), timeout_s, f"{model} is still loaded")
 
-    async def reload(self, model: str, timeout_s: float = 300.0) -> None:
-        """Load `model` anew and return when it is ready.
-
-        Does not wait for the old copy to go: when its process has died, Triton waits for that copy's requests
-        for ever, while a new one can serve.
-        """
-        path = f"/v2/repository/models/{quote(model, safe='')}/unload"
-        await self._json("POST", path, {})
-        await self.load(model, timeout_s=timeout_s)
-
     async def answers(self, model: str) -> bool:
         """The engine behind a bare model takes requests: it is told to stop one that it does not know.
 

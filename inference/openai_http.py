@@ -10,25 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
-from inference.classify import client_text
-from inference.errors import (
-    InferenceError,
-    PromptTooLongError,
-    ProtocolError,
-    RequestRefusedError,
-    ServerBusyError,
-    ServerFailedError,
-    ServerUnreachableError,
-    StreamBrokenError,
-    UnsupportedFeatureError,
-    UpstreamMisconfiguredError,
-)
+from inference.errors import InferenceError, ProtocolError, StreamBrokenError
 from inference.http_chunks import body_of
 from inference.openai_answers import ChatReader, Counts, usage_of
+from inference.openai_errors import UNREADABLE, raise_error_in, refusal
 from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
 from inference.request import InferenceRequest, Usage
 from inference.sink import Sink
@@ -36,9 +24,6 @@ from inference.sink import Sink
 _encode = msgspec.json.Encoder().encode
 _DONE = b"[DONE]"
 _LOOK_AT = (b'"usage"', b'"error"', _DONE)
-_LONGEST_TEXT = 200
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises; msgspec lets the last two through as they are."""
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -46,15 +31,7 @@ class _Answer(msgspec.Struct, gc=False):
     choices: list[msgspec.Raw] = []
 
 
-class _ErrorAnswer(msgspec.Struct):
-    error: Any = None
-    """OpenAI: an object; others: a text."""
-    message: Any = ""
-    """Where some servers put the text instead."""
-
-
 _answer = msgspec.json.Decoder(_Answer).decode
-_error_answer = msgspec.json.Decoder(_ErrorAnswer).decode
 
 
 class OpenAiHttp:
@@ -126,16 +103,16 @@ class _Whole:
     def complete(self) -> None:
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         if self._status != 200:
-            self._sink.lost(_refusal(self._status, body))
+            self._sink.lost(refusal(self._status, body))
             return
         try:
             if body.find(b'"error"') >= 0:
-                _raise_error_in(body)
+                raise_error_in(body)
             self._answered(body)
         except InferenceError as error:
             self._sink.lost(error)
             return
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self._sink.lost(ProtocolError(f"the upstream's answer is not OpenAI's: {error}"))
 
     def _answered(self, body: bytes) -> None:
@@ -240,12 +217,12 @@ class _Stream:
             return False
         try:
             if b'"error"' in payload:
-                _raise_error_in(payload)
+                raise_error_in(payload)
             if b'"usage"' in payload and b'"usage":null' not in payload:
                 return self._keeps_usage(_answer(payload))
         except msgspec.ValidationError:
             return True  # JSON of another shape: not what is looked for
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ProtocolError(f"an event of the upstream is not JSON: {error}") from error
         return bool(event.strip())
 
@@ -257,7 +234,7 @@ class _Stream:
 
     def complete(self) -> None:
         if self._status != 200:
-            self._sink.lost(_refusal(self._status, self._refused))
+            self._sink.lost(refusal(self._status, self._refused))
             return
         try:
             if self._partial:  # the end mark and an error need no empty line after them
@@ -313,9 +290,9 @@ class _ReadStream(_Stream):
         elif payload:
             try:
                 if b'"error"' in payload:
-                    _raise_error_in(payload)
+                    raise_error_in(payload)
                 self._reader.read(payload)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 raise ProtocolError(f"an event of the upstream is not OpenAI's: {error}") from error
         return False
 
@@ -331,51 +308,3 @@ def _payload(event: bytes) -> bytes:
         return event[5:].strip()
     lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines).strip()
-
-
-def _raise_error_in(body: bytes) -> None:
-    """Raise what JSON under 200 says went wrong. Only `error` at its top counts: a text may hold the word."""
-    error = _error_answer(body).error
-    if error is not None:
-        raise _refusal(_status_of(error), body)
-
-
-def _status_of(error: Any) -> int:
-    """The HTTP status that vLLM and SGLang write into an error they send under 200."""
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else 500
-
-
-def _refusal(status: int, body: bytes) -> InferenceError:
-    """The error an upstream's status stands for; its text is passed on only where it is about the request."""
-    text, param, code = _told(body)
-    match status:
-        case 400 if code == "context_length_exceeded":
-            return PromptTooLongError(text, param)
-        case 400 if code == "unsupported_parameter":
-            return UnsupportedFeatureError(text, param or "")
-        case 400 | 413 | 422:
-            return RequestRefusedError(text or "the upstream refused the request", param)
-        case 401 | 403 | 404 | 405:
-            return UpstreamMisconfiguredError(f"the upstream answered {status}: {text}")
-        case 429 | 503:
-            return ServerBusyError(text or f"the upstream answered {status}")
-        case 502 | 504:
-            return ServerUnreachableError(f"the upstream answered {status}")
-        case _:
-            return ServerFailedError(f"the upstream answered {status}: {text}")
-
-
-def _told(body: bytes) -> tuple[str, str | None, str | None]:
-    """An error's text, the field it names, and its code; of what is not JSON, its beginning."""
-    try:
-        answer = _error_answer(body)
-    except _UNREADABLE:
-        return client_text(body[:_LONGEST_TEXT].decode("utf-8", "replace")), None, None
-    error = answer.error if isinstance(answer.error, dict) else {"message": answer.error or answer.message}
-    text, param, code = (error.get(name) for name in ("message", "param", "code"))
-    return (
-        client_text(text) if isinstance(text, str) else "",
-        param if isinstance(param, str) else None,
-        code if isinstance(code, str) else None,
-    )

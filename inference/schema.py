@@ -69,6 +69,15 @@ class Schema:
         first = next((t for t in self.inputs.values() if t.datatype != "BOOL"), None)
         return self.max_batch_size > 0 or (first is not None and _is_batch(first))
 
+    @property
+    def most_inputs(self) -> int | None:
+        """Inputs that one embedding call may hold; None: the server sets no limit."""
+        if self.lane == "vllm":
+            return None
+        if self.max_batch_size > 0:
+            return self.max_batch_size
+        return None if self.has_batch else 1
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `Endpoint.server_schema`."""
         return {

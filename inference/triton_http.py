@@ -143,7 +143,7 @@ class _EventStream:
 
     def complete(self) -> None:
         if self._status != 200:
-            self._sink.lost(classify_error(self._status, _error_text(self._refusal)))
+            self._sink.lost(classify_error(self._status, error_text(self._refusal)))
         elif self._partial.strip():
             self._sink.lost(ProtocolError("the server ended within an event"))
         else:
@@ -160,7 +160,7 @@ def _not_json(error: Exception) -> ProtocolError:
     return ProtocolError(f"an event is not JSON: {error}")
 
 
-def _error_text(body: bytes) -> str:
+def error_text(body: bytes) -> str:
     """The text of Triton's `{"error": text}`, which it also sends as a server-sent event."""
     text = body.removeprefix(b"data: ").strip()
     try:

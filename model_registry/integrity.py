@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from model_registry.entities import Adapter, ApiKey, Deployment, Model, Tenant
+from model_registry.entities import Adapter, Deployment, Model
 from model_registry.errors import DanglingReferenceError, InUseError, NameTakenError
 from model_registry.kinds import Ref, kind_of, ref_of
 from model_registry.replicas import Replica
 from model_registry.rollouts import Rollout
 from model_registry.snapshot import Stored
+from model_registry.tenants import ApiKey, Tenant
 
 Objects = Mapping[Ref, Stored]
 

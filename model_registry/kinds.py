@@ -14,22 +14,13 @@ from pydantic import ValidationError
 from model_registry.drains import Drain
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
-from model_registry.entities import (
-    Adapter,
-    ApiKey,
-    Deployment,
-    Endpoint,
-    Entity,
-    Model,
-    Policy,
-    Profile,
-    Tenant,
-)
+from model_registry.entities import Adapter, Deployment, Endpoint, Entity, Model, Profile
 from model_registry.errors import UnknownKindError
 from model_registry.pools import Pool
 from model_registry.replicas import Replica, ScalingStatus
 from model_registry.rollouts import Rollout, RolloutStatus
 from model_registry.snapshot import Stored
+from model_registry.tenants import ApiKey, Policy, Tenant
 
 Ref = tuple[str, str]
 """(kind, name)."""

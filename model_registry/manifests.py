@@ -6,8 +6,8 @@
     spec: {model: chat, profile: latency, servers: [{http: "http://triton-0:8000"}]}
 
 The short form leaves the envelope away: `kind`, `name` and the fields side by side. Fields are those of
-`model_registry.entities`. An ApiKey carries `sha256`, or `key_from_env`: the name of a variable whose
-value the *sender* hashes, since a key in clear belongs into no file and on no wire.
+`model_registry.kinds`. An ApiKey carries `sha256`, or `key_from_env`: the name of a variable whose value the
+*sender* hashes, since a key in clear belongs into no file and on no wire.
 """
 
 from __future__ import annotations

@@ -15,22 +15,13 @@ from typing import TypeVar
 from model_registry.drains import Drain
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
-from model_registry.entities import (
-    Adapter,
-    ApiKey,
-    Deployment,
-    Endpoint,
-    Entity,
-    Model,
-    Policy,
-    Profile,
-    Tenant,
-)
+from model_registry.entities import Adapter, Deployment, Endpoint, Entity, Model, Profile
 from model_registry.knobs import Knobs, knobs_of
 from model_registry.pools import Pool
 from model_registry.replicas import Replica, ScalingStatus
 from model_registry.rolling import Rolling, rolling_of
 from model_registry.rollouts import Rollout, RolloutStatus
+from model_registry.tenants import ApiKey, Policy, Tenant
 
 Stored = (
     Model

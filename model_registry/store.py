@@ -9,44 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
-from model_registry import changes, integrity, pool_conflicts, states
+from model_registry import changes, states
 from model_registry.build_jobs.entities import BuildClaim
 from model_registry.build_jobs.errors import BuildClaimLostError
 from model_registry.build_jobs.keys import Keys as BuildKeys
 from model_registry.changes import ChangeRecord, Contents, Position
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
-from model_registry.entities import Adapter, ApiKey, Endpoint, EndpointState, Model
-from model_registry.errors import LeadershipLostError, RegistryBusyError, RevokedKeyError, UnknownObjectError
-from model_registry.history import FieldChange, Kept, field_changes, kept_of
+from model_registry.entities import Endpoint, EndpointState
+from model_registry.errors import LeadershipLostError, RegistryBusyError, UnknownObjectError
+from model_registry.history import Kept, field_changes, kept_of
 from model_registry.keys import KIND_INDEX, Keys
 from model_registry.kinds import Ref, encode, ref_of
 from model_registry.leadership import Leadership, boot_s
 from model_registry.scripting import Scripts
 from model_registry.snapshot import Snapshot, Stored
+from model_registry.transactions import Applied, last_of_each, outcomes_of, planned, with_created
 
 ATTEMPTS = 32
 """Tries of a write whose registry changes under it; each later one waits a little longer."""
 
-Outcome = Literal["created", "configured", "unchanged", "deleted"]
 Names = list[str]
 Items = list[Stored]
 Records = list[ChangeRecord]
 _EndpointChange = Callable[[Endpoint | None], Endpoint]
 Rewrite = Callable[[Snapshot, float], tuple[Sequence[Stored], Sequence[Ref]]]
 """From everything there is, and Redis' time in Unix seconds: what to store and what to delete."""
-
-
-class Applied(NamedTuple):
-    """What a change came to, object by object."""
-
-    version: int
-    outcomes: tuple[tuple[Ref, Outcome], ...]
-    fields: Mapping[Ref, tuple[FieldChange, ...]]
-    """What differs in each object that was to be stored."""
 
 
 class Renewal(NamedTuple):
@@ -122,9 +113,9 @@ class RegistryStore:
         """
         for attempt in range(ATTEMPTS):
             contents = await self.contents()
-            puts = _with_created(_last_of_each(objects), contents)
-            gone = _plan(puts, delete, contents, cascade)
-            outcomes = _outcomes(puts, gone, contents)
+            puts = with_created(last_of_each(objects), contents)
+            gone = planned(puts, delete, contents, cascade)
+            outcomes = outcomes_of(puts, gone, contents)
             fields = {ref_of(item): field_changes(contents.objects.get(ref_of(item)), item) for item in puts}
             if dry_run:
                 return Applied(contents.position.version, outcomes, fields)
@@ -150,7 +141,7 @@ class RegistryStore:
             objects, delete = change(snapshot, contents.now_ms / 1000)
             if not objects and not delete:
                 return contents.position.version
-            gone = _plan(list(objects), delete, contents, cascade=False)
+            gone = planned(list(objects), delete, contents, cascade=False)
             args = [_op("put", *ref_of(item), encode(item)) for item in objects]
             args += [_op("del", *ref) for ref in sorted(gone)]
             reply = await self._commit(args, seen=contents.position, leadership=leadership)
@@ -350,47 +341,3 @@ def _check_fence(reply: Sequence[Any]) -> None:
 
 async def _pause(attempt: int) -> None:
     await asyncio.sleep(random.uniform(0, min(0.1, 0.002 * attempt)))
-
-
-def _last_of_each(objects: Iterable[Stored]) -> Items:
-    return list({ref_of(item): item for item in objects}.values())
-
-
-def _with_created(objects: Iterable[Stored], contents: Contents) -> Items:
-    """Give every model and adapter the time at which it was first stored, in Unix seconds of Redis."""
-    dated: Items = []
-    for item in objects:
-        if isinstance(item, Model | Adapter):
-            stored = contents.objects.get(ref_of(item))
-            known = stored.created if isinstance(stored, Model | Adapter) else item.created
-            item = item.model_copy(update={"created": known or contents.now_ms // 1000})
-        dated.append(item)
-    return dated
-
-
-def _plan(puts: Items, delete: Sequence[Ref], contents: Contents, cascade: bool) -> set[Ref]:
-    """Check the change against the rules; returns everything that is deleted by it."""
-    for item in puts:
-        stored = contents.objects.get(ref_of(item))
-        if isinstance(item, ApiKey) and isinstance(stored, ApiKey) and stored.revoked and not item.revoked:
-            raise RevokedKeyError(item.name)
-    for ref in delete:
-        if ref not in contents.objects:
-            raise UnknownObjectError(*ref)
-    after = {ref: item for ref, item in contents.objects.items() if ref not in set(delete)}
-    after.update({ref_of(item): item for item in puts})
-    gone = integrity.deletion(delete, after, cascade) - {ref_of(item) for item in puts}
-    for ref in gone:
-        after.pop(ref, None)
-    integrity.check_put(puts, after)
-    pool_conflicts.check(pool_conflicts.stranding(puts, contents.objects, after))
-    return gone
-
-
-def _outcomes(puts: Items, gone: Iterable[Ref], contents: Contents) -> tuple[tuple[Ref, Outcome], ...]:
-    outcomes: list[tuple[Ref, Outcome]] = []
-    for item in puts:
-        stored = contents.objects.get(ref_of(item))
-        outcome: Outcome = "created" if stored is None else "unchanged" if stored == item else "configured"
-        outcomes.append((ref_of(item), outcome))
-    return (*outcomes, *((ref, "deleted") for ref in sorted(gone)))

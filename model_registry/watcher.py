@@ -65,8 +65,6 @@ class Watcher:
         """Redis answered last time."""
         self.resyncs: Counter[Resync] = Counter()
         """How often everything was read anew, by reason."""
-        self.disconnects = 0
-        self.changes_followed = 0
 
     @property
     def current(self) -> Snapshot:
@@ -170,9 +168,7 @@ class Watcher:
         if not records:
             if await self._store.position() != self._view.position:
                 await self._resync("missed")
-        elif self._view.follow(records):
-            self.changes_followed += len(records)
-        else:
+        elif not self._view.follow(records):
             await self._resync("gap")
         self._view.tick(time.time())
         self._publish()
@@ -208,7 +204,6 @@ class Watcher:
 
     def _note_disconnect(self, error: RegistryUnavailableError) -> None:
         if self.connected:
-            self.disconnects += 1
             _log.warning(
                 "registry away; the last snapshot stays in service",
                 extra={"version": self.current.version, "error": str(error)},

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from model_registry.knobs import Knobs
-from router.fair_queue import Priority
+from model_registry.tenants import Priority
 
 Action = Literal["dispatch", "wait", "refuse"]
 OUTPUT_WEIGHT = 2.0

@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar, get_args
 
 from model_registry.knobs import QueueOrder
+from model_registry.tenants import Priority
 from router.cohorts import length_class
 from router.tenant_turns import Answer, Flow, Ring, Ticket
 
-Priority = Literal["critical", "standard", "sheddable"]
-PRIORITIES: tuple[Priority, ...] = ("critical", "standard", "sheddable")
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 RESERVED: Mapping[Priority, float] = MappingProxyType({"critical": 0.0, "standard": 0.2, "sheddable": 0.05})
 """The first of those that wait has all that the others' shares leave."""
 QUANTUM_TOKENS = 1024

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic, time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from model_registry.entities import Deployment
 from model_registry.replicas import ScalingStatus
 from model_registry.snapshot import Snapshot
 from router.config import HoldingConfig
 from router.errors import ColdFullError, ColdModelError, PassedOnError
+from router.job import Job
+from router.waiting import Waiter
 from tenancy.policy import Selection
-
-if TYPE_CHECKING:
-    from router.attempts import Job
-    from router.waiting import Waiter
 
 _LATE_SHARE = 0.25
 """Part of a cold start that one which is late is taken to last on."""
@@ -87,6 +85,8 @@ class Holding:
         self._is_served = is_served
         self._requests: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
+        self.on_held: Callable[[], None] | None = None
+        """Called when a request comes to be held for a model for which none was."""
 
     def coming(self, job: Job) -> Outlook | None:
         """When an endpoint should come for a job that none which is up may serve; None: it is not held."""
@@ -125,15 +125,16 @@ class Holding:
         if coming.eta_s > self.limit_s(job):
             raise ColdModelError(model, coming.eta_s)
 
-    def begin(self, waiter: Waiter) -> bool:
-        """It is held from now on; `end` follows. Whether it is its model's only one."""
+    def begin(self, waiter: Waiter) -> None:
+        """It is held from now on; `end` follows."""
         job, model = waiter.job, waiter.job.wish.model.name
         waiter.held_s = monotonic()
         if job.counts is not None and job.waiting is not None:
             job.counts.hold(job.waiting, held=True)
         self._requests[model] += 1
         self._tokens[model] += job.tokens
-        return self._requests[model] == 1
+        if self._requests[model] == 1 and self.on_held is not None:
+            self.on_held()
 
     def end(self, waiter: Waiter) -> None:
         """It is held no more, if it was."""

@@ -25,9 +25,11 @@ from inference.errors import (
 )
 from inference.request import EmbeddingInput, InferenceRequest, Usage
 from inference.sink import Call, Delta, FinishReason, TokenScore
-from router.attempts import Finished, Job, Outcome, Router
+from router.answer import Outcome
+from router.attempts import Finished, Router
 from router.batch_choice import choose
 from router.errors import AttemptsExhaustedError, ColdFullError, RouterError
+from router.job import Job
 from router.profiles import Wish
 from telemetry.request_trace import AttemptTrace, RequestTrace
 from telemetry.shared_trace import SharedTrace

@@ -1,4 +1,4 @@
-"""Retry budget: how many retries one model's requests may make together, and whether one may begin. Pure.
+"""Retry budget: how many retries one model's requests may make together, and whether one may begin.
 
 A fleet that fails under load is asked for less, not for more: without a budget every request that fails
 would come again, `max_attempts` times over.
@@ -6,6 +6,7 @@ would come again, `max_attempts` times over.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import exp
 
@@ -45,6 +46,27 @@ class RetryBudget:
         self.requests *= left
         self.retries *= left
         self.at_s = now_s
+
+
+class RetryBudgets:
+    """Those of one gateway process, by model."""
+
+    def __init__(self, config: RetryConfig) -> None:
+        self._config = config
+        self._budgets: dict[str, RetryBudget] = {}
+
+    def began(self, model: str, now_s: float) -> RetryBudget:
+        """The model's, with one more request."""
+        budget = self._budgets.get(model)
+        if budget is None:
+            budget = self._budgets[model] = RetryBudget()
+        budget.began(now_s, self._config)
+        return budget
+
+    def retain(self, models: Collection[str]) -> None:
+        """Forget models that are no more."""
+        for model in self._budgets.keys() - set(models):
+            del self._budgets[model]
 
 
 def why_not(

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from router.fair_queue import Priority
+from model_registry.tenants import Priority
 
 WORTH: Mapping[Priority, float] = MappingProxyType({"critical": 8.0, "standard": 2.0, "sheddable": 1.0})
 """How many times the price a request of this priority may cost."""

@@ -8,13 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from model_registry.knobs import Knobs
 from router.cohorts import Cohorts, Lead
-
-if TYPE_CHECKING:
-    from router.attempts import Job
+from router.job import Job
 
 
 class Siblings:

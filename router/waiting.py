@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
@@ -11,12 +10,10 @@ from inference.request import Usage
 from model_registry.knobs import Knobs
 from router.admission import Drain, Verdict, service
 from router.fair_queue import FairQueue
+from router.job import Job
 from router.pick import Decision
 from router.tenant_turns import Ticket
 from router.window import Held
-
-if TYPE_CHECKING:
-    from router.attempts import Job
 
 
 class Waiter(Struct, eq=False):

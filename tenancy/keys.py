@@ -11,8 +11,8 @@ import secrets
 from dataclasses import dataclass
 from time import time
 
-from model_registry.entities import ApiKey, Tenant
 from model_registry.snapshot import Snapshot
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.errors import (
     DisabledKeyError,
     ExpiredKeyError,

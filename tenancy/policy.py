@@ -10,20 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from model_registry.entities import (
-    Adapter,
-    ApiKey,
-    Deployment,
-    Endpoint,
-    Fallback,
-    KvIsolation,
-    Model,
-    Policy,
-    Priority,
-    Tenant,
-    Terms,
-)
+from model_registry.entities import Adapter, Deployment, Endpoint, Model
 from model_registry.pools import Pool
+from model_registry.tenants import ApiKey, Fallback, KvIsolation, Policy, Priority, Tenant, Terms
 from tenancy.access import may_use
 from tenancy.limits_spec import NO_LIMITS, Limits
 

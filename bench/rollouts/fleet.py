@@ -37,9 +37,10 @@ from enginehouse.local.triton_environment import ensure_environment
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
 from model_registry.engines import Engine
-from model_registry.entities import ApiKey, Deployment, Model, ServerRef, Tenant
+from model_registry.entities import Deployment, Model, ServerRef
 from model_registry.rollouts import FINAL, Rollout, RolloutStatus
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import new_key
 
 GATEWAYS = 2

@@ -1,8 +1,8 @@
 """The engine: takes requests from any thread and runs them together, step by step, on one thread.
 
 A step plans (`scheduler`), computes one forward pass (`transformer`), chooses tokens (`sampler`),
-waits as long as the paced GPU would (`pacing`), and delivers. The lock guards the mailbox between
-callers and the step thread and the published statistics; nothing is called under it.
+waits as long as the paced GPU would (`pacing`), and delivers. Callers and the step thread meet in the
+mailbox.
 
 NumPy's BLAS should run with one thread per engine (OPENBLAS_NUM_THREADS=1, set before NumPy is
 imported): engines share the machine, and small products do not gain from more.
@@ -24,8 +24,6 @@ from emulator.engine.errors import (
     EngineClosedError,
     EngineError,
     InjectedFaultError,
-    InvalidRequestError,
-    QueueFullError,
     RejectedRequestError,
 )
 from emulator.engine.faults import FaultSwitch
@@ -34,9 +32,11 @@ from emulator.engine.kv_blocks import BlockPool
 from emulator.engine.kv_events import KvEventBuffer
 from emulator.engine.kv_pool import KvPool
 from emulator.engine.lora import Adapter, LoraCache
+from emulator.engine.mailbox import Mailbox
 from emulator.engine.pacing import Pacing, StepLoad
 from emulator.engine.sampler import Choice, GuideState, choose
 from emulator.engine.scheduler import Scheduler, Work, load_of
+from emulator.engine.stats import Totals, brought_up_to_date, stats_of
 from emulator.engine.transformer import Segment, Transformer
 from emulator.engine.weights import Weights
 
@@ -105,35 +105,24 @@ class Engine:
             else None
         )
         self._script = script
-        self._wake = threading.Condition()
-        self._arrived: list[Generation] = []
-        self._cancelled: set[str] = set()
-        self._in_flight: set[str] = set()
-        self._queued = 0
+        self._mailbox = Mailbox(limits.max_queue_size)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._totals = {
-            "requests": 0,
-            "cancelled": 0,
-            "input": 0,
-            "output": 0,
-            "overruns": 0,
-            "iterations": 0,
-        }
+        self._totals = Totals()
         self._stats = self._observe([])
 
     def start(self) -> None:
         """Starts the step thread."""
         if self._thread is not None:
             raise EngineError("the engine was started already")
+        self._mailbox.open()
         self._thread = threading.Thread(target=self._run, name="engine-step", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Ends requests in flight with EngineClosedError and joins the step thread; may be called twice."""
-        with self._wake:
-            self._closing.set()
-            self._wake.notify_all()
+        self._closing.set()
+        self._mailbox.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -147,7 +136,7 @@ class Engine:
         limit = min(len(request.input_ids) + request.max_tokens, self.max_seq_len)
         guide, adapter = self._guide(request), self._adapter(request)
         try:
-            self._enqueue(Generation(request, on_output, limit, time.monotonic_ns(), adapter, guide))
+            self._mailbox.put(Generation(request, on_output, limit, time.monotonic_ns(), adapter, guide))
         except Exception:
             self._release(adapter)
             raise
@@ -166,67 +155,32 @@ class Engine:
         if adapter is not None and self.loras is not None:
             self.loras.release(adapter)
 
-    def _enqueue(self, generation: Generation) -> None:
-        request = generation.request
-        with self._wake:
-            if self._closing.is_set() or self._thread is None:
-                raise EngineClosedError("the engine is not running")
-            if request.request_id in self._in_flight:
-                raise InvalidRequestError(f"request_id {request.request_id!r} is in flight already")
-            most = self.limits.max_queue_size
-            if most is not None and self._queued >= most:
-                raise QueueFullError(most)
-            self._in_flight.add(request.request_id)
-            self._queued += 1
-            self._totals["requests"] += 1
-            self._totals["input"] += len(request.input_ids)
-            self._arrived.append(generation)
-            self._wake.notify()
-
     def cancel(self, request_id: str) -> None:
         """Ends a request at the next step with one empty final output; an unknown id is no error."""
-        with self._wake:
-            if request_id in self._in_flight:
-                self._cancelled.add(request_id)
-                self._wake.notify()
+        self._mailbox.cancel(request_id)
 
     def stats(self) -> EngineStats:
         """The state after the last step, with what has arrived since."""
-        with self._wake:
-            stats, active = self._stats, len(self._in_flight)
-            return replace(
-                stats,
-                active_requests=active,
-                waiting_requests=max(0, active - stats.scheduled_requests),
-                total_requests=self._totals["requests"],
-                total_input_tokens=self._totals["input"],
-            )
+        stats = self._stats
+        return brought_up_to_date(stats, self._mailbox.counts())
 
     def _run(self) -> None:
         try:
             while not self._closing.is_set():
                 self._take_in()
                 if not self._step():
-                    self._rest()
+                    self._mailbox.rest(STALLED_POLL_S)  # something in flight may not be able to move
             self._end_all(EngineClosedError("the engine was closed"))
         except Exception as error:
             _log.exception("engine step failed")
             self._closing.set()
+            self._mailbox.close()
             self._take_in()
             self._end_all(EngineError(f"the engine failed: {error}"))
 
-    def _rest(self) -> None:
-        """Waits for news; while something is in flight but cannot move, looks again soon."""
-        with self._wake:
-            if self._arrived or self._cancelled or self._closing.is_set():
-                return
-            self._wake.wait(STALLED_POLL_S if self._in_flight else None)
-
     def _take_in(self) -> None:
         """Moves arrivals and cancellations from the mailbox into the schedule."""
-        with self._wake:
-            arrived, self._arrived = self._arrived, []
-            cancelled, self._cancelled = self._cancelled, set()
+        arrived, cancelled = self._mailbox.take()
         for generation in arrived:
             if self._script is not None:
                 generation.script = self._script(generation.request.input_ids)
@@ -271,7 +225,7 @@ class Engine:
         self._wait_for_pace(load, started, work)
         if not self._stall(ready):
             return True
-        self._totals["iterations"] += 1
+        self._totals.iterations += 1
         deliveries = [
             self._advance(generation, choice) for generation, choice in zip(ready, choices, strict=True)
         ]
@@ -301,7 +255,7 @@ class Engine:
         )
         if self._pacing is not None:
             left_s = self._pacing.step_s(load) - (time.monotonic() - started)
-            self._totals["overruns"] += left_s < 0
+            self._totals.overruns += left_s < 0
             delay_s += max(0.0, left_s)
         if delay_s > 0:
             self._closing.wait(delay_s)
@@ -326,7 +280,7 @@ class Engine:
             choice = replace(choice, token=generation.scripted(choice.token))
         generation.state.append(choice.token)
         generation.cum_log_prob += choice.log_prob or 0.0
-        self._totals["output"] += 1
+        self._totals.output_tokens += 1
         output = self._output(generation, [choice])
         fired = self._fire(generation)
         if fired is not None:
@@ -369,9 +323,7 @@ class Engine:
         output.perf = generation.perf()
         self._scheduler.remove(generation)
         self._release(generation.adapter)
-        with self._wake:
-            self._in_flight.discard(generation.request.request_id)
-            self._cancelled.discard(generation.request.request_id)
+        self._mailbox.ended(generation.request.request_id)
 
     def _finish(
         self, generations: Sequence[Generation], reason: FinishReason | None, error: EngineError | None = None
@@ -380,7 +332,7 @@ class Engine:
         outputs = [self._output(generation, []) for generation in generations]
         for generation, output in zip(generations, outputs, strict=True):
             output.finish_reason, output.error = reason, error
-            self._totals["cancelled"] += reason == "cancelled"
+            self._totals.cancelled += reason == "cancelled"
             self._end(generation, output)
         self._publish([])
         for generation, output in zip(generations, outputs, strict=True):
@@ -398,37 +350,12 @@ class Engine:
         self._finish(self._all(), None, error)
 
     def _publish(self, work: Sequence[Work]) -> None:
-        stats = self._observe(work)
-        with self._wake:
-            self._stats = stats
-            self._queued = len(self._scheduler.waiting) + len(self._arrived)
+        self._stats = self._observe(work)
+        self._mailbox.waiting(len(self._scheduler.waiting))
 
     def _observe(self, work: Sequence[Work]) -> EngineStats:
-        pool, scheduler, totals = self._pool, self._scheduler, self._totals
-        context = sum(item.generation.state.produced == 0 for item in work)
-        return EngineStats(
-            active_requests=len(scheduler.running) + len(scheduler.waiting),
-            max_requests=self.limits.max_batch_size,
-            scheduled_requests=len(scheduler.running),
-            context_requests=context,
-            waiting_requests=len(scheduler.waiting),
-            kv_max_blocks=pool.blocks,
-            kv_free_blocks=pool.free,
-            kv_used_blocks=pool.used,
-            kv_tokens_per_block=pool.tokens_per_block,
-            kv_reused_blocks=pool.reused_total,
-            kv_fraction=pool.used / pool.blocks,
-            total_context_tokens=sum(item.count for item in work if item.count > 1),
-            generation_requests=len(work) - context,
-            paused_requests=sum(generation.paused for generation in scheduler.waiting),
-            iteration_counter=totals["iterations"],
-            timestamp_us=time.time_ns() // 1000,
-            total_requests=totals["requests"],
-            total_cancelled=totals["cancelled"],
-            total_input_tokens=totals["input"],
-            total_output_tokens=totals["output"],
-            total_pacing_overruns=totals["overruns"],
-        )
+        most, counts = self.limits.max_batch_size, self._mailbox.counts()
+        return stats_of(most, self._pool, self._scheduler, self._totals, counts, work)
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:

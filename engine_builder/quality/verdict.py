@@ -13,7 +13,6 @@ from router.replay.statistics import interval
 
 _Z_ONE_SIDED = 1.6449
 """Of 95 %: a drop is looked for in one direction."""
-_Z = 1.96
 
 
 class Thresholds(NamedTuple):

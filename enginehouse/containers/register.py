@@ -16,11 +16,12 @@ from enginehouse.manifests import ManifestFile, apply_files, read_manifests
 from enginehouse.settings import load
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
-from model_registry.entities import ApiKey, Deployment, Modality, Tenant
+from model_registry.entities import Deployment, Modality
 from model_registry.errors import RegistryUnavailableError
 from model_registry.manifests import parse_manifests
 from model_registry.snapshot import Snapshot
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import digest
 
 TENANT = "default"

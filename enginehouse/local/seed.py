@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from enginehouse.local.state_dir import Keys
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
-from model_registry.entities import ApiKey, Deployment, Endpoint, Tenant
+from model_registry.entities import Deployment, Endpoint
 from model_registry.replicas import Replica
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import digest
 
 TENANT = "default"

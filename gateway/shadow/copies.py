@@ -18,7 +18,7 @@ from gateway.shadow.heard import Comparison, Heard, compare, is_error
 from gateway.shadow.primary import copy_of, ending, heard_by_client, repeats, said, why_not
 from gateway.shadow.records import Records
 from gateway.shadow.watched import Watched
-from gateway.streaming.choices import WholeChoice
+from gateway.streaming.whole_choice import WholeChoice
 from gateway.usage import usage_of
 from inference.client import ModelClients
 from inference.errors import InferenceError, ServerTimeoutError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import sqrt
 from operator import mul
 
-from gateway.streaming.choices import WholeChoice
+from gateway.streaming.whole_choice import WholeChoice
 from inference.request import EmbeddingInput, InferenceRequest
 
 SAME_DIRECTION = 0.99

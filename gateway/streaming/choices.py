@@ -1,29 +1,26 @@
 """Choices: the sinks that one request's answers are pushed into.
 
-A streamed choice writes events as tokens come; a whole one collects them. Both also take the bytes of an
-OpenAI-HTTP upstream, which already are the answer.
+A streamed choice writes events as tokens come; a whole one (`whole_choice`) collects them. Both also take
+the bytes of an OpenAI-HTTP upstream, which already are the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 
 from msgspec.structs import replace
 
-from gateway.api.answers import CalledTool, LogProb
-from gateway.api.answers import Choice as AnswerChoice
-from gateway.api.finish import FinishReason
 from gateway.operations import Events
 from gateway.streaming.client import PushResponse
-from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArguments, ToolCall
+from gateway.streaming.parts import Part, PartParser, Reasoning, Text, ToolArguments, ToolCall, parts_of
 from gateway.streaming.text import Assembler
 from inference.errors import InferenceError, ProtocolError, StreamBrokenError
 from inference.request import InferenceRequest, Usage
 from inference.sink import Call, Delta, TokenScore
 from inference.sink import FinishReason as EngineReason
-from router.attempts import Outcome
+from router.answer import Outcome
 from telemetry.request_trace import AttemptTrace
 
 _STOP_GRACE_S = 0.01
@@ -256,7 +253,7 @@ class StreamedChoice(Choice):
         if not self.started:
             self._open()
         self.relayed_events += 1
-        self._push_parts(_parts_of(delta))
+        self._push_parts(parts_of(delta))
 
     def close(self, reason: EngineReason) -> None:
         """Push what was held back and the finish event."""
@@ -307,105 +304,7 @@ class StreamedChoice(Choice):
             self._response.push(self._events.delta(self.index, self._echo))
 
 
-class WholeChoice(Choice):
-    """Collects an answer; nothing reaches the client before its end, so any attempt may begin anew."""
-
-    def __init__(self, index: int, make_assembler: Callable[[], Assembler] | None, echo: str = "") -> None:
-        super().__init__(index, make_assembler() if make_assembler else None)
-        self._echo = echo
-        self._make_assembler = make_assembler
-        self._parts: list[str] = []
-        self._told: list[Part] = []
-        """Parts that the server itself has told apart."""
-
-    body: bytes | None = None
-    """Of an OpenAI-HTTP upstream's answer, to be passed on as it is."""
-
-    def attempt_begins(self, trace: AttemptTrace, outcome: asyncio.Future[Outcome]) -> None:
-        super().attempt_begins(trace, outcome)
-        if self._parts and self._make_assembler is not None:
-            self.assembler = self._make_assembler()
-        self._parts.clear()
-        self._told.clear()
-        self._stopping = False
-
-    def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
-        assert self.assembler is not None
-        if self.first_token_s is None:
-            self._first()
-        self._parts.append(self.assembler.tokens(ids, log_probs))
-        if self.assembler.stopped:
-            self._stop_here()
-
-    def text(self, delta: str, tokens: int | None = None) -> None:
-        assert self.assembler is not None
-        if self.first_token_s is None:
-            self._first()
-        self._parts.append(self.assembler.text(delta, tokens))
-        if self.assembler.stopped:
-            self._stop_here()
-
-    def data(self, data: bytes) -> None:
-        self._first()
-        self.body = data
-
-    def delta(self, delta: Delta) -> None:
-        self._first()
-        self._told += _parts_of(delta)
-
-    def flush(self) -> None: ...
-
-    def close(self, reason: EngineReason, parser: PartParser | None) -> AnswerChoice:
-        """The answer, taken apart by `parser`."""
-        log_probs = None
-        if self.assembler is not None:
-            self._parts.append(self.assembler.flush())
-            if self.assembler.stopped:
-                reason, self.stop = "stop", self.assembler.stopped_at
-            log_probs = self.assembler.take_log_probs()
-        if self._told:
-            return _taken_apart(self._told, reason, None, self.stop)
-        text = self._echo + "".join(self._parts)
-        if parser is None:
-            return AnswerChoice(text, reason, log_probs, stop=self.stop)
-        return _taken_apart([*parser.push(text), *parser.flush()], reason, log_probs, self.stop)
-
-
 def _is_drawn_by_seed(request: InferenceRequest) -> bool:
     """Its tokens are drawn, and would be the same again."""
     sampling = request.sampling
     return sampling.seed is not None and sampling.temperature != 0 and sampling.top_k != 1
-
-
-def _parts_of(delta: Delta) -> list[Part]:
-    """What an OpenAI-HTTP upstream told apart, in the order in which models say it."""
-    parts: list[Part] = []
-    if delta.reasoning:
-        parts.append(Reasoning(delta.reasoning))
-    if delta.text:
-        parts.append(Text(delta.text))
-    for call in delta.calls:
-        if call.begun is not None:
-            parts.append(ToolCall(call.call, *call.begun))
-        if call.arguments:
-            parts.append(ToolArguments(call.call, call.arguments))
-    return parts
-
-
-def _taken_apart(
-    parts: list[Part], reason: FinishReason, log_probs: list[LogProb] | None, stop: str | None
-) -> AnswerChoice:
-    thoughts = [part.text for part in parts if isinstance(part, Reasoning)]
-    calls = [part for part in parts if isinstance(part, ToolCall)]
-    arguments = [part for part in parts if isinstance(part, ToolArguments)]
-    return AnswerChoice(
-        "".join(part.text for part in parts if isinstance(part, Text)),
-        "tool_calls" if calls and reason == "stop" else reason,
-        log_probs,
-        "".join(thoughts) if thoughts else None,
-        [
-            CalledTool(call.id, call.name, "".join(a.fragment for a in arguments if a.call == call.call))
-            for call in calls
-        ],
-        stop,
-    )

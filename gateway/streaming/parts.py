@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from inference.sink import Delta
+
 
 class Text(NamedTuple):
     """Text for the reader."""
@@ -47,3 +49,18 @@ class PartParser(Protocol):
 
     def flush(self) -> list[Part]:
         """What was held back, once nothing more comes."""
+
+
+def parts_of(delta: Delta) -> list[Part]:
+    """What an OpenAI-HTTP upstream told apart, in the order in which models say it."""
+    parts: list[Part] = []
+    if delta.reasoning:
+        parts.append(Reasoning(delta.reasoning))
+    if delta.text:
+        parts.append(Text(delta.text))
+    for call in delta.calls:
+        if call.begun is not None:
+            parts.append(ToolCall(call.call, *call.begun))
+        if call.arguments:
+            parts.append(ToolArguments(call.call, call.arguments))
+    return parts

@@ -53,7 +53,7 @@ class EngineCard(BaseModel):
         return total
 
     def step_s(self, tokens: int, pairs: float, resident: int, decoding: int = 0) -> float:
-        """One step."""
+        """Time of a step that computes `tokens`; `resident`: tokens in the cache that its decodes read."""
         work = max(self.step_floor_s, self.token_s * tokens) + self.request_s * decoding
         return work + self.attention_s * pairs + self.resident_s * resident + self.overhead_s
 

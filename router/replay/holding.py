@@ -15,10 +15,11 @@ from typing import NamedTuple
 from inference.request import Usage
 from model_registry.entities import Endpoint
 from model_registry.knobs import Knobs
+from model_registry.tenants import Priority
 from router.admission import Drain, Standing, admit, service
 from router.config import RouterConfig
 from router.deciding import Deciding, Dispatched
-from router.fair_queue import FairQueue, Priority
+from router.fair_queue import FairQueue
 from router.ledger import Lease
 from router.pick import Candidate, pick
 from router.places import Place, Places

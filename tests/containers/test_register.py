@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from enginehouse.containers import register, secrets
 from model_registry.config import RegistryConfig
-from model_registry.entities import Tenant
 from model_registry.store import RegistryStore
+from model_registry.tenants import Tenant
 from tests.command_line import plain_environment
 from tests.enginehouse.fleet import CountingServer, fleet
 from tests.model_registry.conftest import config, redis_client, redis_server

@@ -20,9 +20,10 @@ from enginehouse.first_key import create_first_key
 from enginehouse.local.ports import free_port
 from model_registry.cards import GoodputCard
 from model_registry.config import RegistryConfig
-from model_registry.entities import Deployment, Endpoint, Model, ServerRef, Tenant
+from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.slices.store import SliceStore
 from model_registry.store import RegistryStore
+from model_registry.tenants import Tenant
 from tests.command_line import plain_environment
 from tests.model_registry.conftest import eventually
 

@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 
 from model_registry.cards import GoodputCard
 from model_registry.config import RegistryConfig
-from model_registry.entities import Deployment, Model, Profile, ServerRef, Tenant
+from model_registry.entities import Deployment, Model, Profile, ServerRef
 from model_registry.store import RegistryStore
+from model_registry.tenants import Tenant
 from tests.enginehouse.fleet import CountingServer, Fleet, fleet
 from tests.model_registry.conftest import config, eventually, redis_client, redis_server
 

@@ -25,9 +25,9 @@ from gateway.app import guarded
 from gateway.builds import build_routes
 from model_registry.build_jobs.store import BuildStore
 from model_registry.config import RegistryConfig
-from model_registry.entities import ApiKey, Tenant
 from model_registry.manifests import to_yaml
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from model_registry.watcher import Watcher
 from tenancy.keys import new_key
 from tests.model_registry.conftest import eventually, redis_client, redis_server, store

@@ -11,8 +11,8 @@ import pytest
 from enginehouse.errors import CommandError, MachineError
 from enginehouse.first_key import create_first_key
 from model_registry.config import RegistryConfig
-from model_registry.entities import Tenant
 from model_registry.store import RegistryStore
+from model_registry.tenants import Tenant
 from tenancy.keys import authenticate
 from tests.command_line import run_here
 from tests.model_registry.conftest import RedisServer, config, redis_client, redis_server, store

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from model_registry.config import RegistryConfig
-from model_registry.entities import Tenant
+from model_registry.tenants import Tenant
 from tests.enginehouse.fleet import COMPLETION_TOKENS, PROMPT_TOKENS, CountingServer, Fleet, fleet
 from tests.model_registry.conftest import RedisServer, config, eventually, redis_client, redis_server
 

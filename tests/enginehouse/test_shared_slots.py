@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from model_registry.config import RegistryConfig
-from model_registry.entities import Tenant
+from model_registry.tenants import Tenant
 from tests.enginehouse.fleet import CountingServer, Fleet, fleet
 from tests.model_registry.conftest import RedisServer, config, redis_client, redis_server
 

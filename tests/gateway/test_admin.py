@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from gateway.admin import admin_routes
 from gateway.app import guarded
 from model_registry.config import RegistryConfig
-from model_registry.entities import ApiKey, Deployment, Endpoint, LaneName, Model, ServerRef, Tenant
+from model_registry.entities import Deployment, Endpoint, LaneName, Model, ServerRef
 from model_registry.manifests import to_yaml
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from model_registry.watcher import Watcher
 from tenancy.errors import DisabledKeyError
 from tenancy.keys import authenticate, new_key

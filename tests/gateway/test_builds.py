@@ -16,8 +16,8 @@ from gateway.builds import build_routes
 from model_registry.build_jobs.entities import Able, BuildProgress, LogLine
 from model_registry.build_jobs.store import BuildStore
 from model_registry.config import RegistryConfig
-from model_registry.entities import ApiKey, Tenant
 from model_registry.snapshot import Snapshot
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import new_key
 from tests.model_registry.conftest import redis_client, redis_server
 from tests.model_registry.patience import patient_config

@@ -6,8 +6,9 @@ import pytest
 
 from gateway.api.errors import shape_of
 from gateway.fallback import stand_in
-from model_registry.entities import Deployment, Endpoint, Fallback, LaneName, Model, Scaling
+from model_registry.entities import Deployment, Endpoint, LaneName, Model, Scaling
 from model_registry.snapshot import Snapshot
+from model_registry.tenants import Fallback
 from router.errors import ColdFullError, ColdModelError
 from router.profiles import Wish
 from tenancy.policy import EffectivePolicy

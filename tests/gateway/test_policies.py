@@ -19,22 +19,11 @@ from gateway.batch_jobs.config import BatchJobsConfig
 from gateway.discovery import Discovery
 from model_registry.config import RegistryConfig
 from model_registry.demand.demand import GroupDemand
-from model_registry.entities import (
-    ApiKey,
-    Deployment,
-    Endpoint,
-    Fallback,
-    FallbackCause,
-    Model,
-    Policy,
-    Profile,
-    Scaling,
-    ServerRef,
-    Tenant,
-)
+from model_registry.entities import Deployment, Endpoint, Model, Profile, Scaling, ServerRef
 from model_registry.pools import DryRunActuator, Pool
 from model_registry.snapshot import Stored
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Fallback, FallbackCause, Policy, Tenant
 from router.config import RouterConfig
 from tenancy.keys import new_key
 from tests.enginehouse.test_commands import faults, server

@@ -16,8 +16,9 @@ from gateway.app import guarded
 from gateway.config import GatewayConfig
 from gateway.tokenization import Tokenization
 from inference.tokenizer import ModelTokenizer, Tokenizers
-from model_registry.entities import Adapter, ApiKey, Model, Tenant
+from model_registry.entities import Adapter, Model
 from model_registry.snapshot import Snapshot
+from model_registry.tenants import ApiKey, Tenant
 from tests.openai_schema import validate
 
 FOLDER = Path(__file__).parents[2] / "emulator" / "models" / "house-chat"

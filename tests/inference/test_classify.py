@@ -11,7 +11,10 @@ from inference.errors import (
     InferenceError,
     PromptTooLongError,
     RequestRefusedError,
+    ServerBusyError,
     ServerFailedError,
+    ServerTimeoutError,
+    ServerUnreachableError,
     UpstreamMisconfiguredError,
 )
 
@@ -175,3 +178,30 @@ def test_every_text_has_its_answer_whatever_the_status(
 )
 def test_what_a_client_may_read(message: str, shown: str) -> None:
     assert client_text(message) == shown
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (500, "Executor failed process requestId 3 due to the following error: boom", ServerFailedError),
+        (500, "... Prompt length (9) exceeds maximum input length (8). Set ...", PromptTooLongError),
+        (200, "Prompt length (9) exceeds maximum input length (8)", PromptTooLongError),
+        (503, "Exceeds maximum queue size", ServerBusyError),
+        (500, "in ensemble 'e', Exceeds maximum queue size", ServerBusyError),
+        (503, "Request timeout expired", ServerTimeoutError),
+        (400, "Request for unknown model: 'x' is not found", ServerUnreachableError),
+        (500, "Stub process 'x_0_0' is not healthy.", ServerUnreachableError),
+        (400, "input 'x' has unexpected shape", RequestRefusedError),
+        (400, "anything", RequestRefusedError),
+        (429, "anything", ServerBusyError),
+        (504, "anything", ServerTimeoutError),
+        (500, "", ServerFailedError),
+    ],
+)
+def test_errors_are_told_apart_by_text_and_status(status: int, text: str, kind: type[InferenceError]) -> None:
+    assert type(classify_error(status, text)) is kind
+
+
+def test_of_a_traceback_only_its_end_is_kept() -> None:
+    trace = 'Traceback (most recent call last):\n  File "/x/model.py", line 1\nValueError: bad words\n'
+    assert str(classify_error(500, trace)) == "bad words"

@@ -12,13 +12,14 @@ import pytest
 from emulator.engine import Weights
 from emulator.engine.encoder import Encoder
 from inference.client import ModelClients
-from inference.embeddings import infer_body, mean_pooled, most_inputs, normalised
+from inference.encoder_http import infer_body
 from inference.errors import InferenceError, PromptTooLongError, RequestRefusedError, UnsupportedFeatureError
 from inference.introspection import introspect
 from inference.push_http import Timeouts
 from inference.request import EmbeddingInput, InferenceRequest
 from inference.schema import Schema, Tensor
 from inference.tokenizer import ModelTokenizer
+from inference.vectors import mean_pooled, normalised
 from model_registry.entities import Endpoint, ServerRef
 from tests.inference.conftest import CHAT_MODEL
 from tests.inference.recording import RecordingSink
@@ -89,7 +90,7 @@ async def test_it_is_recognised_by_its_tensors(triton: ServerRef, target: str, l
     assert Schema.from_dict(schema.as_dict()) == schema
     if lane != "vllm":
         assert schema.dimensions == len(Encoder(Weights.load(CHAT_MODEL)).embed([[1]])[0])
-    assert most_inputs(schema) == {"vectors": 64, "token_vectors": 4, "text_vectors": 64}.get(target)
+    assert schema.most_inputs == {"vectors": 64, "token_vectors": 4, "text_vectors": 64}.get(target)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -175,12 +176,12 @@ def test_inputs_are_padded_to_the_longest_under_the_mask() -> None:
 
 def test_a_model_without_a_batch_takes_one_input() -> None:
     single = schema("encoder", {"input_ids": (-1,)})
-    assert most_inputs(single) == 1
+    assert single.most_inputs == 1
     header, _ = infer_body(single, "id", [EmbeddingInput([1, 2])])
     assert b'"shape":[2]' in header
     explicit = schema("encoder", {"input_ids": (-1, -1)})
-    assert (most_inputs(explicit), explicit.has_batch) == (None, True)
-    assert most_inputs(schema("text_encoder", {"text": (-1,)})) is None
+    assert (explicit.most_inputs, explicit.has_batch) == (None, True)
+    assert schema("text_encoder", {"text": (-1,)}).most_inputs is None
 
 
 def test_padding_has_no_part_in_the_mean() -> None:

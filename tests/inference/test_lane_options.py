@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from inference.errors import (
-    UnsupportedFeatureError,
-)
+from inference.errors import UnsupportedFeatureError
 from inference.lanes import lane_of
 from inference.logit_bias import LogitBias
 from inference.request import Extra, Guide, Options
 from inference.schema import Schema
-from tests.inference.test_lanes import (
+from tests.inference.lane_schemas import (
     BARE,
     BARE_INPUTS,
     BARE_OUTPUTS,

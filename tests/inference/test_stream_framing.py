@@ -23,8 +23,8 @@ from inference.openai_http import OpenAiHttp
 from inference.push_http import HttpPool, Timeouts
 from inference.request import InferenceRequest, Sampling
 from inference.triton_http import TritonHttp
+from tests.inference.lane_schemas import BARE
 from tests.inference.recording import RecordingSink
-from tests.inference.test_lanes import BARE
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 

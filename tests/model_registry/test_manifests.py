@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_registry.drains import name_of
-from model_registry.entities import Adapter, ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
+from model_registry.entities import Adapter, Deployment, Endpoint, Model, ServerRef
 from model_registry.errors import ManifestError, ManifestErrors
 from model_registry.kinds import DECLARED
 from model_registry.manifests import key_variables, parse_manifests, to_manifest, to_yaml
 from model_registry.snapshot import Snapshot, Stored
+from model_registry.tenants import ApiKey, Tenant
 
 MODEL = Model(name="chat", context_length=4096, aliases=("gpt-4o",), default_profile="latency")
 DEPLOYMENT = Deployment(

@@ -12,18 +12,7 @@ from model_registry.config import RegistryConfig
 from model_registry.drains import Drain
 from model_registry.engine_specs import EngineSpec
 from model_registry.engines import Engine
-from model_registry.entities import (
-    Adapter,
-    ApiKey,
-    Deployment,
-    Endpoint,
-    EndpointState,
-    Model,
-    Policy,
-    Profile,
-    ServerRef,
-    Tenant,
-)
+from model_registry.entities import Adapter, Deployment, Endpoint, EndpointState, Model, Profile, ServerRef
 from model_registry.errors import (
     DanglingReferenceError,
     IllegalTransitionError,
@@ -39,6 +28,7 @@ from model_registry.rollouts import Rollout, RolloutStatus
 from model_registry.snapshot import Stored
 from model_registry.states import ENDPOINT as TRANSITIONS
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Policy, Tenant
 from tests.model_registry.conftest import RedisServer, eventually
 
 MODEL = Model(name="chat", context_length=4096, aliases=("gpt",))

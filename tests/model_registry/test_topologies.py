@@ -14,10 +14,11 @@ from redis.exceptions import RedisError
 
 from model_registry.config import RegistryConfig
 from model_registry.connection import connect
-from model_registry.entities import Model, Tenant
+from model_registry.entities import Model
 from model_registry.errors import RegistryUnavailableError
 from model_registry.redis_address import RedisAddress
 from model_registry.store import RegistryStore
+from model_registry.tenants import Tenant
 from model_registry.watcher import Watcher
 from tests.model_registry.conftest import DEADLINE_S, eventually, free_port, redis_binary, until
 

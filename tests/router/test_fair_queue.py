@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.fair_queue import BURST_TOKENS, QUANTUM_TOKENS, SAVINGS_TOKENS, FairQueue, Priority
+from model_registry.tenants import Priority
+from router.fair_queue import BURST_TOKENS, QUANTUM_TOKENS, SAVINGS_TOKENS, FairQueue
 from router.tenant_turns import Answer, Ticket
 
 LARGEST = 33_000

@@ -17,9 +17,9 @@ from router.config import HedgeConfig
 from router.hedging import HedgeCredit, Waiting, why_not
 from router.race import OvertakenError, Race
 from telemetry.request_trace import AttemptTrace
-from tests.router.test_attempts import EXPECTED, MODEL, Collected
 from tests.router.test_outliers import endpoint
-from tests.router.test_slow_endpoint import PacedEngine, Servers, Timed, serving
+from tests.router.test_slow_endpoint import PacedEngine, Servers, serving
+from tests.router.two_engines import EXPECTED, MODEL, Collected
 
 CONFIG = HedgeConfig()
 STALLED = Waiting(waited_s=1.0, expected_s=0.1, ready=True, moving=False, busy_share=0.3, prompt_tokens=100)
@@ -114,7 +114,7 @@ class Racing:
 @pytest.mark.parametrize("first", ["a", "b"])
 async def test_whoever_is_first_answers_alone(first: str) -> None:
     """Both push in turns, as two servers do that have not heard of each other."""
-    answer = Timed()
+    answer = Collected()
     racing = Racing(answer)
     gates = dict(zip("ab", await racing.both(), strict=True))
     loser = "b" if first == "a" else "a"
@@ -135,7 +135,7 @@ async def test_whoever_is_first_answers_alone(first: str) -> None:
 
 async def test_an_open_gate_is_out_of_the_way() -> None:
     """Its tokens go to the answer by the answer's own method."""
-    answer = Timed()
+    answer = Collected()
     racing = Racing(answer)
     a, _ = await racing.both()
     a.tokens([1], None)
@@ -147,7 +147,7 @@ async def test_an_open_gate_is_out_of_the_way() -> None:
 async def test_who_kept_a_gates_methods_from_before_it_opened_reaches_the_answer_by_them() -> None:
     """As the readers of servers' answers do."""
     flushed: list[int] = []
-    answer = Timed()
+    answer = Collected()
     answer.flush = lambda: flushed.append(len(answer.ids))  # type: ignore[method-assign]
     racing = Racing(answer)
     a, b = await racing.both()
@@ -164,7 +164,7 @@ async def test_who_kept_a_gates_methods_from_before_it_opened_reaches_the_answer
 
 
 async def test_when_the_first_fails_the_second_is_waited_for() -> None:
-    answer = Timed()
+    answer = Collected()
     racing = Racing(answer)
     a, b = await racing.both()
     a.lost(ServerUnreachableError("x"))
@@ -176,7 +176,7 @@ async def test_when_the_first_fails_the_second_is_waited_for() -> None:
 
 
 async def test_when_the_second_fails_the_first_goes_on() -> None:
-    answer = Timed()
+    answer = Collected()
     racing = Racing(answer)
     a, b = await racing.both()
     b.lost(ServerUnreachableError("x"))
@@ -190,7 +190,7 @@ async def test_when_the_second_fails_the_first_goes_on() -> None:
 @pytest.mark.parametrize("order", ["ab", "ba"])
 async def test_when_both_fail_a_failure_is_told(order: str) -> None:
     """Never that one has overtaken the other; each failure is counted once."""
-    racing = Racing(Timed())
+    racing = Racing(Collected())
     gates = dict(zip("ab", await racing.both(), strict=True))
     for name in order:
         gates[name].lost(ServerUnreachableError(name))
@@ -202,7 +202,7 @@ async def test_when_both_fail_a_failure_is_told(order: str) -> None:
 
 async def test_a_winner_that_breaks_at_once_is_what_is_told() -> None:
     """Its first token and its end come in one read."""
-    answer = Timed()
+    answer = Collected()
     racing = Racing(answer)
     _, b = await racing.both()
     b.tokens([7], None)
@@ -214,7 +214,7 @@ async def test_a_winner_that_breaks_at_once_is_what_is_told() -> None:
 
 
 async def test_a_client_that_leaves_ends_both() -> None:
-    racing = Racing(Timed())
+    racing = Racing(Collected())
     await racing.both()
     racing.task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -246,7 +246,7 @@ async def warm(servers: Servers) -> None:
 
 
 async def ask(servers: Servers, profile: str = "latency") -> tuple[Sequence[int], float]:
-    answer, began_s = Timed(), monotonic()
+    answer, began_s = Collected(), monotonic()
     await servers.router.run(servers.job(profile), answer)
     return answer.ids, monotonic() - began_s
 

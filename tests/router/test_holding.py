@@ -22,7 +22,7 @@ from telemetry.request_trace import RequestTrace
 from telemetry.tracing import Tracing
 from tenancy.policy import Selection
 from tests.model_registry.conftest import until
-from tests.router.test_queueing import MODEL, Fleet
+from tests.router.patient_engines import MODEL, Fleet
 
 COLD = Deployment(name="d", model="m", labels={"tier": "gold"}, scaling=Scaling(pool="p", cold_start_s=40))
 POOL = Pool(name="p", actuator=DryRunActuator(type="dry-run"), labels={"region": "eu"})
@@ -40,7 +40,7 @@ class ColdFleet(Fleet):
         holding = HoldingConfig(max_requests=max_requests, max_tokens=5000)
         super().__init__({}, RouterConfig(no_endpoint_timeout_s=0.3, holding=holding))
         self.calls = 0
-        self.router.queueing.on_held = self._called
+        self.router.queueing.holding.on_held = self._called
         self.says(status())
 
     def _called(self) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from model_registry.knobs import BUILT_IN, Knobs
-from tests.router.test_queueing import Fleet, fleet
+from tests.router.patient_engines import Fleet, fleet
 
 __all__ = ["fleet"]
 

@@ -14,7 +14,7 @@ from model_registry.rollouts import Phase, RolloutStatus
 from model_registry.snapshot import Snapshot
 from router.errors import NoEndpointsError
 from router.sides import lot, served_by
-from tests.router.test_attempts import EXPECTED, MODEL, Collected, Fleet, fleet
+from tests.router.two_engines import EXPECTED, MODEL, Collected, Fleet, fleet
 
 __all__ = ["fleet"]
 

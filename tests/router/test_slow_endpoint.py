@@ -16,13 +16,14 @@ from inference.push_http import Timeouts
 from inference.request import InferenceRequest
 from model_registry.entities import Endpoint
 from model_registry.snapshot import Snapshot
-from router.attempts import Job, Router
+from router.attempts import Router
 from router.config import RetryConfig, RouterConfig
 from router.errors import AttemptsExhaustedError
+from router.job import Job
 from router.profiles import Wish
 from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing
-from tests.router.test_attempts import END, EXPECTED, MODEL, SCHEMA, Collected, Engine, Observed
+from tests.router.two_engines import END, EXPECTED, MODEL, SCHEMA, Collected, Engine, Observed
 
 pytestmark = pytest.mark.timed
 
@@ -43,15 +44,6 @@ class PacedEngine(Engine):
         if fails:
             return web.json_response({"error": "out of luck"}, status=500)
         return await super()._handle(request)
-
-
-class Timed(Collected):
-    """As the gateway's own answers, it takes the time of its first token."""
-
-    def tokens(self, ids: Sequence[int], log_probs: Sequence[float] | None) -> None:
-        assert self._trace is not None
-        self._trace.first_token()
-        super().tokens(ids, log_probs)
 
 
 class Watched(Observed):
@@ -101,7 +93,7 @@ class Servers:
         async def one() -> None:
             nonlocal answers
             while monotonic() < until_s:
-                answer = Timed()
+                answer = Collected()
                 await self.router.run(self.job(), answer)
                 assert answer.ids == EXPECTED
                 answers += 1
@@ -169,7 +161,7 @@ async def test_a_bad_endpoint_is_better_than_none() -> None:
         down = servers.endpoints[1].model_copy(update={"state": "unhealthy"})
         servers.snapshot = Snapshot.of(2, [MODEL, servers.endpoints[0], down])
         servers.router.registry_changed()
-        assert (await servers.router.run(servers.job(), Timed())).endpoint.name == "e0"
+        assert (await servers.router.run(servers.job(), Collected())).endpoint.name == "e0"
 
 
 async def test_a_well_endpoint_that_is_full_is_waited_for() -> None:
@@ -184,7 +176,7 @@ async def test_a_well_endpoint_that_is_full_is_waited_for() -> None:
         servers.snapshot = Snapshot.of(2, [MODEL, *narrow])
         servers.router.registry_changed()
         well.delay_s, asked = 0.1, len(bad.asked)
-        jobs = [servers.router.run(servers.job(), Timed()) for _ in range(4)]
+        jobs = [servers.router.run(servers.job(), Collected()) for _ in range(4)]
         assert {finished.endpoint.name for finished in await asyncio.gather(*jobs)} == {"e1"}
         assert len(bad.asked) == asked
 
@@ -197,7 +189,7 @@ async def test_retries_beyond_the_budget_are_told() -> None:
             engine.faults = ["drop"] * 100
         for _ in range(5):
             with pytest.raises(AttemptsExhaustedError) as caught:
-                await servers.router.run(servers.job(), Timed())
+                await servers.router.run(servers.job(), Collected())
         assert "retry budget" in str(caught.value)
         assert sum(len(engine.asked) for engine in servers.engines) == 5 + 2
         assert servers.observed.retries == 2
@@ -208,5 +200,5 @@ async def test_no_retry_begins_after_the_deadline() -> None:
         for engine in servers.engines:
             engine.faults = ["drop"] * 100
         with pytest.raises(AttemptsExhaustedError, match="deadline"):
-            await servers.router.run(servers.job(deadline_s=monotonic() + 0.1), Timed())
+            await servers.router.run(servers.job(deadline_s=monotonic() + 0.1), Collected())
         assert sum(len(engine.asked) for engine in servers.engines) == 1

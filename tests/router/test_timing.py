@@ -18,16 +18,17 @@ from inference.request import EngineTimes, InferenceRequest, Usage
 from inference.schema import Schema, Tensor
 from model_registry.entities import Deployment, Endpoint, Model, Scaling
 from model_registry.snapshot import Snapshot
-from router.attempts import Job, Router
+from router.attempts import Router
 from router.config import RouterConfig
 from router.demand import GroupCounts
+from router.job import Job
 from router.profiles import Wish
 from router.timing import Timing, timed
 from router.window import Limits, Window
 from telemetry import names
 from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing
-from tests.router.test_attempts import Collected, Observed
+from tests.router.two_engines import Collected, Observed
 
 MODEL = Model(name="m", context_length=1000)
 SCALED = Deployment(name="d", model="m", scaling=Scaling(pool="p", ttft_s=0.5, itl_s=0.004))

@@ -10,8 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bench.chaos.streams import Ending, take
 from tests.stack.stack import Stack
-from tests.stack.test_faults import Ending, answers_again, kill, take
+from tests.stack.test_faults import answers_again, kill
 
 pytestmark = pytest.mark.timed
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from model_registry.entities import ApiKey, Tenant
 from model_registry.snapshot import Snapshot
+from model_registry.tenants import ApiKey, Tenant
 from tenancy import keys
 from tenancy.errors import (
     AuthError,

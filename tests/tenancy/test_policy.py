@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from model_registry.entities import ApiKey, Endpoint, Fallback, Model, Policy, Tenant
+from model_registry.entities import Endpoint, Model
+from model_registry.tenants import ApiKey, Fallback, Policy, Tenant
 from tenancy.limits_spec import Limits
 from tenancy.policy import EffectivePolicy, effective
 

@@ -62,7 +62,7 @@ def scale_of(kind: str, namespace: str, name: str) -> Resource:
 
 
 def pod(namespace: str, name: str) -> Resource:
-    """One pod."""
+    """One pod, whatever made it."""
     return Resource("", "v1", "pods", namespace, name)
 
 

@@ -93,7 +93,7 @@ class MessageStream:
         return self._in("thinking") + self._more(text) if self._shows_thinking else b""
 
     def tool_call(self, index: int, call: int, id: str, name: str) -> bytes:  # noqa: A002 - OpenAI's own word
-        """A tool is called."""
+        """The block of a tool call begins; `tool_arguments` fills it."""
         del index, call
         return self._close() + self._begin(
             "tool_use", {"type": "tool_use", "id": id, "name": name, "input": {}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,11 @@ class Client:
 
     def last(self, request_id: str) -> EngineOutput:
         return self.outputs[request_id][-1]
+
+
+def prompt(seed: int, length: int) -> list[int]:
+    """Token ids, the same for the same seed."""
+    return [random.Random(seed).randrange(VOCAB) for _ in range(length)]
 
 
 def poll(condition: Callable[[], bool]) -> None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from emulator.engine import (
     EngineClosedError,
+    EngineRequest,
     InvalidRequestError,
     QueueFullError,
     RequestTooLongError,
     SamplingParams,
 )
+from emulator.engine.generation import Generation
+from emulator.engine.mailbox import Mailbox
 
-from .conftest import VOCAB, Client, MakeClient, poll
-
-
-def prompt(seed: int, length: int) -> list[int]:
-    return [random.Random(seed).randrange(VOCAB) for _ in range(length)]
+from .conftest import VOCAB, Client, MakeClient, poll, prompt
 
 
 def test_an_answer_is_max_tokens_long_and_ends_by_length(client: Client) -> None:
@@ -204,66 +202,6 @@ def test_a_waiting_request_can_be_cancelled(make_client: MakeClient) -> None:
     client.finish()
 
 
-def test_the_end_token_ends_the_answer_and_is_part_of_it(client: Client) -> None:
-    free = client.ask(prompt(1, 9), 20)
-    end = free[6]
-    client.send("r", prompt(1, 9), 20, end_id=end)
-    (tokens,) = client.finish("r")
-    assert tokens == free[: free.index(end) + 1]
-    assert client.last("r").finish_reason == "stop"
-
-
-def test_a_stop_word_of_several_tokens_ends_the_answer(client: Client) -> None:
-    free = client.ask(prompt(2, 9), 20)
-    word = tuple(free[5:8])
-    client.send("r", prompt(2, 9), 20, stop_words=((VOCAB - 1, VOCAB - 1, VOCAB - 1), word))
-    (tokens,) = client.finish("r")
-    at = next(n for n in range(3, 21) if tuple(free[n - 3 : n]) == word)
-    assert tokens == free[:at]
-    assert client.last("r").finish_reason == "stop"
-
-
-def test_min_tokens_holds_back_end_token_and_stop_words(client: Client) -> None:
-    free = client.ask(prompt(1, 9), 20)
-    sampling = SamplingParams(temperature=0, min_tokens=12)
-    tokens = client.ask(prompt(1, 9), 20, end_id=free[3], sampling=sampling)
-    assert len(tokens) >= 12
-    assert free[3] not in tokens[:12]
-    assert len(client.ask(prompt(1, 9), 20, stop_words=((free[3],),), sampling=sampling)) >= 12
-
-
-def test_bad_words_never_appear(client: Client) -> None:
-    free = client.ask(prompt(3, 9), 20)
-    single, pair = (free[0],), tuple(free[4:6])
-    tokens = client.ask(prompt(3, 9), 20, bad_words=(single, pair))
-    assert single[0] not in tokens
-    assert pair not in list(pairwise(tokens))
-
-
-def test_embedding_bias_moves_the_choice(client: Client) -> None:
-    bias = np.zeros(VOCAB, dtype=np.float32)
-    bias[42] = 1e4
-    assert client.ask(prompt(1, 5), 3, embedding_bias=bias) == [42, 42, 42]
-
-
-def test_log_probs_are_those_of_the_chosen_tokens(client: Client) -> None:
-    """One per token, never above zero, and their sum is the cumulated one."""
-    client.send("r", prompt(1, 9), 10, return_log_probs=True, sampling=SamplingParams(seed=5))
-    client.finish("r")
-    log_probs = [value for output in client.outputs["r"] for value in output.log_probs or []]
-    assert len(log_probs) == 10
-    assert max(log_probs) <= 0
-    assert client.last("r").cum_log_prob == pytest.approx(sum(log_probs))
-    assert client.outputs["r"][0].cum_log_prob == pytest.approx(log_probs[0])
-
-
-def test_a_seed_repeats_an_answer_and_none_does_not(client: Client) -> None:
-    wild = SamplingParams(temperature=5.0, seed=3)
-    assert client.ask(prompt(1, 9), 20, sampling=wild) == client.ask(prompt(1, 9), 20, sampling=wild)
-    fresh = SamplingParams(temperature=5.0)
-    assert client.ask(prompt(1, 9), 20, sampling=fresh) != client.ask(prompt(1, 9), 20, sampling=fresh)
-
-
 def test_max_tokens_is_cut_to_the_longest_sequence(make_client: MakeClient) -> None:
     client = make_client(max_seq_len=32)
     assert len(client.ask(prompt(1, 20), 500)) == 12
@@ -318,8 +256,6 @@ def test_an_id_in_flight_cannot_be_used_twice(client: Client) -> None:
 
 
 def _copy_of(client: Client):  # type: ignore[no-untyped-def]
-    from emulator.engine import EngineRequest
-
     assert client.outputs
     return EngineRequest("r", (1,), 1)
 
@@ -336,11 +272,18 @@ def test_closing_ends_what_is_in_flight(make_client: MakeClient) -> None:
         client.send("late", prompt(1, 8))
 
 
+def test_an_engine_that_was_closed_before_its_start_takes_nothing() -> None:
+    box = Mailbox(most_queued=None)
+    box.close()
+    box.open()
+    with pytest.raises(EngineClosedError):
+        box.put(Generation(EngineRequest("r", (1,), 1), lambda _: None, 2, 0))
+    assert box.counts() == (0, 0, 0)
+
+
 def test_a_callback_that_raises_harms_only_its_own_request(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from emulator.engine import EngineRequest
-
     def broken(output: object) -> None:
         raise RuntimeError("the caller is broken")
 

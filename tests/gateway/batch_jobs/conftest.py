@@ -18,8 +18,9 @@ from openai import AsyncOpenAI
 from bench.tally import MODEL, Tally
 from enginehouse.local.ports import free_port
 from model_registry.config import RegistryConfig
-from model_registry.entities import ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
+from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.keys import new_key
 from tests.command_line import plain_environment
 from tests.model_registry.conftest import (

@@ -10,8 +10,9 @@ from enginehouse.gateway_process import gateway_process
 from enginehouse.settings import Settings
 from gateway.batch_jobs.config import BatchJobsConfig
 from model_registry.config import RegistryConfig
-from model_registry.entities import ApiKey, Deployment, Endpoint, Model, ServerRef, Tenant
+from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey, Tenant
 from tenancy.batch_jobs.entities import StoredFile
 from tenancy.batch_jobs.store import Asked, JobStore
 from tenancy.keys import new_key

@@ -16,9 +16,10 @@ from redis.asyncio import Redis
 from bench.tally import MODEL, Tally
 from model_registry.config import RegistryConfig
 from model_registry.demand.store import DemandStore
-from model_registry.entities import ApiKey, Deployment, Endpoint, Scaling
+from model_registry.entities import Deployment, Endpoint, Scaling
 from model_registry.pools import DryRunActuator, Pool
 from model_registry.store import RegistryStore
+from model_registry.tenants import ApiKey
 from tenancy.keys import new_key
 from tests.gateway.batch_jobs.conftest import SLOTS, Fleet, ask_live, row, settled
 from tests.model_registry.conftest import RedisServer, eventually, until

@@ -1,4 +1,4 @@
-"""Gate: admission's verdicts on live requests. Owned by one event loop.
+"""Admission gate: admission's verdicts on live requests. Owned by one event loop.
 
 Gathers the values that `router.admission` and `router.shedding` decide by: forecasts, the queue, knobs.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from model_registry.knobs import Knobs
 from model_registry.snapshot import Snapshot
@@ -15,10 +15,9 @@ from router.admission import Drain, Standing, Verdict, admit, allowed_ttft_s, re
 from router.deciding import Expected
 from router.errors import NoRoomError, PredictedLateError, QueueFullError, QueueTimeoutError, ShedError
 from router.fair_queue import FairQueue
+from router.job import Job
+from router.observer import QueueObserver
 from router.shedding import MEMORY_S, Shedding
-
-if TYPE_CHECKING:
-    from router.attempts import Job
 
 _ERRORS: dict[str, type[NoRoomError]] = {
     "queue_full": QueueFullError,
@@ -28,21 +27,20 @@ _ERRORS: dict[str, type[NoRoomError]] = {
 }
 
 
-class Forecast(Protocol):
-    """What a first token is expected to take."""
-
-    def __call__(self, job: Job, endpoint: str | None) -> Expected:
-        """At an endpoint; None: at the best one."""
-
-
-class Gate:
+class AdmissionGate:
     """One gateway process's."""
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], forecast: Forecast, knobs: Callable[[str], Knobs]
+        self,
+        snapshot: Callable[[], Snapshot],
+        forecast: Callable[[Job, str | None], Expected],
+        observer: QueueObserver,
+        knobs: Callable[[str], Knobs],
     ) -> None:
+        """`forecast`: of a job's first token at an endpoint; at None: at the one where it comes soonest."""
         self._snapshot = snapshot
         self._forecast = forecast
+        self._observer = observer
         self._knobs = knobs
         self._loop = asyncio.get_running_loop()
         self._sheddings: dict[tuple[str, str], Shedding] = {}
@@ -90,8 +88,9 @@ class Gate:
         seconds = drain.seconds_for(queue.tokens, self._loop.time())
         return Verdict("refuse", "queue_timeout", retry_after_s(seconds))
 
-    def error(self, job: Job, verdict: Verdict) -> NoRoomError:
-        """What a refusal is to its client."""
+    def refusal(self, job: Job, verdict: Verdict) -> NoRoomError:
+        """What a refusal is to its client, the observer being told of it."""
+        self._observer.refused(job.wish, verdict.reason)
         return _ERRORS[verdict.reason](job.wish.model.name, verdict.retry_after_s or 1.0)
 
     def _shedding(self, job: Job, knobs: Knobs) -> Shedding | None:
