@@ -9,6 +9,7 @@ rediss+sentinel:// and rediss+cluster://            the same with TLS
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -39,10 +40,10 @@ class RedisAddress(NamedTuple):
             raise ValueError(
                 "must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
             )
-        parts = urlsplit(url)
-        login, _, hosts = parts.netloc.rpartition("@")
+        authority, path = _split(url)
+        login, _, hosts = authority.rpartition("@")
         username, _, password = login.partition(":")
-        service, _, db = parts.path.strip("/").partition("/")
+        service, _, db = path.strip("/").partition("/")
         if mode == "sentinel" and (not service or not (db or "0").isdigit()):
             raise ValueError("must be redis+sentinel://host:port,host:port/service, or …/service/db")
         if mode == "cluster" and service:
@@ -56,6 +57,17 @@ class RedisAddress(NamedTuple):
             service=unquote(service),
             db=int(db or 0),
         )
+
+
+def _split(url: str) -> tuple[str, str]:
+    """What is between `//` and the path, and the path.
+
+    Not by `urlsplit`: since the fix of CVE-2025-0938 (Python 3.11.12, Ubuntu's 3.12.3) it refuses a host in
+    brackets beside others.
+    """
+    _, _, rest = url.strip().partition("://")
+    authority, _, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+    return authority, path
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:

@@ -97,7 +97,7 @@ def extended(
     rows = -(-(done + len(ids) // step) // per_block)
     words = np.zeros(rows * block_tokens, np.uint32)
     words[done * step : done * step + len(ids)] = compact(ids)
-    sums = np.cumsum(_part_sums(words, rows, per_block, step), axis=1)
+    sums = np.cumsum(_part_sums(words, rows, per_block, step), axis=1, dtype=np.uint64)
     sums[:1] += np.uint64(chain.rest)
     first = chain.tokens // block_tokens
     hashes = sums[:, -1] + _places(first + rows)[first:]

@@ -7,7 +7,8 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -96,6 +97,7 @@ class Load:
         self.outcomes: list[Outcome] = []
         """Of the requests that have ended."""
         self._stopping = False
+        self._ended = asyncio.Event()
         self._clients = [
             asyncio.create_task(self._client(caller, prompt_tokens, tokens)) for _ in range(clients)
         ]
@@ -104,8 +106,17 @@ class Load:
         while not self._stopping:
             outcome = await caller.ask(caller.prompt(prompt_tokens), tokens)
             self.outcomes.append(outcome)
+            self._ended.set()
             if outcome.wrong is not None:
                 await asyncio.sleep(0.1)  # what fails at once must not be asked for without pause
+
+    async def until(self, true: Callable[[], bool], within_s: float) -> None:
+        """Returns when the end of a request has made it true, or after `within_s`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not true():
+                    self._ended.clear()
+                    await self._ended.wait()
 
     async def __aenter__(self) -> Load:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 from bench.live_router.callers import Caller, Load, wrongs
@@ -15,6 +16,8 @@ SLOTS = 4
 CLIENTS = 30
 PROMPT_TOKENS, TOKENS = 64, 20
 PAUSE_S = 0.6
+ANSWER_S = 10.0
+"""How long a policy may take to be seen: requests begin in waves, and between two of them none is routed."""
 KNOBS: tuple[dict[str, Any], ...] = (
     {"policy": "round-robin", "order": "fcfs", "window": 1.0},
     {"policy": "least-tokens", "order": "wspt", "window": 0.5},
@@ -32,11 +35,12 @@ async def switching(fleet: Fleet, say: Say, *, quick: bool) -> Part:
     async with Load(Caller(fleet, "house"), CLIENTS, PROMPT_TOKENS, TOKENS) as load:
         await asyncio.sleep(1.0)
         for number in range(rounds * len(KNOBS)):
-            began_s = time.monotonic()
+            before, began_s = len(load.outcomes), time.monotonic()
             await fleet.apply(*_change(fleet, number), gateway=number % GATEWAYS)
             slowest_s = max(slowest_s, time.monotonic() - began_s)
             switches += 1
             await asyncio.sleep(PAUSE_S)
+            await load.until(partial(_routed, load, number, before), ANSWER_S)
     policies = {one.policy for one in load.outcomes if one.wrong is None}
     figures = {
         "switches": switches,
@@ -48,6 +52,12 @@ async def switching(fleet: Fleet, say: Say, *, quick: bool) -> Part:
     say(f"{switches} switches under {len(load.outcomes)} requests, of which {lost} went wrong")
     met = {str(knobs["policy"]) for knobs in KNOBS} <= policies
     return Part(met, wrongs(load.outcomes), figures)
+
+
+def _routed(load: Load, number: int, before: int) -> bool:
+    """Whether a request that ended after the first `before` was routed by the policy of this change."""
+    policy = KNOBS[number % len(KNOBS)]["policy"]
+    return any(one.policy == policy for one in load.outcomes[before:])
 
 
 def _change(fleet: Fleet, number: int) -> list[Manifest]:

@@ -82,9 +82,10 @@ def padded(inputs: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], Mask]:
 def pooled(states: Array, mask: Mask) -> Array:
     """The mean of the states that `mask` keeps, of length 1."""
     weights = mask[:, :, None].astype(np.float32)
-    mean = (states * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1.0)
-    vectors: Array = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-    return vectors
+    kept: Array = np.maximum(weights.sum(axis=1), 1.0)
+    mean: Array = (states * weights).sum(axis=1) / kept
+    length: Array = np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return mean / length
 
 
 def _unseen(mask: Mask) -> Array:

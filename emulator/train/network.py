@@ -196,7 +196,8 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _norm(x: Array, weight: Array, epsilon: float) -> tuple[Array, Array]:
-    scale = np.float32(1.0) / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(epsilon))
+    root: Array = np.sqrt(np.mean(x * x, axis=1, keepdims=True) + np.float32(epsilon))
+    scale = np.float32(1.0) / root
     return x * scale * weight, scale
 
 

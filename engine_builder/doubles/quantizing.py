@@ -49,7 +49,8 @@ def quantize(matrix: Floats, kind: WeightKind, group: int | None = None) -> Part
         scale = _safe(np.abs(matrix).max() / E4M3_LARGEST)
         return {"weight": Tensor.of(matrix / scale, "F8_E4M3"), "scale": Tensor("F32", scale.reshape(1))}
     if kind == "int8":
-        scale = _safe(np.abs(matrix).max(axis=1) / np.float32(127))
+        largest: Floats = np.abs(matrix).max(axis=1)
+        scale = _safe(largest / np.float32(127))
         whole = np.rint(matrix / scale[:, None]).astype(np.int8)
         return {"weight": Tensor("I8", whole), "scale": Tensor("F32", scale)}
     if kind == "int4":

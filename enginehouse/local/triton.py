@@ -263,6 +263,8 @@ class TritonProcess:
         folders = [str(library.parent)] if library else []
         return {
             **os.environ,
+            # Its engines run on the CPU. A GPU that it saw would lose memory to it, and be in its metrics.
+            "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",

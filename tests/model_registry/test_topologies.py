@@ -176,6 +176,7 @@ def test_a_url_names_hosts_login_and_service() -> None:
     assert (found.username, found.password, found.tls) == ("eva", "p@ss", True)
     assert (found.service, found.db) == ("house", 2)
     assert RedisAddress.of("redis+cluster://a").hosts == (("a", 6379),)
+    assert RedisAddress.of("redis+cluster://[::1],[::2]:7001").hosts == (("::1", 6379), ("::2", 7001))
     assert RedisAddress.of("unix:///tmp/redis.sock").kind == "single"
 
 

@@ -49,6 +49,18 @@ async def test_a_complete_environment_is_used_as_it_is(triton: TritonEnvironment
     assert told == []
 
 
+async def test_it_sees_no_gpu_of_the_machine(
+    triton: TritonEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    process = TritonProcess("triton", triton, tmp_path, tmp_path / "triton.log", load=())
+    await process.start()
+    try:
+        assert b"CUDA_VISIBLE_DEVICES=" in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        await process.stop()
+
+
 async def test_a_killed_stub_hangs_its_streams_until_the_model_is_loaded_again(
     make_server: MakeServer, engine: EngineSpec, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
