@@ -77,15 +77,17 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def usage_of(counts: Counts | None) -> Usage:
-    """What an upstream told of its tokens."""
+    """What an upstream told of its tokens; less than none is none: nothing that adds counts up takes less."""
     if counts is None:
         return Usage()
     prompt, completion = counts.prompt_tokens_details, counts.completion_tokens_details
+    cached = prompt.cached_tokens if prompt else None
+    thoughts = completion.reasoning_tokens if completion else None
     return Usage(
-        counts.prompt_tokens,
-        counts.completion_tokens,
-        prompt.cached_tokens if prompt else None,
-        completion.reasoning_tokens if completion else None,
+        max(0, counts.prompt_tokens),
+        max(0, counts.completion_tokens),
+        None if cached is None else max(0, cached),
+        None if thoughts is None else max(0, thoughts),
     )
 
 

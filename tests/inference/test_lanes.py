@@ -385,6 +385,12 @@ def test_text_at_its_limit_is_whole() -> None:
     assert read(ENSEMBLE, {"text_output": "He", "num_output_tokens": 10}).reason == "length"
 
 
+@pytest.mark.parametrize("told", [-5, "-5", [-5]])
+def test_less_than_no_tokens_are_none(told: Any) -> None:
+    last = {"text_output": "He", "num_input_tokens": told, "num_output_tokens": told, "last_token_time_ns": 1}
+    assert read(ENSEMBLE, last).usage == Usage(0, 0)
+
+
 @pytest.mark.parametrize("of", [BLS, LLMAPI])
 def test_whole_texts_become_deltas(of: Schema) -> None:
     done = {"finish_reason": "length", "last_token_time_ns": "123", "kv_cache_reused_block": "0"}

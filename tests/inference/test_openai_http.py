@@ -198,6 +198,14 @@ async def test_usage_is_relayed_to_who_asked_for_it() -> None:
     assert sink.usage == Usage(3, 2)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_less_than_no_tokens_are_none(stream: bool) -> None:
+    """Counters of metrics take nothing away: one such answer would end what keeps the gateway's house."""
+    counts = b'{"choices":[],"usage":{"prompt_tokens":-3,"completion_tokens":-2,"prompt_tokens_details":{"cached_tokens":-1}}}'
+    sink = await ask(*((HELLO, b"data: " + counts + b"\n\n", DONE) if stream else (counts,)), stream=stream)
+    assert (sink.error, sink.usage) == (None, Usage(0, 0, 0))
+
+
 @pytest.mark.parametrize(
     "parts", [(), (HELLO,), (HELLO, b'data: {"usage":{"pro'), (HELLO, b'data: {"error"')]
 )
