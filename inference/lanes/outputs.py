@@ -26,7 +26,7 @@ def number(outputs: Mapping[str, Any], name: str) -> int | None:
     if value is None:
         return None
     if value.__class__ is int:
-        return value if value > 0 else 0
+        return max(0, value)
     try:
         return max(0, int(float(value)))
     except (TypeError, ValueError, OverflowError) as error:
