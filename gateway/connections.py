@@ -155,6 +155,7 @@ class _Connection(web.RequestHandler):
             self._room = self._loop.create_future()
             await asyncio.wait([self._room], timeout=_UNREAD_FOR_S)
             if self.writing_paused and transport.get_write_buffer_size() >= unsent:
+                self.close()
                 transport.abort()
                 return
 
@@ -167,6 +168,10 @@ class _Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """What aiohttp does at the end of its requests. Ours write past the writer that it waits for."""
+        if "Content-Encoding" in request.headers and not request.content.is_eof():
+            # What is left is not read to its end for the client to see the refusal: aiohttp would unpack it,
+            # seconds of work for the few bytes that someone without a key sends.
+            self._lingering_time = 0.0
         finished = await super().finish_response(request, resp, start_time)
         if self.writing_paused:
             await self._taken()

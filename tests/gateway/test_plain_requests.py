@@ -504,3 +504,14 @@ async def test_a_client_that_reads_slowly_gets_all_its_answers(monkeypatch: pyte
             await asyncio.sleep(0.1)  # so long does it take
         assert (await answer(reader))[0] == 200
         writer.close()
+
+
+async def test_the_rest_of_a_packed_body_that_was_refused_is_not_unpacked() -> None:
+    packed = gzip.compress(bytes(4 << 20))
+    asked = request(packed, "Content-Encoding: gzip")
+    async with serving(lingering_time=60.0) as (address, _):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(asked.replace(b"Length: %d" % len(packed), b"Length: 99999"))
+        assert (await answer(reader))[0] == 413
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
