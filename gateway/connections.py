@@ -24,12 +24,24 @@ _REST_WITHIN_S: Final = 1.0
 """The rest of a plain request is waited for so long; then aiohttp waits, as long as settings allow."""
 _MAX_AHEAD_BYTES: Final = 64 * 1024
 """What a client may send before it has its answer."""
+_UNREAD_FOR_S: Final = 30.0
+"""A client that takes nothing of its answer for so long is left."""
 
 
 class _Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_ahead", "_arrives", "_closes", "_is_held", "_reader", "_request", "_rest", "_serving")
+    __slots__ = (
+        "_ahead",
+        "_arrives",
+        "_closes",
+        "_is_held",
+        "_reader",
+        "_request",
+        "_rest",
+        "_room",
+        "_serving",
+    )
 
     def __init__(self, server: web.Server, reader: PlainReader, **options: Any) -> None:
         super().__init__(server, **options)
@@ -49,6 +61,8 @@ class _Connection(web.RequestHandler):
         """Asked to close, which waits for the answer."""
         self._is_held = False
         """Reading was paused, since bytes came faster than they were taken."""
+        self._room: asyncio.Future[None] | None = None
+        """Set while the client is to take what it was answered."""
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
@@ -103,6 +117,8 @@ class _Connection(web.RequestHandler):
                     self._arrives = None
                     continue
                 response = await request.handle(request)
+                if self.writing_paused:
+                    await self._taken()
                 keeps = bool(response.keep_alive) and not self._closes
                 self._request = None
                 if keeps:
@@ -128,6 +144,44 @@ class _Connection(web.RequestHandler):
         if len(self._ahead) > _MAX_AHEAD_BYTES and not self._is_held:
             self._is_held = True
             self._pause_transport_reading()
+
+    async def _taken(self) -> None:
+        """Return once the client has taken most of its answer; one that takes nothing is left.
+
+        Its next requests would otherwise be answered into the memory, as many as it likes to send.
+        """
+        while self.writing_paused and (transport := self.transport) is not None:
+            unsent = transport.get_write_buffer_size()
+            self._room = self._loop.create_future()
+            await asyncio.wait([self._room], timeout=_UNREAD_FOR_S)
+            if self.writing_paused and transport.get_write_buffer_size() >= unsent:
+                self.close()
+                transport.abort()
+                return
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """What aiohttp does at the end of its requests. Ours write past the writer that it waits for."""
+        if "Content-Encoding" in request.headers and not request.content.is_eof():
+            # What is left is not read to its end for the client to see the refusal: aiohttp would unpack it,
+            # seconds of work for the few bytes that someone without a key sends.
+            self._lingering_time = 0.0
+        finished = await super().finish_response(request, resp, start_time)
+        if self.writing_paused:
+            await self._taken()
+        return finished
+
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        if transport is not None and transport.get_write_buffer_size() > 0:
+            self._loop.call_later(_UNREAD_FOR_S, transport.abort)  # else it waits for its reader for ever
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._serving is not None:
@@ -188,6 +242,15 @@ class _Connection(web.RequestHandler):
         return response
 
 
+def _make_request(make: Callable[..., web.BaseRequest], message: Any, *rest: Any) -> web.BaseRequest:
+    """One with a chunked body is the last of its connection.
+
+    aiohttp's parser (3.14) takes trailers for headers of the request that follows: who shares a connection
+    through a proxy could speak for whoever comes next.
+    """
+    return make(message._replace(should_close=True) if message.chunked else message, *rest)
+
+
 class _Server(web.Server):
     new_reader: Callable[[], PlainReader]
 
@@ -205,4 +268,5 @@ def own_connections(
     """
     server.__class__ = _Server
     assert isinstance(server, _Server)
+    server.request_factory = partial(_make_request, server.request_factory)
     server.new_reader = partial(PlainReader, by_request_line(handlers), max_body_bytes, max_header_bytes)

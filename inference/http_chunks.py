@@ -5,6 +5,11 @@ Heads are looked up: to write or parse a hexadecimal number costs more than ever
 
 from __future__ import annotations
 
+LONGEST_EVENT_BYTES = 64 << 20
+"""Of a server-sent event, which is kept until it is whole; an answer in one piece may be one event."""
+LONGEST_REFUSAL_BYTES = 64 * 1024
+"""Of an answer that is none: what comes later tells nothing more."""
+
 _LONGEST = 4096
 _HEADS = [b"%x\r\n" % size for size in range(_LONGEST)]
 """By the bytes that a chunk holds."""

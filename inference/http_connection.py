@@ -19,6 +19,8 @@ from inference.http_chunks import body_of, is_one_chunk
 _IDLE_S = 50.0
 """Idle connections are closed after it: a dead host must not be found out by a request."""
 _FRAMING = (b"content-length", b"transfer-encoding")
+_LONGEST_HEAD_BYTES = 256 * 1024
+"""Of an answer, with the interim ones before it: silence alone does not end a head that never ends."""
 
 
 class Receiver(Protocol):
@@ -95,6 +97,10 @@ class Connection(asyncio.Protocol):
         """The parser has last seen the end of a chunk."""
         self._at_chunk = False
         """The parser is between two chunks: one that comes whole need not pass through it."""
+        self._head_bytes = 0
+        """Came before the answer began."""
+        self._interim = False
+        """The parser is within an answer of 1xx, after which the answer itself comes."""
         self._complete = False
         self._reusable = False
         self._paused = False
@@ -113,6 +119,7 @@ class Connection(asyncio.Protocol):
         self._chunk = getattr(receiver, "chunk", None)
         self._chunk_over = self._at_chunk = False
         self._answered = False
+        self._head_bytes = 0
         self._complete = False
         self._framed = False
         self._heard = True
@@ -196,9 +203,14 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             self._fail(_cause(error))
             return
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(ProtocolError(f"{self._pool.origin} sent malformed HTTP: {error}"))
             return
+        if not self._answered:
+            self._head_bytes += len(data)
+            if self._head_bytes > _LONGEST_HEAD_BYTES:
+                self._fail(ProtocolError(f"the head of an answer of {self._pool.origin} does not end"))
+                return
         self._at_chunk = self._chunk_over and data.endswith(b"\r\n")  # else within the next one's head
         if self._receiver is receiver:
             receiver.flush()
@@ -218,6 +230,10 @@ class Connection(asyncio.Protocol):
 
     # httptools callbacks
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise ProtocolError(f"{self._pool.origin} sent more than the answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() in _FRAMING:
             self._framed = True
@@ -225,9 +241,14 @@ class Connection(asyncio.Protocol):
             self._header(name, value)
 
     def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._interim = 100 <= status < 200
+        if self._interim:
+            self._framed = False
+            return
         self._answered = True
         if self._receiver is not None:
-            self._receiver.head(self._parser.get_status_code())
+            self._receiver.head(status)
 
     def on_body(self, data: bytes) -> None:
         if self._receiver is not None:
@@ -240,6 +261,8 @@ class Connection(asyncio.Protocol):
         self._chunk_over = True
 
     def on_message_complete(self) -> None:
+        if self._interim:
+            return
         self._complete = True
         self._reusable = self._parser.should_keep_alive()  # known only until the parser looks further
 

@@ -15,6 +15,8 @@ from inference.errors import ProtocolError
 from inference.request import Usage
 from inference.sink import CallDelta, Delta, FinishReason, Sink
 
+_MOST_TOKENS = 1 << 31
+"""More than any answer has; who tells more is wrong."""
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -77,16 +79,23 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def usage_of(counts: Counts | None) -> Usage:
-    """What an upstream told of its tokens."""
+    """What an upstream told of its tokens, within what a count can be."""
     if counts is None:
         return Usage()
     prompt, completion = counts.prompt_tokens_details, counts.completion_tokens_details
+    cached = prompt.cached_tokens if prompt else None
+    thoughts = completion.reasoning_tokens if completion else None
     return Usage(
-        counts.prompt_tokens,
-        counts.completion_tokens,
-        prompt.cached_tokens if prompt else None,
-        completion.reasoning_tokens if completion else None,
+        _count(counts.prompt_tokens),
+        _count(counts.completion_tokens),
+        None if cached is None else _count(cached),
+        None if thoughts is None else _count(thoughts),
     )
+
+
+def _count(told: int) -> int:
+    """Nothing that adds counts up takes less than none, nor sums that floats cannot hold."""
+    return min(max(0, told), _MOST_TOKENS)
 
 
 class ChatReader:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from inference.errors import InferenceError, ProtocolError, StreamBrokenError
-from inference.http_chunks import body_of
+from inference.http_chunks import LONGEST_EVENT_BYTES, LONGEST_REFUSAL_BYTES, body_of
 from inference.openai_answers import ChatReader, Counts, usage_of
 from inference.openai_errors import UNREADABLE, raise_error_in, refusal
 from inference.push_http import Exchange, HttpPool, Patience, http_request, request_head
@@ -24,6 +24,8 @@ from inference.sink import Sink
 _encode = msgspec.json.Encoder().encode
 _DONE = b"[DONE]"
 _LOOK_AT = (b'"usage"', b'"error"', _DONE)
+_LONGEST_ANSWER_BYTES = 256 << 20
+"""Of an answer in one piece."""
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -83,12 +85,13 @@ def _receiver(relay: bool, streams: bool, sink: Sink, wants_usage: bool) -> _Str
 class _Whole:
     """A JSON answer in one piece."""
 
-    __slots__ = ("_parts", "_sink", "_status")
+    __slots__ = ("_bytes", "_parts", "_sink", "_status")
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._status = 200
         self._parts: list[bytes] = []
+        self._bytes = 0
 
     def head(self, status: int) -> None:
         self._status = status
@@ -97,6 +100,11 @@ class _Whole:
 
     def body(self, data: bytes) -> None:
         self._parts.append(data)
+        self._bytes += len(data)
+        if self._status != 200 and self._bytes > LONGEST_REFUSAL_BYTES:
+            raise refusal(self._status, b"".join(self._parts))
+        if self._bytes > _LONGEST_ANSWER_BYTES:
+            raise ProtocolError("the upstream's answer does not end")
 
     def flush(self) -> None: ...
 
@@ -145,7 +153,7 @@ class _Stream:
         self._pass_on: Callable[[bytes], None] | None = getattr(sink, "chunk", None)
         self._wants_usage = wants_usage
         self._status = 0
-        self._partial = b""
+        self._partial = bytearray()
         self._usage = Usage()
         self._done = False
         self._refused = b""
@@ -182,7 +190,7 @@ class _Stream:
     def _unusual(self, data: bytes) -> None:
         """A refusal, a part of an event, lines ended by CR LF, comments, or the end mark."""
         if self._status != 200:
-            self._refused += data
+            self._refuse(data)
             return
         data = self._whole_events(data)
         if any(mark in data for mark in _LOOK_AT):
@@ -190,13 +198,26 @@ class _Stream:
         elif data:
             self._sink.data(data)
 
+    def _refuse(self, data: bytes) -> None:
+        self._refused += data
+        if len(self._refused) > LONGEST_REFUSAL_BYTES:
+            raise refusal(self._status, self._refused)
+
     def _whole_events(self, data: bytes) -> bytes:
         """What is complete so far, with lines ended by LF; the rest is kept for the next call."""
-        data = (self._partial + data).replace(b"\r\n", b"\n")  # within JSON both are always escaped
+        if kept := self._partial:
+            seen = max(0, len(kept) - 2)
+            kept += data
+            if kept.find(b"\n\n", seen) < 0 and kept.find(b"\n\r\n", seen) < 0:
+                if len(kept) > LONGEST_EVENT_BYTES:
+                    raise ProtocolError("an event of the upstream does not end")
+                return b""
+            data = bytes(kept)
+        data = data.replace(b"\r\n", b"\n")  # within JSON both are always escaped
         end = data.rfind(b"\n\n") + 2
         if end == 1:
             end = 0
-        self._partial = data[end:]
+        self._partial = bytearray(data[end:])
         return data[:end]
 
     def _look(self, data: bytes) -> None:
@@ -238,7 +259,7 @@ class _Stream:
             return
         try:
             if self._partial:  # the end mark and an error need no empty line after them
-                self._keeps(self._partial)
+                self._keeps(bytes(self._partial))
         except ProtocolError as error:
             self._sink.lost(StreamBrokenError(f"the upstream's stream ended within an event: {error}"))
             return
@@ -278,7 +299,7 @@ class _ReadStream(_Stream):
 
     def body(self, data: bytes) -> None:
         if self._status != 200:
-            self._refused += data
+            self._refuse(data)
         elif events := self._whole_events(data):
             self._look(events)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from inference.classify import classify_error
 from inference.errors import InferenceError, ProtocolError
+from inference.http_chunks import LONGEST_EVENT_BYTES, LONGEST_REFUSAL_BYTES
 from inference.lane import TritonLane
 from inference.lanes.outputs import outputs_of
 from inference.logit_bias import json_of
@@ -97,7 +98,7 @@ class _EventStream:
         self.flush = sink.flush
         self._reader = lane.reader(request, sink)
         self._payload: Callable[[bytes], None] = getattr(self._reader, "payload", self._read)
-        self._partial = b""
+        self._partial = bytearray()
         self._status = 200
         self._refusal = b""
 
@@ -109,10 +110,19 @@ class _EventStream:
     def body(self, data: bytes) -> None:
         if self._status != 200:
             self._refusal += data
+            if len(self._refusal) > LONGEST_REFUSAL_BYTES:
+                raise classify_error(self._status, error_text(self._refusal))
             return
-        if self._partial:
-            data = self._partial + data
-        *events, self._partial = data.split(b"\n\n")
+        if kept := self._partial:
+            seen = max(0, len(kept) - 1)
+            kept += data
+            if kept.find(b"\n\n", seen) < 0:
+                if len(kept) > LONGEST_EVENT_BYTES:
+                    raise ProtocolError("an event of the server does not end")
+                return
+            data = bytes(kept)
+        *events, rest = data.split(b"\n\n")
+        self._partial = bytearray(rest)
         for event in events:
             self._event(event)
 

@@ -16,17 +16,19 @@ outputs_of = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def number(outputs: Mapping[str, Any], name: str) -> int | None:
-    """A count or time; None where absent. `llmapi` models send them as strings.
+    """A count or time; None where absent, 0 where it is less. `llmapi` models send them as strings.
 
     Raises ProtocolError when it is no number.
     """
     value = outputs.get(name)
     if value.__class__ is list:
         value = value[0] if value else None
-    if value is None or value.__class__ is int:
-        return value
+    if value is None:
+        return None
+    if value.__class__ is int:
+        return max(0, value)
     try:
-        return int(float(value))
+        return max(0, int(float(value)))
     except (TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(f"output {name} should be a number and is {str(value)[:40]!r}") from error
 

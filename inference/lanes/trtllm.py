@@ -34,6 +34,10 @@ _SAMPLING = {
 }
 
 
+_IDS = 1 << 31
+"""Ids are 32 bits, signed (contract sheet 1)."""
+
+
 class _Token(msgspec.Struct, gc=False):
     output_ids: Any = None
 
@@ -148,7 +152,7 @@ class BareReader:
         Raises what msgspec raises.
         """
         token = _token(json).output_ids
-        if token.__class__ is not int or token < 0 or self._wants_log_probs or self._over:
+        if token.__class__ is not int or not 0 <= token < _IDS or self._wants_log_probs or self._over:
             self.event(outputs_of(json))
             return
         self._unread = json
@@ -160,7 +164,7 @@ class BareReader:
         if self._over:
             return
         token = outputs.get("output_ids")
-        if token.__class__ is int and token >= 0:  # one token: nearly every time
+        if token.__class__ is int and 0 <= token < _IDS:  # one token: nearly every time
             ids = [token]
         else:
             ids = self._several(outputs, token)
@@ -197,9 +201,9 @@ class BareReader:
             self._failed(outputs)
             return []
         self._last, self._unread = outputs, None
-        if ids.__class__ is int:  # a lone -1: padding
+        if ids.__class__ is int and ids < 0:  # a lone -1: padding
             return []
-        if ids.__class__ is not list or any(token.__class__ is not int for token in ids):
+        if ids.__class__ is not list or any(token.__class__ is not int or token >= _IDS for token in ids):
             raise ProtocolError(f"output_ids should be token ids and is {str(ids)[:40]!r}")
         length = outputs.get("sequence_length")
         if length.__class__ is int and length < len(ids):

@@ -17,12 +17,28 @@ import msgspec
 
 from model_registry.config import RegistryConfig
 from model_registry.connection import RedisClient, answer
-from model_registry.demand.demand import COUNTS, ENDED_S, LAPSES_S, Demand, WorkerDemand, together
+from model_registry.demand.demand import (
+    COUNTS,
+    ENDED_S,
+    LAPSES_S,
+    Demand,
+    EndpointDemand,
+    GroupDemand,
+    WorkerDemand,
+    together,
+)
 from model_registry.demand.keys import Keys
 
 _log = logging.getLogger(__name__)
 _OUTLIVES_S = 7 * 86_400.0
 _NAMES = json.dumps({kind: list(names) for kind, names in COUNTS.items()})
+_WHOLE = frozenset(
+    field.name
+    for part in (GroupDemand, EndpointDemand)
+    for field in msgspec.structs.fields(part)
+    if field.type is int
+)
+"""Counts that are integers. Redis adds all up as floats, of which msgspec takes whole ones up to 2**53."""
 _decode = msgspec.json.Decoder(WorkerDemand, strict=False).decode
 
 
@@ -112,7 +128,7 @@ def _counts(flat: Sequence[str]) -> WorkerDemand:
     found: dict[str, dict[str, dict[str, float]]] = {"groups": {}, "endpoints": {}}
     for kind, name, count, value in _fields(flat):
         if count in COUNTS.get(kind, ()):
-            found[kind].setdefault(name, {})[count] = value
+            found[kind].setdefault(name, {})[count] = round(value) if count in _WHOLE else value
     return msgspec.convert(found, WorkerDemand, strict=False)
 
 

@@ -441,3 +441,77 @@ async def test_the_end_of_the_server_waits_for_answers_under_way() -> None:
         assert await reader.read() == await idle[0].read() == await answered[0].read() == b""
         for one in (writer, idle[1], answered[1]):
             one.close()
+
+
+async def test_trailers_are_no_headers_of_the_next_request() -> None:
+    """aiohttp's parser takes them for that: who shares a connection could speak for who comes after."""
+    chunked = NOT_PLAIN["chunked"][: -len(b"\r\n")] + b"Authorization: Bearer other\r\n\r\n"
+    async with serving() as (address, _):
+        for together in (True, False):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(chunked + request(b"next") if together else chunked)
+            assert (await answer(reader))[0] == 200
+            if not together:
+                writer.write(request(b"next"))
+            assert (await answer(reader))[0] == 0
+            writer.close()
+
+
+@pytest.mark.parametrize("kind", ["plain", "aiohttp's"])
+async def test_a_client_that_reads_nothing_is_answered_no_more(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers would fill the memory otherwise. Once it has taken nothing for a while it is left."""
+    monkeypatch.setattr(connections, "_UNREAD_FOR_S", 0.2)
+    served, left = 0, asyncio.Event()
+    line = f"POST {PATH}{'' if kind == 'plain' else '?a=b'} HTTP/1.1"
+
+    async def answer_much(asked: web.BaseRequest | PlainRequest, _body: bytes) -> None:
+        nonlocal served
+        served += 1
+        assert asked.transport is not None
+        asked.transport.write(bytes(16 << 20))  # more than sockets take
+
+    class Watched(connections._Connection):
+        def connection_lost(self, exc: BaseException | None) -> None:
+            super().connection_lost(exc)
+            left.set()
+
+    monkeypatch.setattr(connections, "_Connection", Watched)
+    async with serving(answer_much) as (address, _):
+        _, writer = await asyncio.open_connection(*address)
+        writer.transport.pause_reading()
+        for _ in range(3):
+            writer.write(request(line=line))
+        await asyncio.wait_for(left.wait(), 5)
+        writer.close()
+    assert served == 1
+
+
+async def test_a_client_that_reads_slowly_gets_all_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_UNREAD_FOR_S", 0.4)
+    size = 16 << 20
+
+    async def answer_much(asked: web.BaseRequest | PlainRequest, _body: bytes) -> None:
+        assert asked.transport is not None
+        asked.transport.write(bytes(size))
+
+    async with serving(answer_much) as (address, _):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(request())
+        for _ in range(8):
+            assert len(await reader.readexactly(size // 8)) == size // 8
+            await asyncio.sleep(0.1)  # so long does it take
+        assert (await answer(reader))[0] == 200
+        writer.close()
+
+
+async def test_the_rest_of_a_packed_body_that_was_refused_is_not_unpacked() -> None:
+    packed = gzip.compress(bytes(4 << 20))
+    asked = request(packed, "Content-Encoding: gzip")
+    async with serving(lingering_time=60.0) as (address, _):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(asked.replace(b"Length: %d" % len(packed), b"Length: 99999"))
+        assert (await answer(reader))[0] == 413
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()

@@ -127,6 +127,8 @@ def test_cached_tokens_are_whole_blocks_of_the_prompt() -> None:
         (BARE, {"output_ids": [0.5, 0.5]}),
         (BARE, {"output_ids": 0.5}),
         (BARE, {"output_ids": "x"}),
+        (BARE, {"output_ids": 1 << 31}),
+        (BARE, {"output_ids": [1, 1 << 70]}),
         (BARE, {"text_output": "x"}),
         (BARE, {}),
         (ENSEMBLE, {"text_output": [0.5]}),
@@ -156,6 +158,12 @@ def test_a_truncated_text_is_broken() -> None:
 
 def test_text_at_its_limit_is_whole() -> None:
     assert read(ENSEMBLE, {"text_output": "He", "num_output_tokens": 10}).reason == "length"
+
+
+@pytest.mark.parametrize("told", [-5, "-5", [-5]])
+def test_less_than_no_tokens_are_none(told: Any) -> None:
+    last = {"text_output": "He", "num_input_tokens": told, "num_output_tokens": told, "last_token_time_ns": 1}
+    assert read(ENSEMBLE, last).usage == Usage(0, 0)
 
 
 @pytest.mark.parametrize("of", [BLS, LLMAPI])

@@ -198,6 +198,15 @@ async def test_usage_is_relayed_to_who_asked_for_it() -> None:
     assert sink.usage == Usage(3, 2)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_count_that_can_be_none_is_told_as_the_nearest(stream: bool) -> None:
+    """What adds counts up, in metrics and in Redis, is not made for them: one such answer would end it."""
+    cached = b'"prompt_tokens_details":{"cached_tokens":-1}'
+    counts = b'{"choices":[],"usage":{"prompt_tokens":-3,"completion_tokens":%d,%b}}' % (1 << 62, cached)
+    sink = await ask(*((HELLO, b"data: " + counts + b"\n\n", DONE) if stream else (counts,)), stream=stream)
+    assert (sink.error, sink.usage) == (None, Usage(0, 1 << 31, 0))
+
+
 @pytest.mark.parametrize(
     "parts", [(), (HELLO,), (HELLO, b'data: {"usage":{"pro'), (HELLO, b'data: {"error"')]
 )

@@ -332,3 +332,80 @@ def packets_in(writer: asyncio.StreamWriter) -> int:
     """Packets that came on a connection (`tcpi_segs_in` of Linux's `struct tcp_info`)."""
     told = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
     return int.from_bytes(told[140:144], sys.byteorder)
+
+
+class Heeding(Receiver):
+    """One that looks at headers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = asyncio.Event()
+
+    def header(self, _name: bytes, _value: bytes) -> None:
+        self.told.set()
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+OK_CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_an_interim_answer_is_not_the_answer(apart: bool) -> None:
+    """Taken for it, the real one would be left to whoever is served next by the connection."""
+    before = b"HTTP/1.1 102 Processing\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    go_on = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(before)
+        if apart:
+            await go_on.wait()
+        writer.write(OK)
+        await read_request(reader)
+        writer.write(OK.replace(b"ok", b"no"))
+
+    async with serving(handler) as pool:
+        first, second = Heeding(), Receiver()
+        pool.start(MESSAGE, first)
+        await asyncio.wait_for(first.told.wait(), 5)
+        go_on.set()
+        assert await first.end() is None
+        assert (first.heads, first.data) == ([200], [b"ok"])
+        pool.start(MESSAGE, second)
+        assert await second.end() is None
+        assert (second.heads, second.data) == ([200], [b"no"])
+
+
+@pytest.mark.parametrize("answer", [OK, OK_CHUNKED])
+async def test_a_second_answer_reaches_nobody(answer: bytes) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer + OK.replace(b"ok", b"no"))
+        await reader.read()
+
+    async with serving(handler) as pool:
+        receiver = Receiver()
+        pool.start(MESSAGE, receiver)
+        assert isinstance(await receiver.end(), ProtocolError)
+        assert (receiver.heads, b"".join(receiver.data)) == ([200], b"ok")
+        assert pool.take_idle() is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 99_999,
+    ],
+)
+async def test_what_is_no_head_of_an_answer_is_the_servers_failure(head: bytes) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(head)
+        await reader.read()
+
+    async with serving(handler) as pool:
+        receiver = Receiver()
+        pool.start(MESSAGE, receiver)
+        assert isinstance(await receiver.end(), ProtocolError)
+        assert receiver.heads == []

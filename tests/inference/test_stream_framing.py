@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.errors import InferenceError
+from inference import openai_http
+from inference.errors import InferenceError, ProtocolError, ServerFailedError
 from inference.http_chunks import body_of, framed
 from inference.http_connection import Connection
 from inference.lanes import lane_of
@@ -189,3 +190,30 @@ async def test_what_looks_like_a_chunk_is_none_within_one(reads: list[bytes]) ->
     parser = httptools.HttpResponseParser(SimpleNamespace(on_body=reference.append))
     parser.feed_data(_HEAD + first + b"".join(reads) + b"0\r\n\r\n")
     assert b"".join(parsed.bodies) == b"".join(reference)
+
+
+def _of_openai(pool: HttpPool) -> OpenAiHttp:
+    return OpenAiHttp(pool, "/v1", "t", None)
+
+
+def _of_triton(pool: HttpPool) -> TritonHttp:
+    return TritonHttp(pool, "t", lane_of(BARE))
+
+
+@pytest.mark.parametrize("call", [_of_openai, _of_triton])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("status", "most"), [(200, 80 << 20), (500, 1 << 20)])
+def test_what_does_not_end_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, call: Any, stream: bool, status: int, most: int
+) -> None:
+    """A server gone wrong must not take the gateway's memory and time."""
+    monkeypatch.setattr(openai_http, "_LONGEST_ANSWER_BYTES", 64 << 20)
+    piece = framed(b"x" * 65_536)
+    reads = [_HEAD.replace(b"200", b"%d" % status), *[piece] * (most // 65_536)]
+    fields = {**_REQUEST, "stream": stream}
+    request = InferenceRequest(
+        **fields, prompt_ids=[1, 2], end_id=11, body={"stream": stream}, path="/v1/chat/completions"
+    )
+    sink = RecordingSink()
+    _read(call, request, sink, reads)
+    assert isinstance(sink.error, ProtocolError if status == 200 else ServerFailedError)

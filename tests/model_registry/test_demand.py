@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
@@ -132,6 +133,19 @@ async def test_reports_of_another_release_stop_nothing(demand: DemandStore, redi
     assert (await demand.gather()).groups["m:latency"].arrivals == 5
     await demand.report("w1", told(6))
     assert await redis_client.hkeys(keys.reports) == ["w1"]
+
+
+@pytest.mark.parametrize("told", ["0.5", "1e17", "-1e17"])
+async def test_odd_counts_of_ended_workers_stop_nothing(
+    demand: DemandStore, redis_client: Redis, told: str
+) -> None:
+    """They stay for a week: whoever gathers would fail for as long."""
+    group_told = f'{{"output_tokens": {told}, "arrivals": 4}}'
+    await redis_client.hset(Keys("test").reports, "w1", f'5 {{"groups": {{"m:latency": {group_told}}}}}')
+    await redis_client.zadd(Keys("test").workers, {"w1": 5})
+    await demand.report("w2", WorkerDemand())
+    group = (await demand.gather()).groups["m:latency"]
+    assert (group.output_tokens, group.arrivals) == (round(float(told)), 4)
 
 
 async def test_every_key_is_in_the_catalogue_and_lapses(demand: DemandStore, redis_client: Redis) -> None:
