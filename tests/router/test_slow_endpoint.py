@@ -24,8 +24,6 @@ from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing
 from tests.router.test_attempts import END, EXPECTED, MODEL, SCHEMA, Collected, Engine, Observed
 
-pytestmark = pytest.mark.timed
-
 
 class PacedEngine(Engine):
     """Its first token takes `delay_s`."""

@@ -13,8 +13,6 @@ import pytest
 from tests.stack.stack import Stack
 from tests.stack.test_faults import Ending, answers_again, kill, take
 
-pytestmark = pytest.mark.timed
-
 TOKENS = 300
 """Enough for a blow to come in time on a busy machine."""
 PROMPTS = ("Tell me a long story.", "What is the house made of?", "Count to ten.", "Describe a train.")

@@ -12,8 +12,6 @@ import pytest
 
 from tests.stack.stack import Stack, wait_until
 
-pytestmark = pytest.mark.timed
-
 STREAMS = 50
 TOKENS = 150
 """Of each; fifty together take several seconds for them, so that a blow comes in their midst."""
