@@ -33,11 +33,20 @@ _AT_STACK_KILLED = tuple(
     )
 )  # fmt: skip
 """As long as all other tests of the demo stack together."""
+_MODELS = "Triton with every emulated model"
+_AT_MODELS = tuple(
+    f"tests/emulator/triton/test_{name}"
+    for name in (
+        "bare_model", "encoder_model", "guides", "lora", "probe", "sampling_inputs", "schemas", "text_models",
+        "vllm_model",
+    )
+)  # fmt: skip
 _TRITON = "Triton with every lane"
 _AT_TRITON = ("tests/inference/test_triton", "tests/inference/test_embeddings")
 _LONGEST = (
     _STACK,
     _STACK_KILLED,
+    _MODELS,
     "tests/gateway/batch_jobs/test_whole.py",
     "tests/gateway/test_workers.py",
     "tests/enginehouse/test_up.py",
@@ -61,6 +70,8 @@ def _part(nodeid: str) -> str:
     path = nodeid.partition("::")[0]
     if path.startswith(_AT_TRITON):
         return _TRITON
+    if path.startswith(_AT_MODELS):
+        return _MODELS
     if path in _AT_STACK_KILLED:
         return _STACK_KILLED
     return _STACK if path.startswith("tests/stack/") and path not in _OWN_STACK else path

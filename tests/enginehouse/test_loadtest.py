@@ -144,7 +144,7 @@ async def test_a_run_without_one_answer_has_failed(tmp_path: Path) -> None:
 async def test_two_targets_in_turns_and_a_kept_result(tmp_path: Path) -> None:
     slow, fast, kept, picture = Streams(), Streams(), tmp_path / "kept.json", tmp_path / "times.svg"
     slow.takes_s = 0.3
-    slow.gap_s = fast.gap_s = 0.02
+    slow.gap_s = fast.gap_s = 0.05
     async with slow.serving() as one, fast.serving() as other:
         both = await invoke(
             "-m", one.name, "--against", other.name, *QUICK, "-o", str(kept), "--picture", str(picture)
@@ -159,10 +159,10 @@ async def test_two_targets_in_turns_and_a_kept_result(tmp_path: Path) -> None:
         assert "second ÷ first" in both.stdout
         assert picture.read_text().count("<polyline") == 2
 
-        baseline = ("--baseline", str(kept), "--max-regression", "300%")  # a busy machine is no regression
+        baseline = ("--baseline", str(kept), "--max-regression", "400%")  # a busy machine is no regression
         same = await invoke("-m", one.name, *QUICK, *baseline)
         assert same.exit_code == 0, same.output
-        slow.takes_s = 1.8
+        slow.takes_s = 3.0
         worse = await invoke("-m", one.name, *QUICK, *baseline)
         assert worse.exit_code == 1
         assert "TTFT p50" in worse.stdout

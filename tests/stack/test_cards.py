@@ -37,7 +37,7 @@ def test_a_measured_card_can_be_applied_and_is_shown_beside_what_was_learned(
     """And taken back by rollback, with the forecast begun anew each time."""
     before, file = deployment(stack), tmp_path / "card.yaml"
     assert "card" not in before["spec"]
-    short = ("--prompt-tokens", "64", "--output-tokens", "8", "--longest-prompt", "256", "--seconds", "4")
+    short = ("--prompt-tokens", "64", "--output-tokens", "8", "--longest-prompt", "256", "--seconds", "5")
     measured = run(stack, "card", "measure", "-m", MODEL, "--gpu-class", "cpu", *short, "-o", str(file))
     assert measured.returncode == 0, measured.stderr
     assert "requests/s of" in measured.stderr
