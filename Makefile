@@ -52,25 +52,24 @@ demo: setup ## Set up, start the whole stack, show one streamed answer; Ctrl-C s
 
 ## Prove -----------------------------------------------------------------------------------------
 
-TIMED = $(shell grep -rl --include='test_*.py' 'mark\.timed' tests)
-
 .PHONY: test
-# Four at a time, as much of their time is waiting; then, two at a time, those that measure time.
+# Four at a time, whatever the cores: much of their time is waiting.
 test: setup-dev ## Set up, lint, type-check and run every test, with real Triton and real Redis
 	@$(MAKE) check
 	@mark="HOUSE_TEST_RUN=$$$$-$(START)"; status=0; \
 	if [ -n "$(ARGS)" ]; then \
 	    env "$$mark" $(RUN) -m pytest $(ARGS) || status=$$?; \
 	else \
-	    env "$$mark" $(RUN) -m pytest -n 4 -m "not timed" || status=$$?; \
-	    env "$$mark" $(RUN) -m pytest -n 2 -m timed $(TIMED) || status=$$?; \
+	    env "$$mark" $(RUN) -m pytest -n 4 || status=$$?; \
 	fi; \
 	$(RUN) tools/left_running.py "$$mark" || status=1; \
 	$(call took,make test); \
 	exit $$status
 
 .PHONY: check
-check: setup-dev lint types imports bench-quick ## Lint, types, import rules and a quick micro-benchmark
+check: setup-dev ## Lint, types, import rules and a quick micro-benchmark
+	@$(MAKE) -j2 --output-sync lint types imports
+	@$(MAKE) bench-quick
 
 .PHONY: lint
 lint:

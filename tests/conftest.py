@@ -22,12 +22,31 @@ gc.disable()  # until all tests are collected: half of that time went into going
 settings.register_profile("house", deadline=None)  # 200 ms for an example measure the machine
 settings.load_profile("house")
 
-_OWN_SERVERS = ("tests/stack/test_dialects.py", "tests/stack/test_fallback.py")
+_OWN_STACK = ("tests/stack/test_fallback.py",)
 _STACK = "demo stack"
+_STACK_KILLED = "demo stack, parts of which are killed"
+_AT_STACK_KILLED = tuple(
+    f"tests/stack/test_{name}.py"
+    for name in (
+        "bad_requests", "cancellation", "cards", "continuation", "dialects", "faults", "openai_sdk",
+        "streaming", "tune",
+    )
+)  # fmt: skip
+"""As long as all other tests of the demo stack together."""
+_MODELS = "Triton with every emulated model"
+_AT_MODELS = tuple(
+    f"tests/emulator/triton/test_{name}"
+    for name in (
+        "bare_model", "encoder_model", "guides", "lora", "probe", "sampling_inputs", "schemas", "text_models",
+        "vllm_model",
+    )
+)  # fmt: skip
 _TRITON = "Triton with every lane"
 _AT_TRITON = ("tests/inference/test_triton", "tests/inference/test_embeddings")
 _LONGEST = (
     _STACK,
+    _STACK_KILLED,
+    _MODELS,
     "tests/gateway/batch_jobs/test_whole.py",
     "tests/gateway/test_workers.py",
     "tests/enginehouse/test_up.py",
@@ -44,14 +63,18 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLo
 
 
 def _part(nodeid: str) -> str:
-    """What one process of a parallel run runs whole: a file, or all tests of the demo stack or of one Triton.
+    """What one process of a parallel run runs whole: a file, or tests of one demo stack or of one Triton.
 
     They share what takes long to start.
     """
     path = nodeid.partition("::")[0]
     if path.startswith(_AT_TRITON):
         return _TRITON
-    return _STACK if path.startswith("tests/stack/") and path not in _OWN_SERVERS else path
+    if path.startswith(_AT_MODELS):
+        return _MODELS
+    if path in _AT_STACK_KILLED:
+        return _STACK_KILLED
+    return _STACK if path.startswith("tests/stack/") and path not in _OWN_STACK else path
 
 
 class _ByPart(LoadScopeScheduling):
@@ -66,14 +89,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest parts first; of the demo stack's tests cancellation last.
-
-    It is measured to the tenth of a second, when the other process is done.
-    """
+    """The longest parts first."""
     rank = {part: place for place, part in enumerate(_LONGEST)}
-    items.sort(
-        key=lambda item: (rank.get(_part(item.nodeid), len(rank)), "/test_cancellation" in item.nodeid)
-    )
+    items.sort(key=lambda item: rank.get(_part(item.nodeid), len(rank)))
 
 
 def pytest_collection_finish() -> None:

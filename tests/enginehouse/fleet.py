@@ -25,7 +25,7 @@ from model_registry.slices.store import SliceStore
 from model_registry.store import RegistryStore
 from model_registry.tenants import Tenant
 from tests.command_line import plain_environment
-from tests.model_registry.conftest import eventually
+from tests.model_registry.conftest import eventually, patient
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 10, 5
 
@@ -132,8 +132,8 @@ async def fleet(
     **settings: str,
 ) -> AsyncIterator[Fleet]:
     """Ready, with one endpoint of `slots` slots and a key of `tenant`."""
-    store = RegistryStore.of(redis, config)
-    key = await create_first_key(config, "k", tenant.name, admin=False)
+    store = RegistryStore.of(redis, patient(config))
+    key = await create_first_key(patient(config), "k", tenant.name, admin=False)
     model = Model(name="m", context_length=2048)
     deployment = Deployment(name="d", model="m", lane="openai-http", servers=(ServerRef(http=upstream),))
     await store.apply([model, deployment, tenant])

@@ -26,14 +26,18 @@ from model_registry.entities import Deployment, Endpoint, Model, ServerRef
 from model_registry.store import RegistryStore
 from router.config import RouterConfig
 from router.kv_feeds import KvFeed
+from router.pick import Decision
+from router.view import EndpointView
 from tests.emulator.triton.small_model import write_small_model
-from tests.model_registry.conftest import config, redis_client, redis_server, until
+from tests.model_registry.conftest import config, patient, redis_client, redis_server, until
 
 __all__ = ["config", "redis_client", "redis_server"]
 
 BLOCK = 32
 FIRST, SECOND = [5 + n % 300 for n in range(600)], [7 + n % 211 for n in range(990)]
 """Of 18 whole blocks, and of 30; the cache holds 32."""
+SHORT = [11, 13]
+"""Of which nothing is kept."""
 LIMITS = EngineLimits(
     max_seq_len=1024, max_input_len=1000, kv_blocks=32, tokens_per_block=BLOCK, event_buffer_max_size=4096
 )
@@ -67,13 +71,20 @@ class House:
 
     def cached(self, gateway: int, prompt: Sequence[int]) -> list[int]:
         """Blocks of a prompt that a gateway would count on at each engine, if it came now."""
+        return [view.cached_tokens // BLOCK for view in self._views(gateway, prompt)]
+
+    def idle(self, gateway: int) -> bool:
+        """Whether a gateway has no request at any engine, and knows that no other gateway has one."""
+        return all(view.requests == 0 for view in self._views(gateway, SHORT))
+
+    def _views(self, gateway: int, prompt: Sequence[int]) -> list[EndpointView]:
         router, snapshot = self.gateways[gateway].router, self.gateways[gateway].snapshot()
         endpoints = snapshot.endpoints["m"]
         request = InferenceRequest("r", "m", True, 1, prompt_ids=list(prompt))
         ask = router.deciding.ask(request, len(prompt) + 1, "", endpoints)
         now_s = asyncio.get_running_loop().time()
         choices = router.deciding.candidates("m", endpoints, None, ask, now_s)
-        seen = {choice.endpoint.name: choice.view.cached_tokens // BLOCK for choice in choices}
+        seen = {choice.endpoint.name: choice.view for choice in choices}
         return [seen[name] for name in NAMES]
 
     def feed(self, gateway: int, engine: int) -> KvFeed | None:
@@ -102,8 +113,8 @@ class House:
 @pytest.fixture
 async def house(config: RegistryConfig, redis_client: Redis, tmp_path: Path) -> AsyncIterator[House]:
     folder = write_small_model(tmp_path / "model")
-    store = RegistryStore.of(redis_client, config)
-    key = await create_first_key(config, "k", "t", admin=False)
+    store = RegistryStore.of(redis_client, patient(config))
+    key = await create_first_key(patient(config), "k", "t", admin=False)
     async with AsyncExitStack() as stack:
         urls = []
         models = [ServedModel.load("m", folder, LIMITS) for _ in NAMES]
@@ -196,17 +207,21 @@ async def test_a_prompt_goes_where_another_gateway_sent_it(house: House) -> None
             process.router.deciding.gossip = None  # so that only events can tell
         await until(lambda: house.cached(1, FIRST)[there] == len(FIRST) // BLOCK)
         router = house.gateways[1].router
-        for _ in range(4):
-            await house.send(fronts[1], [*FIRST, 9])
+
+        async def decided(prompt: Sequence[int]) -> Decision:
+            await until(lambda: house.idle(1))  # clients are told before, and other gateways later
+            await house.send(fronts[1], prompt)
             (latest,) = router.decisions.find(None, "m", 1)
             assert latest.considered is not None
-            scores = latest.considered.decision.scores
-            if NAMES[there] in scores:  # it had a slot of this endpoint
-                assert latest.considered.decision.endpoint is not None
-                assert latest.considered.decision.endpoint.name == NAMES[there], latest.considered
-                break
-        else:
-            raise AssertionError(f"{NAMES[there]} was never looked at")
+            return latest.considered.decision
+
+        # Without a slot of this endpoint it would send the prompt to the other.
+        async with asyncio.timeout(30):
+            while NAMES[there] not in (await decided(SHORT)).scores:
+                pass
+        decision = await decided([*FIRST, 9])
+        assert decision.endpoint is not None
+        assert decision.endpoint.name == NAMES[there], decision
 
 
 async def test_eight_at_once_have_their_common_prefix_computed_once(house: House) -> None:

@@ -122,10 +122,14 @@ def test_up_is_ready_when_its_models_answer_and_leaves_nothing(start: Callable[.
 
 
 def test_the_next_up_ends_what_a_killed_one_left(start: Callable[[], Up]) -> None:
-    """kill -9 of `up` leaves its processes running; by pid and start time the next one finds them all."""
+    """kill -9 of `up` leaves its processes running; by pid and start time the next one finds them all.
+
+    However the last one ended, its servers listened elsewhere: an operator who lists endpoints sees those of
+    this run alone.
+    """
     killed = start()
     first = killed.ready()
-    left = killed.pids()
+    endpoints, left = [asyncio.run(_endpoints(first))], killed.pids()
     killed.process.kill()
     killed.process.wait()
     assert all(stat_of(pid) for pid in left.values())
@@ -134,20 +138,14 @@ def test_the_next_up_ends_what_a_killed_one_left(start: Callable[[], Up]) -> Non
     assert [name for name, pid in left.items() if stat_of(pid)] == []
     assert (ready["api_key"], ready["admin_key"]) == (first["api_key"], first["admin_key"])
     asyncio.run(_answers(ready))
-    assert up.end() == 0
-
-
-def test_the_next_up_forgets_the_endpoints_of_the_last_one(start: Callable[[], Up]) -> None:
-    """Its servers listen elsewhere: an operator who lists endpoints sees those of this run alone."""
-    first = start()
-    before = asyncio.run(_endpoints(first.ready()))
-    assert first.end() == 0
-    up = start()
-    after = asyncio.run(_endpoints(up.ready()))
-    assert len(after) == 1
-    assert after.isdisjoint(before)
+    endpoints.append(asyncio.run(_endpoints(ready)))
     assert up.end() == 0
     assert "Stopped; nothing is left running." in up.output.read_text()
+    up = start()
+    endpoints.append(asyncio.run(_endpoints(up.ready())))
+    assert up.end() == 0
+    assert [len(found) for found in endpoints] == [1, 1, 1]
+    assert len(set().union(*endpoints)) == 3
 
 
 async def _builders(ready: dict[str, Any]) -> list[BuilderSeen]:

@@ -99,6 +99,11 @@ def config(redis_server: RedisServer) -> RegistryConfig:
     )
 
 
+def patient(config: RegistryConfig) -> RegistryConfig:
+    """For what is no outage: on a machine under load it waits for Redis rather than fail."""
+    return config.model_copy(update={"connect_timeout_s": DEADLINE_S, "command_timeout_s": DEADLINE_S})
+
+
 @pytest.fixture
 async def redis_client(config: RegistryConfig) -> AsyncIterator[Redis]:
     client = connect(config)
@@ -124,9 +129,7 @@ T = TypeVar("T")
 
 @pytest.fixture
 def demand(redis_client: Redis, config: RegistryConfig) -> DemandStore:
-    """On a machine under load it waits for Redis rather than fail."""
-    patient = config.model_copy(update={"command_timeout_s": 10.0})
-    return DemandStore.of(redis_client, patient)
+    return DemandStore.of(redis_client, patient(config))
 
 
 async def eventually(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import statistics
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -245,22 +246,36 @@ async def test_what_a_report_that_comes_late_says_does_not_count(
 async def test_a_rate_is_exact_in_every_window(config: RegistryConfig) -> None:
     """Four workers, one limit: in no window more than it, and nearly all of it used."""
     window_s, total = 2.0, 40
+    times: list[float] = []
+    still_s = 0.0
+
+    async def take(units: int, busy: list[Worker], idle: list[Worker]) -> None:
+        """All that are busy take what they can, until they have taken so many more."""
+        nonlocal still_s
+        enough = len(times) + units
+        async with asyncio.timeout(60):
+            while len(times) < enough:
+                for one in idle:
+                    one.slice.waiting = 0
+                for one in busy:
+                    one.slice.waiting = 5
+                    if one.take():
+                        times.append(one.now_s)
+                began_s = busy[0].now_s
+                await asyncio.sleep(0.01)
+                still_s = max(still_s, busy[0].now_s - began_s)
+
     async with workers(config, 4, window_s, total) as found:
-        started_s = found[0].now_s
-        times: list[float] = []
-        while (now_s := found[0].now_s) - started_s < 7.0:
-            for one in found[:2] if now_s - started_s > 5.0 else found:
-                one.slice.waiting = 5
-                if one.take():
-                    times.append(one.now_s)
-            for one in found[2:] if now_s - started_s > 5.0 else []:
-                one.slice.waiting = 0
-            await asyncio.sleep(0.01)
-        busiest = max(sum(1 for t in times if start <= t < start + window_s) for start in times)
-        assert busiest <= total
-        steady = [t for t in times if t >= started_s + 3.0]
-        # Units return by cells of an eighth of the window; where two of four keep their parts, half is used.
-        assert len(steady) >= 0.7 * total * 4.0 / window_s
+        await take(5 * total // 2, found, [])
+        by_all = len(times)
+        await take(3 * total // 2, found[:2], found[2:])
+    spans_s = [later_s - first_s for first_s, later_s in zip(times, times[total:], strict=False)]
+    assert min(spans_s) >= window_s
+    # Units return by cells of an eighth of the window; where two of four keep their parts, half is used, and
+    # as many take two windows. What is due while the machine stands still comes after that.
+    at_most_s = 1.4 * window_s + 4 * still_s
+    assert statistics.median(spans_s[: by_all - total]) <= at_most_s
+    assert spans_s[-1] <= at_most_s
 
 
 async def test_every_key_is_in_the_catalogue_and_what_is_unused_goes(

@@ -222,6 +222,10 @@ async def test_a_client_that_leaves_ends_both() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+ENOUGH = 2 * round(1 / CONFIG.share)
+"""Requests after which one of them may be asked for twice."""
+
+
 class StallingEngine(PacedEngine):
     """Brings nothing at all while `stalled`; `left` is set when a caller it keeps waiting goes."""
 
@@ -240,8 +244,10 @@ class StallingEngine(PacedEngine):
 
 
 async def warm(servers: Servers) -> None:
-    """Let the router see what first tokens take, and save some credit."""
-    await servers.load(6, 0.5)
+    """Let the router see what first tokens take, and save some credit: a busy machine takes longer to."""
+    answers = 0
+    while answers < ENOUGH:
+        answers += await servers.load(6, 0.5)
     servers.router.ledger.of("e1").prefill_tokens = 10**6
 
 
@@ -255,12 +261,13 @@ async def test_live_a_stalled_endpoint_is_hedged_and_its_call_cancelled() -> Non
     stuck, well = StallingEngine(), PacedEngine()
     async with serving(stuck, well) as servers:
         await warm(servers)
+        usual_s = max([(await ask(servers))[1] for _ in range(5)])
         servers.observed.outcomes.clear()
         stuck.stalled = True
         ids, took_s = await ask(servers)
         assert ids == EXPECTED
-        assert took_s < 1.5
-        async with asyncio.timeout(1):
+        assert took_s < 1.5 + 10 * usual_s
+        async with asyncio.timeout(20):
             await stuck.left.wait()
         assert servers.observed.outcomes == [("e0", "overtaken"), ("e1", "ok")]
         assert [servers.router.queueing.places.requests(name) for name in ("e0", "e1")] == [0, 0]

@@ -25,8 +25,6 @@ from telemetry.config import TelemetryConfig
 from telemetry.tracing import Tracing
 from tests.router.two_engines import END, EXPECTED, MODEL, SCHEMA, Collected, Engine, Observed
 
-pytestmark = pytest.mark.timed
-
 
 class PacedEngine(Engine):
     """Its first token takes `delay_s`."""

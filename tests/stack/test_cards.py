@@ -6,13 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.command_line import run_here
 from tests.stack.stack import Stack, wait_until
-
-pytestmark = pytest.mark.timed
 
 MODEL = "house-chat:latency"
 DEPLOYMENT = "house-chat-latency"
@@ -40,7 +37,7 @@ def test_a_measured_card_can_be_applied_and_is_shown_beside_what_was_learned(
     """And taken back by rollback, with the forecast begun anew each time."""
     before, file = deployment(stack), tmp_path / "card.yaml"
     assert "card" not in before["spec"]
-    short = ("--prompt-tokens", "64", "--output-tokens", "8", "--longest-prompt", "256", "--seconds", "8")
+    short = ("--prompt-tokens", "64", "--output-tokens", "8", "--longest-prompt", "256", "--seconds", "5")
     measured = run(stack, "card", "measure", "-m", MODEL, "--gpu-class", "cpu", *short, "-o", str(file))
     assert measured.returncode == 0, measured.stderr
     assert "requests/s of" in measured.stderr

@@ -14,8 +14,6 @@ from bench.chaos.streams import Ending, take
 from tests.stack.stack import Stack
 from tests.stack.test_faults import answers_again, kill
 
-pytestmark = pytest.mark.timed
-
 TOKENS = 300
 """Enough for a blow to come in time on a busy machine."""
 PROMPTS = ("Tell me a long story.", "What is the house made of?", "Count to ten.", "Describe a train.")

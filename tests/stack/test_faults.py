@@ -11,8 +11,6 @@ from bench.chaos import streams
 from bench.chaos.streams import TOKENS, Ending
 from tests.stack.stack import Stack, wait_until
 
-pytestmark = pytest.mark.timed
-
 
 async def while_streaming(stack: Stack, model: str, strike: Callable[[], None]) -> list[Ending]:
     """The streams' endings; nothing may hang, and none may look like what it is not."""

@@ -14,8 +14,6 @@ from openai.types.chat import ChatCompletionMessageParam
 from inference.tokenizer import ModelTokenizer
 from tests.stack.stack import ROOT, Stack
 
-pytestmark = pytest.mark.timed
-
 MODELS = [
     "house-chat",
     "house-chat:latency",

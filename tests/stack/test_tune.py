@@ -28,8 +28,6 @@ from model_registry.manifests import to_yaml
 from tests.stack.dialects import WEIGHTS, apply, endpoints, ready_models
 from tests.stack.stack import Stack, wait_until
 
-pytestmark = pytest.mark.timed
-
 NAME = "tuned"
 STEP_MS = 40
 LITTLE, MUCH = 288, 2048
