@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -33,13 +34,27 @@ class Belief(NamedTuple):
 class _Node:
     """A run of blocks, and when each endpoint that has it whole used it last."""
 
-    __slots__ = ("children", "holders", "parent", "run")
+    __slots__ = ("children", "depths", "holders", "parent", "run", "since_s")
 
     def __init__(self, run: Sequence[int], parent: _Node | None) -> None:
         self.run = run
         self.parent = parent
         self.children: dict[int, _Node] = {}
         self.holders: dict[str, float] = {}
+        self.since_s = inf
+        """None of those times is before it."""
+        self.depths: dict[str, int] | None = None
+        """Blocks up to the end of this run, by holder; None: another has come or gone, or the run was cut."""
+
+    def held(self, depth: int, since_s: float) -> dict[str, int]:
+        """Who has it and has used it since; `depth`: blocks up to its end."""
+        if self.since_s < since_s:
+            self.since_s = min(self.holders.values(), default=inf)
+        if self.since_s < since_s:
+            return {endpoint: depth for endpoint, used_s in self.holders.items() if used_s >= since_s}
+        if self.depths is None:
+            self.depths = dict.fromkeys(self.holders, depth)
+        return self.depths
 
 
 class _Room:
@@ -75,22 +90,20 @@ class PrefixIndex:
         `only_since_s`: endpoints of which only what was used since then counts, as they tell themselves what
         else they have.
         """
-        path, part, depth = self._walk(isolation, blocks)
+        path, part, whole = self._walk(isolation, blocks)
         found: dict[str, int] = {}
-        since_s = now_s - self._ttl_s
+        since_s, depth = now_s - self._ttl_s, 0
+        for node in path:  # who has a run has what is before it, too: the later one counts
+            depth += len(node.run)
+            found.update(node.held(depth, since_s))
         if part:
-            child = (path[-1] if path else self._roots[isolation]).children[blocks[depth]]
+            child = (path[-1] if path else self._roots[isolation]).children[blocks[whole]]
             path.append(child)
-            depth += part
-        for node in reversed(path):
-            for endpoint, used_s in node.holders.items():
-                if endpoint not in found and used_s >= since_s:
-                    if only_since_s and used_s < only_since_s.get(endpoint, since_s):
-                        continue
-                    found[endpoint] = depth
-            depth -= part or len(node.run)
-            part = 0
-        return found
+            found.update(dict.fromkeys(child.held(whole + len(child.run), since_s), whole + part))
+        for endpoint, only_s in only_since_s.items():
+            if endpoint in found:
+                found[endpoint] = self._depth(endpoint, path, max(only_s, since_s), whole + part)
+        return {endpoint: depth for endpoint, depth in found.items() if depth} if only_since_s else found
 
     def insert(self, endpoint: str, isolation: str, blocks: Sequence[int], now_s: float) -> Belief:
         """The prompt goes to `endpoint`, which will have all of it; what it was believed to have before."""
@@ -109,7 +122,9 @@ class PrefixIndex:
         for node in reversed(path):
             if endpoint not in node.holders:
                 room.blocks += len(node.run)
+                node.depths = None
             node.holders[endpoint] = now_s
+            node.since_s = min(node.since_s, now_s)
             room.nodes[node] = None
             room.nodes.move_to_end(node)
         self._trim(endpoint, room, now_s - self._ttl_s)
@@ -177,13 +192,22 @@ class PrefixIndex:
         node.parent.children[upper.run[0]] = upper
         node.run, node.parent = node.run[at:], upper
         upper.children[node.run[0]] = node
-        upper.holders = dict(node.holders)
+        upper.holders, upper.since_s = dict(node.holders), node.since_s
         for endpoint in upper.holders:
             nodes = self._rooms[endpoint].nodes
             nodes[upper] = None
             for ancestor in reversed(ancestors):
                 nodes.move_to_end(ancestor)
         return upper
+
+    def _depth(self, endpoint: str, path: Sequence[_Node], since_s: float, most: int) -> int:
+        """Blocks up to the last run that the endpoint used since then."""
+        depth = found = 0
+        for node in path:
+            depth += len(node.run)
+            if node.holders.get(endpoint, -inf) >= since_s:
+                found = depth
+        return min(found, most)
 
     def _belief(self, endpoint: str, path: Sequence[_Node], now_s: float) -> Belief:
         blocks, used_s = 0, 0.0
@@ -203,7 +227,7 @@ class PrefixIndex:
             if excess <= 0 and not expired:
                 return
             if not expired and excess < len(node.run) and len(node.holders) == 1 and not node.children:
-                node.run = node.run[: len(node.run) - excess]
+                node.run, node.depths = node.run[: len(node.run) - excess], None
                 room.blocks -= excess
                 return
             self._drop(endpoint, room)
@@ -213,6 +237,7 @@ class PrefixIndex:
         dropped, _ = room.nodes.popitem(last=False)
         room.blocks -= len(dropped.run)
         del dropped.holders[endpoint]
+        dropped.depths = None
         node: _Node = dropped
         while not node.holders and not node.children and node.parent is not None:
             del node.parent.children[node.run[0]]

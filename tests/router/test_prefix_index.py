@@ -85,6 +85,31 @@ def test_what_is_held_is_what_was_sent(sent: list[tuple[str, str, Sequence[int]]
     assert all(not index.held(isolation, blocks, 0) for _, isolation, blocks in sent)
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), PROMPTS, st.floats(0, 3)), max_size=30),
+    st.dictionaries(st.sampled_from("abc"), st.floats(0, 40)),
+)
+@settings(max_examples=200)
+def test_only_what_was_used_lately_is_held(
+    sent: list[tuple[str, Sequence[int], float]], only_since_s: dict[str, float]
+) -> None:
+    """A block is as old as the last prompt that had it there; a prompt is held up to the last that counts."""
+    index, used, now_s = PrefixIndex(10**6, 10.0), dict[tuple[str, int], float](), 0.0
+    for endpoint, blocks, pause_s in sent:
+        now_s += pause_s
+        for since in ({}, only_since_s):
+            expected = {}
+            for name in "abc":
+                least_s = max(now_s - 10.0, since.get(name, 0.0))
+                ages = [used.get((name, block), -1.0) >= least_s for block in blocks]
+                if (count := (*ages, False).index(False)) > 0:
+                    expected[name] = count
+            assert index.held("", blocks, now_s, since) == expected
+        index.insert(endpoint, "", blocks, now_s)
+        used.update({(endpoint, block): now_s for block in blocks})
+        used = {key: at_s for key, at_s in used.items() if key[0] != endpoint or at_s >= now_s - 10.0}
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), PROMPTS), min_size=1, max_size=40), st.integers(8, 20))
 @settings(max_examples=200)
 def test_no_endpoint_is_believed_to_hold_more_than_its_bound(
@@ -153,3 +178,19 @@ def test_endpoints_that_are_gone_are_forgotten() -> None:
         index.insert(name, "", blocks, 0)
     index.retain({"b"})
     assert index.held("", blocks, 0) == {"b": 10}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), PROMPTS), max_size=30), st.integers(2, 12))
+@settings(max_examples=200)
+def test_what_was_looked_at_before_makes_no_difference(
+    sent: list[tuple[str, Sequence[int]]], bound: int
+) -> None:
+    """Whoever came, went, or gave up the end of a run since then."""
+    looked_at, other = PrefixIndex(bound, 100.0), PrefixIndex(bound, 100.0)
+    for now_s, (endpoint, blocks) in enumerate(sent):
+        for index in (looked_at, other):
+            index.insert(endpoint, "", blocks, now_s)
+        for _, each in sent:
+            looked_at.held("", each, now_s)
+    for _, each in sent:
+        assert looked_at.held("", each, len(sent)) == other.held("", each, len(sent))
