@@ -14,8 +14,8 @@ import msgspec
 STREAMS = 50
 TOKENS = 150
 """Of each; fifty together take several seconds for them, so that a blow comes in their midst."""
-FIXED_LENGTH = frozenset({"house-chat", "yard-chat", "siding-chat"})
-"""Models whose engines take `min_tokens`."""
+OWN_LENGTH = frozenset({"depot-chat", "kiosk-chat"})
+"""Models whose engines take no `min_tokens`."""
 END_WITHIN_S = 120.0
 
 
@@ -62,7 +62,7 @@ def body(model: str, tokens: int = TOKENS, content: str = "Tell me a long story.
         "temperature": 1.0,
         "max_tokens": tokens,
     }
-    return {**asked, "min_tokens": tokens} if model.partition(":")[0] in FIXED_LENGTH else asked
+    return asked if model.partition(":")[0] in OWN_LENGTH else {**asked, "min_tokens": tokens}
 
 
 async def stream(

@@ -71,5 +71,5 @@ def test_every_part_can_be_named() -> None:
 
 
 def test_lengths_are_asked_for_where_engines_take_them() -> None:
-    assert body("house-chat:latency")["min_tokens"] == TOKENS
+    assert body("house-chat+sailor:latency")["min_tokens"] == TOKENS
     assert "min_tokens" not in body("depot-chat")
