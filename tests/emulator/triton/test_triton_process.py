@@ -112,7 +112,7 @@ async def test_models_may_be_changed_through_the_api_and_still_must_not_die(
         (stub,) = _stubs(process)
         os.kill(stub, signal.SIGKILL)
         async with asyncio.timeout(30):
-            assert await watch == -signal.SIGKILL
+            assert await watch in (-signal.SIGKILL, -signal.SIGABRT)  # ended by us, or before that by itself
     finally:
         await process.stop()
 
