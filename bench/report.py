@@ -21,7 +21,6 @@ COLUMNS = {
     "requests_per_cpu_s": "requests per CPU-s",
     "rate_p50_ms": "p50 ms at 200/s",
     "rate_p99_ms": "p99 ms at 200/s",
-    "awake_p50_ms": "p50 ms at 200/s, core awake",
     "streams_tokens_per_s": "256 streams: tokens/s",
     "streams_cpu_s_per_million": "256 streams: CPU-s per M tokens",
     "streams_transit_p50_ms": "256 streams: token transit p50 ms",

@@ -7,28 +7,19 @@ told.
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench import load
 from bench.build import BenchError
 from bench.load import Target
-from bench.processes import Cores, Process, rss_mb
+from bench.processes import Cores, rss_mb
 from bench.stub import Stub
 
 Figures = dict[str, float | None]
-SPIN = """
-import os
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-while True:
-    pass
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +83,10 @@ def requests(setting: Setting) -> Figures:
 
 def rate(setting: Setting) -> Figures:
     """200 requests a second, whatever the answers do; latency counts from the scheduled time."""
-    latency = _latency_at_rate(setting)
-    return {"rate_p50_ms": latency["p50"], "rate_p99_ms": latency["p99"]} if latency else {}
-
-
-def awake(setting: Setting) -> Figures:
-    """The same, while the subject's core never idles, which is when a virtual machine loses its caches.
-
-    What spins there gives way to the subject at once.
-    """
-    spinner = Process([sys.executable, "-c", SPIN], setting.cores.subject, Path(os.devnull))
-    try:
-        beside = {**setting.target.beside, "spinner": (spinner.pid,)}
-        latency = _latency_at_rate(replace(setting, target=replace(setting.target, beside=beside)))
-    finally:
-        spinner.stop()
-    return {"awake_p50_ms": latency["p50"], "awake_p99_ms": latency["p99"]} if latency else {}
-
-
-def _latency_at_rate(setting: Setting) -> dict[str, float] | None:
     scale = setting.scale
     options = ("-c", 256, "-r", 200, "-w", scale.warm_s / 2, "-d", scale.measure_s)
-    latency: dict[str, float] | None = setting.load("rate", setting.answer_tokens, *options)["latency_ms"]
-    return latency
+    latency = setting.load("rate", setting.answer_tokens, *options)["latency_ms"]
+    return {"rate_p50_ms": latency["p50"], "rate_p99_ms": latency["p99"]} if latency else {}
 
 
 def streams(setting: Setting) -> Figures:
@@ -182,7 +154,6 @@ SCENARIOS: dict[str, Callable[[Setting], Figures]] = {
     "many": many,  # first: later ones leave a larger heap behind
     "requests": requests,
     "rate": rate,
-    "awake": awake,
     "streams": streams,
     "saturated": saturated,
     "cancel": cancel,

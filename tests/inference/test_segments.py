@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -110,6 +110,7 @@ texts = st.lists(st.one_of(st.sampled_from(_BITS), st.text(max_size=6)), max_siz
 
 
 @pytest.mark.parametrize("name", list(ALL))
+@settings(max_examples=50)
 @given(text=texts)
 def test_the_parts_have_the_ids_of_the_whole(name: str, text: str) -> None:
     """Cold and warm; and no character is lost."""
@@ -122,6 +123,7 @@ def test_the_parts_have_the_ids_of_the_whole(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(ALL))
+@settings(max_examples=50)
 @given(history=st.lists(texts, max_size=5), last=texts)
 def test_a_growing_conversation_is_encoded_as_if_it_were_new(
     name: str, history: list[str], last: str
