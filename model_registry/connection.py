@@ -77,3 +77,8 @@ async def answer(within_s: float) -> AsyncIterator[None]:
         if isinstance(error, redis.exceptions.ReadOnlyError) or "READONLY" in str(error):
             raise RegistryReadOnlyError("Redis is read-only (a replica, or a failover under way)") from error
         raise RegistryUnavailableError(f"Redis refuses: {error}") from error
+    except RuntimeError as error:
+        if not str(error).endswith("the handler is closed"):
+            raise
+        # uvloop's word for a connection that was closed before it was written to; redis-py passes it on
+        raise RegistryUnavailableError("Redis closed the connection") from error

@@ -56,7 +56,7 @@ def redis_service(binary: Path, folder: Path, port: int, password: str, log: Pat
     async def answers() -> bool:
         try:
             return bool(await client.ping())
-        except (RedisError, OSError):
+        except (RedisError, OSError, RuntimeError):  # the last is uvloop's, of a connection closed meanwhile
             return False
         finally:
             await client.aclose()
