@@ -114,7 +114,7 @@ live-router: setup-dev ## Try the router live: three gateways before a real Trit
 	@$(RUN) -m bench.live_router $(ARGS)
 
 .PHONY: chaos
-chaos: setup-dev ## Kill Redis, controller, workers, Tritons while clients stream, let clients leave: is each promise kept? (3 min)
+chaos: setup-dev ## Kill Redis, controller, workers, Tritons while clients stream, let clients leave: is each promise kept? (1 min)
 	@$(RUN) -m bench.chaos $(ARGS)
 
 .PHONY: replay
