@@ -40,15 +40,7 @@ class Up:
 
     def find(self, *words: str) -> list[psutil.Process]:
         """Processes of this stack whose command line holds all `words`."""
-        found = []
-        for child in self._parent.children(recursive=True):
-            try:
-                line = " ".join(child.cmdline())
-            except psutil.NoSuchProcess:
-                continue
-            if all(word in line for word in words):
-                found.append(child)
-        return found
+        return below(self._parent, *words)
 
     def workers(self) -> list[psutil.Process]:
         """The gateway's workers, which their supervisor forks."""
@@ -59,6 +51,19 @@ class Up:
         """The Triton of the ready file's `number`; none while it starts anew."""
         port = self.ready["triton"][number]["http"].rpartition(":")[2]
         return self.find("tritonserver", f"--http-port={port}")
+
+
+def below(parent: psutil.Process, *words: str) -> list[psutil.Process]:
+    """Descendants of `parent` whose command line holds all `words`."""
+    found = []
+    for child in parent.children(recursive=True):
+        try:
+            line = " ".join(child.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        if all(word in line for word in words):
+            found.append(child)
+    return found
 
 
 @contextmanager

@@ -59,7 +59,7 @@ async def _freed(stack: Up, leaving: int) -> tuple[list[float], int]:
         for left, answer in enumerate(answers[:leaving], start=1):
             began_s = time.monotonic()
             answer.close()
-            while await _active(counting, stack) > STREAMS - left:
+            while await active_requests(counting, stack.ready) > STREAMS - left:
                 if time.monotonic() - began_s > 5:
                     raise BenchError("a slot is not free 5 s after its client left")
                 await asyncio.sleep(0.005)
@@ -79,12 +79,13 @@ async def _freed(stack: Up, leaving: int) -> tuple[list[float], int]:
 async def active(stack: Up) -> int:
     """Requests in the bare engines."""
     async with aiohttp.ClientSession() as session:
-        return await _active(session, stack)
+        return await active_requests(session, stack.ready)
 
 
-async def _active(session: aiohttp.ClientSession, stack: Up) -> int:
+async def active_requests(session: aiohttp.ClientSession, ready: dict[str, Any]) -> int:
+    """Requests in the bare engines of a ready file's Tritons, as their own metrics count them."""
     total = 0
-    for server in stack.ready["triton"]:
+    for server in ready["triton"]:
         async with session.get(server["metrics"]) as answer:
             for line in (await answer.text()).splitlines():
                 if line.startswith("nv_trt_llm_request_metrics") and 'request_type="active"' in line:
@@ -96,7 +97,7 @@ async def _until_active(
     session: aiohttp.ClientSession, stack: Up, wanted: int, within_s: float = 20.0
 ) -> None:
     began_s = time.monotonic()
-    while (seen := await _active(session, stack)) != wanted:
+    while (seen := await active_requests(session, stack.ready)) != wanted:
         if time.monotonic() - began_s > within_s:
             raise BenchError(f"{seen} requests active after {within_s:g} s, not {wanted}")
         await asyncio.sleep(0.01)

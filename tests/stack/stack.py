@@ -18,6 +18,8 @@ import msgspec
 import psutil
 from openai import AsyncOpenAI, OpenAI
 
+from bench.up import below
+
 START_TIMEOUT_S = 180.0
 SCRIPT_FILE = "script.json"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -99,15 +101,7 @@ class Stack:
 
     def children(self, *words: str) -> list[psutil.Process]:
         """Processes of this stack whose command line holds all `words`."""
-        found = []
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            try:
-                line = " ".join(child.cmdline())
-            except psutil.NoSuchProcess:
-                continue
-            if all(word in line for word in words):
-                found.append(child)
-        return found
+        return below(psutil.Process(self.process.pid), *words)
 
     def workers(self) -> list[psutil.Process]:
         """The gateway's workers, which it forks."""

@@ -8,6 +8,7 @@ import time
 import aiohttp
 import pytest
 
+from bench.chaos.leaving import active_requests
 from tests.stack.stack import Stack
 
 POLL_S = 0.05
@@ -18,21 +19,10 @@ STREAMS, LEAVING, AT_ONCE = 100, 50, 5
 LONG = {"temperature": 1.0, "max_tokens": 1500, "min_tokens": 1500}
 
 
-async def active_requests(session: aiohttp.ClientSession, stack: Stack, model: str = "tensorrt_llm") -> int:
-    """Requests in the bare engines, as their own metrics count them."""
-    total = 0
-    for server in stack.ready["triton"]:
-        async with session.get(server["metrics"]) as answer:
-            for line in (await answer.text()).splitlines():
-                if line.startswith("nv_trt_llm_request_metrics") and 'request_type="active"' in line:
-                    total += int(float(line.rpartition(" ")[2]))
-    return total
-
-
 async def until_active(session: aiohttp.ClientSession, stack: Stack, wanted: int, timeout_s: float) -> float:
     """Seconds until exactly `wanted` requests are active."""
     started = time.monotonic()
-    while (seen := await active_requests(session, stack)) != wanted:
+    while (seen := await active_requests(session, stack.ready)) != wanted:
         if time.monotonic() - started > timeout_s:
             raise AssertionError(f"{seen} requests active after {timeout_s:g} s, not {wanted}")
         await asyncio.sleep(0.01)
@@ -97,7 +87,7 @@ class Leaving:
 
     async def active(self, session: aiohttp.ClientSession, stack: Stack) -> int:
         began_s = time.monotonic()
-        found = await active_requests(session, stack)
+        found = await active_requests(session, stack.ready)
         self.read_s = max(self.read_s, time.monotonic() - began_s)
         return found
 
